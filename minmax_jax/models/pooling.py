@@ -1,0 +1,98 @@
+"""WILDCAT pooling (Durand et al. 2017): class scores from the strongest places of class maps."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def places_of(k: float, num_places: int) -> int:
+    """How many of the places k means: a share in (0, 1), rounded half to even, or a count.
+
+    Raises:
+        ValueError: if k is negative, or above 1 and not whole.
+    """
+    if k < 0 or (k >= 1 and k != int(k)):
+        raise ValueError(f"k={k} must be 0, a share of the places in (0, 1), or a whole number of them.")
+    return min(round(k * num_places) if k < 1 else int(k), num_places)
+
+
+def wildcat_pooling(
+    class_maps: jax.Array,
+    *,
+    k_max: float,
+    k_min: float = 0.0,
+    alpha: float = 0.0,
+    dropout: float = 0.0,
+    sample_keys: jax.Array | None = None,
+) -> jax.Array:
+    """Mean of each class map's greatest values and, times alpha, of its least.
+
+    Args:
+        class_maps: [B, h, w, C] class maps.
+        k_max: how many of the h * w greatest values, as in `places_of`; never fewer than 1.
+        k_min: how many of the least values.
+        alpha: weight of the least values; where neither it nor k_min is 0, the sum of the means is halved.
+        dropout: probability of dropping each of the sorted values.
+        sample_keys: [B] random keys, one an image; without them nothing is dropped.
+
+    Returns:
+        [B, C] scores.
+    """
+    batch, height, width, num_classes = class_maps.shape
+    values = class_maps.reshape(batch, height * width, num_classes).swapaxes(1, 2)
+    greatest, _ = jax.lax.top_k(values, max(places_of(k_max, height * width), 1))
+    scores = jnp.mean(_drop(greatest, dropout, sample_keys, stream=0), axis=-1)
+    num_least = places_of(k_min, height * width)
+    if alpha != 0 and num_least > 0:
+        least, _ = jax.lax.top_k(-values, num_least)
+        scores = (scores - alpha * jnp.mean(_drop(least, dropout, sample_keys, stream=1), axis=-1)) / 2
+    return scores
+
+
+def _drop(values: jax.Array, rate: float, sample_keys: jax.Array | None, *, stream: int) -> jax.Array:
+    """Dropout of [B, C, k] values, drawn image by image: an image's draw is the same on any device."""
+    if rate == 0 or sample_keys is None:
+        return values
+
+    def keep(key):
+        return jax.random.bernoulli(jax.random.fold_in(key, stream), 1 - rate, values.shape[1:])
+
+    return jnp.where(jax.vmap(keep)(sample_keys), values / (1 - rate), 0.0)
+
+
+class WildcatHead(nn.Module):
+    """Class maps from features, and class scores from the maps.
+
+    Attributes:
+        num_classes: C.
+        modalities: maps a class, M; their mean is the class map.
+        k_max: as in `wildcat_pooling`.
+        k_min: as in `wildcat_pooling`.
+        alpha: as in `wildcat_pooling`.
+        dropout: as in `wildcat_pooling`.
+        dtype: of the convolution; maps and scores are float32.
+    """
+
+    num_classes: int
+    modalities: int = 5
+    k_max: float = 0.3
+    k_min: float = 0.0
+    alpha: float = 0.0
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """[B, h, w, K] features to ([B, C] scores, [B, h, w, C] class maps)."""
+        maps = nn.Dense(self.num_classes * self.modalities, dtype=self.dtype, name="modality_maps")(features)
+        maps = maps.astype(jnp.float32)
+        class_maps = jnp.mean(maps.reshape(*maps.shape[:-1], self.num_classes, self.modalities), axis=-1)
+        logits = wildcat_pooling(
+            class_maps,
+            k_max=self.k_max,
+            k_min=self.k_min,
+            alpha=self.alpha,
+            dropout=self.dropout,
+            sample_keys=sample_keys,
+        )
+        return logits, class_maps

@@ -1,0 +1,147 @@
+"""A 2-D convolution whose gradients are fast inside `lax` loops on a CPU.
+
+XLA's CPU backend compiles the two gradient convolutions, whose layouts are unusual, to naive loops when they
+stand in the body of a while loop or scan (jax issue 12868): up to fifty times slower than outside. The erasing
+loop differentiates inside its body, so on a CPU the gradients are written as what XLA does well there: an
+ordinary convolution for the input, matrix products of shifted views for the kernel. Other platforms keep XLA's
+own gradients; `lax.platform_dependent` chooses when the program is lowered, so one trace serves all.
+"""
+
+import functools
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def conv_general_dilated(
+    images: jax.Array,
+    kernel: jax.Array,
+    window_strides: tuple[int, int],
+    padding,
+    *,
+    lhs_dilation=None,
+    rhs_dilation=None,
+    dimension_numbers=None,
+    feature_group_count: int = 1,
+    precision=None,
+    **kwargs,
+) -> jax.Array:
+    """Drop-in for `lax.conv_general_dilated`, to be passed to `flax.linen.Conv`.
+
+    Plain convolutions (2-D, channels last, ungrouped, undilated, explicit padding) get the gradients of this
+    module; every other one goes to `lax` unchanged.
+
+    Args:
+        images: [B, H, W, K] inputs.
+        kernel: [kh, kw, K, L] weights.
+        window_strides: stride of the rows and of the columns.
+        padding: ((top, bottom), (left, right)), or anything `lax` takes.
+        lhs_dilation: as in `lax`.
+        rhs_dilation: as in `lax`.
+        dimension_numbers: as in `lax`.
+        feature_group_count: as in `lax`.
+        precision: as in `lax`.
+        **kwargs: the other arguments of `lax.conv_general_dilated`.
+
+    Returns:
+        [B, h, w, L] outputs.
+    """
+    spec = dimension_numbers and lax.conv_dimension_numbers(images.shape, kernel.shape, dimension_numbers)
+    plain = (
+        images.ndim == 4
+        and spec == lax.conv_dimension_numbers(images.shape, kernel.shape, _LAYOUT)
+        and not isinstance(padding, str)
+        and feature_group_count == 1
+        and all(d is None or set(d) == {1} for d in (lhs_dilation, rhs_dilation))
+        and precision is None
+        and not any(value not in (None, 1) for value in kwargs.values())
+    )
+    if plain:
+        return _conv(images, kernel, tuple(window_strides), tuple(map(tuple, padding)))
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        window_strides,
+        padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        precision=precision,
+        **kwargs,
+    )
+
+
+def _xla_conv(images, kernel, strides, padding):
+    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_LAYOUT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(images, kernel, strides, padding):
+    return _xla_conv(images, kernel, strides, padding)
+
+
+def _conv_forward(images, kernel, strides, padding):
+    return _xla_conv(images, kernel, strides, padding), (images, kernel)
+
+
+def _conv_backward(strides, padding, residuals, cotangents):
+    images, kernel = residuals
+    statics = dict(strides=strides, padding=padding)
+
+    def xla_gradient(argument):
+        def gradient(images, kernel, cotangents):
+            forward = functools.partial(_xla_conv, **statics)
+            return jax.vjp(forward, images, kernel)[1](cotangents)[argument]
+
+        return gradient
+
+    # Two choices, not one of a pair: where the gradient to the images is not needed, it alone falls away.
+    choose = functools.partial(lax.platform_dependent, images, kernel, cotangents)
+    return (
+        choose(cpu=functools.partial(input_gradient, **statics), default=xla_gradient(0)),
+        choose(cpu=functools.partial(kernel_gradient, **statics), default=xla_gradient(1)),
+    )
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
+    """Gradient to the images, [B, H, W, K], as an ordinary convolution of the cotangents [B, h, w, L].
+
+    The cotangents are spread out by the stride, and convolved with the flipped kernel, its channels swapped.
+    """
+    spread, widths = [], []
+    for axis, (stride, (low, _)) in enumerate(zip(strides, padding)):
+        size, out, window = images.shape[1 + axis], cotangents.shape[1 + axis], kernel.shape[axis]
+        before = window - 1 - low
+        after = size + low - ((out - 1) * stride + 1)
+        spread.append((0, 0, stride - 1))
+        widths.append((before, after))
+    dilated = lax.pad(cotangents, jnp.zeros((), cotangents.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
+    flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return _xla_conv(dilated, flipped, (1, 1), widths)
+
+
+def kernel_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
+    """Gradient to the kernel, [kh, kw, K, L], as kh * kw products of shifted views of the images."""
+    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
+    batch, height, width, channels_out = cotangents.shape
+    channels_in = images.shape[-1]
+    cotangents = cotangents.reshape(-1, channels_out)
+
+    def product(row, column):
+        view = lax.slice(
+            padded,
+            (0, row, column, 0),
+            (batch, row + (height - 1) * strides[0] + 1, column + (width - 1) * strides[1] + 1, channels_in),
+            (1, *strides, 1),
+        )
+        return view.reshape(-1, channels_in).T @ cotangents
+
+    products = [product(row, column) for row in range(kernel.shape[0]) for column in range(kernel.shape[1])]
+    return jnp.stack(products).reshape(kernel.shape)

@@ -1,0 +1,213 @@
+"""One step of training: the only place where networks, losses and erasing meet.
+
+It knows nothing of devices but the name of a mapped axis, and runs under plain Python, jit and pmap alike.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from minmax_jax import erasing, losses, masks, schedules, streams
+from minmax_jax import images as images_lib
+from minmax_jax import objective as objective_lib
+from minmax_jax.models import minmax_net
+from minmax_jax.train_state import TrainState
+
+# Which randomness a pass draws from: the classifier's two, then the localizer's, one an erasure.
+_FOREGROUND_DRAW, _BACKGROUND_DRAW, _FIRST_LOCALIZER_DRAW = range(3)
+
+
+def train_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    *,
+    model: minmax_net.MinMaxNet,
+    tx: optax.GradientTransformation,
+    objective: objective_lib.Objective,
+    axis_name: str | None = None,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Updates the state by one batch.
+
+    Args:
+        state: the state before.
+        batch: "images" [B, H, W, 3], uint8 or scaled to [-1, 1], and "labels" [B]; on each device its share.
+        model: the networks.
+        tx: the optimizer.
+        objective: what to minimise.
+        axis_name: mapped axis of the devices that share the batch, or None.
+
+    Returns:
+        The state after, and means over the whole batch: "loss" and its terms "localizer_loss" (summed over the
+        passes), "foreground_loss", "background_loss", "size_loss"; "foreground_entropy" and "background_entropy" in
+        nats; "classification_error" and "localizer_classification_error" in percent; "foreground_share" of the
+        pixels; also "num_passes" of the localizer and "gradient_norm".
+    """
+    given = _Given(
+        images=images_lib.normalize(batch["images"]),
+        labels=batch["labels"],
+        sample_keys=_sample_keys(state, len(batch["labels"]), axis_name),
+        step=state.step,
+        model=model,
+        objective=objective,
+        axis_name=axis_name,
+    )
+    differentiate = _separate_gradients if objective.mask_gradient == "stop" else _joint_gradients
+    gradients, (erased, sides) = differentiate(given, state)
+    batch_stats, metrics = sides.batch_stats, _metrics(given, erased, sides)
+    if axis_name is not None:
+        gradients, batch_stats, metrics = lax.pmean((gradients, batch_stats, metrics), axis_name)
+    metrics["gradient_norm"] = optax.tree.norm(gradients)
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    new_state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return new_state, metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """What all passes of a step have in common."""
+
+    images: jax.Array
+    labels: jax.Array
+    sample_keys: jax.Array
+    step: jax.Array
+    model: minmax_net.MinMaxNet
+    objective: objective_lib.Objective
+    axis_name: str | None
+
+
+@flax.struct.dataclass
+class _Sides:
+    """What the classifier's two passes return."""
+
+    foreground_logits: jax.Array
+    background_logits: jax.Array
+    terms: objective_lib.ClassifierTerms
+    batch_stats: streams.BatchStats
+
+
+def _sample_keys(state: TrainState, batch_size: int, axis_name: str | None) -> jax.Array:
+    """[B] keys that depend on the step and on an image's place in the global batch, not on its device."""
+    device = 0 if axis_name is None else lax.axis_index(axis_name)
+    places = device * batch_size + jnp.arange(batch_size)
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(state.rng, state.step), places)
+
+
+def _separate_gradients(given: _Given, state: TrainState):
+    """Gradients where the masks are constants: the localizer's, pass by pass, plus the classifier's."""
+    erased, localizer_gradients = _erase_by(erasing.erase, given, state.params, state.batch_stats)
+
+    def loss_fn(params):
+        sides = _classify_sides(given, params, erased)
+        return jnp.mean(sides.terms.total), sides
+
+    classifier_gradients, sides = jax.grad(loss_fn, has_aux=True)(state.params)
+    return jax.tree.map(jnp.add, localizer_gradients, classifier_gradients), (erased, sides)
+
+
+def _joint_gradients(given: _Given, state: TrainState):
+    """Gradients where the classifier's terms reach the localizer through the masks."""
+
+    def loss_fn(params):
+        erased = _erase_by(erasing.erase_differentiably, given, params, state.batch_stats)
+        sides = _classify_sides(given, params, erased)
+        return jnp.mean(erased.losses) + jnp.mean(sides.terms.total), (erased, sides)
+
+    return jax.grad(loss_fn, has_aux=True)(state.params)
+
+
+def _erase_by(erase_fn, given: _Given, params: Any, batch_stats: streams.BatchStats):
+    """Runs one of the two forms of the recursion."""
+    objective = given.objective
+    return erase_fn(
+        functools.partial(_localizer_pass, given),
+        params,
+        given.images,
+        given.labels,
+        batch_stats,
+        max_erasures=objective.num_erasures,
+        num_erasures=jnp.where(given.step >= objective.erasing_start, objective.num_erasures, 0),
+        decay=objective.erasing_decay,
+        loss_weight=objective.erased_loss_weight,
+        axis_name=given.axis_name,
+    )
+
+
+def _localizer_pass(given: _Given, params: Any, images: jax.Array, batch_stats: streams.BatchStats, num_passes):
+    """Pass r of the localizer, over images that earlier passes have erased from."""
+    objective, draw = given.objective, _FIRST_LOCALIZER_DRAW + num_passes
+    (logits, class_maps), updated = _train_pass(given, params, batch_stats, streams.WHOLE, draw, "localize", images)
+    if not streams.is_shared(batch_stats):
+        whole = num_passes == 0
+        before = streams.read(batch_stats, streams.WHOLE)
+        updated = jax.tree.map(functools.partial(jnp.where, whole), updated, before)
+    foreground_masks = masks.foreground_masks(
+        logits,
+        class_maps,
+        images.shape[1:3],
+        sigma=schedules.at(objective.sigma, given.step),
+        omega=objective.omega,
+        normalization=objective.mask_normalization,
+        gradient=objective.mask_gradient,
+        axis_name=given.axis_name,
+    )
+    batch_stats = streams.write(batch_stats, streams.WHOLE, updated)
+    return erasing.LocalizerPass(logits=logits, masks=foreground_masks, batch_stats=batch_stats)
+
+
+def _classify_sides(given: _Given, params: Any, erased: erasing.Erased) -> _Sides:
+    """The classifier on the foreground of the original images, then on their background."""
+    batch_stats, logits = erased.batch_stats, []
+    for stream, draw, side in (
+        (streams.FOREGROUND, _FOREGROUND_DRAW, erased.masks),
+        (streams.BACKGROUND, _BACKGROUND_DRAW, 1 - erased.masks),
+    ):
+        side_logits, updated = _train_pass(given, params, batch_stats, stream, draw, "classify", given.images, side)
+        batch_stats = streams.write(batch_stats, stream, updated)
+        logits.append(side_logits)
+    terms = objective_lib.classifier_terms(
+        *logits, erased.masks, given.labels, objective=given.objective, step=given.step
+    )
+    return _Sides(*logits, terms=terms, batch_stats=batch_stats)
+
+
+def _train_pass(given: _Given, params: Any, batch_stats: streams.BatchStats, stream: str, draw, method: str, *inputs):
+    """Applies one of the model's methods in training mode: (its result, statistics of the stream after it)."""
+    keys = jax.vmap(jax.random.fold_in, (0, None))(given.sample_keys, draw)
+    outputs, updated = given.model.apply(
+        {"params": params, "batch_stats": streams.read(batch_stats, stream)},
+        *inputs,
+        train=True,
+        sample_keys=keys,
+        method=method,
+        mutable="batch_stats",
+        rngs={"dropout": keys[0]},  # For trunks that draw by themselves.
+    )
+    return outputs, updated.get("batch_stats", {})
+
+
+def _metrics(given: _Given, erased: erasing.Erased, sides: _Sides) -> dict[str, jax.Array]:
+    per_image = {
+        "loss": erased.losses + sides.terms.total,
+        "localizer_loss": erased.losses,
+        "foreground_loss": sides.terms.foreground,
+        "background_loss": sides.terms.background,
+        "size_loss": sides.terms.size,
+        "foreground_entropy": losses.conditional_entropy(sides.foreground_logits),
+        "background_entropy": losses.conditional_entropy(sides.background_logits),
+        "classification_error": 100.0 * (jnp.argmax(sides.foreground_logits, axis=-1) != given.labels),
+        "localizer_classification_error": 100.0 * ~erased.first_correct,
+        "foreground_share": jnp.mean(erased.masks, axis=(1, 2, 3)),
+        "num_passes": erased.num_passes,
+    }
+    return {name: jnp.mean(values, dtype=jnp.float32) for name, values in per_image.items()}

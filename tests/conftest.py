@@ -1,0 +1,44 @@
+"""Four fake devices, a compilation cache, and what needs data that is not everywhere."""
+
+import os
+import pathlib
+
+# Unoptimised machine code: the networks here take longer to compile than to run.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+)
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items):
+    """Leaves out, where there is no ../shared, what needs it."""
+    if not SHARED.exists():
+        items[:] = [item for item in items if "shared" not in item.keywords]
+
+
+@pytest.fixture
+def shared():
+    return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """One cache for the tests and the programs that they start."""
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "images": jnp.asarray(rng.integers(0, 256, (8, 32, 32, 3), np.uint8)),
+        "labels": jnp.arange(8, dtype=jnp.int32) % 3,
+    }

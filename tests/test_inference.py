@@ -1,0 +1,93 @@
+"""Localizing: each stream's statistics, sane outputs, and use inside other programs."""
+
+import chex
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+import minmax_jax as mm
+from minmax_jax import masks
+from tests import networks
+
+
+def _localize(model, state, images, **options):
+    return mm.localize(state.params, state.batch_stats, images, model=model, **options)
+
+
+def test_each_pass_reads_the_statistics_of_its_stream(batch):
+    model = networks.tiny_model()
+    state, _ = networks.start(model, mm.Objective())
+    rng = np.random.default_rng(0)
+    state = state.replace(
+        batch_stats=jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.5, 1.5, x.shape), x.dtype), state.batch_stats)
+    )
+    found = _localize(model, state, batch["images"])
+    images = batch["images"] / 127.5 - 1.0
+
+    def run(stream, method, *inputs):
+        return model.apply({"params": state.params, "batch_stats": state.batch_stats[stream]}, *inputs, method=method)
+
+    logits, class_maps = run("whole", "localize", images)
+    expected_masks = masks.foreground_masks(logits, class_maps, (32, 32))
+    probabilities = jax.nn.softmax(run("foreground", "classify", images, expected_masks))
+    background = jax.nn.softmax(run("background", "classify", images, 1 - expected_masks))
+    np.testing.assert_allclose(found.masks, expected_masks, rtol=1e-5)
+    np.testing.assert_allclose(found.probabilities, probabilities, rtol=1e-4)
+    np.testing.assert_array_equal(found.classes, np.argmax(probabilities, axis=-1))
+    np.testing.assert_array_equal(found.localizer_classes, np.argmax(logits, axis=-1))
+    for entropy, p in ((found.foreground_entropy, probabilities), (found.background_entropy, background)):
+        np.testing.assert_allclose(entropy, -np.sum(p * np.log(p), axis=-1), rtol=1e-4)
+
+
+def test_uint8_and_scaled_images_are_the_same(batch):
+    model = networks.tiny_model()
+    state, _ = networks.start(model, mm.Objective())
+    scaled = np.asarray(batch["images"], np.float32) / 127.5 - 1
+    chex.assert_trees_all_close(_localize(model, state, batch["images"]), _localize(model, state, scaled), rtol=1e-5)
+
+
+def test_an_image_does_not_depend_on_its_batch(batch):
+    model = networks.tiny_model()
+    state, _ = networks.start(model, mm.Objective())
+    together, alone = (_localize(model, state, batch["images"][:n]) for n in (8, 1))
+    chex.assert_trees_all_close(jax.tree.map(lambda x: x[:1], together), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_runs_in_a_loop_of_ones_own(batch):
+    model = networks.tiny_model()
+    state, step = networks.start(model, mm.Objective(num_erasures=1))
+
+    @jax.jit
+    def program(state, batch):
+        state = lax.fori_loop(0, 3, lambda _, s: step(s, batch)[0], state)
+        return lax.map(lambda image: _localize(model, state, image[None]).masks[0], batch["images"]), state
+
+    found, after = program(state, batch)
+    assert found.shape == (8, 32, 32, 1) and after.step == 3
+    assert np.all((found > 0) & (found < 1))
+
+
+def test_a_model_on_two_trunks(batch):
+    model = mm.create_model(networks.TinyTrunk(), classifier_trunk=networks.TinyTrunk(), num_classes=3)
+    state, step = networks.start(model, mm.Objective())
+    assert set(state.params) == {"trunk", "classifier_trunk", "localizer_head", "classifier_head"}
+    after, _ = jax.jit(step)(state, batch)
+    for name in state.params:
+        before, now = jax.tree.leaves(state.params[name]), jax.tree.leaves(after.params[name])
+        assert any(np.any(a != b) for a, b in zip(before, now)), name
+
+
+def test_a_trunk_without_batch_norm(batch):
+    import flax.linen as nn
+
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train):
+            return nn.relu(nn.Conv(4, (4, 4), strides=(4, 4))(images))
+
+    model = mm.create_model(Plain(), num_classes=3)
+    state, step = networks.start(model, mm.Objective(num_erasures=2))
+    state, metrics = jax.jit(step)(state, batch)
+    assert np.isfinite(metrics["loss"])
+    assert _localize(model, state, batch["images"]).masks.shape == (8, 32, 32, 1)

@@ -1,0 +1,75 @@
+"""Masks against NumPy, and the two ranges and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from minmax_jax import masks
+
+RNG = np.random.default_rng(1)
+LOGITS = RNG.normal(size=(3, 4)).astype(np.float32)
+CLASS_MAPS = RNG.normal(size=(3, 5, 4, 4)).astype(np.float32)
+
+
+def _numpy_masks(per_image, sigma, omega):
+    weights = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=-1, keepdims=True)
+    maps = np.einsum("bc,bhwc->bhw", weights, CLASS_MAPS)
+    axes = (1, 2) if per_image else (0, 1, 2)
+    least, greatest = maps.min(axis=axes, keepdims=True), maps.max(axis=axes, keepdims=True)
+    return 1 / (1 + np.exp(-omega * ((maps - least) / (greatest - least) - sigma)))
+
+
+@pytest.mark.parametrize("normalization", masks.NORMALIZATIONS)
+@pytest.mark.parametrize("sigma, omega", [(0.5, 8.0), (0.15, 5.0)])
+def test_masks_equal_numpy(normalization, sigma, omega):
+    actual = masks.foreground_masks(LOGITS, CLASS_MAPS, (5, 4), sigma=sigma, omega=omega, normalization=normalization)
+    expected = _numpy_masks(normalization == "image", sigma, omega)
+    np.testing.assert_allclose(actual[..., 0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_published_range():
+    actual = masks.foreground_masks(LOGITS, CLASS_MAPS, (20, 16))
+    ends = 1 / (1 + np.exp([4.0, -4.0]))
+    np.testing.assert_allclose(actual.min(axis=(1, 2, 3)), [ends[0]] * 3, rtol=1e-4)
+    np.testing.assert_allclose(actual.max(axis=(1, 2, 3)), [ends[1]] * 3, rtol=1e-4)
+
+
+def test_an_image_does_not_depend_on_its_batch_mates():
+    together = masks.foreground_masks(LOGITS, CLASS_MAPS, (9, 9))
+    alone = masks.foreground_masks(LOGITS[:1], CLASS_MAPS[:1], (9, 9))
+    np.testing.assert_allclose(together[:1], alone, rtol=1e-6)
+
+
+def test_a_constant_map_gives_a_finite_mask_and_gradient():
+    def total(class_maps):
+        return jnp.sum(masks.foreground_masks(LOGITS[:1], class_maps, (6, 6), gradient="flow"))
+
+    value, gradient = jax.value_and_grad(total)(jnp.full((1, 3, 3, 4), 2.0))
+    np.testing.assert_allclose(value, 36 / (1 + np.exp(4.0)), rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+def test_stop_cuts_the_gradient_and_flow_does_not():
+    def total(class_maps, gradient):
+        return jnp.sum(masks.foreground_masks(LOGITS, class_maps, (8, 8), gradient=gradient))
+
+    assert not np.any(jax.grad(total)(CLASS_MAPS, "stop"))
+    assert np.any(jax.grad(total)(CLASS_MAPS, "flow"))
+
+
+def test_batch_range_is_taken_over_all_devices():
+    logits, maps = np.repeat(LOGITS[:2], 2, axis=0), RNG.normal(size=(4, 3, 3, 4)).astype(np.float32)
+    expected = masks.foreground_masks(logits, maps, (6, 6), normalization="batch")
+    mapped = jax.pmap(
+        lambda a, b: masks.foreground_masks(a, b, (6, 6), normalization="batch", axis_name="devices"),
+        axis_name="devices",
+    )
+    actual = mapped(logits[:, None], maps[:, None])
+    np.testing.assert_allclose(actual[:, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("option", ["normalization", "gradient"])
+def test_unknown_options_are_refused(option):
+    with pytest.raises(ValueError, match=f"{option}='other' must be one of"):
+        masks.foreground_masks(LOGITS, CLASS_MAPS, (5, 4), **{option: "other"})

@@ -1,0 +1,119 @@
+"""Convolution, max pool and resizing against XLA's own gradients and NumPy."""
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from minmax_jax.ops import conv, max_pool, resize
+
+CONVOLUTIONS = [  # height, width, window, stride, padding
+    (8, 8, 3, 1, 1),
+    (9, 7, 3, 2, 1),
+    (10, 13, 3, 2, 1),
+    (12, 9, 7, 2, 3),
+    (6, 11, 1, 1, 0),
+    (7, 10, 1, 2, 0),
+    (5, 6, 3, 1, 0),
+]
+
+
+def _xla(images, kernel, stride, padding):
+    sides = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(images, kernel, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _ours(images, kernel, stride, padding):
+    sides = ((padding, padding), (padding, padding))
+    return conv.conv_general_dilated(
+        images, kernel, (stride, stride), sides, dimension_numbers=lax.ConvDimensionNumbers(*_NHWC)
+    )
+
+
+_NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("height, width, window, stride, padding", CONVOLUTIONS)
+def test_conv_gradients_equal_xla(height, width, window, stride, padding):
+    keys = jax.random.split(jax.random.key(0), 3)
+    images = jax.random.normal(keys[0], (2, height, width, 3))
+    kernel = jax.random.normal(keys[1], (window, window, 3, 5))
+    expected, expected_vjp = jax.vjp(lambda x, k: _xla(x, k, stride, padding), images, kernel)
+    actual, actual_vjp = jax.vjp(lambda x, k: _ours(x, k, stride, padding), images, kernel)
+    cotangents = jax.random.normal(keys[2], expected.shape)
+    np.testing.assert_array_equal(actual, expected)
+    for ours, xla in zip(actual_vjp(cotangents), expected_vjp(cotangents)):
+        np.testing.assert_allclose(ours, xla, rtol=1e-4, atol=1e-4)
+
+
+def test_conv_gradient_inside_a_loop():
+    images = jax.random.normal(jax.random.key(0), (2, 9, 8, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
+
+    def loss(kernel, convolve):
+        return jnp.sum(convolve(images, kernel, 2, 1) ** 2)
+
+    def body(_, total):
+        return total + jax.grad(loss)(kernel, _ours)
+
+    summed = jax.jit(lambda: lax.fori_loop(0, 3, body, jnp.zeros_like(kernel)))()
+    np.testing.assert_allclose(summed, 3 * jax.grad(loss)(kernel, _xla), rtol=1e-4, atol=1e-4)
+
+
+def test_conv_takes_the_fast_gradients_on_a_cpu():
+    """Not XLA's: the kernel gradient holds no convolution, only products."""
+    images, kernel = jnp.ones((1, 6, 6, 2)), jnp.ones((3, 3, 2, 2))
+    gradient = jax.jit(jax.grad(lambda k: jnp.sum(_ours(images, k, 1, 1) ** 2)))
+    lowered = gradient.lower(kernel).as_text()
+    assert lowered.count("stablehlo.convolution") == 1
+    assert lowered.count("stablehlo.dot_general") == 9
+
+
+def test_grouped_and_dilated_convolutions_are_left_to_xla():
+    images = jax.random.normal(jax.random.key(0), (1, 8, 8, 4))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 2, 4))
+    options = dict(feature_group_count=2, rhs_dilation=(2, 2), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    expected = lax.conv_general_dilated(images, kernel, (1, 1), "SAME", **options)
+    np.testing.assert_array_equal(conv.conv_general_dilated(images, kernel, (1, 1), "SAME", **options), expected)
+
+
+def test_max_pool_value_by_hand():
+    features = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(max_pool.max_pool(features, 3, 2, 1)[0, :, :, 0], [[5, 7], [13, 15]])
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (9, 7), (12, 5)])
+def test_max_pool_gradient_equals_xla_behind_a_relu(height, width):
+    features = jax.random.normal(jax.random.key(0), (2, height, width, 3))
+
+    def xla(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    def loss(x, pool):
+        return jnp.sum(jnp.sin(pool(jax.nn.relu(x))))
+
+    expected = jax.grad(loss)(features, xla)
+    actual = jax.grad(loss)(features, lambda x: max_pool.max_pool(x, 3, 2, 1))
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_interpolation_matrix_by_hand():
+    np.testing.assert_allclose(resize.interpolation_matrix(2, 3), [[1, 0], [0.5, 0.5], [0, 1]])
+    np.testing.assert_allclose(resize.interpolation_matrix(3, 2), [[1, 0, 0], [0, 0, 1]])
+    np.testing.assert_allclose(resize.interpolation_matrix(1, 3), [[1], [1], [1]])
+    np.testing.assert_allclose(resize.interpolation_matrix(4, 1), [[1, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("size", [(5, 7), (3, 4), (11, 2), (1, 1)])
+def test_resize_equals_numpy_interpolation(size):
+    images = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
+    rows, columns = (np.linspace(0, old - 1, new) if new > 1 else [0] for old, new in zip((4, 6), size))
+    by_rows = np.apply_along_axis(lambda line: np.interp(rows, np.arange(4), line), 1, images)
+    expected = np.apply_along_axis(lambda line: np.interp(columns, np.arange(6), line), 2, by_rows)
+    np.testing.assert_allclose(resize.resize_bilinear(images, size), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_resize_to_the_same_size_changes_nothing():
+    images = jnp.ones((1, 3, 5, 2))
+    assert resize.resize_bilinear(images, (3, 5)) is images
