@@ -1,0 +1,1 @@
+"""Datasets, and the way from their images to batches."""

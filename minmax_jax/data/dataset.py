@@ -1,0 +1,125 @@
+"""What every dataset is to the rest of the library: names, labels, and functions that read one image or mask."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+
+import numpy as np
+from PIL import Image
+
+LEAST_SIDE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split of a dataset. Training reads images and labels; only evaluation calls `read_mask`.
+
+    Attributes:
+        names: of the N examples.
+        labels: [N] int32 classes.
+        class_names: of the C classes.
+        sizes: [N, 2] height and width of the images that `read_image` returns.
+        read_image: index -> [H, W, 3] uint8; picklable, for worker processes.
+        read_mask: index -> [H, W] bool, at its own resolution; picklable.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    sizes: np.ndarray
+    read_image: Callable[[int], np.ndarray]
+    read_mask: Callable[[int], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def subset(split: Split, indices: Sequence[int]) -> Split:
+    """The examples at `indices`, in that order."""
+    indices = np.asarray(indices, int)
+    return dataclasses.replace(
+        split,
+        names=tuple(split.names[i] for i in indices),
+        labels=split.labels[indices],
+        sizes=split.sizes[indices],
+        read_image=functools.partial(_read_at, split.read_image, indices),
+        read_mask=functools.partial(_read_at, split.read_mask, indices),
+    )
+
+
+def _read_at(read, indices, index):
+    return read(int(indices[index]))
+
+
+def concatenate(first: Split, second: Split) -> Split:
+    """All examples of two splits of one dataset."""
+    return dataclasses.replace(
+        first,
+        names=first.names + second.names,
+        labels=np.concatenate([first.labels, second.labels]),
+        sizes=np.concatenate([first.sizes, second.sizes]),
+        read_image=functools.partial(_read_either, first.read_image, second.read_image, len(first)),
+        read_mask=functools.partial(_read_either, first.read_mask, second.read_mask, len(first)),
+    )
+
+
+def _read_either(read_first, read_second, num_first, index):
+    return read_first(index) if index < num_first else read_second(index - num_first)
+
+
+def stratified(labels: np.ndarray, num_examples: int, *, seed: int) -> np.ndarray:
+    """Indices of `num_examples` examples, the classes in the shares that they have in all.
+
+    Of one seed a smaller set is contained in a larger one.
+    """
+    rng = np.random.RandomState(seed)
+    shuffled = rng.permutation(len(labels))
+    rank = np.zeros(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return shuffled[np.argsort(rank[shuffled], kind="stable")][:num_examples]
+
+
+def resize_images(split: Split, *, scale: float = 1.0, min_side: int = 0) -> Split:
+    """Images `scale` times as large, then enlarged so that the small side has `min_side` pixels; masks stay.
+
+    Raises:
+        ValueError: if an image becomes smaller than 32 pixels.
+    """
+    sizes = np.maximum(np.round(split.sizes * scale), 1)
+    sizes = np.round(sizes * np.maximum(1, min_side / sizes.min(axis=1, keepdims=True))).astype(int)
+    too_small = np.flatnonzero(sizes.min(axis=1) < LEAST_SIDE)
+    if len(too_small):
+        first = too_small[0]
+        raise ValueError(
+            f"Image {split.names[first]!r} has {tuple(map(int, sizes[first]))} pixels at data.scale={scale}; the"
+            f" least side is {LEAST_SIDE}. Raise data.scale or data.min_side, or leave out the image"
+            f" ({len(too_small)} such)."
+        )
+    read_image = functools.partial(_read_resized, split.read_image, sizes)
+    return dataclasses.replace(split, sizes=sizes, read_image=read_image)
+
+
+def _read_resized(read_image, sizes, index):
+    image, (height, width) = read_image(index), sizes[index]
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((int(width), int(height)), Image.Resampling.BILINEAR))
+
+
+def cache_images(split: Split) -> Split:
+    """Keeps each image in memory once it was read (3 bytes a pixel, in each worker process)."""
+    return dataclasses.replace(split, read_image=_Cache(split.read_image))
+
+
+class _Cache:
+    """A picklable memo of one-argument reads."""
+
+    def __init__(self, read):
+        self._read, self._images = read, {}
+
+    def __call__(self, index):
+        if index not in self._images:
+            self._images[index] = self._read(index)
+        return self._images[index]

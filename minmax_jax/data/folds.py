@@ -1,0 +1,92 @@
+"""Which images train, validate and test: published split files, or a seeded choice."""
+
+import csv
+import math
+import pathlib
+
+import numpy as np
+
+from minmax_jax.data import dataset
+
+_SPLIT_PREFIXES = {"train": "train", "validation": "valid", "test": "test"}
+
+
+def read_folds(folder: str | pathlib.Path, everything: dataset.Split) -> dict[str, dataset.Split]:
+    """Splits by published files: one each whose name starts with train, valid and test, anywhere below `folder`.
+
+    Their rows are `image,mask,class`; an image is found by its file name without folder and ending.
+
+    Args:
+        folder: where the files are.
+        everything: all examples of the dataset.
+
+    Raises:
+        ValueError: for a missing, ambiguous or empty file, a row that names no example of the dataset or another
+            class than it has, and an image that stands twice.
+    """
+    places = {name: index for index, name in enumerate(everything.names)}
+    splits, seen = {}, {}
+    for split, prefix in _SPLIT_PREFIXES.items():
+        path = _find_file(pathlib.Path(folder), prefix)
+        indices = []
+        for line, (name, class_name) in _read_rows(path):
+            where = f"{path}, line {line}"
+            if name not in places:
+                raise ValueError(f"{where}: image {name!r} is not in the prepared dataset.")
+            index = places[name]
+            label_name = everything.class_names[everything.labels[index]]
+            if class_name != label_name:
+                raise ValueError(f"{where}: image {name!r} has class {class_name!r}, in the dataset {label_name!r}.")
+            if name in seen:
+                raise ValueError(f"{where}: image {name!r} stands already in {seen[name]}.")
+            seen[name] = where
+            indices.append(index)
+        if not indices:
+            raise ValueError(f"{path} has no rows: the {split} split would be empty.")
+        splits[split] = dataset.subset(everything, indices)
+    return splits
+
+
+def _find_file(folder: pathlib.Path, prefix: str) -> pathlib.Path:
+    found = sorted(folder.rglob(f"{prefix}*.csv"))
+    if len(found) != 1:
+        listed = ", ".join(map(str, found)) or "none"
+        raise ValueError(f"data.folds={str(folder)!r} must hold exactly one {prefix}*.csv, found: {listed}.")
+    return found[0]
+
+
+def _read_rows(path: pathlib.Path):
+    """Yields (line number, (image name, class name))."""
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in (reader := csv.reader(file)):
+            if not row:
+                continue
+            if len(row) != 3:
+                raise ValueError(f"{path}, line {reader.line_num}: {row} is not `image,mask,class`.")
+            yield reader.line_num, (pathlib.PurePosixPath(row[0].strip()).stem, row[2].strip())
+
+
+def choose_validation(labels: np.ndarray, *, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Parts training examples into those that train and those that validate.
+
+    Args:
+        labels: [N] classes.
+        share: of each class that validates, rounded up.
+        seed: of the choice.
+
+    Returns:
+        Indices of the training and of the validation examples, each in ascending order.
+
+    Raises:
+        ValueError: if a class would have no training example left.
+    """
+    rng = np.random.RandomState(seed)
+    validation = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = math.ceil(share * len(members))
+        if count >= len(members):
+            raise ValueError(f"Class {label} has {len(members)} training images: none is left besides validation.")
+        validation.extend(rng.permutation(members)[:count])
+    validation = np.sort(validation)
+    return np.setdiff1d(np.arange(len(labels)), validation), validation

@@ -1,0 +1,120 @@
+"""From a split to batches: endless augmented ones for training, each image once for evaluation."""
+
+from collections.abc import Iterator
+import dataclasses
+
+from absl import flags
+import grain
+import numpy as np
+
+from minmax_jax.data import dataset, transforms
+
+_MULTIPLE = 32
+_PREFETCHED_IMAGES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class _ImagesAndLabels:
+    """What training may see of a split: no mask gets past here."""
+
+    read_image: object
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"images": self.read_image(index), "labels": self.labels[index]}
+
+
+def train_batches(
+    split: dataset.Split,
+    *,
+    batch_size: int,
+    seed: int,
+    augmentation: transforms.Augmentation,
+    num_workers: int = 0,
+    num_threads: int = 2,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """Shuffled, augmented batches without end, each image once before any comes again.
+
+    The same seed gives the same batches whatever the number of workers and threads, and together the processes'
+    shares are the same global batches whatever their number. The iterator's state can be saved and set.
+
+    Args:
+        split: the images.
+        batch_size: of the global batch.
+        seed: of order and augmentation.
+        augmentation: applied to each image.
+        num_workers: processes that read images; 0 reads in threads of this one.
+        num_threads: threads that read images, in each process.
+        process_index: which of the hosts this is.
+        process_count: how many hosts share a batch.
+
+    Returns:
+        Iterator over {"images": [B, H, W, 3] uint8, "labels": [B] int32}, B this process's share.
+
+    Raises:
+        ValueError: if the batch cannot be shared evenly.
+    """
+    if batch_size % process_count:
+        raise ValueError(f"batch_size={batch_size} must be a multiple of the {process_count} processes.")
+    batches = (
+        grain.MapDataset.source(_ImagesAndLabels(split.read_image, split.labels))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .random_map(augmentation)[process_index::process_count]
+        .batch(batch_size // process_count, drop_remainder=True)
+    )
+    buffer_size = max(1, _PREFETCHED_IMAGES * process_count // batch_size)
+    batches = batches.to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=buffer_size))
+    if num_workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain's workers read a flag, also where no absl program runs.
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers))
+    return iter(batches)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationBatch:
+    """Images of one padded shape.
+
+    Attributes:
+        images: [B, H, W, 3] uint8, padded by reflection; rows beyond `indices` are copies that fill the batch.
+        indices: places of the images in the split, at most B.
+    """
+
+    images: np.ndarray
+    indices: np.ndarray
+
+
+def evaluation_batches(split: dataset.Split, *, batch_size: int) -> Iterator[EvaluationBatch]:
+    """Each image once, at its own resolution, padded to a multiple of 32 and grouped by padded shape."""
+    padded_sizes = -(-split.sizes // _MULTIPLE) * _MULTIPLE
+    for shape in np.unique(padded_sizes, axis=0):
+        members = np.flatnonzero((padded_sizes == shape).all(axis=1))
+        for start in range(0, len(members), batch_size):
+            indices = members[start : start + batch_size]
+            images = [_pad(split.read_image(int(index)), shape) for index in indices]
+            images += images[:1] * (batch_size - len(indices))
+            yield EvaluationBatch(images=np.stack(images), indices=indices)
+
+
+def _margins(size: int, padded_size: int) -> tuple[int, int]:
+    """Pixels before and after; the odd one comes after."""
+    before = (padded_size - size) // 2
+    return before, padded_size - size - before
+
+
+def _pad(image: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    rows, columns = (_margins(size, padded) for size, padded in zip(image.shape[:2], shape))
+    return np.pad(image, (rows, columns, (0, 0)), mode="reflect")
+
+
+def crop_back(padded: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The [H, W] part of a padded [H', W'] map that belongs to the image."""
+    (top, _), (left, _) = (_margins(*sides) for sides in zip(size, padded.shape))
+    return padded[top : top + size[0], left : left + size[1]]

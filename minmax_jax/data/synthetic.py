@@ -1,0 +1,188 @@
+"""Built-in images for weakly supervised localization: the texture of some objects is the class.
+
+Each image has a background of 1/f noise, plain blobs that occur in all classes, and a few objects apart from each
+other. The objects' texture carries the class; their colours and places say nothing. All arithmetic is in
+integers, and the random numbers come from NumPy's frozen legacy generator, so an image is the same, bit for
+bit, on every machine and with every version.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from minmax_jax.data import dataset
+
+SPLITS = ("train", "validation", "test")
+_BACKGROUND_CONTRAST = 96
+_PLACEMENT_TRIALS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticConfig:
+    """What the images show.
+
+    Attributes:
+        seed: of all images.
+        image_size: side of the square images in pixels, at least 32.
+        num_classes: C, at most as many as there are textures.
+        num_objects: least and greatest number of objects an image.
+        object_radius: least and greatest half axis of an object, as a share of the side.
+        num_distractors: least and greatest number of plain blobs an image.
+        texture_period: of the textures, in pixels.
+        texture_contrast: least and greatest distance of an object's two colours, out of 255 in each channel.
+
+    Raises:
+        ValueError: for a value outside its range.
+    """
+
+    seed: int = 0
+    image_size: int = 64
+    num_classes: int = 4
+    num_objects: tuple[int, int] = (1, 3)
+    object_radius: tuple[float, float] = (0.14, 0.24)
+    num_distractors: tuple[int, int] = (1, 3)
+    texture_period: int = 6
+    texture_contrast: tuple[int, int] = (40, 160)
+
+    def __post_init__(self):
+        if self.image_size < 32:
+            raise ValueError(f"image_size={self.image_size} must be at least 32 pixels.")
+        if not 2 <= self.num_classes <= len(TEXTURES):
+            raise ValueError(f"num_classes={self.num_classes} must be from 2 to {len(TEXTURES)}, one texture each.")
+        if not 1 <= self.num_objects[0] <= self.num_objects[1]:
+            raise ValueError(f"num_objects={self.num_objects} must be (least, greatest), at least 1.")
+        if not 0 < self.object_radius[0] <= self.object_radius[1] <= 0.4:
+            raise ValueError(f"object_radius={self.object_radius} must be (least, greatest) shares up to 0.4.")
+        if not 0 <= self.num_distractors[0] <= self.num_distractors[1]:
+            raise ValueError(f"num_distractors={self.num_distractors} must be (least, greatest).")
+        if not 0 < self.texture_contrast[0] <= self.texture_contrast[1] <= 255:
+            raise ValueError(f"texture_contrast={self.texture_contrast} must be (least, greatest) from 1 to 255.")
+        if self.texture_period < 2:
+            raise ValueError(f"texture_period={self.texture_period} must be at least 2 pixels.")
+
+
+def load(split: str, num_images: int, *, config: SyntheticConfig) -> dataset.Split:
+    """A split of `num_images`; splits and seeds share no image.
+
+    Raises:
+        ValueError: for an unknown split or fewer than one image.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} must be one of {SPLITS}.")
+    if num_images < 1:
+        raise ValueError(f"The {split} split is empty: num_images={num_images} must be at least 1.")
+    render = functools.partial(_render_part, split=split, config=config)
+    return dataset.Split(
+        names=tuple(f"{split}_{index:06d}" for index in range(num_images)),
+        labels=np.arange(num_images, dtype=np.int32) % config.num_classes,
+        class_names=tuple(TEXTURES)[: config.num_classes],
+        sizes=np.full((num_images, 2), config.image_size),
+        read_image=functools.partial(render, 0),
+        read_mask=functools.partial(render, 1),
+    )
+
+
+def _render_part(part, index, *, split, config):
+    return render(index, split=split, config=config)[part]
+
+
+def render(index: int, *, split: str, config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one example; its class is `index % num_classes`.
+
+    Returns:
+        The image [H, W, 3] uint8, and the mask [H, W] bool of its objects.
+    """
+    rng = np.random.RandomState([config.seed, SPLITS.index(split), index])
+    texture = list(TEXTURES.values())[index % config.num_classes]
+    size = config.image_size
+    image = _background(rng, size)
+    for _ in range(_randint(rng, *config.num_distractors)):
+        image[_ellipse(size, *_draw_ellipse(rng, config))] = _randint(rng, 0, 255, 3)
+    mask = np.zeros((size, size), bool)
+    for _ in range(_randint(rng, *config.num_objects)):
+        for _ in range(_PLACEMENT_TRIALS):
+            ellipse = _draw_ellipse(rng, config)
+            if not mask[_ellipse(size, *ellipse, margin=3)].any():
+                place = _ellipse(size, *ellipse)
+                image[place] = _textured(rng, texture, config)[place]
+                mask |= place
+                break
+    return image.astype(np.uint8), mask
+
+
+def _randint(rng: np.random.RandomState, least: int, greatest: int, size=None):
+    """Whole numbers from `least` to `greatest`, both included."""
+    return rng.randint(least, greatest + 1, size, dtype=np.int64)
+
+
+def _coordinates(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [H, 1] and columns [1, W]."""
+    return np.arange(size)[:, None], np.arange(size)[None, :]
+
+
+def _background(rng: np.random.RandomState, size: int) -> np.ndarray:
+    """[H, W, 3] 1/f noise around a random colour: octaves, each twice as fine and half as strong."""
+    noise = np.zeros((size, size, 3), np.int64)
+    cells = 2
+    while cells <= size // 2:
+        strength = _BACKGROUND_CONTRAST // cells
+        grey = _randint(rng, -strength, strength, (cells + 1, cells + 1, 1))
+        color = _randint(rng, -strength // 2, strength // 2, (cells + 1, cells + 1, 3))
+        noise += _enlarge(_enlarge(grey + color, size, 0), size, 1) // size**2
+        cells *= 2
+    return np.clip(_randint(rng, 64, 191, 3) + noise, 0, 255)
+
+
+def _enlarge(lattice: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Linear interpolation of an axis from n + 1 lattice points to `size` pixels, times `size`."""
+    positions = np.arange(size) * (lattice.shape[axis] - 1)
+    shape = [-1 if dimension == axis else 1 for dimension in range(lattice.ndim)]
+    cell, share = positions // size, (positions % size).reshape(shape)
+    return lattice.take(cell, axis) * (size - share) + lattice.take(cell + 1, axis) * share
+
+
+def _draw_ellipse(rng: np.random.RandomState, config: SyntheticConfig) -> tuple[np.ndarray, ...]:
+    """Centre, half axes (in pixels) and direction (any whole vector) of an ellipse inside the image."""
+    least, greatest = (int(share * config.image_size) for share in config.object_radius)
+    center = _randint(rng, greatest, config.image_size - 1 - greatest, 2)
+    return center, _randint(rng, least, greatest, 2), _randint(rng, 1, 16, 2) * (1, _randint(rng, -1, 1))
+
+
+def _ellipse(size: int, center: np.ndarray, axes: np.ndarray, direction: np.ndarray, margin: int = 0) -> np.ndarray:
+    """[H, W] whether a pixel lies in the ellipse, made wider by a margin on all sides."""
+    rows, columns = _coordinates(size)
+    rows, columns = rows - center[0], columns - center[1]
+    along = rows * direction[0] + columns * direction[1]
+    across = columns * direction[0] - rows * direction[1]
+    a, b = (axes + margin) ** 2
+    return along**2 * b + across**2 * a <= a * b * (direction**2).sum()
+
+
+def _textured(rng: np.random.RandomState, texture, config: SyntheticConfig) -> np.ndarray:
+    """[H, W, 3] a texture, at a random shift, in two random colours of a random contrast."""
+    rows, columns = _coordinates(config.image_size)
+    period = config.texture_period
+    pattern = texture(rows + _randint(rng, 0, period - 1), columns + _randint(rng, 0, period - 1), period)
+    contrast = _randint(rng, *config.texture_contrast) * (2 * _randint(rng, 0, 1, 3) - 1)
+    color = _randint(rng, np.maximum(0, -contrast), 255 - np.maximum(0, contrast))
+    return np.where(pattern[:, :, None], color, color + contrast)
+
+
+def _checkerboard(rows, columns, period):
+    return (rows * 2 // period + columns * 2 // period) % 2 == 0
+
+
+def _dots(rows, columns, period):
+    return (rows % period - period // 2) ** 2 + (columns % period - period // 2) ** 2 < period**2 // 8
+
+
+# Each is the same class when the image is flipped.
+TEXTURES = {
+    "horizontal_stripes": lambda rows, columns, period: (rows + 0 * columns) * 2 // period % 2 == 0,
+    "vertical_stripes": lambda rows, columns, period: (columns + 0 * rows) * 2 // period % 2 == 0,
+    "checkerboard": _checkerboard,
+    "dots": _dots,
+    "grid": lambda rows, columns, period: (rows % period < period // 3) | (columns % period < period // 3),
+    "diamonds": lambda rows, columns, period: ((rows + columns) // period + (rows - columns) // period) % 2 == 0,
+}

@@ -1,0 +1,74 @@
+"""Operations on splits."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from minmax_jax.data import dataset
+from tests import splits
+
+
+def test_subset_keeps_order_and_can_be_nested():
+    split = splits.make_split([(32 + i, 40) for i in range(6)])
+    some = dataset.subset(dataset.subset(split, [5, 1, 3, 0]), [3, 0])
+    assert some.names == ("image_0", "image_5")
+    np.testing.assert_array_equal(some.labels, split.labels[[0, 5]])
+    np.testing.assert_array_equal(some.sizes, [[32, 40], [37, 40]])
+    np.testing.assert_array_equal(some.read_image(1), split.read_image(5))
+    np.testing.assert_array_equal(some.read_mask(0), split.read_mask(0))
+
+
+def test_concatenate():
+    first, second = splits.make_split([(32, 32)] * 2), splits.make_split([(33, 32)] * 3)
+    both = dataset.concatenate(first, second)
+    assert len(both) == 5
+    np.testing.assert_array_equal(both.read_image(1), first.read_image(1))
+    np.testing.assert_array_equal(both.read_image(4), second.read_image(2))
+    np.testing.assert_array_equal(both.read_mask(2), second.read_mask(0))
+
+
+def test_splits_can_be_pickled_for_workers():
+    split = dataset.cache_images(dataset.resize_images(splits.make_split([(64, 48)] * 3), scale=0.75))
+    copy = pickle.loads(pickle.dumps(dataset.subset(split, [2, 0])))
+    np.testing.assert_array_equal(copy.read_image(0), split.read_image(2))
+
+
+def test_stratified_subsets_keep_the_shares_and_are_nested():
+    labels = np.array([0] * 60 + [1] * 30 + [2] * 10)
+    small, large = (set(dataset.stratified(labels, count, seed=3)) for count in (20, 50))
+    assert small < large and len(small) == 20
+    counts = np.bincount(labels[list(large)])
+    np.testing.assert_allclose(counts, [30, 15, 5], atol=1)
+    assert small != set(dataset.stratified(labels, 20, seed=4))
+
+
+@pytest.mark.parametrize(
+    "size, scale, min_side, expected",
+    [
+        ((522, 775), 0.25, 0, (130, 194)),  # 130.5 and 193.75, half to even
+        ((300, 400), 1.0, 500, (500, 667)),
+        ((600, 800), 1.0, 500, (600, 800)),
+        ((100, 80), 0.5, 64, (80, 64)),
+    ],
+)
+def test_resized_sizes(size, scale, min_side, expected):
+    split = dataset.resize_images(splits.make_split([size]), scale=scale, min_side=min_side)
+    assert tuple(split.sizes[0]) == expected == split.read_image(0).shape[:2]
+    assert split.read_mask(0).shape == size
+
+
+def test_images_that_become_too_small_are_named():
+    split = splits.make_split([(64, 64), (60, 90)])
+    with pytest.raises(ValueError, match=r"'image_1' has \(30, 45\) pixels at data.scale=0.5.*Raise data.scale"):
+        dataset.resize_images(split, scale=0.5)
+
+
+def test_cache_reads_once():
+    reads = []
+    split = splits.make_split([(32, 32)] * 2)
+    counted = lambda index: reads.append(index) or split.read_image(index)
+    cached = dataset.cache_images(dataset.dataclasses.replace(split, read_image=counted))
+    for _ in range(3):
+        np.testing.assert_array_equal(cached.read_image(1), split.read_image(1))
+    assert reads == [1]

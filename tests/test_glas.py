@@ -1,0 +1,189 @@
+"""Preparing and loading GlaS, from a made-up release in the official layout, and what goes wrong."""
+
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from minmax_jax.data import glas, records
+from tests import glas_layout
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory):
+    """The official folder."""
+    return glas_layout.write(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture(scope="session")
+def prepared(release, tmp_path_factory):
+    """What prepare_data wrote."""
+    data_dir = tmp_path_factory.mktemp("prepared")
+    records.prepare(glas.Glas(source=str(release.parent), data_dir=str(data_dir)))
+    return str(data_dir)
+
+
+def test_published_sizes_and_classes(prepared):
+    parts = glas.load(prepared)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 67, "validation": 18, "test": 80}
+    assert parts["test"].class_names == ("benign", "malignant")
+    for part in parts.values():
+        expected = [glas.CLASS_NAMES.index(glas_layout.class_of(name)) for name in part.names]
+        np.testing.assert_array_equal(part.labels, expected)
+    assert not set(parts["train"].names) & set(parts["validation"].names)
+    assert all(name.startswith("test") for name in parts["test"].names)
+
+
+def test_pixels_and_masks_come_through(prepared, release):
+    for part in glas.load(prepared).values():
+        for index in (0, len(part) - 1):
+            name = part.names[index]
+            place = glas_layout.NAMES.index(name)
+            image = np.asarray(Image.open(release / f"{name}.bmp"))
+            np.testing.assert_array_equal(part.read_image(index), image)
+            np.testing.assert_array_equal(part.read_mask(index), glas_layout.mask_of(place, image.shape[:2]))
+            assert tuple(part.sizes[index]) == glas_layout.size_of(place)
+
+
+def test_splits_can_be_sent_to_workers(prepared):
+    part = glas.load(prepared)["validation"]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).read_image(3), part.read_image(3))
+
+
+def test_published_folds(prepared, tmp_path):
+    rows = {
+        "train": glas_layout.NAMES[:67],
+        "valid": glas_layout.NAMES[67:85],
+        "test": glas_layout.NAMES[85:],
+    }
+    for name, names in rows.items():
+        lines = [f"{image}.bmp,{image}_anno.bmp,{glas_layout.class_of(image)}\n" for image in names]
+        (tmp_path / f"{name}_s_0_f_0.csv").write_text("".join(lines))
+    parts = glas.load(prepared, folds_dir=str(tmp_path))
+    assert [list(part.names) for part in parts.values()] == list(rows.values())
+
+
+def test_a_zip_file_will_do(release, tmp_path):
+    shutil.make_archive(str(tmp_path / "release"), "zip", release.parent)
+    folder = glas.open_source(str(tmp_path / "release.zip"))
+    image, mask = glas.read_example(folder, "testA_7")
+    place = glas_layout.NAMES.index("testA_7")
+    np.testing.assert_array_equal(mask, glas_layout.mask_of(place, image.shape[:2]))
+    assert len(glas.check(folder)) == 165
+
+
+def test_leftovers_of_a_killed_run_are_removed(release, tmp_path):
+    leftover = tmp_path / "glas" / "incomplete.ABC123_1.0.0"
+    leftover.mkdir(parents=True)
+    (leftover / "glas-train.array_record-00000-of-00001").write_bytes(b"half")
+    with pytest.raises(records.DataError, match="holds no prepared 'glas' dataset"):
+        glas.load(str(tmp_path))
+    records.prepare(glas.Glas(source=str(release), data_dir=str(tmp_path)))
+    assert not leftover.exists() and len(glas.load(str(tmp_path))["test"]) == 80
+
+
+def test_preparing_again_changes_nothing(release, prepared):
+    before = {path: path.stat().st_mtime_ns for path in (release / prepared).rglob("*array_record*")}
+    records.prepare(glas.Glas(source=str(release), data_dir=prepared))
+    assert before == {path: path.stat().st_mtime_ns for path in (release / prepared).rglob("*array_record*")}
+
+
+def _truncate(folder, name):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+
+
+def _save(folder, name, shape):
+    Image.fromarray(np.zeros(shape, np.uint8)).save(folder / name)
+
+
+def _edit_grades(old, new):
+    def edit(folder):
+        path = folder / "Grade.csv"
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda f: _truncate(f, "train_5.bmp"), "train_5.bmp cannot be read as an image"),
+        (lambda f: _truncate(f, "testB_3_anno.bmp"), "testB_3_anno.bmp cannot be read as an image"),
+        (lambda f: (f / "train_6.bmp").write_text("no image"), "train_6.bmp cannot be read as an image"),
+        (lambda f: (f / "train_6.bmp").write_bytes(b""), "train_6.bmp cannot be read as an image"),
+        (lambda f: (f / "train_7.bmp").unlink(), "train_7.bmp is missing"),
+        (lambda f: (f / "train_7_anno.bmp").unlink(), "train_7_anno.bmp is missing"),
+        (lambda f: _save(f, "train_8_anno.bmp", (40, 33)), r"train_8_anno.bmp has \(40, 33\) pixels"),
+        (lambda f: [_save(f, f"train_9{end}.bmp", (31, 50)) for end in ("", "_anno")], "needs at least 32"),
+        (
+            lambda f: _save(f, "train_86.bmp", (40, 40, 3)),
+            "train_86.bmp has no class: it is not in Grade.csv",
+        ),
+        (_edit_grades("train_3,2, malignant", "train_3,2, dubious"), "'train_3' the class 'dubious'"),
+        (_edit_grades("train_4,3, benign, healthy\n", ""), "train_4.bmp has no class"),
+        (
+            _edit_grades("train_4,3, benign, healthy\n", ""),
+            "lists 84 train images; the official release has 85",
+        ),
+        (_edit_grades("grade (GlaS)", "verdict"), "needs the columns"),
+        (lambda f: (f / "Grade.csv").write_text(""), "needs the columns"),
+        (lambda f: (f / "Grade.csv").unlink(), "holds no Grade.csv"),
+    ],
+)
+def test_a_damaged_release_is_refused_and_leaves_nothing_behind(release, tmp_path, damage, message):
+    copy = tmp_path / "copy"
+    shutil.copytree(release, copy)
+    damage(copy)
+    with pytest.raises(records.DataError, match=message):
+        records.prepare(glas.Glas(source=str(copy), data_dir=str(tmp_path / "out")))
+    with pytest.raises(records.DataError, match="holds no prepared"):
+        glas.load(str(tmp_path / "out"))
+
+
+def test_all_problems_are_listed_at_once(release, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(release, copy)
+    _truncate(copy, "train_5.bmp")
+    (copy / "testA_1_anno.bmp").unlink()
+    with pytest.raises(records.DataError, match=r"(?s)train_5.bmp cannot.*testA_1_anno.bmp is missing"):
+        glas.check(copy)
+
+
+def test_sources_that_are_none(tmp_path):
+    with pytest.raises(records.DataError, match="does not exist"):
+        glas.open_source(str(tmp_path / "nowhere"))
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(records.DataError, match="neither a folder nor a ZIP file"):
+        glas.open_source(str(tmp_path / "file"))
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    with pytest.raises(records.DataError, match="holds no Grade.csv"):
+        glas.open_source(str(tmp_path / "empty.zip"))
+
+
+def test_an_unprepared_dataset_names_the_command():
+    with pytest.raises(records.DataError, match="python -m experiments.prepare_data --dataset=glas"):
+        glas.load("")
+
+
+def test_the_table_of_a_prepared_dataset(prepared):
+    table = records.describe(prepared, "glas")
+    assert "train         85" in table and "benign 42, malignant 43" in table
+
+
+@pytest.mark.shared
+def test_all_ones_baseline_of_the_real_test_set(shared, tmp_path):
+    """The published 66.01: loader, fold and metric are right."""
+    import subprocess
+    import sys
+
+    subprocess.run([sys.executable, shared / "data" / "unpack.py", tmp_path], check=True, capture_output=True)
+    records.prepare(glas.Glas(source=str(tmp_path), data_dir=str(tmp_path / "out")))
+    parts = glas.load(str(tmp_path / "out"), folds_dir=str(shared / "data" / "folds" / "glas"))
+    assert {name: len(part) for name, part in parts.items()} == {"train": 67, "validation": 18, "test": 80}
+    shares = np.array([parts["test"].read_mask(index).mean() for index in range(80)])
+    assert 100 * np.mean(2 * shares / (1 + shares)) == pytest.approx(66.015, abs=0.005)

@@ -1,0 +1,102 @@
+"""Batches: no masks, the same for any number of workers, resumable, shared by hosts; padding for evaluation."""
+
+import numpy as np
+import pytest
+
+from minmax_jax.data import pipeline, transforms
+from tests import splits
+
+AUGMENTATION = transforms.Augmentation((32, 32), padding=0.5, contrast=0.4)
+
+
+def _batches(split=None, count=7, batch_size=4, **options):
+    options = {"seed": 1, "augmentation": AUGMENTATION} | options
+    split = split or splits.make_split([(40, 48)] * 10, read_mask=splits.refuse)
+    iterator = pipeline.train_batches(split, batch_size=batch_size, **options)
+    return [next(iterator) for _ in range(count)]
+
+
+def _assert_equal(batches, others):
+    for batch, other in zip(batches, others, strict=True):
+        for name in ("images", "labels"):
+            np.testing.assert_array_equal(batch[name], other[name])
+
+
+def test_no_mask_can_get_into_a_training_batch():
+    """The split's masks refuse to be read, and a batch has two entries."""
+    for batch in _batches():
+        assert set(batch) == {"images", "labels"}
+        assert batch["images"].shape == (4, 32, 32, 3) and batch["images"].dtype == np.uint8
+        assert batch["labels"].shape == (4,)
+
+
+@pytest.mark.parametrize("options", [dict(num_workers=2), dict(num_threads=1), dict(num_threads=5)])
+def test_batches_do_not_depend_on_workers(options):
+    _assert_equal(_batches(**options), _batches())
+
+
+def test_each_image_comes_once_before_any_comes_again():
+    plain = transforms.Augmentation((32, 32), flip_horizontal=False)
+    split = splits.make_split([(32, 32)] * 10)
+    known = {split.read_image(index).tobytes(): index for index in range(10)}
+    batches = _batches(split, count=6, batch_size=5, augmentation=plain)
+    order = [known[image.tobytes()] for batch in batches for image in batch["images"]]
+    labels = [label for batch in batches for label in batch["labels"]]
+    epochs = [order[0:10], order[10:20], order[20:30]]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert labels == [index % 2 for index in order]
+
+
+def test_each_epoch_is_augmented_anew():
+    split = splits.make_split([(40, 48)])
+    batches = _batches(split, count=5, batch_size=1)
+    assert len({batch["images"].tobytes() for batch in batches}) == 5
+
+
+def test_seeds_differ():
+    assert not np.array_equal(_batches(seed=1)[0]["images"], _batches(seed=2)[0]["images"])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_exactly_resumable(num_workers):
+    split = splits.make_split([(40, 48)] * 10)
+    options = dict(batch_size=4, seed=1, augmentation=AUGMENTATION, num_workers=num_workers)
+    iterator = pipeline.train_batches(split, **options)
+    for _ in range(3):
+        next(iterator)
+    position = iterator.get_state()
+    expected = [next(iterator) for _ in range(4)]
+    resumed = pipeline.train_batches(split, **options)
+    resumed.set_state(position)
+    _assert_equal([next(resumed) for _ in range(4)], expected)
+
+
+def test_hosts_share_the_same_global_batches():
+    whole = _batches()
+    shares = [_batches(process_index=index, process_count=2) for index in range(2)]
+    for batch, *parts in zip(whole, *shares):
+        together = np.concatenate([part["images"] for part in parts])
+        assert {image.tobytes() for image in batch["images"]} == {image.tobytes() for image in together}
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match="batch_size=4 must be a multiple of the 3 processes"):
+        _batches(process_count=3)
+
+
+def test_evaluation_groups_by_padded_shape():
+    split = splits.make_split([(40, 50), (64, 64), (64, 40), (33, 64), (65, 32), (64, 34)])
+    batches = list(pipeline.evaluation_batches(split, batch_size=2))
+    assert sorted(index for batch in batches for index in batch.indices) == list(range(6))
+    shapes = [batch.images.shape for batch in batches]
+    assert shapes == [(2, 64, 64, 3)] * 3 + [(2, 96, 32, 3)]
+    assert [len(batch.indices) for batch in batches] == [2, 2, 1, 1]
+
+
+def test_evaluation_pads_by_reflection_the_odd_pixel_last_and_crops_back():
+    split = splits.make_split([(61, 50)])
+    (batch,) = pipeline.evaluation_batches(split, batch_size=1)
+    image = split.read_image(0)
+    np.testing.assert_array_equal(batch.images[0], np.pad(image, ((1, 2), (7, 7), (0, 0)), mode="reflect"))
+    np.testing.assert_array_equal(pipeline.crop_back(batch.images[0, :, :, 0], (61, 50)), image[:, :, 0])

@@ -1,0 +1,109 @@
+"""Selection, progress, results and the record of metrics."""
+
+import json
+
+import pytest
+
+from configs import synthetic
+from minmax_jax import metric_writers, progress, results, selection
+
+
+def _validation(error, localizer=0.0):
+    return {"classification_error": error, "localizer_classification_error": localizer}
+
+
+@pytest.mark.parametrize(
+    "rule, validations, expected",
+    [
+        ("classification_error", [_validation(5), _validation(7)], 7),
+        ("joint_error", [_validation(5), _validation(7, 3)], 5),
+        ("smoothed_error", [_validation(90), _validation(6), _validation(3), _validation(0)], 3),
+        ("smoothed_error", [_validation(8), _validation(4)], 6),
+        ("last", [_validation(5), _validation(50)], 0),
+    ],
+)
+def test_selection_scores(rule, validations, expected):
+    assert selection.score(rule, validations, window=3) == expected
+
+
+def test_no_rule_sees_a_mask():
+    """The summaries here hold no F1 at all."""
+    for rule in selection.RULES:
+        selection.score(rule, [_validation(1.0)])
+    with pytest.raises(ValueError, match="'f1' must be one of"):
+        selection.score("f1", [_validation(1.0)])
+
+
+def test_seconds_are_written_as_a_clock():
+    assert [progress.format_seconds(s) for s in (0.4, 59.6, 61, 3600, 7325)] == [
+        "0:00",
+        "1:00",
+        "1:01",
+        "1:00:00",
+        "2:02:05",
+    ]
+
+
+def test_the_rate_leaves_out_pauses_and_the_time_left_counts_them(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    timer = progress.StepTimer()
+    now[0] += 50  # the first step compiles
+    timer.restart()
+    for _ in range(4):
+        now[0] += 0.5
+        timer.count_step()
+    with timer.pause():
+        now[0] += 30
+    assert timer.close_window() == pytest.approx(2.0)
+    assert timer.seconds_left(10, 2) == pytest.approx(10 / 2 + 2 * 30)
+
+
+def test_a_continued_record_forgets_what_lies_after_its_step(tmp_path):
+    writer = metric_writers.MetricWriter(tmp_path, first_step=0)
+    for step in (1, 2, 3):
+        writer.write(step, "train", {"loss": 1.0 / step})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "ki')  # killed while writing
+    writer = metric_writers.MetricWriter(tmp_path, first_step=2)
+    writer.write(3, "validation", {"classification_error": 7.0})
+    assert metric_writers.read(tmp_path / "metrics.jsonl") == [
+        {"step": 1, "kind": "train", "loss": 1.0},
+        {"step": 2, "kind": "train", "loss": 0.5},
+        {"step": 3, "kind": "validation", "classification_error": 7.0},
+    ]
+
+
+def test_tensorboard_files(tmp_path):
+    pytest.importorskip("tensorboardX")
+    writer = metric_writers.MetricWriter(tmp_path, first_step=0, tensorboard=True)
+    writer.write(1, "train", {"loss": 1.0, "baselines": {}})
+    writer.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"train/loss" in events.read_bytes()
+
+
+SUMMARY = {
+    "num_images": 3,
+    "classification_error": 100 / 3,
+    "localizer_classification_error": 0.0,
+    "f1_foreground": 61.5,
+    "f1_background": float("nan"),
+    "entropy_foreground": 0.1,
+    "entropy_background": 1.2,
+    "baselines": {"all_ones": {"f1_foreground": 30.0, "f1_background": 0.0}},
+}
+
+
+def test_results_hold_what_scripts_rely_on():
+    found = results.collect("test", SUMMARY, synthetic.get_config(), step=7, state_digest="ab", wall_seconds=1.0)
+    found = json.loads(json.dumps(found, allow_nan=False))
+    assert found["test"] == SUMMARY | {"f1_background": None}
+    assert found["selection"] == "classification_error"
+    assert found["threshold"] == {"policy": "fixed", "value": 0.5}
+    assert (found["seed"], found["step"], found["state_digest"]) == (0, 7, "ab")
+    assert {"python", "versions", "platform", "device", "num_devices", "git_commit", "wall_seconds"} <= set(
+        found["environment"]
+    )
+    text = results.describe(found)
+    assert "33.33 %" in text and "F1+ 61.50 %   F1- - %" in text and "all ones: 30.00 %" in text

@@ -1,0 +1,139 @@
+"""The built-in images: the same everywhere, exact masks, and nothing but the texture tells the class."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+
+from configs import synthetic as synthetic_configs
+from minmax_jax.data import synthetic
+
+CONFIG = synthetic.SyntheticConfig()
+
+
+def _images_and_masks(split, count, config=CONFIG):
+    loaded = synthetic.load(split, count, config=config)
+    return [(loaded.read_image(index), loaded.read_mask(index)) for index in range(count)]
+
+
+def test_images_are_the_same_on_every_machine():
+    sha = hashlib.sha256()
+    for image, mask in _images_and_masks("train", 8):
+        sha.update(image.tobytes())
+        sha.update(mask.tobytes())
+    assert sha.hexdigest() == "af642f23392ed6f14db99c0e5caf371cfe46e9e8cee0f775a26bd9d6c8e338af"
+
+
+def test_splits_and_seeds_share_no_image():
+    images = [image for split in synthetic.SPLITS for image, _ in _images_and_masks(split, 20)]
+    images += [image for image, _ in _images_and_masks("train", 20, dataclasses.replace(CONFIG, seed=1))]
+    assert len({image.tobytes() for image in images}) == 80
+
+
+def test_shapes_types_and_labels():
+    split = synthetic.load("test", 10, config=dataclasses.replace(CONFIG, image_size=48, num_classes=5))
+    assert split.read_image(3).shape == (48, 48, 3) and split.read_image(3).dtype == np.uint8
+    assert split.read_mask(3).shape == (48, 48) and split.read_mask(3).dtype == bool
+    np.testing.assert_array_equal(split.labels, [0, 1, 2, 3, 4] * 2)
+    np.testing.assert_array_equal(split.sizes, [[48, 48]] * 10)
+    assert len(split.class_names) == 5
+
+
+def _regions(mask):
+    """Connected regions, four neighbours, by flooding: lists of pixels."""
+    mask, regions = mask.copy(), []
+    while mask.any():
+        stack, region = [tuple(np.argwhere(mask)[0])], []
+        while stack:
+            row, column = stack.pop()
+            if 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1] and mask[row, column]:
+                mask[row, column] = False
+                region.append((row, column))
+                stack += [(row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)]
+        regions.append(region)
+    return regions
+
+
+def test_one_to_three_objects_apart_from_each_other():
+    counts = [len(_regions(mask)) for _, mask in _images_and_masks("train", 60)]
+    assert set(counts) == {1, 2, 3}
+
+
+def test_the_mask_is_exact():
+    """An object has two colours: each of its pixels has one of them, and none of its neighbours outside has."""
+    for image, mask in _images_and_masks("train", 20):
+        for region in _regions(mask):
+            colors = {tuple(image[pixel]) for pixel in region}
+            assert len(colors) == 2
+            around = {(row + i, column + j) for row, column in region for i in (-1, 0, 1) for j in (-1, 0, 1)}
+            outside = [pixel for pixel in around - set(region) if 0 <= min(pixel) and max(pixel) < 64]
+            assert not colors & {tuple(image[pixel]) for pixel in outside}
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_all_ones_baseline_of_the_demo(split):
+    """F1+ of everything marked is the mean of 2 p / (1 + p)."""
+    config = synthetic_configs.get_config()
+    options = synthetic.SyntheticConfig(**config.data.synthetic)
+    shares = np.array([mask.mean() for _, mask in _images_and_masks(split, 256, options)])
+    assert 25 <= 100 * np.mean(2 * shares / (1 + shares)) <= 35
+
+
+def test_neither_colour_nor_place_tells_the_class():
+    """Class means of the objects' colours and centres lie within three standard errors of the common mean."""
+    split = synthetic.load("train", 400, config=CONFIG)
+    measured = []
+    for index in range(len(split)):
+        image, mask = split.read_image(index), split.read_mask(index)
+        measured.append([*image[mask].mean(axis=0), *np.argwhere(mask).mean(axis=0), mask.mean()])
+    measured = np.array(measured)
+    spread = measured.std(axis=0) / np.sqrt(100)
+    for label in range(4):
+        distance = np.abs(measured[split.labels == label].mean(axis=0) - measured.mean(axis=0)) / spread
+        assert distance.max() < 3.5, distance
+
+
+def test_textures_survive_flips():
+    """A flipped texture is the same texture at another shift, so flips are safe to train with."""
+    rows, columns = np.arange(24)[:, None], np.arange(24)[None, :]
+    for name, texture in synthetic.TEXTURES.items():
+        pattern = np.broadcast_to(texture(rows, columns, 6), (24, 24))
+        shifted = [np.roll(np.roll(pattern, i, 0), j, 1) for i in range(12) for j in range(12)]
+        for flipped in (pattern[::-1], pattern[:, ::-1]):
+            assert any((flipped == other).all() for other in shifted), name
+
+
+def test_background_is_noise_whose_power_falls_with_frequency():
+    config = dataclasses.replace(CONFIG, num_distractors=(0, 0))
+    power = 0
+    for image, mask in _images_and_masks("train", 40, config):
+        grey = image.mean(axis=-1)
+        power = power + np.abs(np.fft.fft2(np.where(mask, grey[~mask].mean(), grey)))[0, 1:32] ** 2
+    slope = np.polyfit(np.log(np.arange(1, 17)), np.log(power[:16]), 1)[0]
+    assert slope < -1.5  # 1/f in amplitude is -2 in power
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(image_size=31), "image_size=31"),
+        (dict(num_classes=1), "num_classes=1"),
+        (dict(num_classes=99), "num_classes=99"),
+        (dict(num_objects=(0, 2)), "num_objects"),
+        (dict(object_radius=(0.3, 0.2)), "object_radius"),
+        (dict(num_distractors=(2, 1)), "num_distractors"),
+        (dict(texture_period=1), "texture_period=1"),
+        (dict(texture_contrast=(0, 10)), "texture_contrast"),
+    ],
+)
+def test_impossible_images_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        synthetic.SyntheticConfig(**options)
+
+
+def test_empty_and_unknown_splits_are_refused():
+    with pytest.raises(ValueError, match="train split is empty: num_images=0"):
+        synthetic.load("train", 0, config=CONFIG)
+    with pytest.raises(ValueError, match="split='valid'"):
+        synthetic.load("valid", 1, config=CONFIG)
