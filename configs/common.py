@@ -1,0 +1,127 @@
+"""Every field of a configuration, once, with its unit and where the default comes from.
+
+The other configurations change what differs. "Published" is arXiv 1907.12934 with its implementation, "follow-up"
+the journal article on max-min uncertainty (IEEE TMI 2022).
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The published method on no particular data."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.batch_size = 8  # images a step, over all devices; published
+    # Where compiled programs are kept between runs: a folder, "" for ~/.cache/minmax_jax, "off" for nowhere.
+    config.compilation_cache = ""
+
+    config.data = data = ml_collections.ConfigDict()
+    data.dataset = ""  # "synthetic" or "glas"
+    data.dir = ""  # folder that prepare_data wrote
+    data.folds = ""  # folder of published split files (rows image,mask,class); "" makes the validation split here
+    data.validation_share = 0.2  # of each class of the training images, where there are no split files; published
+    data.validation_seed = 0  # of that choice; not config.seed, so that seeds train on the same images
+    data.num_train = 0  # images; 0 takes all; fewer are a subset with the same shares of classes
+    data.num_validation = 0  # likewise
+    data.num_test = 0  # likewise
+    data.scale = 1.0  # size of all images, as a share of the original
+    data.min_side = 0  # pixels; smaller images are enlarged to it
+    data.crop_size = 480  # pixels, height and width of training crops; published
+    data.padding = 0.0  # reflection on each side before the crop, share of height and width
+    data.flip_horizontal = True
+    data.flip_vertical = False
+    data.brightness = 0.0  # strengths of the colour jitter, as torchvision defines them
+    data.contrast = 0.0
+    data.saturation = 0.0
+    data.hue = 0.0  # share of the colour circle, at most 0.5
+    data.num_workers = 0  # processes that read images; 0 reads in threads
+    data.cache = False  # keep images in memory once read: 3 bytes a pixel, in each worker
+
+    data.synthetic = synthetic = ml_collections.ConfigDict()  # of the built-in images only
+    synthetic.seed = 0  # of the images; not config.seed, so that seeds train on the same images
+    synthetic.image_size = 64  # pixels, height and width
+    synthetic.num_classes = 4
+    synthetic.num_objects = (1, 3)  # least and greatest number an image
+    synthetic.object_radius = (0.14, 0.24)  # least and greatest half axis, share of the image's side
+    synthetic.num_distractors = (1, 3)  # plain blobs
+    synthetic.texture_period = 6  # pixels
+    synthetic.texture_contrast = (40, 160)  # out of 255
+
+    config.model = model = ml_collections.ConfigDict()
+    model.trunk = "resnet101"  # "resnet18", "resnet50" or "resnet101"
+    model.width = 64  # channels of the first stage
+    model.stage_sizes = ()  # blocks of each stage; () takes the trunk's own
+    model.stage_strides = (1, 2, 2, 2)  # the stem has output stride 4 before them
+    model.separate_trunks = False  # localizer and classifier on a trunk each; published: shared
+    model.classifier_scale = 0.5  # size of what the classifier sees; published
+    model.modalities = 5  # maps a class, M; published
+    model.k_max = 0.09  # share (below 1) or number of places that are pooled; published
+    model.k_min = 0.09  # likewise, of the least; counts only where alpha is not 0; published
+    model.alpha = 0.0  # weight of the least places; published
+    model.dropout = 0.0  # of the pooled values
+    model.shared_statistics = False  # one set of running batch-norm statistics for all streams; published: True
+    model.cross_replica_norm = False  # batch-norm statistics over all devices instead of each by itself
+    model.dtype = "float32"  # of the computation, "float32" or "bfloat16"; parameters and losses stay float32
+
+    config.loss = loss = ml_collections.ConfigDict()
+    loss.background = "surrogate"  # "surrogate" (cross entropy from uniform) or "explicit" (negative entropy)
+    loss.background_weight = 1.0  # published
+    loss.size_weight = 0.0  # of the size barrier; needs mask.gradient = "flow"; follow-up: 1
+    loss.size_bounds = (0.0, 1.0)  # least and greatest share of the foreground; (0, 1): unknown
+    loss.barrier_t = 5.0  # steepness of the barrier, first epoch; follow-up
+    loss.barrier_factor = 1.01  # its growth an epoch; follow-up
+    loss.barrier_limit = 10.0  # follow-up
+
+    config.mask = mask = ml_collections.ConfigDict()
+    mask.omega = 8.0  # steepness of the sigmoid; published; follow-up: 5
+    mask.sigma = 0.5  # its threshold, first epoch; published; follow-up: 0.15
+    mask.sigma_growth = 0.0  # an epoch; follow-up: 0.001
+    mask.sigma_limit = 0.5  # follow-up: 0.2
+    mask.normalization = "image"  # range of minimum and maximum, "image" or "batch" (published)
+    mask.gradient = "stop"  # of the classifier's terms at the mask, "stop" (published) or "flow" (follow-up)
+
+    config.erasing = erasing = ml_collections.ConfigDict()
+    erasing.num_erasures = 0  # R; 0 turns erasing off; published: 4
+    erasing.start_epoch = 1  # first epoch with erasing, counted from 0; published
+    erasing.decay = 10.0  # sigma_erase, in passes; published
+    erasing.loss_weight = "one"  # of the localizer's loss on erased images, "one" (published) or "trust"
+
+    config.optimizer = optimizer = ml_collections.ConfigDict()
+    optimizer.name = "sgd"  # "sgd", "adam" or "adamw"; published: sgd
+    optimizer.momentum = 0.9  # published
+    optimizer.nesterov = True  # published
+    optimizer.dampening = 0.0
+    optimizer.beta1 = 0.9  # of Adam
+    optimizer.beta2 = 0.999
+    optimizer.amsgrad = False
+    optimizer.weight_decay = 1e-5  # published
+    optimizer.decayed = "all"  # parameters: "all" (published) or "kernels"
+    optimizer.clip_norm = 0.0  # greatest global norm of the gradient; 0: any
+
+    config.learning_rate = learning_rate = ml_collections.ConfigDict()
+    learning_rate.schedule = "step"  # "step" (published), "multistep" or "cosine"
+    learning_rate.peak = 1e-3  # published
+    learning_rate.factor = 0.1  # of each drop; published
+    learning_rate.every = 40  # epochs between two drops of "step"; published
+    learning_rate.milestones = ()  # epochs of the drops of "multistep"
+    learning_rate.floor = 1e-7  # published
+    learning_rate.warmup_epochs = 0  # of "cosine"
+
+    config.train = train = ml_collections.ConfigDict()
+    train.epochs = 400  # published
+    train.eval_every = 1  # epochs between two validations, with a checkpoint each; published
+    train.checkpoint_every = 0  # further checkpoints, in steps; 0: none
+    train.log_every = 50  # steps between two lines of progress
+    train.tensorboard = False  # also write TensorBoard files; needs the [tensorboard] extra
+
+    config.evaluation = evaluation = ml_collections.ConfigDict()
+    evaluation.batch_size = 4  # images of one shape, over all devices of a host
+    evaluation.threshold = 0.5  # a pixel is foreground where the mask is at least this; published
+    evaluation.empty = "skip"  # images whose Dice is 0/0: "skip", "one" or "nan"
+    # Which validated model is tested, none of the rules sees a mask; the latest among equals; published:
+    # "classification_error". Others: "joint_error" (mean of classifier's and localizer's), "smoothed_error" (mean
+    # of the last selection_window validations), "last".
+    evaluation.selection = "classification_error"
+    evaluation.selection_window = 5  # validations
+    evaluation.num_pictures = 8  # test images that are drawn
+    return config

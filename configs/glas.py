@@ -1,0 +1,50 @@
+"""GlaS: benign or malignant colon glands, 165 H&E images.
+
+    python -m experiments.prepare_data --dataset=glas --source=FOLDER_OR_ZIP --data_dir=OUT
+    python -m experiments.train --config=configs/glas.py --config.data.dir=OUT --workdir=runs/glas
+
+The default is the published recipe, which starts from ImageNet weights and wants a GPU. Variants: `:erasing=R`, and
+`:cpu`, which learns from scratch on two cores.
+"""
+
+import ml_collections
+
+from configs import common, variants
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The published recipe: ResNet-101, crops of 480 pixels, 400 epochs, 4 erasures."""
+    config = common.get_config()
+    config.data.dataset = "glas"
+    config.data.padding = 0.5
+    config.data.flip_vertical = True
+    config.data.brightness = 0.5
+    config.data.contrast = 0.5
+    config.data.saturation = 0.5
+    config.data.hue = 0.05
+    config.model.dropout = 0.75
+    config.erasing.num_erasures = 4
+    return variants.apply(config, variant, {"cpu": _use_cpu})
+
+
+def _use_cpu(config: ml_collections.ConfigDict) -> None:
+    """Quarter-size images and a trunk of four blocks with output stride 8, from scratch."""
+    config.data.scale = 0.25
+    config.data.crop_size = 128
+    config.data.cache = True
+    config.model.trunk = "resnet18"
+    config.model.width = 24
+    config.model.stage_sizes = (1, 1, 1, 1)
+    config.model.stage_strides = (1, 2, 1, 1)
+    config.model.k_max = 0.3
+    config.model.dropout = 0.0
+    config.erasing.num_erasures = 0
+    config.optimizer.name = "adamw"
+    config.learning_rate.schedule = "cosine"
+    config.learning_rate.peak = 2e-3
+    config.learning_rate.floor = 0.0
+    config.learning_rate.warmup_epochs = 5
+    config.train.epochs = 140
+    config.train.eval_every = 5
+    config.train.log_every = 80
+    config.evaluation.batch_size = 8

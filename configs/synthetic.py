@@ -1,0 +1,45 @@
+"""Built-in images: learns in minutes on two cores, with nothing to download.
+
+    python -m experiments.train --config=configs/synthetic.py --workdir=runs/synthetic
+
+Variants: `:erasing=0` without erasing.
+"""
+
+import ml_collections
+
+from configs import common, variants
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """512 images of 64x64 pixels, 4 textures; a trunk of 2 blocks with output stride 4."""
+    config = common.get_config()
+    config.batch_size = 16
+    config.data.dataset = "synthetic"
+    config.data.num_train = 512
+    config.data.num_validation = 128
+    config.data.num_test = 256
+    config.data.crop_size = 64
+    config.data.flip_vertical = True
+    config.data.cache = True
+
+    config.model.trunk = "resnet18"
+    config.model.width = 32
+    config.model.stage_sizes = (1, 1)
+    config.model.stage_strides = (1, 1)
+    config.model.k_max = 0.3
+
+    config.erasing.num_erasures = 2
+    config.erasing.start_epoch = 5
+    config.erasing.loss_weight = "trust"
+
+    config.optimizer.name = "adamw"
+    config.optimizer.weight_decay = 1e-5
+    config.learning_rate.schedule = "cosine"
+    config.learning_rate.peak = 2e-3
+    config.learning_rate.floor = 0.0
+    config.learning_rate.warmup_epochs = 1
+
+    config.train.epochs = 12
+    config.train.log_every = 16
+    config.evaluation.batch_size = 64
+    return variants.apply(config, variant, {})

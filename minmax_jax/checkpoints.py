@@ -1,0 +1,168 @@
+"""Saving and restoring a run: state, position in the data, and what was validated so far.
+
+The newest checkpoints and the best one are kept. A checkpoint is written under another name and renamed when it is
+whole, and carries a digest of its state: one that was cut short or damaged is passed over for the one before.
+"""
+
+import dataclasses
+import hashlib
+import logging
+import pathlib
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from minmax_jax.train_state import TrainState
+
+logger = logging.getLogger(__name__)
+_NUM_NEWEST = 2
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a run knows besides its state.
+
+    Attributes:
+        validations: summary of each validation so far, with its step.
+        selected_step: step of the selected model, 0 before the first validation.
+        selected_score: its score, lower is better.
+        seconds: time spent training so far, over all starts.
+    """
+
+    validations: list[dict] = dataclasses.field(default_factory=list)
+    selected_step: int = 0
+    selected_score: float = float("inf")
+    seconds: float = 0.0
+
+
+class CheckpointError(RuntimeError):
+    """No checkpoint that is needed can be read; the message names the folder and the mend."""
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 over the names, types and values of a pytree's arrays, in the order of their names."""
+    sha = hashlib.sha256()
+    leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    for name, leaf in sorted(leaves, key=lambda item: item[0]):
+        array = np.ascontiguousarray(_raw(leaf))
+        sha.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def _raw(leaf: Any) -> np.ndarray:
+    """The numbers of an array, or of a random key."""
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def model_digest(state: TrainState) -> str:
+    """Digest of what inference needs: parameters and statistics."""
+    return digest({"params": state.params, "batch_stats": state.batch_stats})
+
+
+@dataclasses.dataclass
+class _KeepSelected(preservation_policy.PreservationPolicy):
+    """Keeps the checkpoint of the selected model; what it replaces goes when the new one is whole."""
+
+    step: int = 0
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        del context
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
+class Checkpoints:
+    """The checkpoints of a run: the newest two, and that of the selected model."""
+
+    def __init__(self, folder: str | pathlib.Path):
+        """Opens a folder, which is made if need be; leftovers of a save that was cut short are removed."""
+        self.folder = pathlib.Path(folder).absolute()
+        self._selected = _KeepSelected()
+        policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(_NUM_NEWEST), self._selected])
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are whole by name, in ascending order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, batches: grain.DatasetIterator, progress: Progress) -> None:
+        """Starts to save; the files are written while the program goes on."""
+        self._selected.step = progress.selected_step
+        record = dataclasses.asdict(progress) | {"digest": digest(state)}
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                data=grain.checkpoint.CheckpointSave(batches),
+                progress=ocp.args.JsonSave(record),
+            ),
+        )
+
+    def wait(self) -> None:
+        """Until all that was saved is written."""
+        self._manager.wait_until_finished()
+
+    def restore_newest(
+        self, state: TrainState, batches: grain.DatasetIterator | None = None
+    ) -> tuple[TrainState, Progress] | None:
+        """Goes back to the newest whole checkpoint.
+
+        Args:
+            state: a fresh state of the same shape.
+            batches: set to where it was, if given.
+
+        Returns:
+            State and progress, or None where nothing was saved.
+
+        Raises:
+            CheckpointError: if there are checkpoints and all are damaged.
+        """
+        for step in reversed(self.steps()):
+            try:
+                return self.restore(step, state, batches)
+            except CheckpointError as error:
+                logger.warning("%s Falling back to the one before.", error)
+        if self.steps():
+            raise CheckpointError(f"All checkpoints in {self.folder} are damaged. Start again in another workdir.")
+        return None
+
+    def restore(
+        self, step: int, state: TrainState, batches: grain.DatasetIterator | None = None
+    ) -> tuple[TrainState, Progress]:
+        """Reads one checkpoint.
+
+        Args:
+            step: which one.
+            state: a fresh state of the same shape.
+            batches: set to where it was, if given.
+
+        Raises:
+            CheckpointError: if it is missing or damaged.
+        """
+        items = {"state": ocp.args.StandardRestore(state), "progress": ocp.args.JsonRestore()}
+        if batches is not None:
+            items["data"] = grain.checkpoint.CheckpointRestore(batches)
+        where = f"The checkpoint of step {step} in {self.folder}"
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+            record = dict(restored["progress"])
+            expected = record.pop("digest")
+            progress = Progress(**record)
+        except Exception as error:  # Damage can surface as nearly anything on its way through orbax.
+            raise CheckpointError(f"{where} cannot be read ({type(error).__name__}: {error}).") from error
+        if digest(restored["state"]) != expected:
+            raise CheckpointError(f"{where} is damaged: its digest does not fit.")
+        return restored["state"], progress
+
+    def remove_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps: damaged ones that a run fell back from."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)

@@ -1,0 +1,141 @@
+"""Checks of a configuration before any long work starts: the fields, their types, and the values that must fit."""
+
+import difflib
+import math
+from typing import Any
+
+import ml_collections
+
+from minmax_jax import optimizers, selection
+from minmax_jax.data import dataset
+from minmax_jax.metrics import pixel
+from minmax_jax.models import resnet
+
+_CHOICES = {
+    "data.dataset": ("synthetic", "glas"),
+    "model.trunk": tuple(resnet.TRUNKS),
+    "model.dtype": ("float32", "bfloat16"),
+    "optimizer.name": optimizers.OPTIMIZERS,
+    "learning_rate.schedule": optimizers.LEARNING_RATES,
+    "evaluation.selection": selection.RULES,
+    "evaluation.empty": pixel.EMPTY_POLICIES,
+}
+# Least and greatest value, both allowed.
+_RANGES = {
+    "seed": (0, 2**31 - 1),
+    "batch_size": (1, math.inf),
+    "data.validation_share": (1e-6, 1 - 1e-6),
+    "data.validation_seed": (0, 2**31 - 1),
+    "data.num_train": (0, math.inf),
+    "data.num_validation": (0, math.inf),
+    "data.num_test": (0, math.inf),
+    "data.scale": (1e-3, 8),
+    "data.min_side": (0, 8192),
+    "data.crop_size": (dataset.LEAST_SIDE, 8192),
+    "data.padding": (0, 8),
+    "data.brightness": (0, 8),
+    "data.contrast": (0, 8),
+    "data.saturation": (0, 8),
+    "data.hue": (0, 0.5),
+    "data.num_workers": (0, 256),
+    "model.width": (1, 4096),
+    "model.classifier_scale": (1e-3, 4),
+    "model.modalities": (1, 1024),
+    "model.dropout": (0, 1 - 1e-6),
+    "loss.background_weight": (0, math.inf),
+    "loss.size_weight": (0, math.inf),
+    "loss.barrier_t": (1e-6, math.inf),
+    "loss.barrier_factor": (1e-6, math.inf),
+    "mask.omega": (1e-6, math.inf),
+    "erasing.num_erasures": (0, 1000),
+    "erasing.start_epoch": (0, math.inf),
+    "optimizer.weight_decay": (0, math.inf),
+    "optimizer.clip_norm": (0, math.inf),
+    "learning_rate.peak": (0, math.inf),
+    "learning_rate.floor": (0, math.inf),
+    "learning_rate.every": (1, math.inf),
+    "train.epochs": (1, math.inf),
+    "train.eval_every": (1, math.inf),
+    "train.checkpoint_every": (0, math.inf),
+    "train.log_every": (1, math.inf),
+    "evaluation.batch_size": (1, math.inf),
+    "evaluation.threshold": (1e-6, 1 - 1e-6),
+    "evaluation.selection_window": (1, math.inf),
+    "evaluation.num_pictures": (0, math.inf),
+}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be trained; the message names the field, the value and the mend."""
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """All fields by dotted name, with values as JSON writes them (tuples as lists)."""
+
+    def visit(node, prefix):
+        for key, value in sorted(node.items()):
+            if isinstance(value, (ml_collections.ConfigDict, dict)):
+                yield from visit(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, list(value) if isinstance(value, (tuple, list)) else value
+
+    return dict(visit(config, ""))
+
+
+def check_fields(config: ml_collections.ConfigDict, reference: ml_collections.ConfigDict) -> None:
+    """Compares names and types with those of a complete configuration.
+
+    Raises:
+        ConfigError: naming every missing or unknown field and every value of another type.
+    """
+    given, known = flatten(config), flatten(reference)
+    problems = [
+        f"config.{name} is missing; its default is {known[name]!r}" for name in sorted(known.keys() - given.keys())
+    ]
+    for name in sorted(given.keys() - known.keys()):
+        close = difflib.get_close_matches(name, known, n=1)
+        problems.append(f"config.{name} is not a field" + (f"; did you mean config.{close[0]}?" if close else ""))
+    for name in sorted(given.keys() & known.keys()):
+        expected, value = type(known[name]), given[name]
+        # A whole number may stand for a float; True may not stand for 1.
+        if type(value) is not expected and not (expected is float and type(value) is int):
+            problems.append(f"config.{name}={value!r} is a {type(value).__name__}, not a {expected.__name__}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_local_devices: int) -> None:
+    """Checks the values that nothing else checks before long work starts.
+
+    Args:
+        config: with all fields.
+        num_devices: that share a batch.
+        num_local_devices: that share an evaluation batch.
+
+    Raises:
+        ConfigError: naming every field that does not fit, its value, and what it must be.
+    """
+    fields = flatten(config)
+    problems = [
+        f"config.{name}={fields[name]!r} must be one of {choices}."
+        for name, choices in _CHOICES.items()
+        if fields[name] not in choices
+    ]
+    problems += [
+        f"config.{name}={fields[name]!r} must be from {least} to {greatest}."
+        for name, (least, greatest) in _RANGES.items()
+        if not least <= fields[name] <= greatest
+    ]
+    for name, devices in (("batch_size", num_devices), ("evaluation.batch_size", num_local_devices)):
+        if fields[name] % devices:
+            below = fields[name] // devices * devices
+            tries = " or ".join(str(value) for value in (below, below + devices) if value)
+            problems.append(f"config.{name}={fields[name]} must be a multiple of the {devices} devices; try {tries}.")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    sizes = fields["model.stage_sizes"] or resnet.TRUNKS[config.model.trunk].keywords["stage_sizes"]
+    if len(sizes) != len(fields["model.stage_strides"]):
+        raise ConfigError(
+            f"config.model.stage_strides={fields['model.stage_strides']} needs one stride for each of the"
+            f" {len(sizes)} stages of sizes {list(sizes)}."
+        )

@@ -1,0 +1,206 @@
+"""From a configuration to the things that a run is made of. The fields are described in configs/common.py."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import functools
+
+import grain
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from minmax_jax import config_schema, inference, optimizers, parallel, schedules, train_state
+from minmax_jax import objective as objective_lib
+from minmax_jax.data import dataset, pipeline, synthetic, transforms
+from minmax_jax.models import minmax_net, resnet
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What training and evaluation of a configuration share.
+
+    Attributes:
+        splits: "train", "validation" and "test".
+        steps_per_epoch: whole batches in the training split, at least 1.
+        model: the networks.
+        objective: what is minimised.
+        tx: the optimizer.
+        localize: (state, images) -> Localization, on the devices of this host.
+        state: fresh, on all devices.
+    """
+
+    splits: dict[str, dataset.Split]
+    steps_per_epoch: int
+    model: minmax_net.MinMaxNet
+    objective: objective_lib.Objective
+    tx: optax.GradientTransformation
+    localize: Callable[[train_state.TrainState, jax.Array], inference.Localization]
+    state: train_state.TrainState
+
+
+def create_parts(config: ml_collections.ConfigDict) -> Parts:
+    """All parts, the configuration checked.
+
+    Raises:
+        ValueError: for a field or a dataset that cannot be used.
+    """
+    config_schema.check_values(config, num_devices=jax.device_count(), num_local_devices=jax.local_device_count())
+    splits = create_splits(config)
+    steps_per_epoch = max(1, len(splits["train"]) // config.batch_size)
+    model = create_model(config, num_classes=len(splits["train"].class_names))
+    with _naming("config.loss, config.mask, config.erasing"):
+        objective = create_objective(config, steps_per_epoch=steps_per_epoch)
+    with _naming("config.optimizer, config.learning_rate"):
+        tx = create_optimizer(config, steps_per_epoch=steps_per_epoch)
+    state = train_state.create_train_state(
+        jax.random.key(config.seed),
+        model=model,
+        tx=tx,
+        image_size=(config.data.crop_size, config.data.crop_size),
+        shared_statistics=config.model.shared_statistics,
+    )
+    localize = parallel.pmap_localize(create_localize(model, objective))
+    return Parts(splits, steps_per_epoch, model, objective, tx, localize, parallel.replicate(state))
+
+
+@contextlib.contextmanager
+def _naming(group: str) -> Iterator[None]:
+    """Tells of a value that a constructor refuses where in the configuration it stands."""
+    try:
+        yield
+    except ValueError as error:
+        raise config_schema.ConfigError(f"{group}: {error}") from error
+
+
+def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
+    """The splits "train", "validation" and "test", resized as configured.
+
+    Raises:
+        ValueError: for a dataset that is not prepared, or a split that is empty or has too few images.
+    """
+    data = config.data
+    counts = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
+    if data.dataset == "synthetic":
+        with _naming("config.data.synthetic"):
+            options = synthetic.SyntheticConfig(**data.synthetic)
+        splits = {name: synthetic.load(name, count, config=options) for name, count in counts.items()}
+    else:
+        # TFDS takes a second to import: only what reads its files waits for it.
+        from minmax_jax.data import glas
+
+        splits = glas.load(
+            data.dir, folds_dir=data.folds, validation_share=data.validation_share, seed=data.validation_seed
+        )
+    return {name: _prepared(name, split, counts[name], data) for name, split in splits.items()}
+
+
+def _prepared(name: str, split: dataset.Split, count: int, data: ml_collections.ConfigDict) -> dataset.Split:
+    if count > len(split):
+        raise ValueError(f"config.data.num_{name}={count}: the {name} split has {len(split)} images. 0 takes all.")
+    if 0 < count < len(split):
+        split = dataset.subset(split, dataset.stratified(split.labels, count, seed=data.validation_seed))
+    split = dataset.resize_images(split, scale=data.scale, min_side=data.min_side)
+    return dataset.cache_images(split) if data.cache else split
+
+
+def create_train_batches(config: ml_collections.ConfigDict, split: dataset.Split) -> grain.DatasetIterator:
+    """This host's share of the training batches."""
+    data = config.data
+    names = ("padding", "flip_horizontal", "flip_vertical", "brightness", "contrast", "saturation", "hue")
+    augmentation = transforms.Augmentation((data.crop_size, data.crop_size), **{name: data[name] for name in names})
+    return pipeline.train_batches(
+        split,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augmentation=augmentation,
+        num_workers=data.num_workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def create_model(config: ml_collections.ConfigDict, *, num_classes: int) -> minmax_net.MinMaxNet:
+    """Localizer and classifier; the trunk's parameters are not made yet."""
+    model, dtype = config.model, jnp.dtype(config.model.dtype)
+    options = {"width": model.width, "stage_strides": tuple(model.stage_strides), "dtype": dtype}
+    if model.stage_sizes:
+        options["stage_sizes"] = tuple(model.stage_sizes)
+    create_trunk = functools.partial(
+        resnet.TRUNKS[model.trunk], norm_axis=parallel.AXIS if model.cross_replica_norm else None, **options
+    )
+    return minmax_net.create_model(
+        create_trunk(),
+        num_classes=num_classes,
+        classifier_trunk=create_trunk() if model.separate_trunks else None,
+        classifier_scale=model.classifier_scale,
+        modalities=model.modalities,
+        k_max=model.k_max,
+        k_min=model.k_min,
+        alpha=model.alpha,
+        dropout=model.dropout,
+        dtype=dtype,
+    )
+
+
+def create_objective(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> objective_lib.Objective:
+    """The objective, its schedules turned from epochs to steps.
+
+    Raises:
+        ValueError: for an unknown option.
+    """
+    loss, mask, erasing = config.loss, config.mask, config.erasing
+    growth = optax.exponential_decay(
+        loss.barrier_t, 1, loss.barrier_factor, staircase=True, end_value=loss.barrier_limit
+    )
+    sigma = mask.sigma
+    if mask.sigma_growth:
+        rise_epochs = round((mask.sigma_limit - mask.sigma) / mask.sigma_growth)
+        sigma = schedules.by_epoch(optax.linear_schedule(mask.sigma, mask.sigma_limit, rise_epochs), steps_per_epoch)
+    return objective_lib.Objective(
+        background_loss=loss.background,
+        background_weight=loss.background_weight,
+        size_weight=loss.size_weight,
+        size_bounds=None if tuple(loss.size_bounds) == (0.0, 1.0) else tuple(loss.size_bounds),
+        barrier_t=schedules.by_epoch(growth, steps_per_epoch),
+        sigma=sigma,
+        omega=mask.omega,
+        mask_normalization=mask.normalization,
+        mask_gradient=mask.gradient,
+        num_erasures=erasing.num_erasures,
+        erasing_start=erasing.start_epoch * steps_per_epoch,
+        erasing_decay=erasing.decay,
+        erased_loss_weight=erasing.loss_weight,
+    )
+
+
+def create_optimizer(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The optimizer with its schedule.
+
+    Raises:
+        ValueError: for an unknown option.
+    """
+    rate = dict(config.learning_rate)
+    learning_rate = optimizers.create_learning_rate(
+        rate.pop("schedule"), epochs=config.train.epochs, steps_per_epoch=steps_per_epoch, **rate
+    )
+    options = dict(config.optimizer)
+    return optimizers.create_optimizer(options.pop("name"), learning_rate, **options)
+
+
+def create_localize(model: minmax_net.MinMaxNet, objective: objective_lib.Objective):
+    """Inference with the masks of training: (state, images) -> Localization."""
+
+    def localize(state: train_state.TrainState, images: jax.Array) -> inference.Localization:
+        return inference.localize(
+            state.params,
+            state.batch_stats,
+            images,
+            model=model,
+            # That of the last step that trained this state.
+            sigma=schedules.at(objective.sigma, jnp.maximum(state.step - 1, 0)),
+            omega=objective.omega,
+        )
+
+    return localize

@@ -1,0 +1,145 @@
+"""Saving, restoring, keeping the newest and the best, and passing over damage."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from minmax_jax import checkpoints, parallel, train_state
+from minmax_jax.data import pipeline, transforms
+from tests import splits
+
+
+def _state(step, value=1.0):
+    state = train_state.TrainState(
+        step=jnp.int32(step),
+        params={"kernel": jnp.full((3, 2), value)},
+        batch_stats={"whole": {"mean": jnp.full(2, -value)}},
+        opt_state=({"trace": jnp.full((3, 2), 2 * value)},),
+        rng=jax.random.key(7),
+    )
+    return parallel.replicate(state)
+
+
+def _batches():
+    augmentation = transforms.Augmentation((32, 32))
+    return pipeline.train_batches(splits.make_split([(32, 32)] * 4), batch_size=2, seed=0, augmentation=augmentation)
+
+
+def _save(saved, step, *, selected_step=0, batches=None):
+    run = checkpoints.Progress([{"step": step}], selected_step, 0.5, 2.0)
+    saved.save(_state(step, float(step)), batches or _batches(), run)
+    saved.wait()
+
+
+def _assert_equal(state, other):
+    raw = [s.replace(rng=jax.random.key_data(s.rng)) for s in (state, other)]
+    chex.assert_trees_all_equal(*jax.tree.map(np.asarray, raw))
+    chex.assert_trees_all_equal_dtypes(*raw)
+
+
+def test_everything_comes_back(tmp_path):
+    batches = _batches()
+    next(batches)
+    _save(checkpoints.Checkpoints(tmp_path), 3, selected_step=3, batches=batches)
+    expected = next(batches)
+    again = _batches()
+    state, run = checkpoints.Checkpoints(tmp_path).restore_newest(_state(0), again)
+    _assert_equal(state, _state(3, 3.0))
+    assert run == checkpoints.Progress([{"step": 3}], 3, 0.5, 2.0)
+    np.testing.assert_array_equal(next(again)["images"], expected["images"])
+
+
+def test_nothing_saved_is_nothing_restored(tmp_path):
+    assert checkpoints.Checkpoints(tmp_path).restore_newest(_state(0)) is None
+
+
+def test_the_two_newest_and_the_selected_are_kept(tmp_path):
+    saved = checkpoints.Checkpoints(tmp_path)
+    for step, selected_step in ((1, 1), (2, 2), (3, 2), (4, 2), (5, 2)):
+        _save(saved, step, selected_step=selected_step)
+    assert saved.steps() == [2, 4, 5]
+    for step in (6, 7, 8):
+        _save(saved, step, selected_step=6)
+    assert saved.steps() == [6, 7, 8]
+
+
+def _files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _flip_bits(folder):
+    """In the arrays themselves."""
+    for path in _files(folder):
+        if path.parent.name == "d":
+            content = bytearray(path.read_bytes())
+            content[len(content) // 3] ^= 0xFF
+            path.write_bytes(content)
+
+
+def _empty(folder):
+    for path in _files(folder):
+        path.write_bytes(b"")
+
+
+def _remove_state(folder):
+    for path in _files(folder):
+        if "state" in path.parts:
+            path.unlink()
+
+
+def _change_digest(folder):
+    (path,) = [path for path in _files(folder) if "digest" in path.read_text(errors="ignore")]
+    path.write_text(path.read_text().replace('"digest": "', '"digest": "0'))
+
+
+@pytest.mark.parametrize("damage", [_flip_bits, _empty, _remove_state, _change_digest])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, damage):
+    saved = checkpoints.Checkpoints(tmp_path)
+    _save(saved, 1)
+    _save(saved, 2)
+    damage(tmp_path / "2")
+    saved = checkpoints.Checkpoints(tmp_path)
+    state, _ = saved.restore_newest(_state(0))
+    _assert_equal(state, _state(1, 1.0))
+    assert "step 2" in caplog.text and "Falling back to the one before" in caplog.text
+    saved.remove_after(1)
+    assert saved.steps() == [1]
+    _save(saved, 2)
+    assert saved.steps() == [1, 2]
+
+
+def test_if_all_are_damaged_it_says_so(tmp_path):
+    saved = checkpoints.Checkpoints(tmp_path)
+    _save(saved, 1)
+    _flip_bits(tmp_path / "1")
+    with pytest.raises(checkpoints.CheckpointError, match="All checkpoints in .* are damaged"):
+        checkpoints.Checkpoints(tmp_path).restore_newest(_state(0))
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(checkpoints.CheckpointError, match="step 9 in .* cannot be read"):
+        checkpoints.Checkpoints(tmp_path).restore(9, _state(0))
+
+
+def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path):
+    saved = checkpoints.Checkpoints(tmp_path)
+    _save(saved, 1)
+    half = tmp_path / "2.orbax-checkpoint-tmp"
+    (half / "state").mkdir(parents=True)
+    (half / "state" / "data").write_bytes(b"half")
+    assert checkpoints.Checkpoints(tmp_path).steps() == [1]
+
+
+def test_digest_tells_values_names_and_types_apart():
+    tree = {"a": np.float32([1, 2]), "b": np.float32([3])}
+    digests = {
+        checkpoints.digest(tree),
+        checkpoints.digest(tree | {"b": np.float32([3.0000002])}),
+        checkpoints.digest({"a": tree["a"], "c": tree["b"]}),
+        checkpoints.digest(tree | {"b": np.float64([3])}),
+        checkpoints.digest(tree | {"a": np.float32([[1, 2]])}),
+    }
+    assert len(digests) == 5
+    assert checkpoints.digest(dict(reversed(tree.items()))) == checkpoints.digest(tree)

@@ -1,0 +1,168 @@
+"""Every configuration is complete, every field is read somewhere, and mistakes are named."""
+
+import pathlib
+import re
+
+import ml_collections
+import pytest
+
+from configs import common, glas, synthetic
+from minmax_jax import config_schema
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ALL = {
+    "common": common.get_config,
+    "synthetic": synthetic.get_config,
+    "synthetic:erasing=0": lambda: synthetic.get_config("erasing=0"),
+    "glas": glas.get_config,
+    "glas:cpu": lambda: glas.get_config("cpu"),
+    "glas:cpu,erasing=2": lambda: glas.get_config("cpu,erasing=2"),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_configurations_have_the_same_fields(name):
+    config_schema.check_fields(ALL[name](), common.get_config())
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "common"])
+def test_configurations_have_possible_values(name):
+    config_schema.check_values(ALL[name](), num_devices=1, num_local_devices=1)
+
+
+def test_every_field_is_read_somewhere():
+    """By name, or as a whole group that is handed on."""
+    source = "\n".join(
+        path.read_text() for folder in ("minmax_jax", "experiments") for path in (ROOT / folder).rglob("*.py")
+    )
+    source = re.sub(r"_(CHOICES|RANGES) = \{.*?\n\}\n", "", source, flags=re.DOTALL)
+    handed_on = ("data.synthetic.", "optimizer.", "learning_rate.")
+    for name in config_schema.flatten(common.get_config()):
+        field = name.rpartition(".")[2]
+        read = re.search(rf"\.{field}\b|\"{field}\"|\[f?\"num_", source) if "." in name else f"config.{field}" in source
+        assert read or name.startswith(handed_on), name
+
+
+def test_handed_on_groups_fit_what_takes_them():
+    from minmax_jax import factory
+    from minmax_jax.data import synthetic as images
+
+    config = synthetic.get_config()
+    images.SyntheticConfig(**config.data.synthetic)
+    factory.create_optimizer(config, steps_per_epoch=3)
+
+
+def test_every_range_and_choice_belongs_to_a_field():
+    known = set(config_schema.flatten(common.get_config()))
+    assert set(config_schema._RANGES) | set(config_schema._CHOICES) <= known
+
+
+def test_published_values():
+    """The row of GlaS in the publication's table of recipes."""
+    config = config_schema.flatten(glas.get_config())
+    published = {
+        "train.epochs": 400,
+        "batch_size": 8,
+        "data.padding": 0.5,
+        "data.crop_size": 480,
+        "data.brightness": 0.5,
+        "data.contrast": 0.5,
+        "data.saturation": 0.5,
+        "data.hue": 0.05,
+        "data.flip_horizontal": True,
+        "data.flip_vertical": True,
+        "model.trunk": "resnet101",
+        "model.dropout": 0.75,
+        "model.k_max": 0.09,
+        "model.k_min": 0.09,
+        "model.alpha": 0.0,
+        "model.modalities": 5,
+        "model.classifier_scale": 0.5,
+        "loss.background": "surrogate",
+        "loss.background_weight": 1.0,
+        "mask.omega": 8.0,
+        "mask.sigma": 0.5,
+        "mask.gradient": "stop",
+        "erasing.num_erasures": 4,
+        "erasing.start_epoch": 1,
+        "erasing.decay": 10.0,
+        "erasing.loss_weight": "one",
+        "optimizer.name": "sgd",
+        "optimizer.momentum": 0.9,
+        "optimizer.nesterov": True,
+        "optimizer.weight_decay": 1e-5,
+        "optimizer.decayed": "all",
+        "learning_rate.schedule": "step",
+        "learning_rate.peak": 1e-3,
+        "learning_rate.factor": 0.1,
+        "learning_rate.every": 40,
+        "learning_rate.floor": 1e-7,
+        "evaluation.selection": "classification_error",
+        "evaluation.threshold": 0.5,
+    }
+    assert {name: config[name] for name in published} == published
+
+
+def test_missing_unknown_and_mistyped_fields_are_named_together():
+    fields = synthetic.get_config().to_dict() | {"batchsize": 4, "seed": "zero"}
+    del fields["data"]["scale"]
+    with pytest.raises(config_schema.ConfigError) as error:
+        config_schema.check_fields(ml_collections.ConfigDict(fields), common.get_config())
+    assert str(error.value).splitlines() == [
+        "config.data.scale is missing; its default is 1.0",
+        "config.batchsize is not a field; did you mean config.batch_size?",
+        "config.seed='zero' is a str, not a int",
+    ]
+
+
+@pytest.mark.parametrize("value", [True, "1", None, 1.5])
+def test_a_whole_number_is_no_other_type(value):
+    fields = ml_collections.ConfigDict(synthetic.get_config().to_dict() | {"seed": value})
+    with pytest.raises(config_schema.ConfigError, match="config.seed="):
+        config_schema.check_fields(fields, common.get_config())
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("data.dataset", "imagenet", "must be one of"),
+        ("model.trunk", "resnet34", "must be one of"),
+        ("model.dtype", "float16", "must be one of"),
+        ("optimizer.name", "lion", "must be one of"),
+        ("learning_rate.schedule", "linear", "must be one of"),
+        ("evaluation.selection", "f1_foreground", "must be one of"),
+        ("evaluation.empty", "zero", "must be one of"),
+        ("batch_size", 0, "must be from 1"),
+        ("batch_size", 6, "must be a multiple of the 4 devices; try 4 or 8"),
+        ("batch_size", 2, "must be a multiple of the 4 devices; try 4."),
+        ("evaluation.batch_size", 3, "must be a multiple of the 4 devices"),
+        ("data.crop_size", 31, "must be from 32"),
+        ("data.scale", 0.0, "must be from 0.001"),
+        ("data.hue", 0.6, "must be from 0 to 0.5"),
+        ("model.dropout", 1.0, "must be from 0"),
+        ("train.epochs", 0, "must be from 1"),
+        ("erasing.num_erasures", -1, "must be from 0"),
+        ("learning_rate.peak", float("nan"), "must be from 0"),
+        ("model.stage_strides", (1, 2), "needs one stride for each of the 3 stages"),
+    ],
+)
+def test_impossible_values_are_named(field, value, message):
+    config = synthetic.get_config()
+    config.model.stage_sizes, config.model.stage_strides = (1, 1, 1), (1, 1, 1)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(config_schema.ConfigError, match=message) as error:
+        config_schema.check_values(config, num_devices=4, num_local_devices=4)
+    assert f"config.{field}=" in str(error.value)
+
+
+def test_unknown_variants_are_refused():
+    with pytest.raises(ValueError, match="variant 'gpu' is unknown; there are: cpu, erasing=R"):
+        glas.get_config("gpu")
+
+
+def test_variants_change_what_they_say():
+    assert glas.get_config("cpu").data.scale == 0.25
+    assert synthetic.get_config("erasing=0").erasing.num_erasures == 0
+    assert (
+        glas.get_config("erasing=3,cpu").erasing.num_erasures != glas.get_config("cpu,erasing=3").erasing.num_erasures
+    )

@@ -1,0 +1,85 @@
+"""Evaluation with a localizer that is known: what it finds is written in the image."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from minmax_jax import evaluation, inference
+from tests import splits
+
+
+def _red_localizer(images):
+    """The mask is the red channel; the class is whether the first pixel is bright; not a network."""
+    red = jnp.asarray(images)[..., :1] / 255.0
+    classes = (jnp.asarray(images)[:, 0, 0, 1] > 127).astype(jnp.int32)
+    batch = len(classes)
+    return inference.Localization(
+        classes=classes,
+        probabilities=jnp.eye(2)[classes],
+        masks=red,
+        foreground_entropy=jnp.full(batch, 0.1),
+        background_entropy=jnp.arange(batch) * 0.2,
+        localizer_classes=jnp.zeros(batch, jnp.int32),
+    )
+
+
+def test_masks_come_back_at_each_image_s_own_resolution():
+    split = splits.make_split([(40, 50), (33, 64), (40, 51), (64, 64), (40, 50)])
+    found = list(evaluation.localize_split(_red_localizer, split, batch_size=2))
+    assert sorted(item.index for item in found) == [0, 1, 2, 3, 4]
+    for item in found:
+        image = split.read_image(item.index)
+        np.testing.assert_allclose(item.mask, image[..., 0] / 255.0, rtol=1e-6)
+
+
+def test_numbers_equal_those_of_plain_loops():
+    split = splits.make_split([(40, 50), (33, 64), (64, 64)])
+    results = evaluation.evaluate(_red_localizer, split, batch_size=2, threshold=0.6)
+    summary = evaluation.summarize(results)
+    expected, expected_background = [], []
+    for index in range(3):
+        predicted = split.read_image(index)[..., 0] / 255.0 >= 0.6
+        true = split.read_mask(index)
+        expected.append(2 * (predicted & true).sum() / (predicted.sum() + true.sum()))
+        expected_background.append(2 * (~predicted & ~true).sum() / ((~predicted).sum() + (~true).sum()))
+    assert [result.name for result in results] == list(split.names)
+    assert summary["num_images"] == 3
+    assert summary["f1_foreground"] == pytest.approx(100 * np.mean(expected))
+    assert summary["f1_background"] == pytest.approx(100 * np.mean(expected_background))
+    assert summary["localizer_classification_error"] == pytest.approx(100 * np.mean(split.labels != 0))
+    assert summary["entropy_foreground"] == pytest.approx(0.1)
+
+
+def test_all_ones_baseline():
+    split = splits.make_split([(40, 50), (32, 33)])
+    baseline = evaluation.summarize(evaluation.evaluate(_red_localizer, split, batch_size=4))["baselines"]["all_ones"]
+    shares = [25 / 50, 16 / 33]
+    assert baseline["f1_foreground"] == pytest.approx(100 * np.mean([2 * p / (1 + p) for p in shares]))
+    assert baseline["f1_background"] == 0
+
+
+def test_masks_are_compared_at_the_true_mask_s_resolution():
+    """A true mask of twice the size: the found one is enlarged with aligned corners, not the true one shrunk."""
+    split = splits.make_split([(32, 32)], mask_sizes=[(64, 64)])
+    (result,) = evaluation.evaluate(_red_localizer, split, batch_size=1)
+    red = split.read_image(0)[..., 0] / 255.0
+    places = np.linspace(0, 31, 64)
+    rows = np.stack([np.interp(places, np.arange(32), line) for line in red])
+    enlarged = np.stack([np.interp(places, np.arange(32), line) for line in rows.T], axis=1)
+    predicted, true = enlarged >= 0.5, split.read_mask(0)
+    assert result.f1_foreground == pytest.approx(
+        2 * (predicted & true).sum() / (predicted.sum() + true.sum()), abs=1e-3
+    )
+
+
+def test_one_batch_shape_for_each_padded_shape():
+    """Also the last, incomplete batch has the full size: nothing is compiled twice."""
+    shapes = []
+
+    def recording(images):
+        shapes.append(images.shape)
+        return _red_localizer(images)
+
+    split = splits.make_split([(40, 50)] * 5 + [(96, 64)] * 3)
+    results = evaluation.evaluate(recording, split, batch_size=4)
+    assert set(shapes) == {(4, 64, 64, 3), (4, 96, 64, 3)} and len(results) == 8

@@ -1,0 +1,231 @@
+"""Whole programs: training, continuing after SIGKILL, evaluating again, and what goes wrong."""
+
+import json
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from configs import synthetic
+from minmax_jax import checkpoints, metric_writers, testing, training
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# 32x32 images, a trunk of one block with 4 channels: seconds instead of minutes.
+TINY = {
+    "batch_size": 8,
+    "data.num_train": 16,
+    "data.num_validation": 8,
+    "data.num_test": 12,
+    "data.crop_size": 32,
+    "data.synthetic.image_size": 32,
+    "model.width": 4,
+    "model.stage_sizes": (1,),
+    "model.stage_strides": (1,),
+    "train.epochs": 4,
+    "train.log_every": 1,
+    "erasing.start_epoch": 1,
+    "learning_rate.warmup_epochs": 0,
+    "evaluation.batch_size": 4,
+    "evaluation.num_pictures": 2,
+}
+
+
+def _config(**changes):
+    config = synthetic.get_config()
+    config.update_from_flattened_dict(TINY | {name.replace("__", "."): value for name, value in changes.items()})
+    return config
+
+
+def _command(workdir, *flags):
+    options = [f"--config.{name}={value}" for name, value in TINY.items()]
+    return [
+        sys.executable,
+        "-m",
+        "experiments.train",
+        "--config=configs/synthetic.py",
+        f"--workdir={workdir}",
+        *options,
+        *flags,
+    ]
+
+
+def _run(command, timeout=240):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that nothing disturbed, on the four fake devices of the tests."""
+    folder = tmp_path_factory.mktemp("finished")
+    traces = []
+    train_step = training.train_step
+
+    def counting(*arguments, **options):
+        traces.append(1)
+        return train_step(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train_step", counting)
+        found = training.train_and_evaluate(_config(), folder)
+    return folder, found, len(traces)
+
+
+def test_a_run_leaves_its_results_and_pictures(finished):
+    folder, found, _ = finished
+    assert json.loads((folder / "results.json").read_text()) == found
+    assert json.loads((folder / "config.json").read_text())["train"]["epochs"] == 4
+    names = {path.name for path in (folder / "pictures").iterdir()}
+    assert names == {"curves.png", "test_000000.png", "test_000011.png"}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (folder / "pictures").iterdir())
+    test = found["test"]
+    assert test["num_images"] == 12 and 0 <= test["classification_error"] <= 100
+    assert found["environment"]["num_devices"] == 4
+
+
+def test_the_record_has_every_step_and_validation(finished):
+    records = metric_writers.read(finished[0] / "metrics.jsonl")
+    assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, 9))
+    assert [r["step"] for r in records if r["kind"] == "validation"] == [2, 4, 6, 8]
+    first = records[0]
+    total = first["localizer_loss"] + first["foreground_loss"] + first["background_loss"]
+    assert first["loss"] == pytest.approx(total, rel=1e-5)
+    passes = [r["num_passes"] for r in records if r["kind"] == "train"]
+    assert passes[:2] == [1, 1] and max(passes) <= 2
+
+
+def test_the_selected_model_is_the_latest_of_the_best(finished):
+    folder, found, _ = finished
+    errors = {
+        r["step"]: r["classification_error"]
+        for r in metric_writers.read(folder / "metrics.jsonl")
+        if r["kind"] == "validation"
+    }
+    assert found["step"] == max(step for step, error in errors.items() if error == min(errors.values()))
+
+
+def test_training_is_traced_once(finished):
+    assert finished[2] == 1
+
+
+def test_evaluating_again_gives_the_same_numbers(finished):
+    folder, found, _ = finished
+    again = testing.evaluate_workdir(folder, "test")
+    assert {name: again[name] for name in ("test", "step", "state_digest")} == {
+        name: found[name] for name in ("test", "step", "state_digest")
+    }
+    assert testing.evaluate_workdir(folder, "validation")["validation"]["num_images"] == 8
+
+
+def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
+    folder, found, _ = finished
+    monkeypatch.setattr(training.parallel, "pmap_train_step", None)
+    assert training.train_and_evaluate(_config(), folder) == found
+
+
+def test_another_seed_gives_another_model(finished, tmp_path):
+    other = training.train_and_evaluate(_config(seed=1), tmp_path)
+    assert other["state_digest"] != finished[1]["state_digest"]
+
+
+def _without_times(folder):
+    records = metric_writers.read(folder / "metrics.jsonl")
+    return [{name: value for name, value in record.items() if name != "steps_per_second"} for record in records]
+
+
+def test_killed_again_and_again_it_ends_the_same(finished, tmp_path):
+    """SIGKILL at any moment, a checkpoint in each step, so that many kills fall into a save."""
+    flags = ["--config.train.checkpoint_every=1", "--config.train.epochs=12"]
+    reference = tmp_path / "reference"
+    done = _run(_command(reference, *flags))
+    assert done.returncode == 0, done.stderr
+    moments = random.Random(0)
+    killed = tmp_path / "killed"
+    kills = 0
+    while kills < 4:
+        process = subprocess.Popen(
+            _command(killed, *flags), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        before = _last_step(killed)
+        while process.poll() is None and _last_step(killed) < before + 3:
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 0.3))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 3
+    done = _run(_command(killed, *flags))
+    assert done.returncode == 0, done.stderr
+    results = [json.loads((folder / "results.json").read_text()) for folder in (reference, killed)]
+    for name in ("test", "step", "state_digest"):
+        assert results[0][name] == results[1][name]
+    assert _without_times(reference) == _without_times(killed)
+
+
+def _last_step(folder):
+    path = folder / "metrics.jsonl"
+    records = metric_writers.read(path) if path.exists() else []
+    return records[-1]["step"] if records else 0
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(finished, tmp_path, caplog):
+    folder, found, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "results.json").unlink()
+    for path in (copy / "checkpoints" / "8").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:20])
+    with caplog.at_level("WARNING"):
+        again = training.train_and_evaluate(_config(), copy)
+    assert "step 8" in caplog.text and "Falling back" in caplog.text
+    assert again["state_digest"] == found["state_digest"] and again["test"] == found["test"]
+
+
+def test_divergence_names_terms_and_step_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = _config(learning_rate__peak=1e12, learning_rate__warmup_epochs=1, optimizer__name="sgd")
+    with pytest.raises(training.DivergedError, match=r"diverged in step \d+: .*loss is nan") as error:
+        training.train_and_evaluate(config, tmp_path)
+    assert "learning_rate.peak" in str(error.value)
+    assert not (tmp_path / "results.json").exists()
+    saved = checkpoints.Checkpoints(tmp_path / "checkpoints").steps()
+    broken = int(str(error.value).split("step ")[1].split(":")[0])
+    assert all(step < broken for step in saved)
+
+
+def test_another_configuration_is_refused(finished):
+    with pytest.raises(ValueError, match=r"config.seed: 0 there, 5 now"):
+        training.train_and_evaluate(_config(seed=5), finished[0])
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--config.batchsize=4"], "no field 'batchsize' Did you mean \"batch_size\""),
+        (["--config.train.epochs=many"], "--config.train.epochs=many: invalid literal"),
+        (["--config.batch_size=6"], "config.batch_size=6 must be a multiple of the 4 devices; try 4 or 8."),
+        (["--config.data.num_train=0"], "The train split is empty"),
+        (["--config.data.crop_size=16"], "config.data.crop_size=16 must be from 32"),
+        (["--config.data.dataset=glas"], "holds no prepared 'glas' dataset. Prepare it with"),
+        (["--workdir=/proc/run"], "--workdir='/proc/run' cannot be written"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_message(tmp_path, flags, message):
+    done = _run(_command(tmp_path / "run", *flags))
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_example_of_the_readme_runs():
+    text = (ROOT / "README.md").read_text()
+    example = text.partition("```python\n")[2].partition("```")[0]
+    assert 0 < len([line for line in example.splitlines() if line.strip()]) <= 18
+    done = _run([sys.executable, "-W", "error", "-c", example])
+    assert done.returncode == 0, done.stderr
