@@ -109,6 +109,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.train = train = ml_collections.ConfigDict()
     train.epochs = 400  # published
+    # Above 0, what is validated, selected and tested is the average of parameters and statistics over the steps;
+    # each step leaves this share of it. 0: as of the last step (published).
+    train.average_decay = 0.0
     train.eval_every = 1  # epochs between two validations, with a checkpoint each; published
     train.checkpoint_every = 0  # further checkpoints, in steps; 0: none
     train.log_every = 50  # steps between two lines of progress

@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from minmax_jax.train_state import TrainState
+from minmax_jax.train_state import TrainState, for_inference
 
 logger = logging.getLogger(__name__)
 _NUM_NEWEST = 2
@@ -62,8 +62,8 @@ def _raw(leaf: Any) -> np.ndarray:
 
 
 def model_digest(state: TrainState) -> str:
-    """Digest of what inference needs: parameters and statistics."""
-    return digest({"params": state.params, "batch_stats": state.batch_stats})
+    """Digest of what inference reads: parameters and statistics, averaged where the state keeps averages."""
+    return digest(for_inference(state).variables)
 
 
 @dataclasses.dataclass

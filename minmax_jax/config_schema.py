@@ -55,6 +55,7 @@ _RANGES = {
     "learning_rate.floor": (0, math.inf),
     "learning_rate.every": (1, math.inf),
     "train.epochs": (1, math.inf),
+    "train.average_decay": (0, 1 - 1e-9),
     "train.eval_every": (1, math.inf),
     "train.checkpoint_every": (0, math.inf),
     "train.log_every": (1, math.inf),

@@ -60,6 +60,7 @@ def create_parts(config: ml_collections.ConfigDict) -> Parts:
         tx=tx,
         image_size=(config.data.crop_size, config.data.crop_size),
         shared_statistics=config.model.shared_statistics,
+        average=config.train.average_decay > 0,
     )
     localize = parallel.pmap_localize(create_localize(model, objective))
     return Parts(splits, steps_per_epoch, model, objective, tx, localize, parallel.replicate(state))

@@ -25,8 +25,7 @@ def evaluate_split(
         localize: (state, images) -> Localization.
         state: of the model.
     """
-    # What inference does not read need not go to the devices.
-    state = state.replace(opt_state=None, rng=None)
+    state = train_state.for_inference(state)
     share = dataset.subset(split, parallel.share_of_host(len(split)))
     image_results = evaluation.evaluate(
         lambda images: localize(state, images),
@@ -83,7 +82,7 @@ def _draw_pictures(config, folder, state, split, localize) -> None:
     curves.draw_curves(pictures / "curves.png", folder / "metrics.jsonl", selected_step=int(state.step))
     count = min(config.evaluation.num_pictures, len(split))
     some = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
-    state = state.replace(opt_state=None, rng=None)
+    state = train_state.for_inference(state)
     batch_size = config.evaluation.batch_size
     for found in evaluation.localize_split(lambda images: localize(state, images), some, batch_size=batch_size):
         path = pictures / f"{some.names[found.index]}.png"

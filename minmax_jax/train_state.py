@@ -21,6 +21,7 @@ class TrainState:
         batch_stats: running statistics of each stream, see `minmax_jax.streams`.
         opt_state: state of the optimizer.
         rng: [] key from which every step's randomness is derived.
+        average: parameters and statistics averaged over the steps, or None where only the last ones count.
     """
 
     step: jax.Array
@@ -28,6 +29,12 @@ class TrainState:
     batch_stats: streams.BatchStats
     opt_state: optax.OptState
     rng: jax.Array
+    average: dict[str, Any] | None = None
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What inference needs as of the last step: "params" and "batch_stats"."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def create_train_state(
@@ -37,6 +44,7 @@ def create_train_state(
     tx: optax.GradientTransformation,
     image_size: tuple[int, int],
     shared_statistics: bool = False,
+    average: bool = False,
 ) -> TrainState:
     """Fresh parameters and statistics.
 
@@ -46,6 +54,7 @@ def create_train_state(
         tx: the optimizer.
         image_size: (H, W) of some images; parameters do not depend on it.
         shared_statistics: one set of running statistics for all streams (published) instead of one each.
+        average: keep an average of parameters and statistics, see `average_decay` of `train_step`.
     """
     init_rng, train_rng = jax.random.split(rng)
     images = jnp.zeros((1, *image_size, 3))
@@ -53,10 +62,16 @@ def create_train_state(
     init = jax.jit(model.init, compiler_options={"xla_backend_optimization_level": 0})
     variables = init(init_rng, images, images[..., :1])
     params = variables["params"]
-    return TrainState(
+    state = TrainState(
         step=jnp.int32(0),
         params=params,
         batch_stats=streams.create(variables.get("batch_stats", {}), shared=shared_statistics),
         opt_state=tx.init(params),
         rng=train_rng,
     )
+    return state.replace(average=jax.tree.map(jnp.copy, state.variables)) if average else state
+
+
+def for_inference(state: TrainState) -> TrainState:
+    """The state with the averages, if it keeps any, as its parameters and statistics, and nothing but those."""
+    return state.replace(**state.average or {}, opt_state=None, rng=None, average=None)

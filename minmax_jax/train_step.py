@@ -30,6 +30,7 @@ def train_step(
     model: minmax_net.MinMaxNet,
     tx: optax.GradientTransformation,
     objective: objective_lib.Objective,
+    average_decay: float = 0.0,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Updates the state by one batch.
@@ -40,6 +41,8 @@ def train_step(
         model: the networks.
         tx: the optimizer.
         objective: what to minimise.
+        average_decay: share of the average that a step leaves as it was, where the state keeps an average; less in
+            the first steps, so that it forgets the random start.
         axis_name: mapped axis of the devices that share the batch, or None.
 
     Returns:
@@ -70,7 +73,7 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    return new_state, metrics
+    return _update_average(new_state, average_decay), metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +197,13 @@ def _train_pass(given: _Given, params: Any, batch_stats: streams.BatchStats, str
         rngs={"dropout": keys[0]},  # For trunks that draw by themselves.
     )
     return outputs, updated.get("batch_stats", {})
+
+
+def _update_average(state: TrainState, decay: float) -> TrainState:
+    if state.average is None:
+        return state
+    share = jnp.maximum(1 - decay, 9 / (9 + state.step))
+    return state.replace(average=optax.incremental_update(state.variables, state.average, share))
 
 
 def _metrics(given: _Given, erased: erasing.Erased, sides: _Sides) -> dict[str, jax.Array]:

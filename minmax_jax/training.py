@@ -56,7 +56,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     started -= run.seconds
 
     train = parallel.pmap_train_step(
-        functools.partial(train_step, model=parts.model, tx=parts.tx, objective=parts.objective)
+        functools.partial(
+            train_step,
+            model=parts.model,
+            tx=parts.tx,
+            objective=parts.objective,
+            average_decay=config.train.average_decay,
+        )
     )
     writer = metric_writers.MetricWriter(folder, first_step=first_step, tensorboard=config.train.tensorboard)
     eval_steps = config.train.eval_every * parts.steps_per_epoch

@@ -10,6 +10,9 @@ from minmax_jax import checkpoints, parallel, train_state
 from minmax_jax.data import pipeline, transforms
 from tests import splits
 
+# After the first array of a damaged checkpoint, orbax stops to listen to its readers; they complain into the void.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def _state(step, value=1.0):
     state = train_state.TrainState(

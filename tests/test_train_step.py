@@ -1,5 +1,7 @@
 """The step as a whole: its terms, its statistics, and the same result under eager, jit and pmap."""
 
+import functools
+
 import chex
 import jax
 from jax import lax
@@ -9,7 +11,7 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import parallel, streams
+from minmax_jax import parallel, streams, train_state
 from tests import networks
 
 
@@ -163,6 +165,26 @@ def test_erasing_starts_at_its_step(batch):
     _, second = step(state, batch)
     assert (first["num_passes"], second["num_passes"]) == (1, 3)
     assert step._cache_size() == 1
+
+
+def test_the_average_follows_the_steps_and_is_what_inference_reads(batch):
+    """Each step replaces 10 % of it, in the first ones 9 / (9 + steps); the training itself stays as it was."""
+    plain, step = networks.start(networks.tiny_model(), mm.Objective())
+    step = jax.jit(functools.partial(step, average_decay=0.9))
+    averaging = plain.replace(average=plain.variables)
+    expected = jax.tree.map(np.asarray, plain.variables)
+    for share in (9 / 10, 9 / 11, 9 / 12):
+        averaging, _ = step(averaging, batch)
+        plain, _ = step(plain, batch)
+        expected = jax.tree.map(lambda old, new: (1 - share) * old + share * new, expected, plain.variables)
+    late, _ = step(averaging.replace(step=jnp.int32(100)), batch)
+    _assert_close(averaging.replace(average=None), plain)
+    chex.assert_trees_all_close(averaging.average, expected, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(
+        late.average, jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, expected, late.variables), atol=1e-6
+    )
+    chex.assert_trees_all_equal(train_state.for_inference(averaging).variables, averaging.average)
+    chex.assert_trees_all_equal(train_state.for_inference(plain).variables, plain.variables)
 
 
 def test_bfloat16_keeps_parameters_and_losses_in_float32(batch):
