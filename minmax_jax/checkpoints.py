@@ -12,11 +12,11 @@ from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from minmax_jax import parallel
 from minmax_jax.train_state import TrainState, for_inference
 
 logger = logging.getLogger(__name__)
@@ -49,16 +49,30 @@ def digest(tree: Any) -> str:
     sha = hashlib.sha256()
     leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
     for name, leaf in sorted(leaves, key=lambda item: item[0]):
-        array = np.ascontiguousarray(_raw(leaf))
+        array = np.ascontiguousarray(leaf)
         sha.update(f"{name} {array.dtype} {array.shape}\n".encode())
         sha.update(array.tobytes())
     return sha.hexdigest()
 
 
-def _raw(leaf: Any) -> np.ndarray:
-    """The numbers of an array, or of a random key."""
-    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+def _with_key_data(state: TrainState) -> TrainState:
+    return state.replace(rng=jax.random.key_data(state.rng))
+
+
+def _to_host(state: TrainState) -> TrainState:
+    """A copy in NumPy arrays, the key as its data: the same whatever devices and hosts it was on."""
+    return jax.tree.map(np.asarray, _with_key_data(state))
+
+
+def _empty_like(state: TrainState) -> TrainState:
+    """Arrays to restore to. Only shapes are read: the state itself may have been donated to a step."""
+    shapes = jax.eval_shape(_with_key_data, state)
+    return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+
+
+def _to_devices(on_host: TrainState, like: TrainState) -> TrainState:
+    rng = jax.random.wrap_key_data(on_host.rng, impl=jax.random.key_impl(like.rng))
+    return parallel.replicate(on_host.replace(rng=rng))
 
 
 def model_digest(state: TrainState) -> str:
@@ -95,11 +109,12 @@ class Checkpoints:
     def save(self, state: TrainState, batches: grain.DatasetIterator, progress: Progress) -> None:
         """Starts to save; the files are written while the program goes on."""
         self._selected.step = progress.selected_step
-        record = dataclasses.asdict(progress) | {"digest": digest(state)}
+        on_host = _to_host(state)
+        record = dataclasses.asdict(progress) | {"digest": digest(on_host)}
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
+                state=ocp.args.StandardSave(on_host),
                 data=grain.checkpoint.CheckpointSave(batches),
                 progress=ocp.args.JsonSave(record),
             ),
@@ -146,7 +161,7 @@ class Checkpoints:
         Raises:
             CheckpointError: if it is missing or damaged.
         """
-        items = {"state": ocp.args.StandardRestore(state), "progress": ocp.args.JsonRestore()}
+        items = {"state": ocp.args.StandardRestore(_empty_like(state)), "progress": ocp.args.JsonRestore()}
         if batches is not None:
             items["data"] = grain.checkpoint.CheckpointRestore(batches)
         where = f"The checkpoint of step {step} in {self.folder}"
@@ -159,7 +174,7 @@ class Checkpoints:
             raise CheckpointError(f"{where} cannot be read ({type(error).__name__}: {error}).") from error
         if digest(restored["state"]) != expected:
             raise CheckpointError(f"{where} is damaged: its digest does not fit.")
-        return restored["state"], progress
+        return _to_devices(restored["state"], state), progress
 
     def remove_after(self, step: int) -> None:
         """Removes the checkpoints of later steps: damaged ones that a run fell back from."""

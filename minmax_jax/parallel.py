@@ -28,8 +28,8 @@ def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = 
 
 
 def replicate(state: Any) -> Any:
-    """The state on all devices of all hosts, as `pmap_train_step` returns it: so that it is compiled once."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+    """The state on all devices of this host, as `pmap_train_step` returns it: so that it is compiled once."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
