@@ -16,7 +16,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.batch_size = 16
     config.data.dataset = "synthetic"
     config.data.num_train = 512
-    config.data.num_validation = 128
+    config.data.num_validation = 256
     config.data.num_test = 256
     config.data.crop_size = 64
     config.data.flip_vertical = True
@@ -40,6 +40,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.learning_rate.warmup_epochs = 1
 
     config.train.epochs = 12
+    config.train.average_decay = 0.98
     config.train.log_every = 16
     config.evaluation.batch_size = 64
     return variants.apply(config, variant, {})
