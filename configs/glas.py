@@ -4,8 +4,8 @@
     python -m experiments.train --config=configs/glas.py --config.data.dir=OUT --workdir=runs/glas
 
 The default is the published recipe, which starts from ImageNet weights and wants a GPU. Variants: `:erasing=R`, and
-`:cpu`, which learns from scratch on two cores. Expect of the latter, with the published split files, after 17 minutes on
-one core: test error 8 %, F1+ 47, F1- 56 (means of the seeds 0, 1 and 2; docs/glas.md tells how it was found).
+`:cpu`, which learns from scratch on two cores. Of `:cpu` expect, with the published split files and after 17 minutes on
+one core, a test error of 8 %, F1+ 47, F1- 56: means of the seeds 0, 1 and 2; docs/glas.md tells how it was found.
 """
 
 import ml_collections
