@@ -137,6 +137,7 @@ def _without_times(folder):
     return [{name: value for name, value in record.items() if name != "steps_per_second"} for record in records]
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_the_same(finished, tmp_path):
     """SIGKILL at any moment, a checkpoint in each step, so that many kills fall into a save."""
     flags = ["--config.train.checkpoint_every=1", "--config.train.epochs=12"]
@@ -189,6 +190,7 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(finished
     assert again["state_digest"] == found["state_digest"] and again["test"] == found["test"]
 
 
+@pytest.mark.slow
 def test_divergence_names_terms_and_step_and_keeps_the_last_good_checkpoint(tmp_path):
     config = _config(learning_rate__peak=1e12, learning_rate__warmup_epochs=1, optimizer__name="sgd")
     with pytest.raises(training.DivergedError, match=r"diverged in step \d+: .*loss is nan") as error:
@@ -224,6 +226,7 @@ def test_bad_input_ends_with_one_clear_message(tmp_path, flags, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_runs():
     text = (ROOT / "README.md").read_text()
     example = text.partition("```python\n")[2].partition("```")[0]

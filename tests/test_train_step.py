@@ -24,6 +24,7 @@ def _assert_close(state, other, tolerance=2e-5):
     chex.assert_trees_all_close(_values(state), _values(other), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_eager_and_jit_agree(batch):
     objective = mm.Objective(num_erasures=2, background_weight=0.3)
     state, step = networks.start(networks.tiny_model(), objective)
@@ -36,7 +37,11 @@ def test_eager_and_jit_agree(batch):
 
 @pytest.mark.parametrize(
     "gradient, num_erasures, normalization",
-    [("stop", 2, "image"), ("stop", 2, "batch"), ("flow", 2, "batch")],
+    [
+        ("stop", 2, "image"),
+        ("stop", 2, "batch"),
+        pytest.param("flow", 2, "batch", marks=pytest.mark.slow),
+    ],
 )
 def test_four_devices_do_what_one_does(batch, gradient, num_erasures, normalization):
     """Dropout included: an image's draw depends on its place in the global batch."""
