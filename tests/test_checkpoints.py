@@ -11,7 +11,7 @@ from minmax_jax.data import pipeline, transforms
 from tests import splits
 
 # After the first array of a damaged checkpoint, orbax stops to listen to its readers; they complain into the void.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
 
 
 def _state(step, value=1.0):

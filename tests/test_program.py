@@ -175,7 +175,9 @@ def _last_step(folder):
     return records[-1]["step"] if records else 0
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # See test_checkpoints.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"
+)  # See test_checkpoints.
 def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(finished, tmp_path, caplog):
     folder, found, _ = finished
     copy = tmp_path / "copy"

@@ -49,7 +49,8 @@ def test_the_rate_leaves_out_pauses_and_the_time_left_counts_them(monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     timer = progress.StepTimer()
     now[0] += 50  # the first step compiles
-    timer.restart()
+    assert timer.restart() == 50
+    assert timer.close_window() == 0
     for _ in range(4):
         now[0] += 0.5
         timer.count_step()
