@@ -102,7 +102,7 @@ def erase(
     Returns:
         The result, and the gradients of mean(losses) to `params`.
     """
-    one_pass = _one_pass_fn(pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
+    one_pass = functools.partial(_one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
 
     def body(carry):
         state, gradients = carry
@@ -133,7 +133,7 @@ def erase_differentiably(
     A scan whose passes are computed again on the way back: memory grows by one image and mask a pass, not by
     one pass's activations. Arguments as in `erase`.
     """
-    one_pass = _one_pass_fn(pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
+    one_pass = functools.partial(_one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
 
     def pass_if_unfinished(state, _):
         _, following = one_pass(params, state)
@@ -161,40 +161,36 @@ def _start(images: jax.Array, batch_stats: Any) -> Erased:
     )
 
 
-def _one_pass_fn(pass_fn, labels, num_erasures, decay, loss_weight, axis_name):
-    """(params, state) -> (mean weighted loss of pass r, state before pass r + 1)."""
-
-    def one_pass(params, state):
-        result = pass_fn(params, state.images, state.batch_stats, state.num_passes)
-        losses = losses_lib.cross_entropy(result.logits, labels)
-        correct = jnp.argmax(result.logits, axis=-1) == labels
-        is_first = state.num_passes == 0
-        first_losses = jnp.where(is_first, losses, state.first_losses)
-        history = state.history & correct
-        trust = _trust(result.logits, state.num_passes, decay)
-        trust = jnp.where(history & (losses <= first_losses), trust, 0.0)
-        trust = jnp.where(num_erasures == 0, 1.0, trust)
-        masks = jnp.maximum(state.masks, trust[:, None, None, None] * result.masks)
-        erased = jnp.where(trust[:, None, None, None] > 0, state.images * (1 - masks), state.images)
-        unfinished = jnp.any(history) & (state.num_passes + 1 < num_erasures)
-        if axis_name is not None:
-            unfinished = lax.pmax(unfinished.astype(jnp.int32), axis_name) > 0
-        weighted = state.loss_weights * losses
-        return jnp.mean(weighted), Erased(
-            num_passes=state.num_passes + 1,
-            # The next pass must read what is left, not teach this one what to leave.
-            images=lax.stop_gradient(erased),
-            masks=masks,
-            losses=state.losses + weighted,
-            loss_weights=trust if loss_weight == "trust" else state.loss_weights,
-            first_losses=first_losses,
-            first_correct=jnp.where(is_first, correct, state.first_correct),
-            history=history,
-            batch_stats=result.batch_stats,
-            unfinished=unfinished,
-        )
-
-    return one_pass
+def _one_pass(pass_fn, labels, num_erasures, decay, loss_weight, axis_name, params, state: Erased):
+    """(mean weighted loss of pass r, state before pass r + 1)."""
+    result = pass_fn(params, state.images, state.batch_stats, state.num_passes)
+    losses = losses_lib.cross_entropy(result.logits, labels)
+    correct = jnp.argmax(result.logits, axis=-1) == labels
+    is_first = state.num_passes == 0
+    first_losses = jnp.where(is_first, losses, state.first_losses)
+    history = state.history & correct
+    trust = _trust(result.logits, state.num_passes, decay)
+    trust = jnp.where(history & (losses <= first_losses), trust, 0.0)
+    trust = jnp.where(num_erasures == 0, 1.0, trust)
+    masks = jnp.maximum(state.masks, trust[:, None, None, None] * result.masks)
+    erased = jnp.where(trust[:, None, None, None] > 0, state.images * (1 - masks), state.images)
+    unfinished = jnp.any(history) & (state.num_passes + 1 < num_erasures)
+    if axis_name is not None:
+        unfinished = lax.pmax(unfinished.astype(jnp.int32), axis_name) > 0
+    weighted = state.loss_weights * losses
+    return jnp.mean(weighted), Erased(
+        num_passes=state.num_passes + 1,
+        # The next pass must read what is left, not teach this one what to leave.
+        images=lax.stop_gradient(erased),
+        masks=masks,
+        losses=state.losses + weighted,
+        loss_weights=trust if loss_weight == "trust" else state.loss_weights,
+        first_losses=first_losses,
+        first_correct=jnp.where(is_first, correct, state.first_correct),
+        history=history,
+        batch_stats=result.batch_stats,
+        unfinished=unfinished,
+    )
 
 
 def _trust(logits: jax.Array, num_passes: jax.Array, decay: float) -> jax.Array:
