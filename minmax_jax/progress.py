@@ -18,11 +18,14 @@ class StepTimer:
     def __init__(self):
         self._last_pause = 0.0
         self._rate = 0.0
+        self._started = time.monotonic()
         self.restart()
 
-    def restart(self) -> None:
-        """Begins a window; what came before, such as a first step that compiles, is not measured."""
-        self._started, self._steps, self._paused = time.monotonic(), 0, 0.0
+    def restart(self) -> float:
+        """Begins a window; what came before, such as a first step that compiles, is not measured, but returned."""
+        before, self._started = self._started, time.monotonic()
+        self._steps, self._paused = 0, 0.0
+        return self._started - before
 
     def count_step(self) -> None:
         """One more step in this window."""
@@ -37,7 +40,7 @@ class StepTimer:
         self._paused += self._last_pause
 
     def close_window(self) -> float:
-        """Steps per second of this window; begins the next."""
+        """Steps per second of this window, or of the last that had a step, 0 before any; begins the next."""
         seconds = time.monotonic() - self._started - self._paused
         if self._steps:
             self._rate = self._steps / seconds

@@ -71,10 +71,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     for step in range(first_step + 1, total_steps + 1):
         state, metrics = train(state, parallel.split_among_devices(next(batches)))
         window.append((step, metrics))
-        timer.count_step()
         if step == first_step + 1:
             jax.block_until_ready(metrics)
-            logger.info("The first step took %.1f s, compilation included.", 1 / timer.close_window())
+            logger.info("The first step took %.1f s, compilation included.", timer.restart())
+        else:
+            timer.count_step()
         is_validated = step % eval_steps == 0 or step == total_steps
         is_saved = is_validated or _is_multiple(step, config.train.checkpoint_every)
 
@@ -82,7 +83,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
             means, window = _average(window, folder), []
             rate = timer.close_window()
             left = timer.seconds_left(total_steps - step, math.ceil((total_steps - step) / eval_steps))
-            writer.write(step, "train", means | {"steps_per_second": rate})
+            writer.write(step, "train", means | ({"steps_per_second": rate} if rate else {}))
             logger.info(_describe_training(step, total_steps, means, rate, config.batch_size, left))
         if is_validated:
             with timer.pause():
@@ -134,8 +135,9 @@ def _describe_training(step: int, total_steps: int, means: dict, rate: float, ba
     return (
         f"step {step}/{total_steps}  loss {means['loss']:.3f} (localizer {means['localizer_loss']:.3f},"
         f" foreground {means['foreground_loss']:.3f}, background {means['background_loss']:.3f},"
-        f" size {means['size_loss']:.3f})  {rate:.2f} steps/s  {rate * batch_size:.1f} images/s"
-        f"  {progress.format_seconds(left)} left"
+        f" size {means['size_loss']:.3f})"
+    ) + (
+        f"  {rate:.2f} steps/s  {rate * batch_size:.1f} images/s  {progress.format_seconds(left)} left" if rate else ""
     )
 
 
