@@ -7,7 +7,7 @@ The functional API: make a model and a state, train it by a pure step, and local
 
 from minmax_jax.inference import Localization, localize
 from minmax_jax.models.minmax_net import MinMaxNet, create_model
-from minmax_jax.models.resnet import ResNet, resnet18, resnet50, resnet101
+from minmax_jax.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101
 from minmax_jax.objective import Objective
 from minmax_jax.optimizers import create_optimizer
 from minmax_jax.train_state import TrainState, create_train_state
@@ -24,6 +24,7 @@ __all__ = [
     "create_train_state",
     "localize",
     "resnet18",
+    "resnet34",
     "resnet50",
     "resnet101",
     "train_step",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import minmax_jax as mm
+from minmax_jax.models import batch_norm
 
 
 def _shapes(trunk, size=64):
@@ -30,6 +31,10 @@ def _count(tree):
         (mm.resnet18(), 512, 11_176_512 - 9_536 + 112_832 + 36_864 + 8_192 + 128),
         (mm.resnet50(), 2048, 23_508_032 - 9_536 + 112_832 + 4_096 + 16_384),
         (mm.resnet101(), 2048, 42_500_160 - 9_536 + 112_832 + 4_096 + 16_384),
+        (mm.resnet18(stem="plain"), 512, 11_176_512),
+        (mm.resnet34(stem="plain"), 512, 21_284_672),
+        (mm.resnet50(stem="plain"), 2048, 23_508_032),
+        (mm.resnet101(stem="plain"), 2048, 42_500_160),
     ],
 )
 def test_published_trunks(trunk, channels, count):
@@ -74,6 +79,38 @@ def test_parameters_are_float32_in_bfloat16_too():
 def test_a_stride_for_each_stage_is_needed():
     with pytest.raises(ValueError, match="shorter"):
         _shapes(mm.ResNet(stage_sizes=(1, 1), stage_strides=(1,)))
+
+
+def test_unknown_stems_are_refused():
+    with pytest.raises(ValueError, match="stem='shallow' must be one of"):
+        _shapes(mm.ResNet(stage_sizes=(1,), stage_strides=(1,), stem="shallow"))
+
+
+@pytest.mark.parametrize("unbiased, correction", [(False, 1.0), (True, 12 / 11)])
+def test_running_variance(unbiased, correction):
+    """Of 3 x 2 x 2 values a channel; what normalizes them is the biased variance in both cases."""
+    features = np.random.default_rng(0).normal(5.0, 2.0, (3, 2, 2, 4)).astype(np.float32)
+    norm = batch_norm.BatchNorm(unbiased_variance=unbiased, use_running_average=False, momentum=0.9)
+    variables = norm.init(jax.random.key(0), features)
+    outputs, updated = norm.apply(variables, features, mutable="batch_stats")
+    variance = features.var(axis=(0, 1, 2))
+    expected = 0.9 * 1 + 0.1 * correction * variance
+    np.testing.assert_allclose(updated["batch_stats"]["var"], expected, rtol=1e-5)
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * features.mean(axis=(0, 1, 2)), rtol=1e-5)
+    centred = features - features.mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(outputs, centred / np.sqrt(variance + 1e-5), atol=1e-5)
+
+
+def test_running_variance_over_devices_counts_all_values():
+    features = np.random.default_rng(0).normal(5.0, 2.0, (4, 3, 2, 2, 4)).astype(np.float32)
+    norm = batch_norm.BatchNorm(unbiased_variance=True, use_running_average=False, momentum=0.9, axis_name="batch")
+    variables = norm.init(jax.random.key(0), features[0])
+
+    def apply(features):
+        return norm.apply(variables, features, mutable="batch_stats")[1]["batch_stats"]["var"]
+
+    variance = jax.pmap(apply, axis_name="batch")(features)[0]
+    np.testing.assert_allclose(variance, 0.9 + 0.1 * 48 / 47 * features.var(axis=(0, 1, 2, 3)), rtol=1e-5)
 
 
 def test_importing_touches_no_device_and_nothing_heavy():

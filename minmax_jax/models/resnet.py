@@ -1,7 +1,7 @@
-"""Residual trunks with a deep stem: images in, a feature map out.
+"""Residual trunks: images in, a feature map out.
 
-ResNet (He et al. 2016) with three 3x3 convolutions for a stem, as the publication uses it. Width, depth and strides
-are free, so that a small trunk of output stride 4 or 8 serves small images.
+ResNet (He et al. 2016) with three 3x3 convolutions for a stem, as the publication uses it, or with the original 7x7
+convolution. Width, depth and strides are free, so that a small trunk of output stride 4 or 8 serves small images.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from minmax_jax.models import batch_norm
 from minmax_jax.ops import conv, max_pool
 
 ModuleDef = Callable[..., nn.Module]
+# Convolutions before the max pool: (channels as a multiple of the width, window, stride).
+STEMS = {"deep": ((1, 3, 2), (1, 3, 1), (2, 3, 1)), "plain": ((1, 7, 2),)}
 
 
 class BasicBlock(nn.Module):
@@ -71,6 +74,8 @@ class ResNet(nn.Module):
         stage_strides: stride of each stage's first block.
         width: channels of the first stage; each further stage has twice as many.
         block: the residual block.
+        stem: "deep" (three 3x3 convolutions; published) or "plain" (one 7x7, as torchvision's networks have).
+        unbiased_variance: of the running statistics, as in `batch_norm.BatchNorm`.
         norm_axis: mapped axis over which batch statistics are taken together (cross-replica batch norm).
         dtype: of the computation; parameters and statistics are float32 in any case.
     """
@@ -79,13 +84,18 @@ class ResNet(nn.Module):
     stage_strides: tuple[int, ...] = (1, 2, 2, 2)
     width: int = 64
     block: ModuleDef = BasicBlock
+    stem: str = "deep"
+    unbiased_variance: bool = False
     norm_axis: str | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        if self.stem not in STEMS:
+            raise ValueError(f"stem={self.stem!r} must be one of {tuple(STEMS)}.")
         norm = functools.partial(
-            nn.BatchNorm,
+            batch_norm.BatchNorm,
+            unbiased_variance=self.unbiased_variance,
             use_running_average=not train,
             momentum=0.9,
             epsilon=1e-5,
@@ -94,8 +104,8 @@ class ResNet(nn.Module):
         )
         convolution = functools.partial(_convolution, dtype=self.dtype)
         x = images
-        for index, (channels, stride) in enumerate(((1, 2), (1, 1), (2, 1)), start=1):
-            x = convolution(channels * self.width, (3, 3), stride, name=f"stem_conv{index}")(x)
+        for index, (channels, window, stride) in enumerate(STEMS[self.stem], start=1):
+            x = convolution(channels * self.width, (window, window), stride, name=f"stem_conv{index}")(x)
             x = nn.relu(norm(name=f"stem_norm{index}")(x))
         x = max_pool.max_pool(x, 3, 2, 1)
         for stage, (blocks, stage_stride) in enumerate(zip(self.stage_sizes, self.stage_strides, strict=True)):
@@ -126,6 +136,7 @@ def _convolution(channels: int, window: tuple[int, int], stride: int, *, dtype, 
 
 
 resnet18 = functools.partial(ResNet, stage_sizes=(2, 2, 2, 2))
+resnet34 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3))
 resnet50 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BottleneckBlock)
 resnet101 = functools.partial(ResNet, stage_sizes=(3, 4, 23, 3), block=BottleneckBlock)
-TRUNKS = {"resnet18": resnet18, "resnet50": resnet50, "resnet101": resnet101}
+TRUNKS = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50, "resnet101": resnet101}
