@@ -48,7 +48,11 @@ def get_config() -> ml_collections.ConfigDict:
     synthetic.texture_contrast = (40, 160)  # out of 255
 
     config.model = model = ml_collections.ConfigDict()
-    model.trunk = "resnet101"  # "resnet18", "resnet50" or "resnet101"
+    model.trunk = "resnet101"  # "resnet18", "resnet34", "resnet50" or "resnet101"
+    model.stem = "deep"  # "deep" (three 3x3 convolutions; published) or "plain" (one 7x7, torchvision's)
+    # File of trunk weights that training starts from (.npz, .safetensors, .pth), see minmax_jax/interop; "": random.
+    # Published: resnet101-imagenet.pth of the scene-parsing project.
+    model.pretrained = ""
     model.width = 64  # channels of the first stage
     model.stage_sizes = ()  # blocks of each stage; () takes the trunk's own
     model.stage_strides = (1, 2, 2, 2)  # the stem has output stride 4 before them
@@ -60,6 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
     model.alpha = 0.0  # weight of the least places; published
     model.dropout = 0.0  # of the pooled values
     model.shared_statistics = False  # one set of running batch-norm statistics for all streams; published: True
+    model.unbiased_variance = False  # running variance as PyTorch's: n / (n - 1) times a batch's; published: True
     model.cross_replica_norm = False  # batch-norm statistics over all devices instead of each by itself
     model.dtype = "float32"  # of the computation, "float32" or "bfloat16"; parameters and losses stay float32
 

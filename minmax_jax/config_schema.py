@@ -14,6 +14,7 @@ from minmax_jax.models import resnet
 _CHOICES = {
     "data.dataset": ("synthetic", "glas"),
     "model.trunk": tuple(resnet.TRUNKS),
+    "model.stem": tuple(resnet.STEMS),
     "model.dtype": ("float32", "bfloat16"),
     "optimizer.name": optimizers.OPTIMIZERS,
     "learning_rate.schedule": optimizers.LEARNING_RATES,

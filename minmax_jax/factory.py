@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from minmax_jax import config_schema, inference, optimizers, parallel, schedules, train_state
+from minmax_jax import config_schema, inference, interop, optimizers, parallel, schedules, train_state
 from minmax_jax import objective as objective_lib
 from minmax_jax.data import dataset, pipeline, synthetic, transforms
 from minmax_jax.models import minmax_net, resnet
@@ -129,7 +129,11 @@ def create_model(config: ml_collections.ConfigDict, *, num_classes: int) -> minm
     if model.stage_sizes:
         options["stage_sizes"] = tuple(model.stage_sizes)
     create_trunk = functools.partial(
-        resnet.TRUNKS[model.trunk], norm_axis=parallel.AXIS if model.cross_replica_norm else None, **options
+        resnet.TRUNKS[model.trunk],
+        stem=model.stem,
+        unbiased_variance=model.unbiased_variance,
+        norm_axis=parallel.AXIS if model.cross_replica_norm else None,
+        **options,
     )
     return minmax_net.create_model(
         create_trunk(),
@@ -143,6 +147,20 @@ def create_model(config: ml_collections.ConfigDict, *, num_classes: int) -> minm
         dropout=model.dropout,
         dtype=dtype,
     )
+
+
+def load_pretrained(config: ml_collections.ConfigDict, state: train_state.TrainState) -> train_state.TrainState:
+    """The state with the pretrained trunk of `config.model.pretrained`, if there is one.
+
+    Raises:
+        ConfigError: if the file cannot be used, or does not fit the trunk.
+    """
+    if not config.model.pretrained:
+        return state
+    with _naming(f"config.model.pretrained={config.model.pretrained!r}"):
+        variables = interop.load_trunk(interop.read_tensors(config.model.pretrained), state.variables)
+    average = state.average and jax.tree.map(jnp.copy, variables)
+    return parallel.replicate(state.replace(**variables, average=average))
 
 
 def create_objective(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> objective_lib.Objective:

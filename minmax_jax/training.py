@@ -41,9 +41,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     """
     started = time.monotonic()
     parts = factory.create_parts(config)
+    state, run = factory.load_pretrained(config, parts.state), checkpoints.Progress()
     folder = workdirs.open_workdir(workdir, config)
     saved = checkpoints.Checkpoints(folder / "checkpoints")
-    state, run = parts.state, checkpoints.Progress()
     batches = factory.create_train_batches(config, parts.splits["train"])
     restored = saved.restore_newest(state, batches)
     if restored is not None:

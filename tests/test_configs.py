@@ -16,6 +16,7 @@ ALL = {
     "synthetic:erasing=0": lambda: synthetic.get_config("erasing=0"),
     "glas": glas.get_config,
     "glas:cpu": lambda: glas.get_config("cpu"),
+    "glas:parity": lambda: glas.get_config("parity"),
     "glas:cpu,erasing=2": lambda: glas.get_config("cpu,erasing=2"),
 }
 
@@ -126,7 +127,8 @@ def test_a_whole_number_is_no_other_type(value):
     "field, value, message",
     [
         ("data.dataset", "imagenet", "must be one of"),
-        ("model.trunk", "resnet34", "must be one of"),
+        ("model.trunk", "resnet152", "must be one of"),
+        ("model.stem", "shallow", "must be one of"),
         ("model.dtype", "float16", "must be one of"),
         ("optimizer.name", "lion", "must be one of"),
         ("learning_rate.schedule", "linear", "must be one of"),
@@ -156,7 +158,7 @@ def test_impossible_values_are_named(field, value, message):
 
 
 def test_unknown_variants_are_refused():
-    with pytest.raises(ValueError, match="variant 'gpu' is unknown; there are: cpu, erasing=R"):
+    with pytest.raises(ValueError, match="variant 'gpu' is unknown; there are: cpu, parity, erasing=R"):
         glas.get_config("gpu")
 
 

@@ -1,0 +1,6 @@
+"""Weights of other implementations: PyTorch state dicts, in and out."""
+
+from minmax_jax.interop.state_dicts import InteropError, Published, from_published, load_trunk, to_published
+from minmax_jax.interop.tensor_files import read_tensors
+
+__all__ = ["InteropError", "Published", "from_published", "load_trunk", "read_tensors", "to_published"]

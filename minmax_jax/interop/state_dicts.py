@@ -1,0 +1,182 @@
+"""State dicts of the published implementation and of ImageNet trunks, and this library's variables.
+
+The published layout: a deep-stem ResNet at the top (`conv1`, `bn1`, ..., `layer1.0.conv1`, ...), the heads of the
+localizer (`headseg`) and of the classifier (`cl32`), and the masks' `sigma` and `w` (omega). torchvision's trunks
+have the same names, with another stem. Kernels there are OIHW, here HWIO.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+import flax
+import jax.numpy as jnp
+import numpy as np
+
+from minmax_jax import streams
+from minmax_jax.interop.tensor_files import InteropError
+
+Variables = dict[str, Any]
+
+_HEADS = {"localizer_head": "headseg", "classifier_head": "cl32"}
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_CONSTANTS = {"sigma": (1,), "w": (1,)}
+# What a trunk's file may hold besides: classifier layers, which new heads replace.
+_REPLACED = ("fc.", "headseg.", "cl32.")
+# Counts batches; nothing reads it.
+_COUNTER = "num_batches_tracked"
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A whole checkpoint of the published implementation.
+
+    Attributes:
+        variables: "params" and "batch_stats", as in `TrainState.variables`.
+        sigma: threshold of its masks.
+        omega: steepness of its masks.
+    """
+
+    variables: Variables
+    sigma: float
+    omega: float
+
+
+def from_published(tensors: dict[str, np.ndarray], variables: Variables) -> Published:
+    """A whole checkpoint of the published implementation as variables of a model.
+
+    Args:
+        tensors: its state dict.
+        variables: of the model, as in `TrainState.variables`, with one trunk; gives shapes only. Where each stream
+            has statistics of its own, all get the checkpoint's.
+
+    Raises:
+        InteropError: listing every tensor that is missing, that the model has no place for, or of another shape.
+    """
+    names = _names(variables)
+    _check(tensors, _shapes(variables, names) | _CONSTANTS)
+    constants = {"sigma": float(tensors["sigma"][0]), "omega": float(tensors["w"][0])}
+    return Published(_filled(tensors, variables, names), **constants)
+
+
+def to_published(
+    variables: Variables, *, sigma: float = 0.5, omega: float = 8.0, stream: str = streams.WHOLE
+) -> dict[str, np.ndarray]:
+    """The state dict of the published layout; `from_published` gives the same variables again.
+
+    Args:
+        variables: of a model with one trunk.
+        sigma: threshold of the masks.
+        omega: steepness of the masks.
+        stream: whose running statistics are written, if each stream has its own: the layout has one set, so the
+            other implementation then computes something else in evaluation mode.
+
+    Raises:
+        InteropError: if the layout has no name for a variable: two trunks, or a trunk of another kind.
+    """
+    tensors = {"sigma": np.float32([sigma]), "w": np.float32([omega])}
+    for path, name in _names(variables).items():
+        if path[0] == "params" or path[1] == stream or streams.is_shared(variables["batch_stats"]):
+            tensors[name] = _to_tensor(_leaves(variables)[path], name)
+        if name.endswith(".running_var"):
+            tensors[name.replace("running_var", _COUNTER)] = np.int64(0)
+    return tensors
+
+
+def load_trunk(tensors: dict[str, np.ndarray], variables: Variables) -> Variables:
+    """The variables with a pretrained trunk (or two, where the classifier has its own); heads stay as they are.
+
+    Args:
+        tensors: state dict of a trunk trained on ImageNet, or of the published implementation.
+        variables: of the model, as in `TrainState.variables`.
+
+    Raises:
+        InteropError: listing every tensor that is missing, of another shape, or that belongs neither to the trunk nor
+            to the layers that the heads replace.
+    """
+    names = {path: name for path, name in _names(variables, two_trunks=True).items() if _part(path) not in _HEADS}
+    kept = {name: tensor for name, tensor in tensors.items() if not (name.startswith(_REPLACED) or name in _CONSTANTS)}
+    _check(kept, _shapes(variables, names))
+    return _filled(tensors, variables, names)
+
+
+def _leaves(variables: Variables) -> dict[tuple[str, ...], Any]:
+    return flax.traverse_util.flatten_dict(variables)
+
+
+def _part(path: tuple[str, ...]) -> str:
+    """Trunk or head that a variable belongs to; statistics have their stream before it."""
+    return path[1] if path[0] == "params" else path[2]
+
+
+def _names(variables: Variables, *, two_trunks: bool = False) -> dict[tuple[str, ...], str]:
+    """Name of each variable in the published layout, by path."""
+    names = {path: _name(path[1 if path[0] == "params" else 2 :], two_trunks) for path in _leaves(variables)}
+    unknown = ["/".join(path) for path, name in names.items() if name is None]
+    if unknown:
+        raise InteropError(
+            "The published layout has one residual trunk and two WILDCAT heads; it has no name for"
+            f" {', '.join(unknown)}."
+        )
+    return names
+
+
+def _name(path: tuple[str, ...], two_trunks: bool) -> str | None:
+    part, *modules, leaf = path
+    leaf = _LEAVES.get(leaf)
+    if part in _HEADS and modules == ["modality_maps"]:
+        return f"{_HEADS[part]}.to_modalities.{leaf}"
+    if part != "trunk" and not (two_trunks and part == "classifier_trunk"):
+        return None
+    place = "/".join(modules).replace("norm", "bn")
+    if stem := re.fullmatch(r"stem_(conv\d|bn\d)", place):
+        return f"{stem[1]}.{leaf}"
+    if block := re.fullmatch(r"stage(\d+)_block(\d+)/(\w+)", place):
+        layer = {"shortcut_conv": "downsample.0", "shortcut_bn": "downsample.1"}.get(block[3], block[3])
+        return f"layer{block[1]}.{int(block[2]) - 1}.{layer}.{leaf}"
+    return None
+
+
+def _to_tensor(variable: Any, name: str) -> np.ndarray:
+    array = np.asarray(variable)
+    if name.endswith("to_modalities.weight"):
+        return array.T[:, :, None, None]
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+
+
+def _to_variable(tensor: np.ndarray, name: str) -> np.ndarray:
+    if name.endswith("to_modalities.weight"):
+        return tensor[:, :, 0, 0].T
+    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+
+
+def _shapes(variables: Variables, names: dict[tuple[str, ...], str]) -> dict[str, tuple[int, ...]]:
+    """Shapes that the tensors of the named variables must have."""
+    leaves = _leaves(variables)
+    return {name: _to_tensor(leaves[path], name).shape for path, name in names.items()}
+
+
+def _check(tensors: dict[str, np.ndarray], needed: dict[str, tuple[int, ...]]) -> None:
+    given = {name: tensor.shape for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
+    problems = {
+        "missing": [name for name in needed if name not in given],
+        "not in the model": [name for name in given if name not in needed],
+        "of another shape": [
+            f"{name} {given[name]} instead of {shape}"
+            for name, shape in needed.items()
+            if given.get(name, shape) != shape
+        ],
+    }
+    found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+    if found:
+        raise InteropError(
+            f"The state dict does not fit the model. Tensors {found}. Check trunk, stem, width, stage sizes and"
+            " modalities of the model, and the number of classes."
+        )
+
+
+def _filled(tensors: dict[str, np.ndarray], variables: Variables, names: dict[tuple[str, ...], str]) -> Variables:
+    leaves = dict(_leaves(variables))
+    for path, name in names.items():
+        leaves[path] = jnp.asarray(_to_variable(tensors[name], name), leaves[path].dtype)
+    return flax.traverse_util.unflatten_dict(leaves)

@@ -1,0 +1,119 @@
+"""Files of named tensors: NumPy archives, safetensors, and PyTorch checkpoints.
+
+No file can run code: archives are read without pickles, checkpoints with `weights_only=True`.
+"""
+
+import hashlib
+import pathlib
+import pickle
+import re
+from typing import Any
+import zipfile
+
+import numpy as np
+import safetensors
+from safetensors import numpy as safetensors_numpy
+
+_SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".tar")
+# torchvision ends a file's name with the first eight digits of its SHA-256.
+_HASHED_NAME = re.compile(r"-([0-9a-f]{8})\.pth?$")
+# Where checkpoints keep their tensors if not at the top.
+_NESTED = ("state_dict", "model_state_dict", "model")
+
+SOURCES = """Trunks trained on ImageNet:
+  deep stem (config.model.stem="deep"), of the scene-parsing project, no published checksum:
+    http://sceneparsing.csail.mit.edu/model/pretrained_resnet/NAME-imagenet.pth for resnet18, resnet50, resnet101
+  7x7 stem (config.model.stem="plain"), of torchvision, whose names end with the start of their SHA-256:
+    https://download.pytorch.org/models/NAME.pth
+    for resnet18-f37072fd, resnet34-b627a593, resnet50-0676ba61, resnet101-63fe2227"""
+
+
+class InteropError(ValueError):
+    """A file or a state dict that cannot be used; the message names it, what is wrong, and the mend."""
+
+
+def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """All tensors of a file by name; floating-point ones as float32.
+
+    A state dict inside a checkpoint is found, and the prefix `module.`, which DataParallel leaves, is taken off.
+
+    Args:
+        path: `.npz`, `.safetensors`, or a PyTorch checkpoint (`.pt`, `.pth`, `.tar`; needs the [torch] extra).
+
+    Raises:
+        InteropError: if there is no such file, if it is damaged or of another kind, if its name promises another
+            SHA-256, or if a tensor is not finite.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise InteropError(f"There is no file {str(path)!r}. {SOURCES}")
+    if path.suffix not in _SUFFIXES:
+        raise InteropError(f"{path} must end with one of {_SUFFIXES}.")
+    _check_hash(path)
+    read = {".npz": _read_archive, ".safetensors": _read_safetensors}.get(path.suffix, _read_checkpoint)
+    tensors = {name.removeprefix("module."): _to_float32(tensor) for name, tensor in read(path).items()}
+    broken = [name for name, tensor in tensors.items() if tensor.dtype.kind == "f" and not np.isfinite(tensor).all()]
+    if broken:
+        raise InteropError(f"{path} has values that are infinite or not a number in: {', '.join(broken)}.")
+    return tensors
+
+
+def _check_hash(path: pathlib.Path) -> None:
+    named = _HASHED_NAME.search(path.name)
+    if named is None:
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(named[1]):
+        raise InteropError(f"{path} has SHA-256 {digest}, its name says {named[1]}...: fetch it again.")
+
+
+def _to_float32(tensor: np.ndarray) -> np.ndarray:
+    return tensor.astype(np.float32) if tensor.dtype.kind == "f" else tensor
+
+
+def _read_archive(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise InteropError(f"{path} is no whole NumPy archive ({error}).") from error
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors_numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise InteropError(f"{path} is no whole safetensors file of numeric tensors ({error}).") from error
+
+
+def _read_checkpoint(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise InteropError(
+            f"Reading {path} needs PyTorch: pip install 'minmax_jax[torch]'. Or store its state dict as .npz or"
+            " .safetensors where PyTorch is."
+        ) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise InteropError(f"{path} is no whole PyTorch checkpoint of plain tensors ({error}).") from error
+    tensors = _find_tensors(content, torch.Tensor)
+    if not tensors:
+        raise InteropError(f"{path} holds no state dict, neither at its top nor under any of {_NESTED}.")
+    # NumPy has no bfloat16.
+    return {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
+        for name, tensor in tensors.items()
+    }
+
+
+def _find_tensors(content: Any, kind: type) -> dict[str, Any]:
+    """The state dict in what a checkpoint holds, or nothing."""
+    if not isinstance(content, dict):
+        return {}
+    for key in _NESTED:
+        if isinstance(content.get(key), dict):
+            return _find_tensors(content[key], kind)
+    return {name: value for name, value in content.items() if isinstance(value, kind)}
