@@ -1,23 +1,29 @@
 """Every configuration is complete, every field is read somewhere, and mistakes are named."""
 
+import functools
 import pathlib
 import re
 
 import ml_collections
 import pytest
 
-from configs import common, glas, synthetic
+from configs import common, cub, cub5, glas, oxford, synthetic
 from minmax_jax import config_schema
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-ALL = {
-    "common": common.get_config,
-    "synthetic": synthetic.get_config,
-    "synthetic:erasing=0": lambda: synthetic.get_config("erasing=0"),
-    "glas": glas.get_config,
-    "glas:cpu": lambda: glas.get_config("cpu"),
-    "glas:parity": lambda: glas.get_config("parity"),
-    "glas:cpu,erasing=2": lambda: glas.get_config("cpu,erasing=2"),
+_VARIANTS = {
+    synthetic: ("", "erasing=0"),
+    glas: ("", "erasing=0", "erasing=4", "parity", "maxmin", "cpu", "cpu,erasing=2"),
+    cub: ("", "erasing=0", "erasing=4", "parity"),
+    cub5: ("", "erasing=0", "erasing=4", "parity"),
+    oxford: ("", "erasing=0", "erasing=4", "parity"),
+}
+ALL = {"common": common.get_config} | {
+    module.__name__.removeprefix("configs.") + ":" * bool(variant) + variant: functools.partial(
+        module.get_config, variant
+    )
+    for module, names in _VARIANTS.items()
+    for variant in names
 }
 
 
@@ -58,50 +64,116 @@ def test_every_range_and_choice_belongs_to_a_field():
     assert set(config_schema._RANGES) | set(config_schema._CHOICES) <= known
 
 
-def test_published_values():
-    """The row of GlaS in the publication's table of recipes."""
-    config = config_schema.flatten(glas.get_config())
-    published = {
-        "train.epochs": 400,
-        "batch_size": 8,
+# The publication's table of recipes: what all have in common, then what differs.
+_COMMON = {
+    "batch_size": 8,
+    "data.crop_size": 480,
+    "data.flip_horizontal": True,
+    "model.trunk": "resnet101",
+    "model.stem": "deep",
+    "model.separate_trunks": False,
+    "model.k_max": 0.09,
+    "model.k_min": 0.09,
+    "model.alpha": 0.0,
+    "model.modalities": 5,
+    "model.classifier_scale": 0.5,
+    "loss.background": "surrogate",
+    "loss.background_weight": 1.0,
+    "loss.size_weight": 0.0,
+    "mask.omega": 8.0,
+    "mask.sigma": 0.5,
+    "mask.sigma_growth": 0.0,
+    "mask.gradient": "stop",
+    "erasing.num_erasures": 4,
+    "erasing.start_epoch": 1,
+    "erasing.decay": 10.0,
+    "erasing.loss_weight": "one",
+    "optimizer.name": "sgd",
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": True,
+    "optimizer.dampening": 0.0,
+    "optimizer.weight_decay": 1e-5,
+    "optimizer.decayed": "all",
+    "learning_rate.schedule": "step",
+    "learning_rate.peak": 1e-3,
+    "learning_rate.factor": 0.1,
+    "learning_rate.every": 40,
+    "learning_rate.floor": 1e-7,
+    "train.epochs": 400,
+    "train.eval_every": 1,
+    "evaluation.selection": "classification_error",
+    "evaluation.threshold": 0.5,
+}
+_NATURAL = {
+    "data.min_side": 500,
+    "data.padding": 0.0,
+    "data.flip_vertical": False,
+    "data.brightness": 0.0,
+    "data.contrast": 0.0,
+    "data.saturation": 0.0,
+    "data.hue": 0.0,
+    "model.dropout": 0.85,
+}
+_PUBLISHED = {
+    "glas": {
+        "data.dataset": "glas",
+        "data.min_side": 0,
         "data.padding": 0.5,
-        "data.crop_size": 480,
+        "data.flip_vertical": True,
         "data.brightness": 0.5,
         "data.contrast": 0.5,
         "data.saturation": 0.5,
         "data.hue": 0.05,
-        "data.flip_horizontal": True,
-        "data.flip_vertical": True,
-        "model.trunk": "resnet101",
         "model.dropout": 0.75,
-        "model.k_max": 0.09,
-        "model.k_min": 0.09,
-        "model.alpha": 0.0,
-        "model.modalities": 5,
-        "model.classifier_scale": 0.5,
-        "loss.background": "surrogate",
-        "loss.background_weight": 1.0,
-        "mask.omega": 8.0,
-        "mask.sigma": 0.5,
-        "mask.gradient": "stop",
-        "erasing.num_erasures": 4,
-        "erasing.start_epoch": 1,
-        "erasing.decay": 10.0,
-        "erasing.loss_weight": "one",
-        "optimizer.name": "sgd",
-        "optimizer.momentum": 0.9,
-        "optimizer.nesterov": True,
-        "optimizer.weight_decay": 1e-5,
-        "optimizer.decayed": "all",
-        "learning_rate.schedule": "step",
-        "learning_rate.peak": 1e-3,
-        "learning_rate.factor": 0.1,
-        "learning_rate.every": 40,
-        "learning_rate.floor": 1e-7,
-        "evaluation.selection": "classification_error",
-        "evaluation.threshold": 0.5,
-    }
-    assert {name: config[name] for name in published} == published
+    },
+    "cub": {"data.dataset": "cub"} | _NATURAL,
+    "cub5": {"data.dataset": "cub5"} | _NATURAL,
+    "oxford": {"data.dataset": "oxford_flowers"} | _NATURAL,
+}
+_MAXMIN = {
+    "loss.background_weight": 1e-7,
+    "loss.size_weight": 1.0,
+    "loss.size_bounds": [0.0, 1.0],
+    "loss.barrier_t": 5.0,
+    "loss.barrier_factor": 1.01,
+    "loss.barrier_limit": 10.0,
+    "mask.sigma": 0.15,
+    "mask.sigma_growth": 0.001,
+    "mask.sigma_limit": 0.2,
+    "mask.omega": 5.0,
+    "mask.gradient": "flow",
+    "erasing.num_erasures": 0,
+}
+_PARITY = {
+    "model.shared_statistics": True,
+    "model.unbiased_variance": True,
+    "model.dropout": 0.0,
+    "mask.normalization": "batch",
+}
+
+
+@pytest.mark.parametrize(
+    "name, values",
+    [(name, _COMMON | values) for name, values in _PUBLISHED.items()]
+    + [
+        (f"{name}:erasing={r}", _COMMON | values | {"erasing.num_erasures": r})
+        for name, values in _PUBLISHED.items()
+        for r in (0, 4)
+    ]
+    + [(f"{name}:parity", _COMMON | values | _PARITY) for name, values in _PUBLISHED.items()]
+    + [("glas:maxmin", _COMMON | _PUBLISHED["glas"] | _MAXMIN)],
+)
+def test_published_values(name, values):
+    config = config_schema.flatten(ALL[name]())
+    assert {field: config[field] for field in values} == values
+
+
+def test_sigma_of_the_follow_up_rises_by_the_epoch():
+    from minmax_jax import factory, schedules
+
+    objective = factory.create_objective(glas.get_config("maxmin"), steps_per_epoch=8)
+    at_epochs = [float(schedules.at(objective.sigma, 8 * epoch + 7)) for epoch in (0, 1, 49, 50, 60)]
+    assert at_epochs == pytest.approx([0.15, 0.151, 0.199, 0.2, 0.2])
 
 
 def test_missing_unknown_and_mistyped_fields_are_named_together():
@@ -158,7 +230,7 @@ def test_impossible_values_are_named(field, value, message):
 
 
 def test_unknown_variants_are_refused():
-    with pytest.raises(ValueError, match="variant 'gpu' is unknown; there are: cpu, parity, erasing=R"):
+    with pytest.raises(ValueError, match="variant 'gpu' is unknown; there are: cpu, maxmin, parity, erasing=R"):
         glas.get_config("gpu")
 
 
