@@ -150,7 +150,7 @@ def _start(images: jax.Array, batch_stats: Any) -> Erased:
     return Erased(
         num_passes=jnp.int32(0),
         images=images,
-        masks=jnp.zeros((*images.shape[:-1], 1), jnp.float32),
+        masks=jnp.zeros((*images.shape[:-1], 1), images.dtype),
         losses=jnp.zeros(batch),
         loss_weights=jnp.ones(batch),
         first_losses=jnp.zeros(batch),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def normalize(images: jax.Array) -> jax.Array:
-    """uint8 images [0, 255] to float32 [-1, 1]; floating-point ones are taken to be scaled already.
+    """uint8 images [0, 255] to float32 [-1, 1]; floating-point ones, at least float32, are taken to be scaled already.
 
     Raises:
         TypeError: for any other dtype.
@@ -14,4 +14,4 @@ def normalize(images: jax.Array) -> jax.Array:
         return images.astype(jnp.float32) / 127.5 - 1
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images are {images.dtype}; give uint8 in [0, 255] or floating point in [-1, 1].")
-    return images.astype(jnp.float32)
+    return images.astype(jnp.promote_types(images.dtype, jnp.float32))

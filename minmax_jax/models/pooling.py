@@ -70,7 +70,7 @@ class WildcatHead(nn.Module):
         k_min: as in `wildcat_pooling`.
         alpha: as in `wildcat_pooling`.
         dropout: as in `wildcat_pooling`.
-        dtype: of the convolution; maps and scores are float32.
+        dtype: of the convolution; maps and scores are at least float32.
     """
 
     num_classes: int
@@ -85,7 +85,7 @@ class WildcatHead(nn.Module):
     def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """[B, h, w, K] features to ([B, C] scores, [B, h, w, C] class maps)."""
         maps = nn.Dense(self.num_classes * self.modalities, dtype=self.dtype, name="modality_maps")(features)
-        maps = maps.astype(jnp.float32)
+        maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
         class_maps = jnp.mean(maps.reshape(*maps.shape[:-1], self.num_classes, self.modalities), axis=-1)
         logits = wildcat_pooling(
             class_maps,

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def interpolation_matrix(size_in: int, size_out: int) -> np.ndarray:
-    """The [size_out, size_in] float32 weights of linear interpolation with aligned corners.
+    """The [size_out, size_in] float64 weights of linear interpolation with aligned corners.
 
     Output i lies at i * (size_in - 1) / (size_out - 1); a single output takes the first input.
     """
@@ -19,7 +19,7 @@ def interpolation_matrix(size_in: int, size_out: int) -> np.ndarray:
     below = np.minimum(positions.astype(int), size_in - 1)
     above = np.minimum(below + 1, size_in - 1)
     share = positions - below
-    matrix = np.zeros((size_out, size_in), np.float32)
+    matrix = np.zeros((size_out, size_in))
     rows = np.arange(size_out)
     matrix[rows, below] = 1 - share
     matrix[rows, above] += share
