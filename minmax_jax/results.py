@@ -33,7 +33,7 @@ def collect(
         wall_seconds: of training and validation, over all starts.
     """
     return {
-        split: {name: _without_nan(value) for name, value in summary.items()},
+        split: _without_nan(summary),
         "selection": config.evaluation.selection,
         "threshold": {"policy": "fixed", "value": config.evaluation.threshold},
         "empty_masks": config.evaluation.empty,
@@ -46,6 +46,8 @@ def collect(
 
 def _without_nan(value: Any) -> Any:
     """NaN is no JSON; null says as much."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -94,8 +96,10 @@ def describe(results: dict, split: str = "test") -> str:
     def number(value, form=".2f"):
         return "-" if value is None else format(value, form)
 
+    without = summary["num_images"] - summary["num_images_with_mask"]
+    without_mask = f" ({without} without a mask count in no F1)" if without else ""
     return (
-        f"{split}, {summary['num_images']} images, model of step {results['step']}:\n"
+        f"{split}, {summary['num_images']} images{without_mask}, model of step {results['step']}:\n"
         f"  classification error   {number(summary['classification_error'])} %"
         f" (localizer {number(summary['localizer_classification_error'])} %)\n"
         f"  F1+ {number(summary['f1_foreground'])} %   F1- {number(summary['f1_background'])} %"

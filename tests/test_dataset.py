@@ -1,5 +1,6 @@
 """Operations on splits."""
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -26,6 +27,23 @@ def test_concatenate():
     np.testing.assert_array_equal(both.read_image(1), first.read_image(1))
     np.testing.assert_array_equal(both.read_image(4), second.read_image(2))
     np.testing.assert_array_equal(both.read_mask(2), second.read_mask(0))
+
+
+def test_boxes_follow_their_images():
+    boxes = [np.full((1, 4), index, np.float32) for index in range(3)]
+    split = dataclasses.replace(splits.make_split([(32, 32)] * 3), read_boxes=boxes.__getitem__)
+    both = dataset.concatenate(dataset.subset(split, [2, 0]), splits.make_split([(32, 32)]))
+    np.testing.assert_array_equal(both.read_boxes(0), boxes[2])
+    assert both.read_boxes(2).shape == (0, 4)
+
+
+def test_only_some_classes_with_labels_in_the_order_given():
+    split = splits.make_split([(32, 32)] * 7, num_classes=3)  # a b c a b c a
+    some = dataset.only_classes(split, ["c", "a"])
+    assert some.class_names == ("c", "a")
+    assert some.names == ("image_0", "image_2", "image_3", "image_5", "image_6")
+    np.testing.assert_array_equal(some.labels, [1, 0, 1, 0, 1])
+    np.testing.assert_array_equal(some.read_image(3), split.read_image(5))
 
 
 def test_splits_can_be_pickled_for_workers():
@@ -68,7 +86,7 @@ def test_cache_reads_once():
     reads = []
     split = splits.make_split([(32, 32)] * 2)
     counted = lambda index: reads.append(index) or split.read_image(index)
-    cached = dataset.cache_images(dataset.dataclasses.replace(split, read_image=counted))
+    cached = dataset.cache_images(dataclasses.replace(split, read_image=counted))
     for _ in range(3):
         np.testing.assert_array_equal(cached.read_image(1), split.read_image(1))
     assert reads == [1]

@@ -10,9 +10,18 @@ from PIL import Image
 LEAST_SIDE = 32
 
 
+class DataError(ValueError):
+    """A file of a dataset that cannot be used; the message names it, and the mend."""
+
+
+def _no_boxes(index: int) -> np.ndarray:
+    del index
+    return np.zeros((0, 4), np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split of a dataset. Training reads images and labels; only evaluation calls `read_mask`.
+    """One split of a dataset. Training reads images and labels; only evaluation reads masks and boxes.
 
     Attributes:
         names: of the N examples.
@@ -20,7 +29,9 @@ class Split:
         class_names: of the C classes.
         sizes: [N, 2] height and width of the images that `read_image` returns.
         read_image: index -> [H, W, 3] uint8; picklable, for worker processes.
-        read_mask: index -> [H, W] bool, at its own resolution; picklable.
+        read_mask: index -> [H, W] bool, at its own resolution, or None where an image has no mask; picklable.
+        read_boxes: index -> [K, 4] float32 bounding boxes of its K objects, (top, left, bottom, right) as shares of
+            height and width, or none, K = 0, where they are not known; picklable.
     """
 
     names: tuple[str, ...]
@@ -28,7 +39,8 @@ class Split:
     class_names: tuple[str, ...]
     sizes: np.ndarray
     read_image: Callable[[int], np.ndarray]
-    read_mask: Callable[[int], np.ndarray]
+    read_mask: Callable[[int], np.ndarray | None]
+    read_boxes: Callable[[int], np.ndarray] = _no_boxes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,11 +56,28 @@ def subset(split: Split, indices: Sequence[int]) -> Split:
         sizes=split.sizes[indices],
         read_image=functools.partial(_read_at, split.read_image, indices),
         read_mask=functools.partial(_read_at, split.read_mask, indices),
+        read_boxes=functools.partial(_read_at, split.read_boxes, indices),
     )
 
 
 def _read_at(read, indices, index):
     return read(int(indices[index]))
+
+
+def only_classes(split: Split, class_names: Sequence[str]) -> Split:
+    """The examples of some classes; the labels count these from 0, in the order given.
+
+    Raises:
+        ValueError: for a class that the split does not know.
+    """
+    unknown = [name for name in class_names if name not in split.class_names]
+    if unknown:
+        raise ValueError(f"The dataset has no class {unknown[0]!r}.")
+    new_labels = np.full(len(split.class_names), -1, np.int32)
+    for label, name in enumerate(class_names):
+        new_labels[split.class_names.index(name)] = label
+    kept = subset(split, np.flatnonzero(new_labels[split.labels] >= 0))
+    return dataclasses.replace(kept, labels=new_labels[kept.labels], class_names=tuple(class_names))
 
 
 def concatenate(first: Split, second: Split) -> Split:
@@ -60,6 +89,7 @@ def concatenate(first: Split, second: Split) -> Split:
         sizes=np.concatenate([first.sizes, second.sizes]),
         read_image=functools.partial(_read_either, first.read_image, second.read_image, len(first)),
         read_mask=functools.partial(_read_either, first.read_mask, second.read_mask, len(first)),
+        read_boxes=functools.partial(_read_either, first.read_boxes, second.read_boxes, len(first)),
     )
 
 
