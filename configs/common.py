@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.compilation_cache = ""
 
     config.data = data = ml_collections.ConfigDict()
-    data.dataset = ""  # "synthetic" or "glas"
+    data.dataset = ""  # "synthetic", "glas", "cub", "cub5" (of a prepared "cub") or "oxford_flowers"
     data.dir = ""  # folder that prepare_data wrote
     data.folds = ""  # folder of published split files (rows image,mask,class); "" makes the validation split here
     data.validation_share = 0.2  # of each class of the training images, where there are no split files; published

@@ -12,7 +12,7 @@ from minmax_jax.metrics import pixel
 from minmax_jax.models import resnet
 
 _CHOICES = {
-    "data.dataset": ("synthetic", "glas"),
+    "data.dataset": ("synthetic", "glas", "cub", "cub5", "oxford_flowers"),
     "model.trunk": tuple(resnet.TRUNKS),
     "model.dtype": ("float32", "bfloat16"),
     "optimizer.name": optimizers.OPTIMIZERS,

@@ -89,10 +89,16 @@ def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]
         splits = {name: synthetic.load(name, count, config=options) for name, count in counts.items()}
     else:
         # TFDS takes a second to import: only what reads its files waits for it.
-        from minmax_jax.data import glas
+        from minmax_jax.data import cub, prepared
 
-        splits = glas.load(
-            data.dir, folds_dir=data.folds, validation_share=data.validation_share, seed=data.validation_seed
+        name, class_names = ("cub", cub.CUB5_CLASS_NAMES) if data.dataset == "cub5" else (data.dataset, ())
+        splits = prepared.load(
+            data.dir,
+            name,
+            class_names=class_names,
+            folds_dir=data.folds,
+            validation_share=data.validation_share,
+            seed=data.validation_seed,
         )
     return {name: _prepared(name, split, counts[name], data) for name, split in splits.items()}
 
