@@ -16,7 +16,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.compilation_cache = ""
 
     config.data = data = ml_collections.ConfigDict()
-    data.dataset = ""  # "synthetic", "glas", "cub", "cub5" (of a prepared "cub") or "oxford_flowers"
+    data.dataset = ""  # "synthetic", "glas", "cub", "cub5" (of a prepared "cub"), "oxford_flowers" or "custom"
+    data.name = ""  # of a "custom" dataset, as given to prepare_data
     data.dir = ""  # folder that prepare_data wrote
     data.folds = ""  # folder of published split files (rows image,mask,class); "" makes the validation split here
     data.validation_share = 0.2  # of each class of the training images, where there are no split files; published
@@ -25,8 +26,10 @@ def get_config() -> ml_collections.ConfigDict:
     data.num_validation = 0  # likewise
     data.num_test = 0  # likewise
     data.scale = 1.0  # size of all images, as a share of the original
-    data.min_side = 0  # pixels; smaller images are enlarged to it
-    data.crop_size = 480  # pixels, height and width of training crops; published
+    data.min_side = 0  # pixels; images with a smaller small side are enlarged to it
+    data.max_side = 0  # pixels; images with a greater small side are shrunk to it; 0: none are
+    # Pixels, height and width of training crops; 480 is published. 0: from the images' sizes, at most 480.
+    data.crop_size = 480
     data.padding = 0.0  # reflection on each side before the crop, share of height and width
     data.flip_horizontal = True
     data.flip_vertical = False

@@ -6,7 +6,7 @@ import re
 import ml_collections
 import pytest
 
-from configs import common, glas, synthetic
+from configs import common, custom, glas, synthetic
 from minmax_jax import config_schema
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -17,6 +17,8 @@ ALL = {
     "glas": glas.get_config,
     "glas:cpu": lambda: glas.get_config("cpu"),
     "glas:cpu,erasing=2": lambda: glas.get_config("cpu,erasing=2"),
+    "custom:own": lambda: custom.get_config("own"),
+    "custom:own,cpu,erasing=2": lambda: custom.get_config("own,cpu,erasing=2"),
 }
 
 
@@ -137,6 +139,9 @@ def test_a_whole_number_is_no_other_type(value):
         ("batch_size", 2, "must be a multiple of the 4 devices; try 4."),
         ("evaluation.batch_size", 3, "must be a multiple of the 4 devices"),
         ("data.crop_size", 31, "must be from 32"),
+        ("data.crop_size", 31, "or 0"),
+        ("data.max_side", 31, "must be from 32 to 65536, or 0"),
+        ("data.min_side", 600, "must be at least data.min_side=600"),
         ("data.scale", 0.0, "must be from 0.001"),
         ("data.hue", 0.6, "must be from 0 to 0.5"),
         ("model.dropout", 1.0, "must be from 0"),
@@ -149,10 +154,23 @@ def test_a_whole_number_is_no_other_type(value):
 def test_impossible_values_are_named(field, value, message):
     config = synthetic.get_config()
     config.model.stage_sizes, config.model.stage_strides = (1, 1, 1), (1, 1, 1)
+    config.data.max_side = 500
     config.update_from_flattened_dict({field: value})
     with pytest.raises(config_schema.ConfigError, match=message) as error:
         config_schema.check_values(config, num_devices=4, num_local_devices=4)
-    assert f"config.{field}=" in str(error.value)
+    assert f"{field}=" in str(error.value)
+
+
+def test_own_data_needs_its_name_and_no_folds():
+    config = custom.get_config()
+    config.data.folds = "folds"
+    with pytest.raises(config_schema.ConfigError, match=r"(?s)data.name is empty.*data.folds='folds' must be empty"):
+        config_schema.check_values(config, num_devices=1, num_local_devices=1)
+
+
+def test_the_first_word_of_the_variant_names_own_data():
+    config = custom.get_config("cpu,cpu,erasing=3")
+    assert (config.data.name, config.model.width, config.erasing.num_erasures) == ("cpu", 24, 3)
 
 
 def test_unknown_variants_are_refused():

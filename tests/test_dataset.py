@@ -62,16 +62,20 @@ def test_stratified_subsets_keep_the_shares_and_are_nested():
 
 
 @pytest.mark.parametrize(
-    "size, scale, min_side, expected",
+    "size, scale, min_side, max_side, expected",
     [
-        ((522, 775), 0.25, 0, (130, 194)),  # 130.5 and 193.75, half to even
-        ((300, 400), 1.0, 500, (500, 667)),
-        ((600, 800), 1.0, 500, (600, 800)),
-        ((100, 80), 0.5, 64, (80, 64)),
+        ((522, 775), 0.25, 0, 0, (130, 194)),  # 130.5 and 193.75, half to even
+        ((300, 400), 1.0, 500, 0, (500, 667)),
+        ((600, 800), 1.0, 500, 0, (600, 800)),
+        ((100, 80), 0.5, 64, 0, (80, 64)),
+        ((600, 800), 1.0, 0, 300, (300, 400)),
+        ((300, 400), 1.0, 0, 300, (300, 400)),
+        ((200, 401), 1.0, 0, 300, (200, 401)),
+        ((90, 120), 1.0, 150, 150, (150, 200)),
     ],
 )
-def test_resized_sizes(size, scale, min_side, expected):
-    split = dataset.resize_images(splits.make_split([size]), scale=scale, min_side=min_side)
+def test_resized_sizes(size, scale, min_side, max_side, expected):
+    split = dataset.resize_images(splits.make_split([size]), scale=scale, min_side=min_side, max_side=max_side)
     assert tuple(split.sizes[0]) == expected == split.read_image(0).shape[:2]
     assert split.read_mask(0).shape == size
 
@@ -80,6 +84,12 @@ def test_images_that_become_too_small_are_named():
     split = splits.make_split([(64, 64), (60, 90)])
     with pytest.raises(ValueError, match=r"'image_1' has \(30, 45\) pixels at data.scale=0.5.*Raise data.scale"):
         dataset.resize_images(split, scale=0.5)
+
+
+def test_the_typical_side_fits_into_half_of_the_images():
+    split = splits.make_split([(40, 50), (70, 100), (300, 97)])  # small sides 40, 70 and 97
+    assert dataset.typical_side(split, at_most=480) == 64
+    assert dataset.typical_side(split, at_most=32) == 32
 
 
 def test_cache_reads_once():

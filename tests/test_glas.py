@@ -77,7 +77,7 @@ def test_a_zip_file_will_do(official, tmp_path):
     found = glas.read_release(str(tmp_path / "release.zip"))
     release.check(found)
     items = {item.name: item for item in found}
-    record = release.read_record(items["testA_7"], found.is_foreground)
+    record = release.read_record(items["testA_7"], found)
     mask = np.asarray(Image.open(io.BytesIO(record["mask"])))
     np.testing.assert_array_equal(mask, glas_layout.mask_of(glas_layout.NAMES.index("testA_7"), record["size"]))
     assert len(items) == 165

@@ -47,7 +47,7 @@ def test_official_splits_labels_and_masks(official, tmp_path):
 
 def test_images_are_kept_as_they_are_encoded_and_masks_take_one_bit(official, tmp_path):
     found = oxford_flowers.read_release([str(official)], tmp_path)
-    record = release.read_record(found.splits["validation"][0], found.is_foreground)
+    record = release.read_record(found.splits["validation"][0], found)
     assert record["image"] == (official / "jpg" / "image_00002.jpg").read_bytes()
     assert Image.open(io.BytesIO(record["mask"])).mode == "1"
 

@@ -111,14 +111,17 @@ def stratified(labels: np.ndarray, num_examples: int, *, seed: int) -> np.ndarra
     return shuffled[np.argsort(rank[shuffled], kind="stable")][:num_examples]
 
 
-def resize_images(split: Split, *, scale: float = 1.0, min_side: int = 0) -> Split:
-    """Images `scale` times as large, then enlarged so that the small side has `min_side` pixels; masks stay.
+def resize_images(split: Split, *, scale: float = 1.0, min_side: int = 0, max_side: int = 0) -> Split:
+    """Images `scale` times as large, then so that the small side has from `min_side` to `max_side` pixels; masks stay.
+
+    A side of 0 sets no bound.
 
     Raises:
         ValueError: if an image becomes smaller than 32 pixels.
     """
     sizes = np.maximum(np.round(split.sizes * scale), 1)
-    sizes = np.round(sizes * np.maximum(1, min_side / sizes.min(axis=1, keepdims=True))).astype(int)
+    small_side = sizes.min(axis=1, keepdims=True)
+    sizes = np.round(sizes * np.clip(small_side, min_side, max_side or np.inf) / small_side).astype(int)
     too_small = np.flatnonzero(sizes.min(axis=1) < LEAST_SIDE)
     if len(too_small):
         first = too_small[0]
@@ -136,6 +139,11 @@ def _read_resized(read_image, sizes, index):
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((int(width), int(height)), Image.Resampling.BILINEAR))
+
+
+def typical_side(split: Split, *, at_most: int) -> int:
+    """The greatest multiple of 32 pixels that fits into the small side of half of the images."""
+    return min(at_most, int(np.median(split.sizes.min(axis=1))) // LEAST_SIDE * LEAST_SIDE)
 
 
 def cache_images(split: Split) -> Split:

@@ -56,7 +56,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, items: list[release.Item]):
         for item in items:
-            yield item.name, release.read_record(item, self._release.is_foreground)
+            yield item.name, release.read_record(item, self._release)
 
 
 def prepare(
@@ -82,7 +82,7 @@ def prepare(
     folder = parent / VERSION
     _remove_leftovers(parent)
     if folder.exists():
-        logger.info("%s is prepared already.", folder)
+        logger.info("%s is prepared already; the source was not read. To prepare it anew, delete it.", folder)
         return folder
     try:
         found = read_release(parent / SCRATCH)

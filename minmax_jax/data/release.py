@@ -1,8 +1,9 @@
 """A dataset as it was downloaded: which files it has, and how they become records."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import pathlib
+import re
 import zipfile
 
 import numpy as np
@@ -12,6 +13,7 @@ from minmax_jax.data import dataset, pictures
 
 # A path in a folder, or in a ZIP file: both can be read alike.
 Path = pathlib.Path | zipfile.Path
+_LEAST_THRESHOLD_OF_JPEG = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Release:
         splits: the items of each.
         is_foreground: values of a mask's file, [H, W] or [H, W, 3], to [H, W] bool.
         description: of the dataset.
+        needs_exact_masks: whether the rule tells single values apart, so that masks as JPEG, which blurs, will not do.
         homepage: where it comes from.
     """
 
@@ -50,6 +53,7 @@ class Release:
     is_foreground: Callable[[np.ndarray], np.ndarray]
     description: str
     homepage: str = ""
+    needs_exact_masks: bool = False
 
     def __iter__(self) -> Iterator[Item]:
         """All items."""
@@ -57,12 +61,75 @@ class Release:
 
 
 def above(threshold: float) -> Callable[[np.ndarray], np.ndarray]:
-    """The rule by which a pixel is foreground where its value, or one of its colour's, is above a threshold."""
-    return lambda values: values > threshold if values.ndim == 2 else (values > threshold).any(axis=-1)
+    """The rule by which a pixel is foreground where its value, or one of its colour's, is above a threshold.
+
+    Of a mask with one bit a pixel, the foreground is that bit.
+    """
+    return lambda values: values if values.dtype == bool else _one_channel(values > threshold)
 
 
-def read_record(item: Item, is_foreground: Callable[[np.ndarray], np.ndarray]) -> dict:
+def check_name(name: str, *, taken: Sequence[str]) -> None:
+    """Refuses names of own datasets that cannot be a folder's, or mean another one.
+
+    Raises:
+        DataError: for such a name.
+    """
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in taken:
+        raise dataset.DataError(
+            f"--name={name!r} must be a name for your images, of small letters, digits and underscores, and none of"
+            f" {', '.join(taken)}."
+        )
+
+
+def parse_rule(rule: str) -> tuple[Callable[[np.ndarray], np.ndarray], bool]:
+    """What a user says of masks: ">T" for values above T, or "A,B,..." for these values.
+
+    Returns:
+        `is_foreground` and `needs_exact_masks` of a Release.
+
+    Raises:
+        DataError: for anything else.
+    """
+    try:
+        if rule.startswith(">"):
+            threshold = float(rule[1:])
+            return above(threshold), threshold < _LEAST_THRESHOLD_OF_JPEG
+        values = [int(value) for value in rule.split(",")]
+    except ValueError as error:
+        raise dataset.DataError(
+            f"--foreground={rule!r} must be '>T', such as '>0' or '>127', or values such as '1' or '1,2'."
+        ) from error
+    return lambda pixels: _one_channel(np.isin(pixels, values)), True
+
+
+def _one_channel(found: np.ndarray) -> np.ndarray:
+    return found if found.ndim == 2 else found.any(axis=-1)
+
+
+def class_names_of(splits: dict[str, list[Item]]) -> tuple[str, ...]:
+    """All classes of the training images, sorted, numbers by their value.
+
+    Raises:
+        DataError: for an empty split, a single class, or an image of a class that has no training image.
+    """
+    for split, items in splits.items():
+        if not items:
+            raise dataset.DataError(f"The {split} split has no images.")
+    known = {item.class_name for item in splits["train"]}
+    for item in (item for items in splits.values() for item in items):
+        if item.class_name not in known:
+            raise dataset.DataError(f"{item.image}: the class {item.class_name!r} has no training image.")
+    if len(known) < 2:
+        raise dataset.DataError(f"There is one class, {min(known)!r}; at least two are needed.")
+    return tuple(sorted(known, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)))
+
+
+def read_record(item: Item, found: Release) -> dict:
     """Reads the files of an item.
+
+    Args:
+        item: of the release.
+        found: the release.
 
     Returns:
         Its record, see `records.features`: the image in the format that it has, the mask as PNG with one bit a pixel.
@@ -80,7 +147,11 @@ def read_record(item: Item, is_foreground: Callable[[np.ndarray], np.ndarray]) -
     mask = b""
     if item.mask is not None:
         stored = pictures.open_picture(_read(item.mask), item.mask.name)
-        foreground = is_foreground(pictures.read_values(pictures.upright_mask(stored, picture)))
+        if found.needs_exact_masks and stored.format in ("JPEG", "MPO"):
+            raise dataset.DataError(
+                f"{item.mask.name} is a JPEG, whose values are blurred: give a threshold, --foreground='>127', or PNG."
+            )
+        foreground = found.is_foreground(pictures.read_values(pictures.upright_mask(stored, picture)))
         if foreground.shape != size:
             raise dataset.DataError(
                 f"{item.mask.name} has {foreground.shape} pixels (height, width), its image {item.image.name} {size}."
@@ -126,7 +197,7 @@ def check(release: Release) -> None:
             problems.append(f"{item.image} would be the second image named {item.name!r}.")
         seen.add(item.name)
         try:
-            read_record(item, release.is_foreground)
+            read_record(item, release)
         except (dataset.DataError, OSError) as error:
             problems.append(str(error))
     if problems:
