@@ -1,6 +1,7 @@
 """CUB-200-2011 and CUB5 from made-up releases in the official layout, and what goes wrong."""
 
 import csv
+import dataclasses
 import re
 import tarfile
 
@@ -84,6 +85,32 @@ def test_the_table(data_dir):
     assert re.split(r"  +", header)[:5] == ["split", "images", "classes", "with mask", "with box"]
     assert re.fullmatch(r"train +60 +6 +60 +60  34x40 to 34x40 +[\d.]+%  10 to 10", train)
     assert re.fullmatch(r"test +30 +6 +30 +30  34x40 to 34x40 +[\d.]+%  5 to 5", test)
+
+
+def test_a_check_finds_what_does_not_fit(data_dir, monkeypatch):
+    records.check(data_dir, "cub")
+    whole = records.read_splits(data_dir, "cub")
+    test = whole["test"]
+
+    def unreadable(index):
+        raise dataset.DataError("The image cannot be read.") if index == 2 else RuntimeError("Corrupted file.")
+
+    damages = [
+        (dict(sizes=test.sizes + 1), r"the image has \(34, 40\) pixels instead of \(35, 41\)"),
+        (dict(read_mask=lambda index: np.zeros((3, 4), bool)), r"the mask has \(3, 4\) pixels, the image \(34, 40\)"),
+        (
+            dict(read_boxes=lambda index: np.float32([[0, 0, 1, 1.5]])),
+            r"the boxes \[\[0.0, 0.0, 1.0, 1.5\]\] are no boxes",
+        ),
+        (dict(labels=test.labels + 6), r"the label 6 is none of 6 classes"),
+        (dict(read_image=unreadable), r"(?s)30 problems:.*Corrupted file.*'.*_0012': The image cannot be read"),
+    ]
+    for changes, message in damages:
+        monkeypatch.setattr(
+            records, "read_splits", lambda *_, changes=changes: {"test": dataclasses.replace(test, **changes)}
+        )
+        with pytest.raises(dataset.DataError, match=message):
+            records.check(data_dir, "cub")
 
 
 def _edit(name, old, new):

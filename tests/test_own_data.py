@@ -14,7 +14,7 @@ from minmax_jax.data import csv_files, dataset, image_folder, prepared, records,
 from tests import encoded
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-RULE = {"is_foreground": release.above(0), "needs_exact_masks": True}
+RULE = {"rule": release.above(0)}
 
 
 def _pixels(seed, size=(40, 48)):
@@ -174,11 +174,8 @@ def test_classes_that_are_numbers_are_in_their_order(tmp_path):
     ],
 )
 def test_rules_of_the_foreground(rule, values, expected):
-    is_foreground, _ = release.parse_rule(rule)
-    values = np.array(values)[None] if np.ndim(values) == 1 else np.array(values)
-    np.testing.assert_array_equal(
-        is_foreground(values), np.array(expected)[None] if np.ndim(expected) == 1 else expected
-    )
+    found = release.parse_rule(rule).is_foreground(np.atleast_2d(values))
+    np.testing.assert_array_equal(found, np.atleast_2d(expected))
 
 
 @pytest.mark.parametrize("rule", ["", ">", ">many", "1,", "white", "<3"])
@@ -192,8 +189,7 @@ def test_jpeg_masks_need_a_threshold(tmp_path):
     item = release.Item("a", "a", tmp_path / "a.png", tmp_path / "m.jpg")
 
     def read(rule):
-        is_foreground, needs_exact_masks = release.parse_rule(rule)
-        found = release.Release(("a",), {"train": [item]}, is_foreground, "", needs_exact_masks=needs_exact_masks)
+        found = release.Release(("a",), {"train": [item]}, release.parse_rule(rule), description="")
         return release.read_record(item, found)["mask"]
 
     assert read(">127") == encoded.encode(_mask(), compress_level=3)

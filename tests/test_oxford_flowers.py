@@ -11,7 +11,7 @@ from PIL import Image
 import pytest
 import scipy.io
 
-from minmax_jax.data import dataset, oxford_flowers, prepared, records, release
+from minmax_jax.data import cub, dataset, oxford_flowers, prepared, records, release
 from tests import encoded, flowers_layout
 
 LABELS = np.array([3, 1, 2, 3, 2, 1, 1])
@@ -65,6 +65,11 @@ def test_archives_will_do_and_leave_nothing_behind(official, tmp_path, together)
     folder = _prepare([archives] if together else sorted(archives.iterdir()), tmp_path / "out")
     assert len(prepared.load(str(tmp_path / "out"), "oxford_flowers")["test"]) == 4
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_every_part_has_an_address():
+    assert {file.name for file in oxford_flowers.FILES} == set(oxford_flowers.PARTS.values())
+    assert {file.name for file in cub.FILES} == set(cub.PARTS.values())
 
 
 def test_the_published_rule_of_the_masks():

@@ -1,10 +1,7 @@
 """Own images listed in CSV files, one for each split, in the rows of the published split files or with a header."""
 
-from collections.abc import Callable
 import csv
 import pathlib
-
-import numpy as np
 
 from minmax_jax.data import dataset, folds, release
 
@@ -12,9 +9,7 @@ _WITHOUT_HEADER = ("image", "mask", "class", "left", "top", "right", "bottom")
 _BOX = ("left", "top", "right", "bottom")
 
 
-def read_release(
-    source: str, folder: str, *, is_foreground: Callable[[np.ndarray], np.ndarray], needs_exact_masks: bool
-) -> release.Release:
+def read_release(source: str, folder: str, *, rule: release.Rule) -> release.Release:
     """The images that the files name; the name of an image is its path.
 
     A row is `image,mask,class`, and `left,top,right,bottom`, in pixels, if the bounding box is known; mask and box may
@@ -23,8 +18,7 @@ def read_release(
     Args:
         source: folder that the paths start from.
         folder: holds, anywhere below, one file each whose name starts with train, valid (can be left out) and test.
-        is_foreground: as in `release.Release`.
-        needs_exact_masks: likewise.
+        rule: of the masks.
 
     Raises:
         DataError: naming file and line of a row that cannot be used, or if a class has no training image.
@@ -45,8 +39,7 @@ def read_release(
     return release.Release(
         class_names=release.class_names_of(splits),
         splits=splits,
-        is_foreground=is_foreground,
-        needs_exact_masks=needs_exact_masks,
+        rule=rule,
         description=f"Images of the folder {root}, split by the files in {folder}.",
     )
 

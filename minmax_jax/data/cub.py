@@ -10,11 +10,27 @@ the mean of five annotators' votes: a pixel is foreground where it is above 255 
 from collections.abc import Sequence
 import pathlib
 
-from minmax_jax.data import archives, dataset, release
+from minmax_jax.data import archives, dataset, download, release
 
 HOMEPAGE = "https://www.vision.caltech.edu/datasets/cub_200_2011/"
 # Each part of the release, and the archive that holds it.
 PARTS = {"CUB_200_2011": "CUB_200_2011.tgz", "segmentations": "segmentations.tgz"}
+# Sizes and checksums are those that tensorflow_datasets publishes (url_checksums/caltech_birds2011.txt).
+FILES = (
+    download.File(
+        (
+            "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+            "https://s3.amazonaws.com/fast-ai-imageclas/CUB_200_2011.tgz",
+        ),
+        size=1150585339,
+        sha256="0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
+    ),
+    download.File(
+        ("https://data.caltech.edu/records/w9d68-gec53/files/segmentations.tgz",),
+        size=39272883,
+        sha256="dc77f6cffea0cbe2e41d4201115c8f29a6320ecb04fffd2444f51b8066e4b84f",
+    ),
+)
 # In the order of the published labels.
 CUB5_CLASS_NAMES = (
     "019.Gray_Catbird",

@@ -1,6 +1,5 @@
 """Own images in folders: DIR/<split>/<class>/* or DIR/<class>/*, with masks in a second such folder."""
 
-from collections.abc import Callable
 import pathlib
 
 import numpy as np
@@ -22,8 +21,7 @@ def read_release(
     source: str,
     *,
     masks: str = "",
-    is_foreground: Callable[[np.ndarray], np.ndarray],
-    needs_exact_masks: bool,
+    rule: release.Rule,
     test_share: float = 0.2,
     seed: int = 0,
 ) -> release.Release:
@@ -34,8 +32,7 @@ def read_release(
             the splits; otherwise they are the classes, and a share of each class tests.
         masks: folder with the masks, laid out alike; a mask has the name of its image, with any ending. Images without
             one are used as such.
-        is_foreground: as in `release.Release`.
-        needs_exact_masks: likewise.
+        rule: of the masks.
         test_share: of each class, rounded up, where the folders are classes.
         seed: of that choice.
 
@@ -60,8 +57,7 @@ def read_release(
     return release.Release(
         class_names=release.class_names_of(splits),
         splits=splits,
-        is_foreground=is_foreground,
-        needs_exact_masks=needs_exact_masks,
+        rule=rule,
         description=f"Images of the folder {root}.",
     )
 

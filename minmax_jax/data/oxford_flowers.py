@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 import scipy.io
 
-from minmax_jax.data import archives, dataset, release
+from minmax_jax.data import archives, dataset, download, release
 
 HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 # Each part of the release, and the archive that holds it.
@@ -23,6 +23,26 @@ PARTS = {
     "imagelabels.mat": "imagelabels.mat",
     "setid.mat": "setid.mat",
 }
+# Sizes and checksums are those that tensorflow_datasets publishes (oxford_flowers102/checksums.tsv); of the
+# segmentations nobody publishes any.
+FILES = (
+    download.File(
+        (f"{HOMEPAGE}102flowers.tgz",),
+        size=344862509,
+        sha256="2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
+    ),
+    download.File((f"{HOMEPAGE}102segmentations.tgz",)),
+    download.File(
+        (f"{HOMEPAGE}imagelabels.mat",),
+        size=502,
+        sha256="4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
+    ),
+    download.File(
+        (f"{HOMEPAGE}setid.mat",),
+        size=14989,
+        sha256="46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd",
+    ),
+)
 _SPLITS = {"train": "trnid", "validation": "valid", "test": "tstid"}
 _BLUE = np.array([0, 0, 254])
 
@@ -65,7 +85,7 @@ def read_release(sources: Sequence[str], scratch: pathlib.Path) -> release.Relea
         for split, numbers in ids.items()
     }
     class_names = tuple(str(label - 1) for label in classes)
-    return release.Release(class_names, splits, is_flower, description=__doc__, homepage=HOMEPAGE)
+    return release.Release(class_names, splits, release.Rule(is_flower), description=__doc__, homepage=HOMEPAGE)
 
 
 def _read_mat(path: pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:

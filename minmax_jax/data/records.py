@@ -6,8 +6,10 @@ import logging
 import pathlib
 import shutil
 
+from google.protobuf import json_format
 import numpy as np
 import tensorflow_datasets as tfds
+import tqdm
 
 from minmax_jax.data import dataset, pictures, release
 
@@ -120,7 +122,7 @@ def read_splits(data_dir: str, name: str) -> dict[str, dataset.Split]:
     """The splits of a prepared dataset as they were released, each in the order of its names.
 
     Raises:
-        DataError: if it was not prepared, or by another version.
+        DataError: if it was not prepared, or by another version, or if it is damaged.
     """
     folder = pathlib.Path(data_dir) / name / VERSION
     if not data_dir or not (folder / "dataset_info.json").exists():
@@ -130,10 +132,13 @@ def read_splits(data_dir: str, name: str) -> dict[str, dataset.Split]:
             + (f" of version {VERSION}, only of {older}, by another version of this library" if older else "")
             + ". Prepare it with\n"
             f"  python -m experiments.prepare_data --dataset={name} --source=FOLDER_OR_ARCHIVE --data_dir=DIR\n"
-            "and set --config.data.dir=DIR."
+            "(docs/data.md tells of other sources) and set --config.data.dir=DIR."
         )
-    builder = tfds.builder_from_directory(folder)
-    return {split: _read_split(builder, split) for split in SPLITS if split in builder.info.splits}
+    try:
+        builder = tfds.builder_from_directory(folder)
+        return {split: _read_split(builder, split) for split in SPLITS if split in builder.info.splits}
+    except (RuntimeError, json_format.ParseError) as error:
+        raise dataset.DataError(f"{folder} is damaged ({error}). Delete it, and prepare it again.") from error
 
 
 def _read_split(builder: tfds.core.DatasetBuilder, split: str) -> dataset.Split:
@@ -150,6 +155,42 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str) -> dataset.Split:
         read_boxes=_Reader(source, "boxes"),
     )
     return dataset.subset(everything, np.argsort(names))
+
+
+def check(data_dir: str, name: str) -> None:
+    """Reads every image, mask and box of a prepared dataset, with progress.
+
+    Raises:
+        DataError: listing what cannot be read or does not fit.
+    """
+    problems = []
+    for split_name, split in read_splits(data_dir, name).items():
+        for index in tqdm.tqdm(range(len(split)), desc=f"Checking {split_name}", unit="image"):
+            try:
+                fault = _find_fault(split, index)
+            except (dataset.DataError, RuntimeError) as error:
+                fault = str(error)
+            if fault:
+                problems.append(f"{split_name}, {split.names[index]!r}: {fault}")
+    if problems:
+        raise dataset.DataError(
+            f"{pathlib.Path(data_dir, name)} is damaged. Delete it, and prepare it again. {len(problems)} problems:\n  "
+            + "\n  ".join(problems)
+        )
+
+
+def _find_fault(split: dataset.Split, index: int) -> str:
+    size, mask, boxes = tuple(split.sizes[index].tolist()), split.read_mask(index), split.read_boxes(index)
+    found = split.read_image(index).shape[:2]
+    if found != size:
+        return f"the image has {found} pixels instead of {size}."
+    if mask is not None and mask.shape != size:
+        return f"the mask has {mask.shape} pixels, the image {size}."
+    if not ((boxes >= 0).all() and (boxes <= 1).all() and (boxes[:, :2] < boxes[:, 2:]).all()):
+        return f"the boxes {boxes.tolist()} are no boxes."
+    if not 0 <= split.labels[index] < len(split.class_names):
+        return f"the label {split.labels[index]} is none of {len(split.class_names)} classes."
+    return ""
 
 
 def describe(data_dir: str, name: str) -> str:

@@ -36,36 +36,50 @@ class Item:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rule:
+    """Which pixels of a mask's file are foreground.
+
+    Attributes:
+        is_foreground: values of the file, [H, W] or [H, W, 3], to [H, W] bool.
+        needs_exact_values: whether it tells single values apart, so that JPEG, which blurs, will not do.
+    """
+
+    is_foreground: Callable[[np.ndarray], np.ndarray]
+    needs_exact_values: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Release:
     """What is known of a dataset before its images are read.
 
     Attributes:
         class_names: of all classes, in the order of their labels.
         splits: the items of each.
-        is_foreground: values of a mask's file, [H, W] or [H, W, 3], to [H, W] bool.
+        rule: of the masks.
         description: of the dataset.
-        needs_exact_masks: whether the rule tells single values apart, so that masks as JPEG, which blurs, will not do.
         homepage: where it comes from.
     """
 
     class_names: tuple[str, ...]
     splits: dict[str, list[Item]]
-    is_foreground: Callable[[np.ndarray], np.ndarray]
+    rule: Rule
     description: str
     homepage: str = ""
-    needs_exact_masks: bool = False
 
     def __iter__(self) -> Iterator[Item]:
         """All items."""
         return (item for items in self.splits.values() for item in items)
 
 
-def above(threshold: float) -> Callable[[np.ndarray], np.ndarray]:
+def above(threshold: float) -> Rule:
     """The rule by which a pixel is foreground where its value, or one of its colour's, is above a threshold.
 
     Of a mask with one bit a pixel, the foreground is that bit.
     """
-    return lambda values: values if values.dtype == bool else _one_channel(values > threshold)
+    return Rule(
+        lambda values: values if values.dtype == bool else _one_channel(values > threshold),
+        needs_exact_values=threshold < _LEAST_THRESHOLD_OF_JPEG,
+    )
 
 
 def check_name(name: str, *, taken: Sequence[str]) -> None:
@@ -81,25 +95,21 @@ def check_name(name: str, *, taken: Sequence[str]) -> None:
         )
 
 
-def parse_rule(rule: str) -> tuple[Callable[[np.ndarray], np.ndarray], bool]:
+def parse_rule(rule: str) -> Rule:
     """What a user says of masks: ">T" for values above T, or "A,B,..." for these values.
-
-    Returns:
-        `is_foreground` and `needs_exact_masks` of a Release.
 
     Raises:
         DataError: for anything else.
     """
     try:
         if rule.startswith(">"):
-            threshold = float(rule[1:])
-            return above(threshold), threshold < _LEAST_THRESHOLD_OF_JPEG
+            return above(float(rule[1:]))
         values = [int(value) for value in rule.split(",")]
     except ValueError as error:
         raise dataset.DataError(
             f"--foreground={rule!r} must be '>T', such as '>0' or '>127', or values such as '1' or '1,2'."
         ) from error
-    return lambda pixels: _one_channel(np.isin(pixels, values)), True
+    return Rule(lambda pixels: _one_channel(np.isin(pixels, values)), needs_exact_values=True)
 
 
 def _one_channel(found: np.ndarray) -> np.ndarray:
@@ -147,11 +157,11 @@ def read_record(item: Item, found: Release) -> dict:
     mask = b""
     if item.mask is not None:
         stored = pictures.open_picture(_read(item.mask), item.mask.name)
-        if found.needs_exact_masks and stored.format in ("JPEG", "MPO"):
+        if found.rule.needs_exact_values and stored.format in ("JPEG", "MPO"):
             raise dataset.DataError(
                 f"{item.mask.name} is a JPEG, whose values are blurred: give a threshold, --foreground='>127', or PNG."
             )
-        foreground = found.is_foreground(pictures.read_values(pictures.upright_mask(stored, picture)))
+        foreground = found.rule.is_foreground(pictures.read_values(pictures.upright_mask(stored, picture)))
         if foreground.shape != size:
             raise dataset.DataError(
                 f"{item.mask.name} has {foreground.shape} pixels (height, width), its image {item.image.name} {size}."
