@@ -22,6 +22,9 @@ def get_config() -> ml_collections.ConfigDict:
     data.folds = ""  # folder of published split files (rows image,mask,class); "" makes the validation split here
     data.validation_share = 0.2  # of each class of the training images, where there are no split files; published
     data.validation_seed = 0  # of that choice; not config.seed, so that seeds train on the same images
+    data.train_fraction = 1.0  # share of the training images of each class that trains, at least one image
+    data.train_per_class = 0  # number of training images of each class that train; 0: all
+    data.subset_seed = 0  # of these and the following choices; a smaller one is contained in a larger one
     data.num_train = 0  # images; 0 takes all; fewer are a subset with the same shares of classes
     data.num_validation = 0  # likewise
     data.num_test = 0  # likewise

@@ -29,6 +29,9 @@ _RANGES = {
     "batch_size": (1, math.inf),
     "data.validation_share": (1e-6, 1 - 1e-6),
     "data.validation_seed": (0, 2**31 - 1),
+    "data.subset_seed": (0, 2**31 - 1),
+    "data.train_fraction": (1e-9, 1),
+    "data.train_per_class": (0, math.inf),
     "data.num_train": (0, math.inf),
     "data.num_validation": (0, math.inf),
     "data.num_test": (0, math.inf),
@@ -142,6 +145,11 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
         )
     if fields["data.dataset"] == "custom" and fields["data.folds"]:
         problems.append(f"config.data.folds={fields['data.folds']!r} must be empty: own data is split by prepare_data.")
+    if fields["data.train_fraction"] < 1 and fields["data.train_per_class"]:
+        problems.append(
+            f"config.data.train_fraction={fields['data.train_fraction']} and data.train_per_class="
+            f"{fields['data.train_per_class']} exclude each other; set one."
+        )
     if fields["data.max_side"] and fields["data.max_side"] < fields["data.min_side"]:
         problems.append(
             f"config.data.max_side={fields['data.max_side']} must be at least data.min_side={fields['data.min_side']}."

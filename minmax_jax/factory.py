@@ -109,7 +109,13 @@ def _prepared(name: str, split: dataset.Split, count: int, data: ml_collections.
     if count > len(split):
         raise ValueError(f"config.data.num_{name}={count}: the {name} split has {len(split)} images. 0 takes all.")
     if 0 < count < len(split):
-        split = dataset.subset(split, dataset.stratified(split.labels, count, seed=data.validation_seed))
+        split = dataset.subset(split, dataset.stratified(split.labels, count, seed=data.subset_seed))
+    if name == "train":
+        with _naming("config.data.train_per_class"):
+            few = dataset.few_per_class(
+                split.labels, fraction=data.train_fraction, count=data.train_per_class, seed=data.subset_seed
+            )
+        split = dataset.subset(split, few)
     split = dataset.resize_images(split, scale=data.scale, min_side=data.min_side, max_side=data.max_side)
     return dataset.cache_images(split) if data.cache else split
 

@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import ml_collections
+import numpy as np
 import pytest
 
 from configs import common, custom, glas, synthetic
@@ -142,6 +143,8 @@ def test_a_whole_number_is_no_other_type(value):
         ("data.crop_size", 31, "or 0"),
         ("data.max_side", 31, "must be from 32 to 65536, or 0"),
         ("data.min_side", 600, "must be at least data.min_side=600"),
+        ("data.train_fraction", 0.0, "must be from 1e-09 to 1"),
+        ("data.train_fraction", 0.5, "data.train_per_class=3 exclude each other"),
         ("data.scale", 0.0, "must be from 0.001"),
         ("data.hue", 0.6, "must be from 0 to 0.5"),
         ("model.dropout", 1.0, "must be from 0"),
@@ -154,11 +157,27 @@ def test_a_whole_number_is_no_other_type(value):
 def test_impossible_values_are_named(field, value, message):
     config = synthetic.get_config()
     config.model.stage_sizes, config.model.stage_strides = (1, 1, 1), (1, 1, 1)
-    config.data.max_side = 500
+    config.data.max_side, config.data.train_per_class = 500, 3
     config.update_from_flattened_dict({field: value})
     with pytest.raises(config_schema.ConfigError, match=message) as error:
         config_schema.check_values(config, num_devices=4, num_local_devices=4)
     assert f"{field}=" in str(error.value)
+
+
+def test_few_samples_are_those_of_training_only():
+    from minmax_jax import factory
+
+    config = synthetic.get_config()
+    config.update_from_flattened_dict({"data.num_train": 40, "data.train_fraction": 0.2, "data.num_test": 12})
+    parts = factory.create_splits(config)
+    assert [len(parts[name]) for name in ("train", "validation", "test")] == [8, 256, 12]
+    config.update_from_flattened_dict({"data.train_fraction": 1.0, "data.train_per_class": 3})
+    fewer = factory.create_splits(config)["train"]
+    np.testing.assert_array_equal(np.bincount(fewer.labels), [3] * 4)
+    assert set(parts["train"].names) < set(fewer.names)
+    config.data.train_per_class = 11
+    with pytest.raises(config_schema.ConfigError, match="data.train_per_class: There are not 11 examples"):
+        factory.create_splits(config)
 
 
 def test_own_data_needs_its_name_and_no_folds():

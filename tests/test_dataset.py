@@ -61,6 +61,25 @@ def test_stratified_subsets_keep_the_shares_and_are_nested():
     assert small != set(dataset.stratified(labels, 20, seed=4))
 
 
+def test_few_of_each_class_are_nested_by_share_and_by_number():
+    labels = np.array([0] * 60 + [1] * 30 + [2] * 10)
+    nested = [{"fraction": 0.01}, {"count": 2}, {"fraction": 0.2}, {"fraction": 0.5}, {"fraction": 1.0}]
+    sizes = [(1, 1, 1), (2, 2, 2), (12, 6, 2), (30, 15, 5), (60, 30, 10)]
+    inner = set()
+    for options, expected in zip(nested, sizes):
+        chosen = dataset.few_per_class(labels, seed=3, **options)
+        np.testing.assert_array_equal(np.bincount(labels[chosen]), expected)
+        assert np.all(np.diff(chosen) > 0) and inner < set(chosen)
+        inner = set(chosen)
+    some, others = (dataset.few_per_class(labels, count=5, seed=seed) for seed in (3, 4))
+    assert set(some) != set(others)
+
+
+def test_a_class_with_too_few_examples_is_told():
+    with pytest.raises(ValueError, match="not 11 examples of each class; the smallest class has 10"):
+        dataset.few_per_class(np.array([0] * 60 + [1] * 10), count=11, seed=0)
+
+
 @pytest.mark.parametrize(
     "size, scale, min_side, max_side, expected",
     [

@@ -102,13 +102,40 @@ def stratified(labels: np.ndarray, num_examples: int, *, seed: int) -> np.ndarra
 
     Of one seed a smaller set is contained in a larger one.
     """
-    rng = np.random.RandomState(seed)
-    shuffled = rng.permutation(len(labels))
-    rank = np.zeros(len(labels))
+    shuffled, place = _shuffle(labels, seed)
+    share = (place + 0.5) / np.bincount(labels)[labels]
+    return shuffled[np.argsort(share[shuffled], kind="stable")][:num_examples]
+
+
+def few_per_class(labels: np.ndarray, *, fraction: float = 1.0, count: int = 0, seed: int) -> np.ndarray:
+    """Indices of a share or a number of the examples of each class, in ascending order.
+
+    Of one seed a smaller set is contained in a larger one, whether told by share or by number.
+
+    Args:
+        labels: [N] classes.
+        fraction: of each class, rounded, at least one example.
+        count: of each class; 0 means all.
+        seed: of the choice.
+
+    Raises:
+        ValueError: if a class has fewer than `count` examples.
+    """
+    of_class = np.bincount(labels)[labels]
+    if len(labels) and count > of_class.min():
+        raise ValueError(f"There are not {count} examples of each class; the smallest class has {of_class.min()}.")
+    _, place = _shuffle(labels, seed)
+    return np.flatnonzero(place < (count or np.maximum(1, np.round(fraction * of_class))))
+
+
+def _shuffle(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A random order [N] of all examples, and each one's place [N] in it among those of its class."""
+    shuffled = np.random.RandomState(seed).permutation(len(labels))
+    place = np.zeros(len(labels), int)
     for label in np.unique(labels):
         members = shuffled[labels[shuffled] == label]
-        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return shuffled[np.argsort(rank[shuffled], kind="stable")][:num_examples]
+        place[members] = np.arange(len(members))
+    return shuffled, place
 
 
 def resize_images(split: Split, *, scale: float = 1.0, min_side: int = 0, max_side: int = 0) -> Split:
