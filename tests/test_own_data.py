@@ -242,6 +242,10 @@ def test_lists_must_be_utf8(tmp_path):
     [
         ({"train/a/1.png": b""}, "lacks the folder 'test'"),
         ({"train/a/1.png": b"", "test/a/1.png": b"", "other/a/1.png": b""}, "other is no split"),
+        (
+            {f"{name}/a/1.png": b"" for name in ("train", "val", "valid", "test")},
+            "has two folders of validation images",
+        ),
         ({"a/1.png": b"", "b.png": b""}, "b.png lies outside the folders of the classes"),
         ({"a/b/1.png": b""}, "b is a folder inside that of a class"),
         ({"a/1.png": b"", "a/2.png": b""}, "The class 'a' needs at least 3 images"),
@@ -258,10 +262,47 @@ def test_folders_that_cannot_be_used(tmp_path, files, message):
 def test_folders_that_are_none(tmp_path):
     with pytest.raises(dataset.DataError, match=r"--source=.*nowhere' is not a folder"):
         image_folder.read_release(str(tmp_path / "nowhere"), **RULE)
+    with pytest.raises(dataset.DataError, match=r"--masks=.*masks' holds no mask of an image"):
+        image_folder.read_release(
+            str(_write_classes(tmp_path / "images")), masks=str(_write_classes(tmp_path / "masks/deep").parent), **RULE
+        )
     with pytest.raises(dataset.DataError, match=r"--masks=.*nowhere' is not a folder"):
         image_folder.read_release(str(tmp_path), masks=str(tmp_path / "nowhere"), **RULE)
     with pytest.raises(dataset.DataError, match=r"--source=.*nowhere' is not a folder"):
         csv_files.read_release(str(tmp_path / "nowhere"), str(tmp_path), **RULE)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    "folder, masks, rows",
+    [
+        ("cub_mini", "segmentations/{}.png", lambda path: (path.parent.name, path.relative_to(path.parents[1]))),
+        ("flowers102_mini", "segmim/{}.jpg", lambda path: (path.stem[6:8], path.name)),
+    ],
+)
+def test_real_birds_and_flowers(shared, tmp_path, folder, masks, rows):
+    """All train, and all test; the annotators' mean and the binary masks as JPEG are cut in the middle."""
+    root = shared / "data" / folder
+    images = sorted(path for kind in ("images/*/*.jpg", "jpg/*.jpg") for path in root.glob(kind))
+    lines = []
+    for path in images:
+        class_name, name = rows(path)
+        mask = masks.format(str(pathlib.PurePosixPath(name).with_suffix("")).replace("image_", "segmim_"))
+        lines.append(f"{path.relative_to(root)},{mask},{class_name}")
+    _write(
+        tmp_path / "lists", {"train.csv": "\n".join(lines[::2]).encode(), "test.csv": "\n".join(lines[1::2]).encode()}
+    )
+    found = csv_files.read_release(str(root), str(tmp_path / "lists"), rule=release.parse_rule(">127"))
+    records.prepare("real", lambda scratch: found, tmp_path / "out")
+    parts = records.read_splits(str(tmp_path / "out"), "real")
+    assert sum(len(part) for part in parts.values()) == len(images)
+    items = {item.name: item for item in found}
+    for part in parts.values():
+        for index, name in enumerate(part.names):
+            np.testing.assert_array_equal(part.read_image(index), np.asarray(Image.open(root / name).convert("RGB")))
+            expected = np.asarray(Image.open(items[name].mask)) > 127
+            np.testing.assert_array_equal(part.read_mask(index), expected)
+            assert 0.01 < expected.mean() < 0.9
 
 
 def _run(*command):

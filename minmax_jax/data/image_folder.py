@@ -37,7 +37,8 @@ def read_release(
         seed: of that choice.
 
     Raises:
-        DataError: if the folders are laid out otherwise, or if a class has no training image.
+        DataError: if the folders are laid out otherwise, if no mask belongs to an image, or if a class has no training
+            image.
     """
     root = pathlib.Path(source)
     if not root.is_dir():
@@ -54,6 +55,10 @@ def read_release(
         missing = {"train", "test"} - splits.keys()
         if missing:
             raise dataset.DataError(f"{root} lacks the folder {min(missing)!r} beside {sorted(folders)}.")
+        if len(splits) < len(folders):
+            raise dataset.DataError(f"{root} has two folders of validation images: {sorted(folders)}. Keep one.")
+    if masks and not any(item.mask for items in splits.values() for item in items):
+        raise dataset.DataError(f"--masks={masks!r} holds no mask of an image: it must be laid out as {root} is.")
     return release.Release(
         class_names=release.class_names_of(splits),
         splits=splits,
