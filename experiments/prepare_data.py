@@ -15,7 +15,7 @@ from absl import flags
 
 from experiments import session
 from minmax_jax import config_schema
-from minmax_jax.data import csv_files, cub, download, glas, image_folder, oxford_flowers, records, release
+from minmax_jax.data import csv_files, cub, download, glas, image_folder, mask_rules, oxford_flowers, records, release
 
 _OWN = ("image_folder", "csv")
 _DOWNLOADABLE = {"cub": cub, "oxford_flowers": oxford_flowers}
@@ -61,11 +61,11 @@ def _read_release(scratch: pathlib.Path) -> release.Release:
         raise ValueError(f"--source={sources}: --dataset={_DATASET.value} takes one.")
     if _DATASET.value == "glas":
         return glas.read_release(sources[0])
-    rule = release.parse_rule(_FOREGROUND.value)
+    mask_rule = mask_rules.parse(_FOREGROUND.value)
     if _DATASET.value == "csv":
-        return csv_files.read_release(sources[0], _FOLDS.value, rule=rule)
+        return csv_files.read_release(sources[0], _FOLDS.value, mask_rule=mask_rule)
     return image_folder.read_release(
-        sources[0], masks=_MASKS.value, rule=rule, test_share=_TEST_SHARE.value, seed=_SEED.value
+        sources[0], masks=_MASKS.value, mask_rule=mask_rule, test_share=_TEST_SHARE.value, seed=_SEED.value
     )
 
 

@@ -135,7 +135,7 @@ def _edit(name, old, new):
         (_edit("bounding_boxes.txt", "3 4.0 ", "3 44.0 "), "at least one holds no pixel"),
         (_edit("train_test_split.txt", "3 1\n", ""), "train_test_split.txt must name the images of images.txt"),
         (_edit("image_class_labels.txt", "3 1\n", "3 250\n"), "the label 250, not in classes.txt"),
-        (lambda f: next(f.glob("images/*/*7.jpg")).unlink(), "_0007.jpg is missing in"),
+        (lambda f: next(f.glob("images/*/*7.jpg")).unlink(), "_0007.jpg is missing"),
         (_edit("images.txt", "_0003.jpg", "_0004.jpg"), "the second image named 'Black_footed_Albatross_0004'"),
     ],
 )

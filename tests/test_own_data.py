@@ -10,11 +10,11 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
-from minmax_jax.data import csv_files, dataset, image_folder, prepared, records, release
+from minmax_jax.data import csv_files, dataset, image_folder, mask_rules, prepared, records, release
 from tests import encoded
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-RULE = {"rule": release.above(0)}
+RULE = {"mask_rule": mask_rules.above(0)}
 
 
 def _pixels(seed, size=(40, 48)):
@@ -174,14 +174,14 @@ def test_classes_that_are_numbers_are_in_their_order(tmp_path):
     ],
 )
 def test_rules_of_the_foreground(rule, values, expected):
-    found = release.parse_rule(rule).is_foreground(np.atleast_2d(values))
+    found = mask_rules.parse(rule).is_foreground(np.atleast_2d(values))
     np.testing.assert_array_equal(found, np.atleast_2d(expected))
 
 
 @pytest.mark.parametrize("rule", ["", ">", ">many", "1,", "white", "<3"])
 def test_rules_that_are_none(rule):
     with pytest.raises(dataset.DataError, match="must be '>T', such as '>0'"):
-        release.parse_rule(rule)
+        mask_rules.parse(rule)
 
 
 def test_jpeg_masks_need_a_threshold(tmp_path):
@@ -189,7 +189,7 @@ def test_jpeg_masks_need_a_threshold(tmp_path):
     item = release.Item("a", "a", tmp_path / "a.png", tmp_path / "m.jpg")
 
     def read(rule):
-        found = release.Release(("a",), {"train": [item]}, release.parse_rule(rule), description="")
+        found = release.Release(("a",), {"train": [item]}, mask_rules.parse(rule), description="")
         return release.read_record(item, found)["mask"]
 
     assert read(">127") == encoded.encode(_mask(), compress_level=3)
@@ -214,8 +214,8 @@ def test_jpeg_masks_need_a_threshold(tmp_path):
         ({"test.csv": "cat/2.png,,bird"}, "the class 'bird' has no training image"),
         ({"test.csv": "../x.png,,cat"}, "must be a path below --source"),
         ({"test.csv": "/x.png,,cat"}, "must be a path below --source"),
-        ({"test.csv": "cat/9.png,,cat"}, "9.png is missing in"),
-        ({"test.csv": "cat/2.png,masks/9.png,cat"}, "9.png is missing in"),
+        ({"test.csv": "cat/9.png,,cat"}, "9.png is missing"),
+        ({"test.csv": "cat/2.png,masks/9.png,cat"}, "9.png is missing"),
         ({"test.csv": "\n"}, "The test split has no images"),
         (
             {"train_s_0_f_0.csv": "cat/0.png,,cat", "deep/valid.csv": None, "test.csv": "cat/2.png,,cat"},
@@ -292,7 +292,7 @@ def test_real_birds_and_flowers(shared, tmp_path, folder, masks, rows):
     _write(
         tmp_path / "lists", {"train.csv": "\n".join(lines[::2]).encode(), "test.csv": "\n".join(lines[1::2]).encode()}
     )
-    found = csv_files.read_release(str(root), str(tmp_path / "lists"), rule=release.parse_rule(">127"))
+    found = csv_files.read_release(str(root), str(tmp_path / "lists"), mask_rule=mask_rules.parse(">127"))
     records.prepare("real", lambda scratch: found, tmp_path / "out")
     parts = records.read_splits(str(tmp_path / "out"), "real")
     assert sum(len(part) for part in parts.values()) == len(images)

@@ -3,13 +3,13 @@
 import csv
 import pathlib
 
-from minmax_jax.data import dataset, folds, release
+from minmax_jax.data import dataset, folds, mask_rules, release
 
 _WITHOUT_HEADER = ("image", "mask", "class", "left", "top", "right", "bottom")
 _BOX = ("left", "top", "right", "bottom")
 
 
-def read_release(source: str, folder: str, *, rule: release.Rule) -> release.Release:
+def read_release(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> release.Release:
     """The images that the files name; the name of an image is its path.
 
     A row is `image,mask,class`, and `left,top,right,bottom`, in pixels, if the bounding box is known; mask and box may
@@ -18,7 +18,7 @@ def read_release(source: str, folder: str, *, rule: release.Rule) -> release.Rel
     Args:
         source: folder that the paths start from.
         folder: holds, anywhere below, one file each whose name starts with train, valid (can be left out) and test.
-        rule: of the masks.
+        mask_rule: which pixels of a mask are foreground.
 
     Raises:
         DataError: naming file and line of a row that cannot be used, or if a class has no training image.
@@ -39,7 +39,7 @@ def read_release(source: str, folder: str, *, rule: release.Rule) -> release.Rel
     return release.Release(
         class_names=release.class_names_of(splits),
         splits=splits,
-        rule=rule,
+        mask_rule=mask_rule,
         description=f"Images of the folder {root}, split by the files in {folder}.",
     )
 

@@ -10,7 +10,7 @@ the mean of five annotators' votes: a pixel is foreground where it is above 255 
 from collections.abc import Sequence
 import pathlib
 
-from minmax_jax.data import archives, dataset, download, release
+from minmax_jax.data import archives, dataset, download, mask_rules, release
 
 HOMEPAGE = "https://www.vision.caltech.edu/datasets/cub_200_2011/"
 # Each part of the release, and the archive that holds it.
@@ -78,7 +78,7 @@ def read_release(sources: Sequence[str], scratch: pathlib.Path) -> release.Relea
         )
         splits["train" if is_train[number] == ["1"] else "test"].append(item)
     class_names = tuple(name for (name,) in classes.values())
-    return release.Release(class_names, splits, release.above(255 / 2), description=__doc__, homepage=HOMEPAGE)
+    return release.Release(class_names, splits, mask_rules.above(255 / 2), description=__doc__, homepage=HOMEPAGE)
 
 
 def _read_list(path: pathlib.Path, num_columns: int) -> dict[str, list[str]]:

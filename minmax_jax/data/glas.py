@@ -12,7 +12,7 @@ import io
 import pathlib
 import zipfile
 
-from minmax_jax.data import dataset, release
+from minmax_jax.data import dataset, mask_rules, release
 
 OFFICIAL_FOLDER = "Warwick QU Dataset (Released 2016_07_08)"
 HOMEPAGE = "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest/"
@@ -48,7 +48,7 @@ def read_release(source: str) -> release.Release:
             problems.append(f"{name}.bmp has no class: it is not in Grade.csv.")
     if problems:
         raise dataset.DataError(f"{folder} is not the official release:\n  " + "\n  ".join(problems))
-    return release.Release(CLASS_NAMES, splits, release.above(0), description=__doc__, homepage=HOMEPAGE)
+    return release.Release(CLASS_NAMES, splits, mask_rules.above(0), description=__doc__, homepage=HOMEPAGE)
 
 
 def _split_of(name: str) -> str:

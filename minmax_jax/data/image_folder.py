@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from minmax_jax.data import dataset, folds, release
+from minmax_jax.data import dataset, folds, mask_rules, release
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -21,7 +21,7 @@ def read_release(
     source: str,
     *,
     masks: str = "",
-    rule: release.Rule,
+    mask_rule: mask_rules.Rule,
     test_share: float = 0.2,
     seed: int = 0,
 ) -> release.Release:
@@ -32,7 +32,7 @@ def read_release(
             the splits; otherwise they are the classes, and a share of each class tests.
         masks: folder with the masks, laid out alike; a mask has the name of its image, with any ending. Images without
             one are used as such.
-        rule: of the masks.
+        mask_rule: which pixels of a mask are foreground.
         test_share: of each class, rounded up, where the folders are classes.
         seed: of that choice.
 
@@ -62,7 +62,7 @@ def read_release(
     return release.Release(
         class_names=release.class_names_of(splits),
         splits=splits,
-        rule=rule,
+        mask_rule=mask_rule,
         description=f"Images of the folder {root}.",
     )
 

@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 import scipy.io
 
-from minmax_jax.data import archives, dataset, download, release
+from minmax_jax.data import archives, dataset, download, mask_rules, release
 
 HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 # Each part of the release, and the archive that holds it.
@@ -85,7 +85,7 @@ def read_release(sources: Sequence[str], scratch: pathlib.Path) -> release.Relea
         for split, numbers in ids.items()
     }
     class_names = tuple(str(label - 1) for label in classes)
-    return release.Release(class_names, splits, release.Rule(is_flower), description=__doc__, homepage=HOMEPAGE)
+    return release.Release(class_names, splits, mask_rules.Rule(is_flower), description=__doc__, homepage=HOMEPAGE)
 
 
 def _read_mat(path: pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:

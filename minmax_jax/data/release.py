@@ -1,19 +1,19 @@
 """A dataset as it was downloaded: which files it has, and how they become records."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import pathlib
 import re
 import zipfile
 
 import numpy as np
+from PIL import Image
 import tqdm
 
-from minmax_jax.data import dataset, pictures
+from minmax_jax.data import dataset, mask_rules, pictures
 
 # A path in a folder, or in a ZIP file: both can be read alike.
 Path = pathlib.Path | zipfile.Path
-_LEAST_THRESHOLD_OF_JPEG = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,50 +36,26 @@ class Item:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
-    """Which pixels of a mask's file are foreground.
-
-    Attributes:
-        is_foreground: values of the file, [H, W] or [H, W, 3], to [H, W] bool.
-        needs_exact_values: whether it tells single values apart, so that JPEG, which blurs, will not do.
-    """
-
-    is_foreground: Callable[[np.ndarray], np.ndarray]
-    needs_exact_values: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
 class Release:
     """What is known of a dataset before its images are read.
 
     Attributes:
         class_names: of all classes, in the order of their labels.
         splits: the items of each.
-        rule: of the masks.
+        mask_rule: which of their pixels are foreground.
         description: of the dataset.
         homepage: where it comes from.
     """
 
     class_names: tuple[str, ...]
     splits: dict[str, list[Item]]
-    rule: Rule
+    mask_rule: mask_rules.Rule
     description: str
     homepage: str = ""
 
     def __iter__(self) -> Iterator[Item]:
         """All items."""
         return (item for items in self.splits.values() for item in items)
-
-
-def above(threshold: float) -> Rule:
-    """The rule by which a pixel is foreground where its value, or one of its colour's, is above a threshold.
-
-    Of a mask with one bit a pixel, the foreground is that bit.
-    """
-    return Rule(
-        lambda values: values if values.dtype == bool else _one_channel(values > threshold),
-        needs_exact_values=threshold < _LEAST_THRESHOLD_OF_JPEG,
-    )
 
 
 def check_name(name: str, *, taken: Sequence[str]) -> None:
@@ -93,27 +69,6 @@ def check_name(name: str, *, taken: Sequence[str]) -> None:
             f"--name={name!r} must be a name for your images, of small letters, digits and underscores, and none of"
             f" {', '.join(taken)}."
         )
-
-
-def parse_rule(rule: str) -> Rule:
-    """What a user says of masks: ">T" for values above T, or "A,B,..." for these values.
-
-    Raises:
-        DataError: for anything else.
-    """
-    try:
-        if rule.startswith(">"):
-            return above(float(rule[1:]))
-        values = [int(value) for value in rule.split(",")]
-    except ValueError as error:
-        raise dataset.DataError(
-            f"--foreground={rule!r} must be '>T', such as '>0' or '>127', or values such as '1' or '1,2'."
-        ) from error
-    return Rule(lambda pixels: _one_channel(np.isin(pixels, values)), needs_exact_values=True)
-
-
-def _one_channel(found: np.ndarray) -> np.ndarray:
-    return found if found.ndim == 2 else found.any(axis=-1)
 
 
 def class_names_of(splits: dict[str, list[Item]]) -> tuple[str, ...]:
@@ -148,48 +103,49 @@ def read_record(item: Item, found: Release) -> dict:
         DataError: if a file is missing, is no whole image, is too small, or if sizes or boxes do not fit.
     """
     content = _read(item.image)
-    picture = pictures.open_picture(content, item.image.name)
-    height, width = size = pictures.to_rgb(picture, item.image.name).shape[:2]
+    picture = pictures.open_picture(content, str(item.image))
+    size = pictures.to_rgb(picture, str(item.image)).shape[:2]
     if min(size) < dataset.LEAST_SIDE:
         raise dataset.DataError(
-            f"{item.image.name} has {size} pixels (height, width); each side needs at least {dataset.LEAST_SIDE}."
+            f"{item.image} has {size} pixels (height, width); each side needs at least {dataset.LEAST_SIDE}."
         )
-    mask = b""
-    if item.mask is not None:
-        stored = pictures.open_picture(_read(item.mask), item.mask.name)
-        if found.rule.needs_exact_values and stored.format in ("JPEG", "MPO"):
-            raise dataset.DataError(
-                f"{item.mask.name} is a JPEG, whose values are blurred: give a threshold, --foreground='>127', or PNG."
-            )
-        foreground = found.rule.is_foreground(pictures.read_values(pictures.upright_mask(stored, picture)))
-        if foreground.shape != size:
-            raise dataset.DataError(
-                f"{item.mask.name} has {foreground.shape} pixels (height, width), its image {item.image.name} {size}."
-            )
-        mask = pictures.to_png(foreground)
     return {
-        "image": pictures.compact(content, picture, item.image.name),
-        "mask": mask,
+        "image": pictures.compact(content, picture, str(item.image)),
+        "mask": _encode_mask(item, picture, size, found.mask_rule) if item.mask else b"",
         "boxes": _relative_boxes(item, picture),
         "label": item.class_name,
         "name": item.name,
-        "size": np.array([height, width], np.int32),
+        "size": np.array(size, np.int32),
     }
+
+
+def _encode_mask(item: Item, picture: Image.Image, size: tuple[int, int], rule: mask_rules.Rule) -> bytes:
+    stored = pictures.open_picture(_read(item.mask), str(item.mask))
+    if rule.needs_exact_values and stored.format in ("JPEG", "MPO"):
+        raise dataset.DataError(
+            f"{item.mask} is a JPEG, whose values are blurred: give a threshold, --foreground='>127', or PNG."
+        )
+    foreground = rule.is_foreground(pictures.read_values(pictures.upright_mask(stored, picture)))
+    if foreground.shape != size:
+        raise dataset.DataError(
+            f"{item.mask} has {foreground.shape} pixels (height, width), its image {item.image} {size}."
+        )
+    return pictures.to_png(foreground)
 
 
 def _read(path: Path) -> bytes:
     if not path.is_file():
-        raise dataset.DataError(f"{path.name} is missing in {path.parent}.")
+        raise dataset.DataError(f"{path} is missing.")
     return path.read_bytes()
 
 
-def _relative_boxes(item: Item, picture) -> np.ndarray:
+def _relative_boxes(item: Item, picture: Image.Image) -> np.ndarray:
     """[K, 4] float32 shares of the upright image; what reaches over its border is cut."""
     boxes = np.array(item.boxes, np.float64).reshape(-1, 4)
     boxes = np.clip(boxes / [picture.height, picture.width, picture.height, picture.width], 0, 1)
     if not (boxes[:, :2] < boxes[:, 2:]).all():
         raise dataset.DataError(
-            f"{item.image.name} of {picture.height}x{picture.width} pixels has the boxes {item.boxes} (top, left,"
+            f"{item.image} of {picture.height}x{picture.width} pixels has the boxes {item.boxes} (top, left,"
             " bottom, right), of which at least one holds no pixel of it."
         )
     return pictures.turn_boxes(boxes, pictures.orientation(picture)).astype(np.float32)
