@@ -110,7 +110,7 @@ def test_parts_are_found_in_folders_and_archives(tmp_path):
 def test_parts_that_are_missing(tmp_path):
     with pytest.raises(dataset.DataError, match=r"nowhere' does not exist. Get the dataset from https://h"):
         _find([tmp_path / "nowhere"], tmp_path)
-    with pytest.raises(dataset.DataError, match=r"holds neither 'jpg' nor 'x.tgz'. Get it from https://h"):
+    with pytest.raises(dataset.DataError, match=r"has no 'jpg' or 'x.tgz'. Get it from https://h"):
         _find([tmp_path], tmp_path)
     _tar(tmp_path / "x.tgz", [("png/a", b"one")])
     with pytest.raises(dataset.DataError, match=r"x.tgz holds no 'jpg' at its top. Get it again from https://h"):

@@ -3,11 +3,12 @@
 import hashlib
 import http.server
 import re
+import tarfile
 import threading
 
 import pytest
 
-from minmax_jax.data import dataset, download
+from minmax_jax.data import archives, dataset, download
 
 CONTENT = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -20,7 +21,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         kind = self.path.split("/")[1]
         start = int(re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
         self.server.requests.append((kind, start))
-        content = {"other": CONTENT[::-1], "short": CONTENT[:-1]}.get(kind, CONTENT)
+        content = {"other": CONTENT[::-1], "short": CONTENT[:-1]}.get(kind, self.server.content)
         if kind == "missing":
             self.send_error(404)
             return
@@ -42,7 +43,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.requests = []
+        server.requests, server.content = [], CONTENT
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -126,6 +127,21 @@ def test_failures_name_the_page_and_every_file_that_is_needed(server, tmp_path, 
         download.fetch([wanted, dead, _file(server, "whole")], tmp_path, homepage="https://home.page")
     assert "dead.tgz:\n    http://127.0.0.1:9/dead.tgz: " in str(error.value)
     assert not (tmp_path / "dead.tgz").exists()
+
+
+def test_an_archive_whose_download_was_killed_becomes_a_part_of_a_release(server, tmp_path):
+    (tmp_path / "jpg").mkdir()
+    (tmp_path / "jpg" / "image_00001.jpg").write_bytes(CONTENT)
+    with tarfile.open(tmp_path / "made.tgz", "w:gz") as tar:
+        tar.add(tmp_path / "jpg", "jpg")
+    server.content = (tmp_path / "made.tgz").read_bytes()
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    (folder / "data.tgz.part").write_bytes(server.content[:100])
+    download.fetch([_file(server, "whole")], folder, homepage="")
+    part = archives.find([str(folder)], "jpg", archive="data.tgz", scratch=tmp_path / "scratch", homepage="")
+    assert (part / "image_00001.jpg").read_bytes() == CONTENT
+    assert server.requests == [("whole", 100)]
 
 
 def test_a_full_disk_is_told_before_it_is_full(server, tmp_path, monkeypatch):

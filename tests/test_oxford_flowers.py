@@ -95,8 +95,8 @@ def _change_mat(name, key, values):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda f: shutil.rmtree(f / "segmim"), "holds neither 'segmim' nor '102segmentations.tgz'. Get it from https"),
-        (lambda f: (f / "setid.mat").unlink(), "lacks 'setid.mat'. Get it from https"),
+        (lambda f: shutil.rmtree(f / "segmim"), "has no 'segmim' or '102segmentations.tgz'. Get it from https"),
+        (lambda f: (f / "setid.mat").unlink(), "has no 'setid.mat'. Get it from https"),
         (lambda f: (f / "setid.mat").write_text("text"), "cannot be read as a MATLAB file with trnid, valid, tstid"),
         (lambda f: scipy.io.savemat(f / "imagelabels.mat", {"label": [1]}), "as a MATLAB file with labels"),
         (_change_mat("setid.mat", "valid", [2, 1]), "must name each of the 7 images of imagelabels.mat once"),

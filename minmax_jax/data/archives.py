@@ -33,20 +33,21 @@ def find(sources: Sequence[str], part: str, *, archive: str, scratch: pathlib.Pa
     for path in paths:
         if not path.exists():
             raise dataset.DataError(f"--source={str(path)!r} does not exist. Get the dataset from {homepage}.")
-    for name in (part, archive):
-        for path in paths:
-            found = path if path.name == name else path / name
-            if not found.exists():
-                continue
-            if name == part:
-                return found
-            unpack(found, scratch / archive)
-            if not (scratch / archive / part).exists():
-                raise dataset.DataError(f"{found} holds no {part!r} at its top. Get it again from {homepage}.")
-            return scratch / archive / part
-    wanted = repr(part) if part == archive else f"neither {part!r} nor {archive!r}"
-    lacks = "lacks" if part == archive else "holds"
-    raise dataset.DataError(f"--source={', '.join(map(str, sources))} {lacks} {wanted}. Get it from {homepage}.")
+    for found in _places(paths, part):
+        return found
+    for found in _places(paths, archive):
+        unpack(found, scratch / archive)
+        if not (scratch / archive / part).exists():
+            raise dataset.DataError(f"{found} holds no {part!r} at its top. Get it again from {homepage}.")
+        return scratch / archive / part
+    wanted = " or ".join(repr(name) for name in dict.fromkeys((part, archive)))
+    raise dataset.DataError(f"--source={', '.join(map(str, sources))} has no {wanted}. Get it from {homepage}.")
+
+
+def _places(paths: list[pathlib.Path], name: str) -> Iterator[pathlib.Path]:
+    """What has a name: one of the paths, or what lies in one of them."""
+    candidates = (path if path.name == name else path / name for path in paths)
+    return (path for path in candidates if path.exists())
 
 
 def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
