@@ -270,6 +270,9 @@ def test_folders_that_are_none(tmp_path):
         image_folder.read_release(str(tmp_path), masks=str(tmp_path / "nowhere"), **RULE)
     with pytest.raises(dataset.DataError, match=r"--source=.*nowhere' is not a folder"):
         csv_files.read_release(str(tmp_path / "nowhere"), str(tmp_path), **RULE)
+    for folder in ("", str(tmp_path / "nowhere")):
+        with pytest.raises(dataset.DataError, match=r"--folds=.* is not a folder; it must hold train.csv and test.csv"):
+            csv_files.read_release(str(tmp_path), folder, **RULE)
 
 
 @pytest.mark.shared

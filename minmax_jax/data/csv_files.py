@@ -5,8 +5,9 @@ import pathlib
 
 from minmax_jax.data import dataset, folds, mask_rules, release
 
-_WITHOUT_HEADER = ("image", "mask", "class", "left", "top", "right", "bottom")
 _BOX = ("left", "top", "right", "bottom")
+# What the columns of a file without header are.
+_WITHOUT_HEADER = (("image", "mask", "class"), ("image", "mask", "class", *_BOX))
 
 
 def read_release(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> release.Release:
@@ -26,6 +27,8 @@ def read_release(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> rel
     root = pathlib.Path(source)
     if not root.is_dir():
         raise dataset.DataError(f"--source={source!r} is not a folder.")
+    if not folder or not pathlib.Path(folder).is_dir():
+        raise dataset.DataError(f"--folds={folder!r} is not a folder; it must hold train.csv and test.csv.")
     files = {split: folds.find_files(pathlib.Path(folder), prefix) for split, prefix in folds.SPLIT_PREFIXES.items()}
     for split, found in files.items():
         if len(found) > 1 or (not found and split != "validation"):
@@ -71,19 +74,17 @@ def _read_rows(path: pathlib.Path):
     """Yields (line number, {column: value})."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            columns = _WITHOUT_HEADER
+            layouts = _WITHOUT_HEADER
             for row in (reader := csv.reader(file)):
                 values = [value.strip() for value in row]
-                if not any(values):
-                    continue
                 names = [value.lower() for value in values]
                 if reader.line_num == 1 and {"image", "class"} <= set(names):
-                    columns = names
-                elif len(values) not in ((3, 7) if columns is _WITHOUT_HEADER else (len(columns),)):
-                    expected = "image,mask,class or image,mask,class,left,top,right,bottom"
-                    expected = expected if columns is _WITHOUT_HEADER else ",".join(columns)
-                    raise dataset.DataError(f"{path}, line {reader.line_num}: {row} is not {expected}.")
-                else:
+                    layouts = (names,)
+                elif any(values):
+                    columns = next((layout for layout in layouts if len(layout) == len(values)), None)
+                    if columns is None:
+                        expected = " or ".join(",".join(layout) for layout in layouts)
+                        raise dataset.DataError(f"{path}, line {reader.line_num}: {row} is not {expected}.")
                     yield reader.line_num, dict(zip(columns, values))
     except (UnicodeDecodeError, csv.Error) as error:
         raise dataset.DataError(f"{path} is no CSV file in UTF-8 ({error}). Save it as one.") from error
