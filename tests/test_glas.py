@@ -178,6 +178,26 @@ def test_an_unprepared_dataset_names_the_command():
         prepared.load("", "glas")
 
 
+def test_an_unprepared_dataset_of_one_s_own_names_the_command():
+    with pytest.raises(dataset.DataError, match="prepare_data --dataset=image_folder --name=pets --source"):
+        prepared.load("", "pets")
+
+
+def test_what_another_version_prepared_is_prepared_again(tmp_path):
+    (tmp_path / "glas" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "glas" / "1.0.0" / "dataset_info.json").write_text("{}")
+    with pytest.raises(dataset.DataError, match=r"of version 2.0.0, only of 1.0.0, by another version of this library"):
+        prepared.load(str(tmp_path), "glas")
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "glas-test.array_record-00000-of-00001"])
+def test_damaged_records_are_told(data_dir, tmp_path, file):
+    shutil.copytree(data_dir, tmp_path / "copy")
+    _truncate(tmp_path / "copy" / "glas" / "2.0.0", file)
+    with pytest.raises(dataset.DataError, match=r"2.0.0 is damaged .* Delete it, and prepare it again"):
+        prepared.load(str(tmp_path / "copy"), "glas")
+
+
 def test_the_table_of_a_prepared_dataset(data_dir):
     table = records.describe(data_dir, "glas")
     assert re.search(r"train +85 +2 +85 +0 .*benign 42, malignant 43", table)

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 VERSION = "2.0.0"
 SPLITS = ("train", "validation", "test")
 SCRATCH = "incomplete.unpacked"
+_PUBLISHED = ("glas", "cub", "oxford_flowers")
 _ENCODED = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
 
 
@@ -131,7 +132,7 @@ def read_splits(data_dir: str, name: str) -> dict[str, dataset.Split]:
             f"config.data.dir={data_dir!r} holds no prepared {name!r} dataset"
             + (f" of version {VERSION}, only of {older}, by another version of this library" if older else "")
             + ". Prepare it with\n"
-            f"  python -m experiments.prepare_data --dataset={name} --source=FOLDER_OR_ARCHIVE --data_dir=DIR\n"
+            f"  python -m experiments.prepare_data {_flags_of(name)} --source=FOLDER_OR_ARCHIVE --data_dir=DIR\n"
             "(docs/data.md tells of other sources) and set --config.data.dir=DIR."
         )
     try:
@@ -139,6 +140,10 @@ def read_splits(data_dir: str, name: str) -> dict[str, dataset.Split]:
         return {split: _read_split(builder, split) for split in SPLITS if split in builder.info.splits}
     except (RuntimeError, json_format.ParseError) as error:
         raise dataset.DataError(f"{folder} is damaged ({error}). Delete it, and prepare it again.") from error
+
+
+def _flags_of(name: str) -> str:
+    return f"--dataset={name}" if name in _PUBLISHED else f"--dataset=image_folder --name={name}"
 
 
 def _read_split(builder: tfds.core.DatasetBuilder, split: str) -> dataset.Split:
