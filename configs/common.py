@@ -16,17 +16,23 @@ def get_config() -> ml_collections.ConfigDict:
     config.compilation_cache = ""
 
     config.data = data = ml_collections.ConfigDict()
-    data.dataset = ""  # "synthetic" or "glas"
+    data.dataset = ""  # "synthetic", "glas", "cub", "cub5" (of a prepared "cub"), "oxford_flowers" or "custom"
+    data.name = ""  # of a "custom" dataset, as given to prepare_data
     data.dir = ""  # folder that prepare_data wrote
     data.folds = ""  # folder of published split files (rows image,mask,class); "" makes the validation split here
     data.validation_share = 0.2  # of each class of the training images, where there are no split files; published
     data.validation_seed = 0  # of that choice; not config.seed, so that seeds train on the same images
+    data.train_fraction = 1.0  # share of the training images of each class that trains, at least one image
+    data.train_per_class = 0  # number of training images of each class that train; 0: all
+    data.subset_seed = 0  # of these and the following choices; a smaller one is contained in a larger one
     data.num_train = 0  # images; 0 takes all; fewer are a subset with the same shares of classes
     data.num_validation = 0  # likewise
     data.num_test = 0  # likewise
     data.scale = 1.0  # size of all images, as a share of the original
-    data.min_side = 0  # pixels; smaller images are enlarged to it
-    data.crop_size = 480  # pixels, height and width of training crops; published
+    data.min_side = 0  # pixels; images with a smaller small side are enlarged to it
+    data.max_side = 0  # pixels; images with a greater small side are shrunk to it; 0: none are
+    # Pixels, height and width of training crops; 480 is published. 0: from the images' sizes, at most 480.
+    data.crop_size = 480
     data.padding = 0.0  # reflection on each side before the crop, share of height and width
     data.flip_horizontal = True
     data.flip_vertical = False

@@ -1,6 +1,6 @@
 """GlaS: benign or malignant colon glands, 165 H&E images.
 
-    python -m experiments.prepare_data --dataset=glas --source=FOLDER_OR_ZIP --data_dir=OUT
+    python -m experiments.prepare_data --dataset=glas --source=FOLDER_OR_ARCHIVE --data_dir=OUT
     python -m experiments.train --config=configs/glas.py --config.data.dir=OUT --workdir=runs/glas
 
 The default is the published recipe, which starts from ImageNet weights

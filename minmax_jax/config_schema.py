@@ -11,8 +11,9 @@ from minmax_jax.data import dataset
 from minmax_jax.metrics import pixel
 from minmax_jax.models import resnet
 
+DATASETS = ("synthetic", "glas", "cub", "cub5", "oxford_flowers", "custom")
 _CHOICES = {
-    "data.dataset": ("synthetic", "glas", "cub", "cub5", "oxford_flowers"),
+    "data.dataset": DATASETS,
     "model.trunk": tuple(resnet.TRUNKS),
     "model.stem": tuple(resnet.STEMS),
     "model.dtype": ("float32", "bfloat16"),
@@ -21,17 +22,23 @@ _CHOICES = {
     "evaluation.selection": selection.RULES,
     "evaluation.empty": pixel.EMPTY_POLICIES,
 }
+# 0 stands for no value; any other must lie in its range.
+_OPTIONAL = ("data.max_side", "data.crop_size")
 # Least and greatest value, both allowed.
 _RANGES = {
     "seed": (0, 2**31 - 1),
     "batch_size": (1, math.inf),
     "data.validation_share": (1e-6, 1 - 1e-6),
     "data.validation_seed": (0, 2**31 - 1),
+    "data.subset_seed": (0, 2**31 - 1),
+    "data.train_fraction": (1e-9, 1),
+    "data.train_per_class": (0, math.inf),
     "data.num_train": (0, math.inf),
     "data.num_validation": (0, math.inf),
     "data.num_test": (0, math.inf),
     "data.scale": (1e-3, 8),
     "data.min_side": (0, 8192),
+    "data.max_side": (dataset.LEAST_SIDE, 65536),
     "data.crop_size": (dataset.LEAST_SIDE, 8192),
     "data.padding": (0, 8),
     "data.brightness": (0, 8),
@@ -124,15 +131,30 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
         if fields[name] not in choices
     ]
     problems += [
-        f"config.{name}={fields[name]!r} must be from {least} to {greatest}."
+        f"config.{name}={fields[name]!r} must be from {least} to {greatest}" + (", or 0." if name in _OPTIONAL else ".")
         for name, (least, greatest) in _RANGES.items()
-        if not least <= fields[name] <= greatest
+        if not least <= fields[name] <= greatest and not (name in _OPTIONAL and fields[name] == 0)
     ]
     for name, devices in (("batch_size", num_devices), ("evaluation.batch_size", num_local_devices)):
         if fields[name] % devices:
             below = fields[name] // devices * devices
             tries = " or ".join(str(value) for value in (below, below + devices) if value)
             problems.append(f"config.{name}={fields[name]} must be a multiple of the {devices} devices; try {tries}.")
+    if fields["data.dataset"] == "custom" and not fields["data.name"]:
+        problems.append(
+            "config.data.name is empty; give the name that the data was prepared by: configs/custom.py:NAME."
+        )
+    if fields["data.dataset"] == "custom" and fields["data.folds"]:
+        problems.append(f"config.data.folds={fields['data.folds']!r} must be empty: own data is split by prepare_data.")
+    if fields["data.train_fraction"] < 1 and fields["data.train_per_class"]:
+        problems.append(
+            f"config.data.train_fraction={fields['data.train_fraction']} and data.train_per_class="
+            f"{fields['data.train_per_class']} exclude each other; set one."
+        )
+    if fields["data.max_side"] and fields["data.max_side"] < fields["data.min_side"]:
+        problems.append(
+            f"config.data.max_side={fields['data.max_side']} must be at least data.min_side={fields['data.min_side']}."
+        )
     if problems:
         raise ConfigError("\n".join(problems))
     sizes = fields["model.stage_sizes"] or resnet.TRUNKS[config.model.trunk].keywords["stage_sizes"]

@@ -36,12 +36,13 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class ImageResult:
-    """The metrics of one image; shares, not percent, NaN where a Dice is 0 / 0."""
+    """The metrics of one image; shares, not percent, NaN where a Dice is 0 / 0 or the image has no true mask."""
 
     name: str
     true_label: int
     label: int
     localizer_label: int
+    has_mask: bool
     f1_foreground: float
     f1_background: float
     all_ones_f1_foreground: float
@@ -98,17 +99,13 @@ def evaluate(
     results = []
     for found in localize_split(localize_fn, split, batch_size=batch_size):
         true_mask = split.read_mask(found.index)
-        predicted = resize_mask(found.mask, true_mask.shape) >= threshold
-        everything = np.ones_like(true_mask)
         result = ImageResult(
             name=split.names[found.index],
             true_label=int(split.labels[found.index]),
             label=found.label,
             localizer_label=found.localizer_label,
-            f1_foreground=pixel.dice(predicted, true_mask),
-            f1_background=pixel.dice(~predicted, ~true_mask),
-            all_ones_f1_foreground=pixel.dice(everything, true_mask),
-            all_ones_f1_background=pixel.dice(~everything, ~true_mask),
+            has_mask=true_mask is not None,
+            **_compare(found.mask, true_mask, threshold=threshold),
             entropy_foreground=found.foreground_entropy,
             entropy_background=found.background_entropy,
         )
@@ -116,8 +113,25 @@ def evaluate(
     return [result for _, result in sorted(results, key=lambda pair: pair[0])]
 
 
+def _compare(mask: np.ndarray, true_mask: np.ndarray | None, *, threshold: float) -> dict[str, float]:
+    """The Dice of foreground and background, of a found mask and of one that is foreground everywhere."""
+    if true_mask is None:  # Nothing against nothing: NaN.
+        predicted = true_mask = np.zeros((0, 0), bool)
+    else:
+        predicted = resize_mask(mask, true_mask.shape) >= threshold
+    everything = np.ones_like(true_mask)
+    return {
+        "f1_foreground": pixel.dice(predicted, true_mask),
+        "f1_background": pixel.dice(~predicted, ~true_mask),
+        "all_ones_f1_foreground": pixel.dice(everything, true_mask),
+        "all_ones_f1_background": pixel.dice(~everything, ~true_mask),
+    }
+
+
 def summarize(results: list[ImageResult], *, empty: str = "skip") -> dict:
     """The numbers of a split: errors and F1 in percent, entropies in nats.
+
+    F1 is that of the images that have a true mask; NaN if none has.
 
     Args:
         results: of its images.
@@ -127,14 +141,17 @@ def summarize(results: list[ImageResult], *, empty: str = "skip") -> dict:
     def column(name):
         return np.array([getattr(result, name) for result in results])
 
+    has_mask = column("has_mask")
+
     def percent(name):
-        return 100 * pixel.mean_score(column(name), empty=empty)
+        return 100 * pixel.mean_score(column(name)[has_mask], empty=empty)
 
     def error(name):
         return 100 * float(np.mean(column(name) != column("true_label")))
 
     return {
         "num_images": len(results),
+        "num_images_with_mask": int(np.count_nonzero(has_mask)),
         "classification_error": error("label"),
         "localizer_classification_error": error("localizer_label"),
         "f1_foreground": percent("f1_foreground"),

@@ -16,6 +16,8 @@ from minmax_jax import objective as objective_lib
 from minmax_jax.data import dataset, pipeline, synthetic, transforms
 from minmax_jax.models import minmax_net, resnet
 
+_GREATEST_CROP = 480  # as published
+
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
@@ -58,7 +60,7 @@ def create_parts(config: ml_collections.ConfigDict) -> Parts:
         jax.random.key(config.seed),
         model=model,
         tx=tx,
-        image_size=(config.data.crop_size, config.data.crop_size),
+        image_size=crop_size(config.data, splits["train"]),
         shared_statistics=config.model.shared_statistics,
         average=config.train.average_decay > 0,
     )
@@ -89,10 +91,16 @@ def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]
         splits = {name: synthetic.load(name, count, config=options) for name, count in counts.items()}
     else:
         # TFDS takes a second to import: only what reads its files waits for it.
-        from minmax_jax.data import glas
+        from minmax_jax.data import cub, prepared
 
-        splits = glas.load(
-            data.dir, folds_dir=data.folds, validation_share=data.validation_share, seed=data.validation_seed
+        name = {"cub5": "cub", "custom": data.name}.get(data.dataset, data.dataset)
+        splits = prepared.load(
+            data.dir,
+            name,
+            class_names=cub.CUB5_CLASS_NAMES if data.dataset == "cub5" else (),
+            folds_dir=data.folds,
+            validation_share=data.validation_share,
+            seed=data.validation_seed,
         )
     return {name: _prepared(name, split, counts[name], data) for name, split in splits.items()}
 
@@ -101,16 +109,33 @@ def _prepared(name: str, split: dataset.Split, count: int, data: ml_collections.
     if count > len(split):
         raise ValueError(f"config.data.num_{name}={count}: the {name} split has {len(split)} images. 0 takes all.")
     if 0 < count < len(split):
-        split = dataset.subset(split, dataset.stratified(split.labels, count, seed=data.validation_seed))
-    split = dataset.resize_images(split, scale=data.scale, min_side=data.min_side)
+        split = dataset.subset(split, dataset.stratified(split.labels, count, seed=data.subset_seed))
+    if name == "train":
+        with _naming("config.data.train_per_class"):
+            few = dataset.few_per_class(
+                split.labels, fraction=data.train_fraction, count=data.train_per_class, seed=data.subset_seed
+            )
+        split = dataset.subset(split, few)
+    split = dataset.resize_images(split, scale=data.scale, min_side=data.min_side, max_side=data.max_side)
     return dataset.cache_images(split) if data.cache else split
+
+
+def crop_size(data: ml_collections.ConfigDict, split: dataset.Split) -> tuple[int, int]:
+    """Height and width of training crops; where the configuration leaves it open, they suit the images.
+
+    Args:
+        data: the configuration's group.
+        split: training images, resized as configured.
+    """
+    side = data.crop_size or dataset.typical_side(split, at_most=_GREATEST_CROP)
+    return side, side
 
 
 def create_train_batches(config: ml_collections.ConfigDict, split: dataset.Split) -> grain.DatasetIterator:
     """This host's share of the training batches."""
     data = config.data
     names = ("padding", "flip_horizontal", "flip_vertical", "brightness", "contrast", "saturation", "hue")
-    augmentation = transforms.Augmentation((data.crop_size, data.crop_size), **{name: data[name] for name in names})
+    augmentation = transforms.Augmentation(crop_size(data, split), **{name: data[name] for name in names})
     return pipeline.train_batches(
         split,
         batch_size=config.batch_size,

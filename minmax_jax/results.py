@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 _PACKAGES = ("minmax_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
@@ -18,6 +19,7 @@ def collect(
     summary: dict,
     config: ml_collections.ConfigDict,
     *,
+    train_labels: np.ndarray,
     step: int,
     state_digest: str,
     wall_seconds: float,
@@ -28,12 +30,14 @@ def collect(
         split: name of the split.
         summary: of that split.
         config: of the run.
+        train_labels: [N] of the images that trained.
         step: of the selected model.
         state_digest: SHA-256 of the selected model's parameters and statistics.
         wall_seconds: of training and validation, over all starts.
     """
     return {
-        split: {name: _without_nan(value) for name, value in summary.items()},
+        split: _without_nan(summary),
+        "trained_on": _describe_choice(train_labels, config.data),
         "selection": config.evaluation.selection,
         "threshold": {"policy": "fixed", "value": config.evaluation.threshold},
         "empty_masks": config.evaluation.empty,
@@ -44,8 +48,19 @@ def collect(
     }
 
 
+def _describe_choice(labels: np.ndarray, data: ml_collections.ConfigDict) -> dict[str, Any]:
+    """How many images trained, and how they were chosen."""
+    counts = np.bincount(labels)
+    return {
+        "num_images": len(labels),
+        "images_per_class": {"least": int(counts.min()), "greatest": int(counts.max())},
+    } | {name: data[name] for name in ("train_fraction", "train_per_class", "num_train", "subset_seed")}
+
+
 def _without_nan(value: Any) -> Any:
     """NaN is no JSON; null says as much."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -94,8 +109,10 @@ def describe(results: dict, split: str = "test") -> str:
     def number(value, form=".2f"):
         return "-" if value is None else format(value, form)
 
+    without = summary["num_images"] - summary["num_images_with_mask"]
+    without_mask = f" ({without} without a mask count in no F1)" if without else ""
     return (
-        f"{split}, {summary['num_images']} images, model of step {results['step']}:\n"
+        f"{split}, {summary['num_images']} images{without_mask}, model of step {results['step']}:\n"
         f"  classification error   {number(summary['classification_error'])} %"
         f" (localizer {number(summary['localizer_classification_error'])} %)\n"
         f"  F1+ {number(summary['f1_foreground'])} %   F1- {number(summary['f1_background'])} %"

@@ -69,6 +69,7 @@ def _collect(config, state, parts, split, *, wall_seconds) -> dict[str, Any]:
         split,
         evaluate_split(config, parts.splits[split], parts.localize, state),
         config,
+        train_labels=parts.splits["train"].labels,
         step=int(state.step),
         state_digest=checkpoints.model_digest(state),
         wall_seconds=wall_seconds,

@@ -5,9 +5,10 @@ import pathlib
 import re
 
 import ml_collections
+import numpy as np
 import pytest
 
-from configs import common, cub, cub5, glas, oxford, synthetic
+from configs import common, cub, cub5, custom, glas, oxford, synthetic
 from minmax_jax import config_schema
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -16,6 +17,7 @@ _VARIANTS = {
     glas: ("", "erasing=0", "erasing=4", "parity", "maxmin", "cpu", "cpu,erasing=2"),
     cub: ("", "erasing=0", "erasing=4", "parity"),
     cub5: ("", "erasing=0", "erasing=4", "parity"),
+    custom: ("own", "own,cpu,erasing=2"),
     oxford: ("", "erasing=0", "erasing=4", "parity"),
 }
 ALL = {"common": common.get_config} | {
@@ -211,6 +213,11 @@ def test_a_whole_number_is_no_other_type(value):
         ("batch_size", 2, "must be a multiple of the 4 devices; try 4."),
         ("evaluation.batch_size", 3, "must be a multiple of the 4 devices"),
         ("data.crop_size", 31, "must be from 32"),
+        ("data.crop_size", 31, "or 0"),
+        ("data.max_side", 31, "must be from 32 to 65536, or 0"),
+        ("data.min_side", 600, "must be at least data.min_side=600"),
+        ("data.train_fraction", 0.0, "must be from 1e-09 to 1"),
+        ("data.train_fraction", 0.5, "data.train_per_class=3 exclude each other"),
         ("data.scale", 0.0, "must be from 0.001"),
         ("data.hue", 0.6, "must be from 0 to 0.5"),
         ("model.dropout", 1.0, "must be from 0"),
@@ -223,10 +230,39 @@ def test_a_whole_number_is_no_other_type(value):
 def test_impossible_values_are_named(field, value, message):
     config = synthetic.get_config()
     config.model.stage_sizes, config.model.stage_strides = (1, 1, 1), (1, 1, 1)
+    config.data.max_side, config.data.train_per_class = 500, 3
     config.update_from_flattened_dict({field: value})
     with pytest.raises(config_schema.ConfigError, match=message) as error:
         config_schema.check_values(config, num_devices=4, num_local_devices=4)
-    assert f"config.{field}=" in str(error.value)
+    assert f"{field}=" in str(error.value)
+
+
+def test_few_samples_are_those_of_training_only():
+    from minmax_jax import factory
+
+    config = synthetic.get_config()
+    config.update_from_flattened_dict({"data.num_train": 40, "data.train_fraction": 0.2, "data.num_test": 12})
+    parts = factory.create_splits(config)
+    assert [len(parts[name]) for name in ("train", "validation", "test")] == [8, 256, 12]
+    config.update_from_flattened_dict({"data.train_fraction": 1.0, "data.train_per_class": 3})
+    fewer = factory.create_splits(config)["train"]
+    np.testing.assert_array_equal(np.bincount(fewer.labels), [3] * 4)
+    assert set(parts["train"].names) < set(fewer.names)
+    config.data.train_per_class = 11
+    with pytest.raises(config_schema.ConfigError, match="data.train_per_class: There are not 11 examples"):
+        factory.create_splits(config)
+
+
+def test_own_data_needs_its_name_and_no_folds():
+    config = custom.get_config()
+    config.data.folds = "folds"
+    with pytest.raises(config_schema.ConfigError, match=r"(?s)data.name is empty.*data.folds='folds' must be empty"):
+        config_schema.check_values(config, num_devices=1, num_local_devices=1)
+
+
+def test_the_first_word_of_the_variant_names_own_data():
+    config = custom.get_config("cpu,cpu,erasing=3")
+    assert (config.data.name, config.model.width, config.erasing.num_erasures) == ("cpu", 24, 3)
 
 
 def test_unknown_variants_are_refused():

@@ -1,5 +1,6 @@
 """Operations on splits."""
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -28,6 +29,23 @@ def test_concatenate():
     np.testing.assert_array_equal(both.read_mask(2), second.read_mask(0))
 
 
+def test_boxes_follow_their_images():
+    boxes = [np.full((1, 4), index, np.float32) for index in range(3)]
+    split = dataclasses.replace(splits.make_split([(32, 32)] * 3), read_boxes=boxes.__getitem__)
+    both = dataset.concatenate(dataset.subset(split, [2, 0]), splits.make_split([(32, 32)]))
+    np.testing.assert_array_equal(both.read_boxes(0), boxes[2])
+    assert both.read_boxes(2).shape == (0, 4)
+
+
+def test_only_some_classes_with_labels_in_the_order_given():
+    split = splits.make_split([(32, 32)] * 7, num_classes=3)  # a b c a b c a
+    some = dataset.only_classes(split, ["c", "a"])
+    assert some.class_names == ("c", "a")
+    assert some.names == ("image_0", "image_2", "image_3", "image_5", "image_6")
+    np.testing.assert_array_equal(some.labels, [1, 0, 1, 0, 1])
+    np.testing.assert_array_equal(some.read_image(3), split.read_image(5))
+
+
 def test_splits_can_be_pickled_for_workers():
     split = dataset.cache_images(dataset.resize_images(splits.make_split([(64, 48)] * 3), scale=0.75))
     copy = pickle.loads(pickle.dumps(dataset.subset(split, [2, 0])))
@@ -43,17 +61,40 @@ def test_stratified_subsets_keep_the_shares_and_are_nested():
     assert small != set(dataset.stratified(labels, 20, seed=4))
 
 
+def test_few_of_each_class_are_nested_by_share_and_by_number():
+    labels = np.array([0] * 60 + [1] * 30 + [2] * 10)
+    nested = [{"fraction": 0.01}, {"count": 2}, {"fraction": 0.2}, {"fraction": 0.5}, {"fraction": 1.0}]
+    sizes = [(1, 1, 1), (2, 2, 2), (12, 6, 2), (30, 15, 5), (60, 30, 10)]
+    inner = set()
+    for options, expected in zip(nested, sizes):
+        chosen = dataset.few_per_class(labels, seed=3, **options)
+        np.testing.assert_array_equal(np.bincount(labels[chosen]), expected)
+        assert np.all(np.diff(chosen) > 0) and inner < set(chosen)
+        inner = set(chosen)
+    some, others = (dataset.few_per_class(labels, count=5, seed=seed) for seed in (3, 4))
+    assert set(some) != set(others)
+
+
+def test_a_class_with_too_few_examples_is_told():
+    with pytest.raises(ValueError, match="not 11 examples of each class; the smallest class has 10"):
+        dataset.few_per_class(np.array([0] * 60 + [1] * 10), count=11, seed=0)
+
+
 @pytest.mark.parametrize(
-    "size, scale, min_side, expected",
+    "size, scale, min_side, max_side, expected",
     [
-        ((522, 775), 0.25, 0, (130, 194)),  # 130.5 and 193.75, half to even
-        ((300, 400), 1.0, 500, (500, 667)),
-        ((600, 800), 1.0, 500, (600, 800)),
-        ((100, 80), 0.5, 64, (80, 64)),
+        ((522, 775), 0.25, 0, 0, (130, 194)),  # 130.5 and 193.75, half to even
+        ((300, 400), 1.0, 500, 0, (500, 667)),
+        ((600, 800), 1.0, 500, 0, (600, 800)),
+        ((100, 80), 0.5, 64, 0, (80, 64)),
+        ((600, 800), 1.0, 0, 300, (300, 400)),
+        ((300, 400), 1.0, 0, 300, (300, 400)),
+        ((200, 401), 1.0, 0, 300, (200, 401)),
+        ((90, 120), 1.0, 150, 150, (150, 200)),
     ],
 )
-def test_resized_sizes(size, scale, min_side, expected):
-    split = dataset.resize_images(splits.make_split([size]), scale=scale, min_side=min_side)
+def test_resized_sizes(size, scale, min_side, max_side, expected):
+    split = dataset.resize_images(splits.make_split([size]), scale=scale, min_side=min_side, max_side=max_side)
     assert tuple(split.sizes[0]) == expected == split.read_image(0).shape[:2]
     assert split.read_mask(0).shape == size
 
@@ -64,11 +105,17 @@ def test_images_that_become_too_small_are_named():
         dataset.resize_images(split, scale=0.5)
 
 
+def test_the_typical_side_fits_into_half_of_the_images():
+    split = splits.make_split([(40, 50), (70, 100), (300, 97)])  # small sides 40, 70 and 97
+    assert dataset.typical_side(split, at_most=480) == 64
+    assert dataset.typical_side(split, at_most=32) == 32
+
+
 def test_cache_reads_once():
     reads = []
     split = splits.make_split([(32, 32)] * 2)
     counted = lambda index: reads.append(index) or split.read_image(index)
-    cached = dataset.cache_images(dataset.dataclasses.replace(split, read_image=counted))
+    cached = dataset.cache_images(dataclasses.replace(split, read_image=counted))
     for _ in range(3):
         np.testing.assert_array_equal(cached.read_image(1), split.read_image(1))
     assert reads == [1]

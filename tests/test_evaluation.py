@@ -1,10 +1,14 @@
 """Evaluation with a localizer that is known: what it finds is written in the image."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from minmax_jax import evaluation, inference
+from minmax_jax.data import dataset
+from minmax_jax.report import panels
 from tests import splits
 
 
@@ -43,11 +47,35 @@ def test_numbers_equal_those_of_plain_loops():
         expected.append(2 * (predicted & true).sum() / (predicted.sum() + true.sum()))
         expected_background.append(2 * (~predicted & ~true).sum() / ((~predicted).sum() + (~true).sum()))
     assert [result.name for result in results] == list(split.names)
-    assert summary["num_images"] == 3
+    assert summary["num_images"] == summary["num_images_with_mask"] == 3
     assert summary["f1_foreground"] == pytest.approx(100 * np.mean(expected))
     assert summary["f1_background"] == pytest.approx(100 * np.mean(expected_background))
     assert summary["localizer_classification_error"] == pytest.approx(100 * np.mean(split.labels != 0))
     assert summary["entropy_foreground"] == pytest.approx(0.1)
+
+
+def test_images_without_a_mask_count_in_the_error_and_in_no_f1():
+    whole = splits.make_split([(40, 50), (33, 64), (64, 64)])
+    read_mask = lambda index: None if index == 1 else whole.read_mask(index)
+    split = dataclasses.replace(whole, read_mask=read_mask)
+    for empty in ("skip", "one", "nan"):
+        summary = evaluation.summarize(evaluation.evaluate(_red_localizer, split, batch_size=2), empty=empty)
+        with_mask = evaluation.evaluate(_red_localizer, dataset.subset(whole, [0, 2]), batch_size=2)
+        expected = evaluation.summarize(with_mask, empty=empty)
+        assert (summary["num_images"], summary["num_images_with_mask"]) == (3, 2)
+        for name in ("f1_foreground", "f1_background", "baselines"):
+            assert summary[name] == expected[name]
+        assert summary["localizer_classification_error"] == pytest.approx(100 / 3)
+
+
+def test_without_any_mask_there_is_no_f1(tmp_path):
+    split = dataclasses.replace(splits.make_split([(40, 50)]), read_mask=lambda index: None)
+    summary = evaluation.summarize(evaluation.evaluate(_red_localizer, split, batch_size=1))
+    assert summary["num_images_with_mask"] == 0
+    assert np.isnan([summary["f1_foreground"], summary["baselines"]["all_ones"]["f1_background"]]).all()
+    (found,) = evaluation.localize_split(_red_localizer, split, batch_size=1)
+    panels.draw_panel(tmp_path / "panel.png", split, found, threshold=0.5)
+    assert (tmp_path / "panel.png").stat().st_size > 1000
 
 
 def test_all_ones_baseline():

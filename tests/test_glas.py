@@ -1,6 +1,8 @@
 """Preparing and loading GlaS, from a made-up release in the official layout, and what goes wrong."""
 
+import io
 import pickle
+import re
 import shutil
 import zipfile
 
@@ -8,26 +10,30 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from minmax_jax.data import glas, records
+from minmax_jax.data import dataset, glas, prepared, records, release
 from tests import glas_layout
 
 
+def _prepare(source, data_dir):
+    return records.prepare("glas", lambda scratch: glas.read_release(str(source)), data_dir)
+
+
 @pytest.fixture(scope="session")
-def release(tmp_path_factory):
+def official(tmp_path_factory):
     """The official folder."""
     return glas_layout.write(tmp_path_factory.mktemp("release"))
 
 
 @pytest.fixture(scope="session")
-def prepared(release, tmp_path_factory):
+def data_dir(official, tmp_path_factory):
     """What prepare_data wrote."""
     data_dir = tmp_path_factory.mktemp("prepared")
-    records.prepare(glas.Glas(source=str(release.parent), data_dir=str(data_dir)))
+    _prepare(official.parent, data_dir)
     return str(data_dir)
 
 
-def test_published_sizes_and_classes(prepared):
-    parts = glas.load(prepared)
+def test_published_sizes_and_classes(data_dir):
+    parts = prepared.load(data_dir, "glas")
     assert {name: len(part) for name, part in parts.items()} == {"train": 67, "validation": 18, "test": 80}
     assert parts["test"].class_names == ("benign", "malignant")
     for part in parts.values():
@@ -37,23 +43,23 @@ def test_published_sizes_and_classes(prepared):
     assert all(name.startswith("test") for name in parts["test"].names)
 
 
-def test_pixels_and_masks_come_through(prepared, release):
-    for part in glas.load(prepared).values():
+def test_pixels_and_masks_come_through(data_dir, official):
+    for part in prepared.load(data_dir, "glas").values():
         for index in (0, len(part) - 1):
             name = part.names[index]
             place = glas_layout.NAMES.index(name)
-            image = np.asarray(Image.open(release / f"{name}.bmp"))
+            image = np.asarray(Image.open(official / f"{name}.bmp"))
             np.testing.assert_array_equal(part.read_image(index), image)
             np.testing.assert_array_equal(part.read_mask(index), glas_layout.mask_of(place, image.shape[:2]))
             assert tuple(part.sizes[index]) == glas_layout.size_of(place)
 
 
-def test_splits_can_be_sent_to_workers(prepared):
-    part = glas.load(prepared)["validation"]
+def test_splits_can_be_sent_to_workers(data_dir):
+    part = prepared.load(data_dir, "glas")["validation"]
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).read_image(3), part.read_image(3))
 
 
-def test_published_folds(prepared, tmp_path):
+def test_published_folds(data_dir, tmp_path):
     rows = {
         "train": glas_layout.NAMES[:67],
         "valid": glas_layout.NAMES[67:85],
@@ -62,33 +68,35 @@ def test_published_folds(prepared, tmp_path):
     for name, names in rows.items():
         lines = [f"{image}.bmp,{image}_anno.bmp,{glas_layout.class_of(image)}\n" for image in names]
         (tmp_path / f"{name}_s_0_f_0.csv").write_text("".join(lines))
-    parts = glas.load(prepared, folds_dir=str(tmp_path))
+    parts = prepared.load(data_dir, "glas", folds_dir=str(tmp_path))
     assert [list(part.names) for part in parts.values()] == list(rows.values())
 
 
-def test_a_zip_file_will_do(release, tmp_path):
-    shutil.make_archive(str(tmp_path / "release"), "zip", release.parent)
-    folder = glas.open_source(str(tmp_path / "release.zip"))
-    image, mask = glas.read_example(folder, "testA_7")
-    place = glas_layout.NAMES.index("testA_7")
-    np.testing.assert_array_equal(mask, glas_layout.mask_of(place, image.shape[:2]))
-    assert len(glas.check(folder)) == 165
+def test_a_zip_file_will_do(official, tmp_path):
+    shutil.make_archive(str(tmp_path / "release"), "zip", official.parent)
+    found = glas.read_release(str(tmp_path / "release.zip"))
+    release.check(found)
+    items = {item.name: item for item in found}
+    record = release.read_record(items["testA_7"], found)
+    mask = np.asarray(Image.open(io.BytesIO(record["mask"])))
+    np.testing.assert_array_equal(mask, glas_layout.mask_of(glas_layout.NAMES.index("testA_7"), record["size"]))
+    assert len(items) == 165
 
 
-def test_leftovers_of_a_killed_run_are_removed(release, tmp_path):
+def test_leftovers_of_a_killed_run_are_removed(official, tmp_path):
     leftover = tmp_path / "glas" / "incomplete.ABC123_1.0.0"
     leftover.mkdir(parents=True)
     (leftover / "glas-train.array_record-00000-of-00001").write_bytes(b"half")
-    with pytest.raises(records.DataError, match="holds no prepared 'glas' dataset"):
-        glas.load(str(tmp_path))
-    records.prepare(glas.Glas(source=str(release), data_dir=str(tmp_path)))
-    assert not leftover.exists() and len(glas.load(str(tmp_path))["test"]) == 80
+    with pytest.raises(dataset.DataError, match="holds no prepared 'glas' dataset"):
+        prepared.load(str(tmp_path), "glas")
+    _prepare(official, tmp_path)
+    assert not leftover.exists() and len(prepared.load(str(tmp_path), "glas")["test"]) == 80
 
 
-def test_preparing_again_changes_nothing(release, prepared):
-    before = {path: path.stat().st_mtime_ns for path in (release / prepared).rglob("*array_record*")}
-    records.prepare(glas.Glas(source=str(release), data_dir=prepared))
-    assert before == {path: path.stat().st_mtime_ns for path in (release / prepared).rglob("*array_record*")}
+def test_preparing_again_changes_nothing(official, data_dir):
+    before = {path: path.stat().st_mtime_ns for path in (official / data_dir).rglob("*array_record*")}
+    _prepare(official, data_dir)
+    assert before == {path: path.stat().st_mtime_ns for path in (official / data_dir).rglob("*array_record*")}
 
 
 def _truncate(folder, name):
@@ -134,45 +142,65 @@ def _edit_grades(old, new):
         (lambda f: (f / "Grade.csv").unlink(), "holds no Grade.csv"),
     ],
 )
-def test_a_damaged_release_is_refused_and_leaves_nothing_behind(release, tmp_path, damage, message):
+def test_a_damaged_release_is_refused_and_leaves_nothing_behind(official, tmp_path, damage, message):
     copy = tmp_path / "copy"
-    shutil.copytree(release, copy)
+    shutil.copytree(official, copy)
     damage(copy)
-    with pytest.raises(records.DataError, match=message):
-        records.prepare(glas.Glas(source=str(copy), data_dir=str(tmp_path / "out")))
-    with pytest.raises(records.DataError, match="holds no prepared"):
-        glas.load(str(tmp_path / "out"))
+    with pytest.raises(dataset.DataError, match=message):
+        _prepare(copy, tmp_path / "out")
+    with pytest.raises(dataset.DataError, match="holds no prepared"):
+        prepared.load(str(tmp_path / "out"), "glas")
 
 
-def test_all_problems_are_listed_at_once(release, tmp_path):
+def test_all_problems_are_listed_at_once(official, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(release, copy)
+    shutil.copytree(official, copy)
     _truncate(copy, "train_5.bmp")
     (copy / "testA_1_anno.bmp").unlink()
-    with pytest.raises(records.DataError, match=r"(?s)train_5.bmp cannot.*testA_1_anno.bmp is missing"):
-        glas.check(copy)
+    with pytest.raises(dataset.DataError, match=r"(?s)train_5.bmp cannot.*testA_1_anno.bmp is missing"):
+        release.check(glas.read_release(str(copy)))
 
 
 def test_sources_that_are_none(tmp_path):
-    with pytest.raises(records.DataError, match="does not exist"):
+    with pytest.raises(dataset.DataError, match="does not exist"):
         glas.open_source(str(tmp_path / "nowhere"))
     (tmp_path / "file").write_text("text")
-    with pytest.raises(records.DataError, match="neither a folder nor a ZIP file"):
+    with pytest.raises(dataset.DataError, match="neither a folder nor a ZIP file"):
         glas.open_source(str(tmp_path / "file"))
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
-    with pytest.raises(records.DataError, match="holds no Grade.csv"):
+    with pytest.raises(dataset.DataError, match="holds no Grade.csv"):
         glas.open_source(str(tmp_path / "empty.zip"))
 
 
 def test_an_unprepared_dataset_names_the_command():
-    with pytest.raises(records.DataError, match="python -m experiments.prepare_data --dataset=glas"):
-        glas.load("")
+    with pytest.raises(dataset.DataError, match="python -m experiments.prepare_data --dataset=glas"):
+        prepared.load("", "glas")
 
 
-def test_the_table_of_a_prepared_dataset(prepared):
-    table = records.describe(prepared, "glas")
-    assert "train         85" in table and "benign 42, malignant 43" in table
+def test_an_unprepared_dataset_of_one_s_own_names_the_command():
+    with pytest.raises(dataset.DataError, match="prepare_data --dataset=image_folder --name=pets --source"):
+        prepared.load("", "pets")
+
+
+def test_what_another_version_prepared_is_prepared_again(tmp_path):
+    (tmp_path / "glas" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "glas" / "1.0.0" / "dataset_info.json").write_text("{}")
+    with pytest.raises(dataset.DataError, match=r"of version 2.0.0, only of 1.0.0, by another version of this library"):
+        prepared.load(str(tmp_path), "glas")
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "glas-test.array_record-00000-of-00001"])
+def test_damaged_records_are_told(data_dir, tmp_path, file):
+    shutil.copytree(data_dir, tmp_path / "copy")
+    _truncate(tmp_path / "copy" / "glas" / "2.0.0", file)
+    with pytest.raises(dataset.DataError, match=r"2.0.0 is damaged .* Delete it, and prepare it again"):
+        prepared.load(str(tmp_path / "copy"), "glas")
+
+
+def test_the_table_of_a_prepared_dataset(data_dir):
+    table = records.describe(data_dir, "glas")
+    assert re.search(r"train +85 +2 +85 +0 .*benign 42, malignant 43", table)
 
 
 @pytest.mark.shared
@@ -182,8 +210,8 @@ def test_all_ones_baseline_of_the_real_test_set(shared, tmp_path):
     import sys
 
     subprocess.run([sys.executable, shared / "data" / "unpack.py", tmp_path], check=True, capture_output=True)
-    records.prepare(glas.Glas(source=str(tmp_path), data_dir=str(tmp_path / "out")))
-    parts = glas.load(str(tmp_path / "out"), folds_dir=str(shared / "data" / "folds" / "glas"))
+    _prepare(tmp_path, tmp_path / "out")
+    parts = prepared.load(str(tmp_path / "out"), "glas", folds_dir=str(shared / "data" / "folds" / "glas"))
     assert {name: len(part) for name, part in parts.items()} == {"train": 67, "validation": 18, "test": 80}
     shares = np.array([parts["test"].read_mask(index).mean() for index in range(80)])
     assert 100 * np.mean(2 * shares / (1 + shares)) == pytest.approx(66.015, abs=0.005)

@@ -3,16 +3,19 @@
 import json
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from configs import synthetic
 from minmax_jax import checkpoints, metric_writers, testing, training
+from tests import flowers_layout
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # 32x32 images, a trunk of one block with 4 channels: seconds instead of minutes.
@@ -235,3 +238,50 @@ def test_the_example_of_the_readme_runs():
     assert 0 < len([line for line in example.splitlines() if line.strip()]) <= 18
     done = _run([sys.executable, "-W", "error", "-c", example])
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_preparing_can_be_killed_at_any_moment_and_what_is_prepared_can_be_checked(tmp_path):
+    flowers = flowers_layout.write(
+        tmp_path / "flowers",
+        np.arange(900) % 3 + 1,
+        {"trnid": np.arange(1, 601), "valid": [601], "tstid": np.arange(602, 901)},
+    )
+    command = [sys.executable, "-m", "experiments.prepare_data", "--dataset=oxford_flowers", f"--data_dir={tmp_path}"]
+    prepare = [*command, f"--source={flowers}"]
+    folder = tmp_path / "oxford_flowers"
+    for _ in range(2):
+        process = subprocess.Popen(prepare, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not list(folder.glob("incomplete.*")):
+            time.sleep(0.01)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = _run(prepare)
+    assert done.returncode == 0 and "Train with --config=configs/oxford.py" in done.stdout, done.stderr
+    assert [path.name for path in folder.iterdir()] == ["2.0.0"]
+    done = _run([*command, "--check"])
+    assert done.returncode == 0 and re.search(r"train +600 +3 +600 +0 ", done.stdout), done.stderr
+    (path,) = folder.rglob("*test*")
+    path.write_bytes(path.read_bytes()[:-70000])
+    done = _run([*command, "--check"])
+    assert done.returncode == 1 and "2.0.0 is damaged" in done.stderr and "prepare it again" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--dataset=glas"], "--source is missing"),
+        (
+            ["--dataset=glas", "--download"],
+            "--download: glas cannot be downloaded by a program. Give --source, from https",
+        ),
+        (["--dataset=csv", "--name=x", "--source=a", "--source=b"], "--dataset=csv takes one"),
+        (["--dataset=csv", "--name=Pets", "--source=a"], "--name='Pets' must be a name"),
+        (["--dataset=cub", "--check"], "holds no prepared 'cub' dataset"),
+    ],
+)
+def test_flags_of_prepare_data_that_do_not_fit(tmp_path, flags, message):
+    done = _run([sys.executable, "-m", "experiments.prepare_data", f"--data_dir={tmp_path}", *flags])
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from configs import synthetic
@@ -86,20 +87,33 @@ def test_tensorboard_files(tmp_path):
 
 SUMMARY = {
     "num_images": 3,
+    "num_images_with_mask": 2,
     "classification_error": 100 / 3,
     "localizer_classification_error": 0.0,
     "f1_foreground": 61.5,
     "f1_background": float("nan"),
     "entropy_foreground": 0.1,
     "entropy_background": 1.2,
-    "baselines": {"all_ones": {"f1_foreground": 30.0, "f1_background": 0.0}},
+    "baselines": {"all_ones": {"f1_foreground": 30.0, "f1_background": float("nan")}},
 }
 
 
 def test_results_hold_what_scripts_rely_on():
-    found = results.collect("test", SUMMARY, synthetic.get_config(), step=7, state_digest="ab", wall_seconds=1.0)
+    config = synthetic.get_config()
+    config.data.train_fraction = 0.5
+    labels = np.array([0, 1, 1, 1, 0])
+    found = results.collect("test", SUMMARY, config, train_labels=labels, step=7, state_digest="ab", wall_seconds=1.0)
     found = json.loads(json.dumps(found, allow_nan=False))
-    assert found["test"] == SUMMARY | {"f1_background": None}
+    baselines = {"all_ones": {"f1_foreground": 30.0, "f1_background": None}}
+    assert found["test"] == SUMMARY | {"f1_background": None, "baselines": baselines}
+    assert found["trained_on"] == {
+        "num_images": 5,
+        "images_per_class": {"least": 2, "greatest": 3},
+        "train_fraction": 0.5,
+        "train_per_class": 0,
+        "num_train": 512,
+        "subset_seed": 0,
+    }
     assert found["selection"] == "classification_error"
     assert found["threshold"] == {"policy": "fixed", "value": 0.5}
     assert (found["seed"], found["step"], found["state_digest"]) == (0, 7, "ab")
@@ -107,4 +121,5 @@ def test_results_hold_what_scripts_rely_on():
         found["environment"]
     )
     text = results.describe(found)
+    assert "test, 3 images (1 without a mask count in no F1), model of step 7" in text
     assert "33.33 %" in text and "F1+ 61.50 %   F1- - %" in text and "all ones: 30.00 %" in text

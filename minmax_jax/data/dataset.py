@@ -10,9 +10,18 @@ from PIL import Image
 LEAST_SIDE = 32
 
 
+class DataError(ValueError):
+    """A file of a dataset that cannot be used; the message names it, and the mend."""
+
+
+def _no_boxes(index: int) -> np.ndarray:
+    del index
+    return np.zeros((0, 4), np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split of a dataset. Training reads images and labels; only evaluation calls `read_mask`.
+    """One split of a dataset. Training reads images and labels; only evaluation reads masks and boxes.
 
     Attributes:
         names: of the N examples.
@@ -20,7 +29,9 @@ class Split:
         class_names: of the C classes.
         sizes: [N, 2] height and width of the images that `read_image` returns.
         read_image: index -> [H, W, 3] uint8; picklable, for worker processes.
-        read_mask: index -> [H, W] bool, at its own resolution; picklable.
+        read_mask: index -> [H, W] bool, at its own resolution, or None where an image has no mask; picklable.
+        read_boxes: index -> [K, 4] float32 bounding boxes of its K objects, (top, left, bottom, right) as shares of
+            height and width, or none, K = 0, where they are not known; picklable.
     """
 
     names: tuple[str, ...]
@@ -28,7 +39,8 @@ class Split:
     class_names: tuple[str, ...]
     sizes: np.ndarray
     read_image: Callable[[int], np.ndarray]
-    read_mask: Callable[[int], np.ndarray]
+    read_mask: Callable[[int], np.ndarray | None]
+    read_boxes: Callable[[int], np.ndarray] = _no_boxes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,11 +56,28 @@ def subset(split: Split, indices: Sequence[int]) -> Split:
         sizes=split.sizes[indices],
         read_image=functools.partial(_read_at, split.read_image, indices),
         read_mask=functools.partial(_read_at, split.read_mask, indices),
+        read_boxes=functools.partial(_read_at, split.read_boxes, indices),
     )
 
 
 def _read_at(read, indices, index):
     return read(int(indices[index]))
+
+
+def only_classes(split: Split, class_names: Sequence[str]) -> Split:
+    """The examples of some classes; the labels count these from 0, in the order given.
+
+    Raises:
+        ValueError: for a class that the split does not know.
+    """
+    unknown = [name for name in class_names if name not in split.class_names]
+    if unknown:
+        raise ValueError(f"The dataset has no class {unknown[0]!r}.")
+    new_labels = np.full(len(split.class_names), -1, np.int32)
+    for label, name in enumerate(class_names):
+        new_labels[split.class_names.index(name)] = label
+    kept = subset(split, np.flatnonzero(new_labels[split.labels] >= 0))
+    return dataclasses.replace(kept, labels=new_labels[kept.labels], class_names=tuple(class_names))
 
 
 def concatenate(first: Split, second: Split) -> Split:
@@ -60,6 +89,7 @@ def concatenate(first: Split, second: Split) -> Split:
         sizes=np.concatenate([first.sizes, second.sizes]),
         read_image=functools.partial(_read_either, first.read_image, second.read_image, len(first)),
         read_mask=functools.partial(_read_either, first.read_mask, second.read_mask, len(first)),
+        read_boxes=functools.partial(_read_either, first.read_boxes, second.read_boxes, len(first)),
     )
 
 
@@ -72,23 +102,53 @@ def stratified(labels: np.ndarray, num_examples: int, *, seed: int) -> np.ndarra
 
     Of one seed a smaller set is contained in a larger one.
     """
-    rng = np.random.RandomState(seed)
-    shuffled = rng.permutation(len(labels))
-    rank = np.zeros(len(labels))
+    shuffled, place = _shuffle(labels, seed)
+    share = (place + 0.5) / np.bincount(labels)[labels]
+    return shuffled[np.argsort(share[shuffled], kind="stable")][:num_examples]
+
+
+def few_per_class(labels: np.ndarray, *, fraction: float = 1.0, count: int = 0, seed: int) -> np.ndarray:
+    """Indices of a share or a number of the examples of each class, in ascending order.
+
+    Of one seed a smaller set is contained in a larger one, whether told by share or by number.
+
+    Args:
+        labels: [N] classes.
+        fraction: of each class, rounded, at least one example.
+        count: of each class; 0 means all.
+        seed: of the choice.
+
+    Raises:
+        ValueError: if a class has fewer than `count` examples.
+    """
+    of_class = np.bincount(labels)[labels]
+    if len(labels) and count > of_class.min():
+        raise ValueError(f"There are not {count} examples of each class; the smallest class has {of_class.min()}.")
+    _, place = _shuffle(labels, seed)
+    return np.flatnonzero(place < (count or np.maximum(1, np.round(fraction * of_class))))
+
+
+def _shuffle(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A random order [N] of all examples, and each one's place [N] in it among those of its class."""
+    shuffled = np.random.RandomState(seed).permutation(len(labels))
+    place = np.zeros(len(labels), int)
     for label in np.unique(labels):
         members = shuffled[labels[shuffled] == label]
-        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return shuffled[np.argsort(rank[shuffled], kind="stable")][:num_examples]
+        place[members] = np.arange(len(members))
+    return shuffled, place
 
 
-def resize_images(split: Split, *, scale: float = 1.0, min_side: int = 0) -> Split:
-    """Images `scale` times as large, then enlarged so that the small side has `min_side` pixels; masks stay.
+def resize_images(split: Split, *, scale: float = 1.0, min_side: int = 0, max_side: int = 0) -> Split:
+    """Images `scale` times as large, then so that the small side has from `min_side` to `max_side` pixels; masks stay.
+
+    A side of 0 sets no bound.
 
     Raises:
         ValueError: if an image becomes smaller than 32 pixels.
     """
     sizes = np.maximum(np.round(split.sizes * scale), 1)
-    sizes = np.round(sizes * np.maximum(1, min_side / sizes.min(axis=1, keepdims=True))).astype(int)
+    small_side = sizes.min(axis=1, keepdims=True)
+    sizes = np.round(sizes * np.clip(small_side, min_side, max_side or np.inf) / small_side).astype(int)
     too_small = np.flatnonzero(sizes.min(axis=1) < LEAST_SIDE)
     if len(too_small):
         first = too_small[0]
@@ -106,6 +166,11 @@ def _read_resized(read_image, sizes, index):
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((int(width), int(height)), Image.Resampling.BILINEAR))
+
+
+def typical_side(split: Split, *, at_most: int) -> int:
+    """The greatest multiple of 32 pixels that fits into the small side of half of the images."""
+    return min(at_most, int(np.median(split.sizes.min(axis=1))) // LEAST_SIDE * LEAST_SIDE)
 
 
 def cache_images(split: Split) -> Split:

@@ -8,7 +8,7 @@ import numpy as np
 
 from minmax_jax.data import dataset
 
-_SPLIT_PREFIXES = {"train": "train", "validation": "valid", "test": "test"}
+SPLIT_PREFIXES = {"train": "train", "validation": "valid", "test": "test"}
 
 
 def read_folds(folder: str | pathlib.Path, everything: dataset.Split) -> dict[str, dataset.Split]:
@@ -26,7 +26,7 @@ def read_folds(folder: str | pathlib.Path, everything: dataset.Split) -> dict[st
     """
     places = {name: index for index, name in enumerate(everything.names)}
     splits, seen = {}, {}
-    for split, prefix in _SPLIT_PREFIXES.items():
+    for split, prefix in SPLIT_PREFIXES.items():
         path = _find_file(pathlib.Path(folder), prefix)
         indices = []
         for line, (name, class_name) in _read_rows(path):
@@ -48,11 +48,16 @@ def read_folds(folder: str | pathlib.Path, everything: dataset.Split) -> dict[st
 
 
 def _find_file(folder: pathlib.Path, prefix: str) -> pathlib.Path:
-    found = sorted(folder.rglob(f"{prefix}*.csv"))
+    found = find_files(folder, prefix)
     if len(found) != 1:
         listed = ", ".join(map(str, found)) or "none"
         raise ValueError(f"data.folds={str(folder)!r} must hold exactly one {prefix}*.csv, found: {listed}.")
     return found[0]
+
+
+def find_files(folder: pathlib.Path, prefix: str) -> list[pathlib.Path]:
+    """The CSV files of a split, anywhere below a folder."""
+    return sorted(folder.rglob(f"{prefix}*.csv"))
 
 
 def _read_rows(path: pathlib.Path):

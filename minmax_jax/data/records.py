@@ -1,31 +1,34 @@
-"""Prepared datasets on disk: TFDS folders of array_record files with images, masks, labels and names."""
+"""Prepared datasets on disk: TFDS folders of array_record files with images, masks, boxes, labels and names."""
 
+from collections.abc import Callable
 import dataclasses
-import io
 import logging
 import pathlib
 import shutil
 
+from google.protobuf import json_format
 import numpy as np
-from PIL import Image
 import tensorflow_datasets as tfds
+import tqdm
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, pictures, release
 
 logger = logging.getLogger(__name__)
+# Of the records' form: what an earlier one wrote is prepared again.
+VERSION = "2.0.0"
+SPLITS = ("train", "validation", "test")
+SCRATCH = "incomplete.unpacked"
+_PUBLISHED = ("glas", "cub", "oxford_flowers")
 _ENCODED = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
 
 
-class DataError(ValueError):
-    """A file of a dataset that cannot be used; the message names it, and the mend."""
-
-
 def features(class_names: tuple[str, ...]) -> tfds.features.FeaturesDict:
-    """What a record holds."""
+    """What a record holds: files as they are encoded, an empty mask where there is none, boxes as shares."""
     return tfds.features.FeaturesDict(
         {
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+            "image": tfds.features.Image(shape=(None, None, 3)),
             "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+            "boxes": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
             "label": tfds.features.ClassLabel(names=list(class_names)),
             "name": tfds.features.Text(),
             "size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
@@ -33,108 +36,190 @@ def features(class_names: tuple[str, ...]) -> tfds.features.FeaturesDict:
     )
 
 
-def encode(name: str, label: str, image: np.ndarray, mask: np.ndarray) -> dict:
-    """A record of an image [H, W, 3] uint8 and its mask [H, W] bool."""
-    return {
-        "image": _to_png(image),
-        "mask": _to_png(mask.astype(np.uint8) * 255),
-        "label": label,
-        "name": name,
-        "size": np.array(image.shape[:2], np.int32),
-    }
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """TFDS builder of any release."""
+
+    VERSION = tfds.core.Version(VERSION)
+
+    def __init__(self, name: str, source: release.Release, **kwargs):
+        self.name, self._release = name, source
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=features(self._release.class_names),
+            description=self._release.description,
+            homepage=self._release.homepage,
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {split: self._generate_examples(items) for split, items in self._release.splits.items()}
+
+    def _generate_examples(self, items: list[release.Item]):
+        for item in items:
+            yield item.name, release.read_record(item, self._release)
 
 
-def _to_png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
+def prepare(
+    name: str, read_release: Callable[[pathlib.Path], release.Release], data_dir: str | pathlib.Path
+) -> pathlib.Path:
+    """Checks a release and writes it as a dataset, or finds it written.
 
+    TFDS writes to a folder named "incomplete" and renames it at the end, so what has the final name is whole. What a
+    run that was killed left is removed first.
 
-def decode_file(content: bytes, name: str, *, mode: str | None = None) -> np.ndarray:
-    """The pixels of an encoded image, converted to a Pillow mode if one is given.
+    Args:
+        name: of the dataset.
+        read_release: takes a folder that archives can be unpacked to, which is removed afterwards.
+        data_dir: folder to write to.
+
+    Returns:
+        The dataset's folder.
 
     Raises:
-        DataError: if the content is no image, or not a whole one.
+        DataError: if the release cannot be used.
     """
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            return np.asarray(picture.convert(mode) if mode else picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} cannot be read as an image ({error}). Replace it by an intact copy.") from error
-
-
-def prepare(builder: tfds.core.GeneratorBasedBuilder) -> pathlib.Path:
-    """Writes a dataset, or finds it written; leftovers of a run that was killed are removed first.
-
-    TFDS writes to a folder named "incomplete" and renames it at the end, so what has the final name is whole.
-    """
-    folder = pathlib.Path(builder.data_path)
-    for leftover in folder.parent.glob("incomplete.*"):
-        logger.info("Removing %s, left by a run that did not end.", leftover)
-        shutil.rmtree(leftover)
+    parent = pathlib.Path(data_dir) / name
+    folder = parent / VERSION
+    _remove_leftovers(parent)
     if folder.exists():
-        logger.info("%s is prepared already.", folder)
-    builder.download_and_prepare()
+        logger.info("%s is prepared already; the source was not read. To prepare it anew, delete it.", folder)
+        return folder
+    try:
+        found = read_release(parent / SCRATCH)
+        release.check(found)
+        Builder(name, found, data_dir=str(data_dir)).download_and_prepare()
+    finally:
+        _remove_leftovers(parent)
     return folder
+
+
+def _remove_leftovers(parent: pathlib.Path) -> None:
+    for leftover in parent.glob("incomplete.*"):
+        logger.info("Removing %s.", leftover)
+        shutil.rmtree(leftover)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """Reads one feature of a record as pixels; picklable."""
+    """Reads one feature of a record; picklable."""
 
     source: object
     feature: str
-    mode: str
 
-    def __call__(self, index: int) -> np.ndarray:
+    def __call__(self, index: int) -> np.ndarray | None:
         record = self.source[index]
-        name = f"The {self.feature} of {record['name'].decode()!r}"
-        pixels = decode_file(record[self.feature], name, mode=self.mode)
-        return pixels > 0 if self.feature == "mask" else pixels
+        content, name = record[self.feature], f"The {self.feature} of {record['name'].decode()!r}"
+        if self.feature == "image":
+            return pictures.read_rgb(content, name)
+        if self.feature == "mask":
+            return np.asarray(pictures.open_picture(content, name)) if content else None
+        return content
 
 
-def load(data_dir: str, name: str) -> dict[str, dataset.Split]:
-    """The official splits of a prepared dataset, in the order of their names.
+def read_splits(data_dir: str, name: str) -> dict[str, dataset.Split]:
+    """The splits of a prepared dataset as they were released, each in the order of its names.
 
     Raises:
-        DataError: if it was not prepared.
+        DataError: if it was not prepared, or by another version, or if it is damaged.
     """
-    versions = sorted(pathlib.Path(data_dir).glob(f"{name}/[0-9]*/dataset_info.json")) if data_dir else []
-    if not versions:
-        raise DataError(
-            f"config.data.dir={data_dir!r} holds no prepared {name!r} dataset. Prepare it with\n"
-            f"  python -m experiments.prepare_data --dataset={name} --source=FOLDER_OR_ZIP --data_dir=DIR\n"
-            "and set --config.data.dir=DIR."
+    folder = pathlib.Path(data_dir) / name / VERSION
+    if not data_dir or not (folder / "dataset_info.json").exists():
+        older = ", ".join(path.parent.name for path in folder.parent.glob("[0-9]*/dataset_info.json"))
+        raise dataset.DataError(
+            f"config.data.dir={data_dir!r} holds no prepared {name!r} dataset"
+            + (f" of version {VERSION}, only of {older}, by another version of this library" if older else "")
+            + ". Prepare it with\n"
+            f"  python -m experiments.prepare_data {_flags_of(name)} --source=FOLDER_OR_ARCHIVE --data_dir=DIR\n"
+            "(docs/data.md tells of other sources) and set --config.data.dir=DIR."
         )
-    builder = tfds.builder_from_directory(versions[-1].parent)
-    return {split: _load_split(builder, split) for split in builder.info.splits}
+    try:
+        builder = tfds.builder_from_directory(folder)
+        return {split: _read_split(builder, split) for split in SPLITS if split in builder.info.splits}
+    except (RuntimeError, json_format.ParseError) as error:
+        raise dataset.DataError(f"{folder} is damaged ({error}). Delete it, and prepare it again.") from error
 
 
-def _load_split(builder: tfds.core.DatasetBuilder, split: str) -> dataset.Split:
+def _flags_of(name: str) -> str:
+    return f"--dataset={name}" if name in _PUBLISHED else f"--dataset=image_folder --name={name}"
+
+
+def _read_split(builder: tfds.core.DatasetBuilder, split: str) -> dataset.Split:
     source = builder.as_data_source(split, decoders=_ENCODED)
     records = [{key: record[key] for key in ("name", "label", "size")} for record in source]
     names = [record["name"].decode() for record in records]
-    in_order = np.argsort(names)
     everything = dataset.Split(
         names=tuple(names),
         labels=np.array([record["label"] for record in records], np.int32),
         class_names=tuple(builder.info.features["label"].names),
         sizes=np.array([record["size"] for record in records]),
-        read_image=_Reader(source, "image", "RGB"),
-        read_mask=_Reader(source, "mask", "L"),
+        read_image=_Reader(source, "image"),
+        read_mask=_Reader(source, "mask"),
+        read_boxes=_Reader(source, "boxes"),
     )
-    return dataset.subset(everything, in_order)
+    return dataset.subset(everything, np.argsort(names))
+
+
+def check(data_dir: str, name: str) -> None:
+    """Reads every image, mask and box of a prepared dataset, with progress.
+
+    Raises:
+        DataError: listing what cannot be read or does not fit.
+    """
+    problems = []
+    for split_name, split in read_splits(data_dir, name).items():
+        for index in tqdm.tqdm(range(len(split)), desc=f"Checking {split_name}", unit="image"):
+            try:
+                fault = _find_fault(split, index)
+            except (dataset.DataError, RuntimeError) as error:
+                fault = str(error)
+            if fault:
+                problems.append(f"{split_name}, {split.names[index]!r}: {fault}")
+    if problems:
+        raise dataset.DataError(
+            f"{pathlib.Path(data_dir, name)} is damaged. Delete it, and prepare it again. {len(problems)} problems:\n  "
+            + "\n  ".join(problems)
+        )
+
+
+def _find_fault(split: dataset.Split, index: int) -> str:
+    size, mask, boxes = tuple(split.sizes[index].tolist()), split.read_mask(index), split.read_boxes(index)
+    found = split.read_image(index).shape[:2]
+    if found != size:
+        return f"the image has {found} pixels instead of {size}."
+    if mask is not None and mask.shape != size:
+        return f"the mask has {mask.shape} pixels, the image {size}."
+    if not ((boxes >= 0).all() and (boxes <= 1).all() and (boxes[:, :2] < boxes[:, 2:]).all()):
+        return f"the boxes {boxes.tolist()} are no boxes."
+    if not 0 <= split.labels[index] < len(split.class_names):
+        return f"the label {split.labels[index]} is none of {len(split.class_names)} classes."
+    return ""
 
 
 def describe(data_dir: str, name: str) -> str:
-    """A table of a prepared dataset: images, classes, sizes and foreground share of each split."""
-    lines = [f"{'split':<8}{'images':>8}  {'sizes (pixels)':<22}{'foreground':>10}  classes"]
-    for split_name, split in load(data_dir, name).items():
+    """A table of a prepared dataset: images, masks, boxes, sizes, foreground share and classes of each split."""
+    lines = [
+        f"{'split':<10}{'images':>8}{'classes':>9}{'with mask':>11}{'with box':>10}"
+        f"  {'sizes (pixels)':<22}{'foreground':>10}  images a class"
+    ]
+    for split_name, split in read_splits(data_dir, name).items():
         least, greatest = split.sizes.min(axis=0), split.sizes.max(axis=0)
-        share = np.mean([split.read_mask(index).mean() for index in range(len(split))])
-        classes = ", ".join(
-            f"{class_name} {np.sum(split.labels == label)}" for label, class_name in enumerate(split.class_names)
-        )
         sizes = f"{least[0]}x{least[1]} to {greatest[0]}x{greatest[1]}"
-        lines.append(f"{split_name:<8}{len(split):>8}  {sizes:<22}{100 * share:>9.1f}%  {classes}")
+        masks = (split.read_mask(index) for index in range(len(split)))
+        shares = [mask.mean() for mask in masks if mask is not None]
+        with_box = sum(len(split.read_boxes(index)) > 0 for index in range(len(split)))
+        foreground = f"{100 * np.mean(shares):.1f}%" if shares else "-"
+        counts = np.bincount(split.labels, minlength=len(split.class_names))
+        lines.append(
+            f"{split_name:<10}{len(split):>8}{np.count_nonzero(counts):>9}{len(shares):>11}{with_box:>10}"
+            f"  {sizes:<22}{foreground:>10}  {_describe_counts(counts, split.class_names)}"
+        )
     return "\n".join(lines)
+
+
+def _describe_counts(counts: np.ndarray, class_names: tuple[str, ...]) -> str:
+    if len(counts) <= 5:
+        return ", ".join(f"{class_name} {count}" for class_name, count in zip(class_names, counts))
+    return f"{counts.min()} to {counts.max()}"

@@ -12,7 +12,7 @@ _FOUND_COLOR, _TRUE_COLOR = "#ffd400", "#00d5ff"
 
 
 def draw_panel(path: pathlib.Path, split: dataset.Split, found: evaluation.Found, *, threshold: float) -> None:
-    """Writes a PNG: the image, its true mask, the found mask as heat map, and both outlines on the image.
+    """Writes a PNG: the image, its true mask if it has one, the found mask as heat map, and outlines on the image.
 
     Args:
         path: of the file.
@@ -33,18 +33,23 @@ def draw_panel(path: pathlib.Path, split: dataset.Split, found: evaluation.Found
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes[0].imshow(image)
     axes[0].set_title("image", fontsize=9)
-    axes[1].imshow(true_mask, cmap="gray", vmin=0, vmax=1, extent=extent)
-    axes[1].set_title("true mask", fontsize=9)
+    if true_mask is None:
+        axes[1].set_title("no true mask", fontsize=9)
+    else:
+        axes[1].imshow(true_mask, cmap="gray", vmin=0, vmax=1, extent=extent)
+        axes[1].set_title("true mask", fontsize=9)
     heat = axes[2].imshow(found.mask, cmap="inferno", vmin=0, vmax=1)
     figure.colorbar(heat, ax=axes[2], fraction=0.05, pad=0.02).ax.tick_params(labelsize=7)
     axes[2].set_title("found mask", fontsize=9)
     axes[3].imshow(image)
-    _outline(axes[3], true_mask, 0.5, _TRUE_COLOR, extent)
+    if true_mask is not None:
+        _outline(axes[3], true_mask, 0.5, _TRUE_COLOR, extent)
     _outline(axes[3], found.mask, threshold, _FOUND_COLOR, extent)
     axes[3].set_title("outlines: found yellow, true blue", fontsize=9)
     for axis in axes:
         axis.set_axis_off()
     figure.suptitle(_caption(split, found), fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)  # An image's name may have folders.
     figure.savefig(path, dpi=110)
 
 

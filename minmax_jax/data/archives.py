@@ -1,0 +1,87 @@
+"""The parts of a release, in folders or in archives, which are unpacked without being trusted."""
+
+from collections.abc import Iterator, Sequence
+import gzip
+import logging
+import lzma
+import pathlib
+import shutil
+import tarfile
+from typing import BinaryIO
+import zipfile
+import zlib
+
+from minmax_jax.data import dataset
+
+logger = logging.getLogger(__name__)
+
+
+def find(sources: Sequence[str], part: str, *, archive: str, scratch: pathlib.Path, homepage: str) -> pathlib.Path:
+    """A part of a release: a file or a folder.
+
+    Args:
+        sources: folders that hold the part or its archive, or the archive or the part itself.
+        part: its name.
+        archive: name of the archive whose top holds it; of a part that comes as it is, the same name.
+        scratch: folder to unpack to.
+        homepage: named where the part is missing.
+
+    Raises:
+        DataError: if a source does not exist, or if none has the part.
+    """
+    paths = [pathlib.Path(source) for source in sources]
+    for path in paths:
+        if not path.exists():
+            raise dataset.DataError(f"--source={str(path)!r} does not exist. Get the dataset from {homepage}.")
+    for found in _places(paths, part):
+        return found
+    for found in _places(paths, archive):
+        unpack(found, scratch / archive)
+        if not (scratch / archive / part).exists():
+            raise dataset.DataError(f"{found} holds no {part!r} at its top. Get it again from {homepage}.")
+        return scratch / archive / part
+    wanted = " or ".join(repr(name) for name in dict.fromkeys((part, archive)))
+    raise dataset.DataError(f"--source={', '.join(map(str, sources))} has no {wanted}. Get it from {homepage}.")
+
+
+def _places(paths: list[pathlib.Path], name: str) -> Iterator[pathlib.Path]:
+    """What has a name: one of the paths, or what lies in one of them."""
+    candidates = (path if path.name == name else path / name for path in paths)
+    return (path for path in candidates if path.exists())
+
+
+def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
+    """Writes the files of a ZIP or tar archive into a new folder; links and devices are left out.
+
+    Raises:
+        DataError: if it is no archive, is damaged, or names a file outside the folder.
+    """
+    logger.info("Unpacking %s.", archive)
+    folder.mkdir(parents=True)
+    try:
+        for name, content in _read_zip(archive) if zipfile.is_zipfile(archive) else _read_tar(archive):
+            path = pathlib.PurePosixPath(name.replace("\\", "/"))
+            if path.is_absolute() or ".." in path.parts or ":" in name:
+                raise dataset.DataError(f"{archive} names {name!r}, a file outside its folder: do not trust it.")
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                shutil.copyfileobj(content, file)
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise dataset.DataError(f"{archive} is no whole archive ({error}). Delete it, and get it again.") from error
+
+
+def _read_tar(archive: pathlib.Path) -> Iterator[tuple[str, BinaryIO]]:
+    with tarfile.open(archive, "r:*") as tar:
+        for member in tar:
+            if member.isfile():
+                yield member.name, tar.extractfile(member)
+
+
+def _read_zip(archive: pathlib.Path) -> Iterator[tuple[str, BinaryIO]]:
+    with zipfile.ZipFile(archive) as files:
+        for member in files.infolist():
+            # The upper half is the mode that Unix gives a file; a link's content is a path.
+            if not member.is_dir() and (member.external_attr >> 16) & 0o170000 != 0o120000:
+                with files.open(member) as content:
+                    yield member.filename, content

@@ -1,0 +1,56 @@
+"""Which values in the file of a mask mean foreground."""
+
+from collections.abc import Callable
+import dataclasses
+
+import numpy as np
+
+from minmax_jax.data import dataset
+
+# Below it, what JPEG leaves around an edge would count as foreground.
+_LEAST_THRESHOLD_OF_JPEG = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Which pixels of a mask's file are foreground.
+
+    Attributes:
+        is_foreground: values of the file, [H, W] or [H, W, 3], to [H, W] bool.
+        needs_exact_values: whether it tells single values apart, so that JPEG, which blurs, will not do.
+    """
+
+    is_foreground: Callable[[np.ndarray], np.ndarray]
+    needs_exact_values: bool = False
+
+
+def above(threshold: float) -> Rule:
+    """The rule by which a pixel is foreground where its value, or one of its colour's, is above a threshold.
+
+    Of a mask with one bit a pixel, the foreground is that bit.
+    """
+    return Rule(
+        lambda values: values if values.dtype == bool else _one_channel(values > threshold),
+        needs_exact_values=threshold < _LEAST_THRESHOLD_OF_JPEG,
+    )
+
+
+def parse(rule: str) -> Rule:
+    """What a user says of masks: ">T" for values above T, or "A,B,..." for these values.
+
+    Raises:
+        DataError: for anything else.
+    """
+    try:
+        if rule.startswith(">"):
+            return above(float(rule[1:]))
+        values = [int(value) for value in rule.split(",")]
+    except ValueError as error:
+        raise dataset.DataError(
+            f"--foreground={rule!r} must be '>T', such as '>0' or '>127', or values such as '1' or '1,2'."
+        ) from error
+    return Rule(lambda pixels: _one_channel(np.isin(pixels, values)), needs_exact_values=True)
+
+
+def _one_channel(found: np.ndarray) -> np.ndarray:
+    return found if found.ndim == 2 else found.any(axis=-1)

@@ -1,0 +1,111 @@
+"""From encoded image files, of any kind that Pillow reads, to pixels and back. What a file is, its content tells."""
+
+import io
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from minmax_jax.data import dataset
+
+# What Pillow names formats that are compressed and that every build of it reads.
+_COMPACT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF")
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def open_picture(content: bytes, name: str) -> Image.Image:
+    """A decoded picture, as it is stored; of several frames the first.
+
+    Raises:
+        DataError: if the content is no image, or not a whole one.
+    """
+    try:
+        picture = Image.open(io.BytesIO(content))
+        picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise dataset.DataError(
+            f"{name} cannot be read as an image ({error}). Replace it by an intact copy."
+        ) from error
+    return picture
+
+
+def orientation(picture: Image.Image) -> int:
+    """The EXIF tag that tells how a camera was held, 1 to 8; 1 is upright."""
+    tag = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return tag if tag in range(1, 9) else 1
+
+
+def read_rgb(content: bytes, name: str) -> np.ndarray:
+    """The pixels of an image as one sees it, [H, W, 3] uint8.
+
+    Upright by its EXIF tag; on white, where it is transparent; of 16 bits the upper 8.
+
+    Raises:
+        DataError: if the content is no whole image, or one whose pixels have no known range.
+    """
+    return to_rgb(open_picture(content, name), name)
+
+
+def to_rgb(picture: Image.Image, name: str) -> np.ndarray:
+    """As `read_rgb`, of a decoded picture."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in _SIXTEEN_BIT_MODES:
+        picture = _to_eight_bits(picture, name)
+    if picture.mode == "F":
+        raise dataset.DataError(f"{name} has floating-point pixels. Save it with 8 or 16 bits a channel.")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _to_eight_bits(picture: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(picture)
+    if values.min() < 0 or values.max() > 65535:
+        raise dataset.DataError(f"{name} has pixels of more than 16 bits. Save it with 8 or 16 bits a channel.")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def compact(content: bytes, picture: Image.Image, name: str) -> bytes:
+    """The file as it is, or as PNG if its format is bulky (BMP) or not read everywhere."""
+    return content if picture.format in _COMPACT_FORMATS else to_png(to_rgb(picture, name))
+
+
+def to_png(pixels: np.ndarray) -> bytes:
+    """[H, W, 3] uint8 pixels, or a [H, W] bool mask with one bit a pixel."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def read_values(picture: Image.Image) -> np.ndarray:
+    """The values of a mask as stored, [H, W] or, of colours, [H, W, 3]: palette indices, no alpha."""
+    if picture.mode in ("RGBA", "RGBa", "CMYK", "YCbCr"):
+        picture = picture.convert("RGB")
+    if picture.mode in ("LA", "La", "PA"):
+        picture = picture.getchannel(0)
+    return np.asarray(picture)
+
+
+def upright_mask(mask: Image.Image, image: Image.Image) -> Image.Image:
+    """Turns a mask as its image is turned.
+
+    A mask goes by its own EXIF tag, if it has one. Otherwise it is turned with its image, unless it has the size that
+    the image gets by being turned: then it was drawn on the upright image.
+    """
+    tag = orientation(image)
+    if orientation(mask) != 1 or tag == 1 or mask.size != image.size:
+        return ImageOps.exif_transpose(mask)
+    mask.getexif()[ExifTags.Base.Orientation] = tag
+    return ImageOps.exif_transpose(mask)
+
+
+def turn_boxes(boxes: np.ndarray, tag: int) -> np.ndarray:
+    """Boxes [K, 4] of (top, left, bottom, right) shares, turned as an image with this EXIF orientation."""
+    if tag >= 5:
+        boxes = boxes[:, [1, 0, 3, 2]]
+    if tag in (3, 4, 7, 8):
+        boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
+    if tag in (2, 3, 6, 7):
+        boxes = np.stack([boxes[:, 0], 1 - boxes[:, 3], boxes[:, 2], 1 - boxes[:, 1]], axis=1)
+    return boxes

@@ -1,0 +1,117 @@
+"""Archives that are whole, damaged or hostile."""
+
+import io
+import pathlib
+import tarfile
+import zipfile
+
+import pytest
+
+from minmax_jax.data import archives, dataset
+
+
+def _tar(path, members, mode="w:gz"):
+    """Members are (name, content), or (name, type, target) for links."""
+    with tarfile.open(path, mode) as tar:
+        for name, *rest in members:
+            info = tarfile.TarInfo(name)
+            if len(rest) == 2:
+                info.type, info.linkname = rest
+                tar.addfile(info)
+            else:
+                info.size = len(rest[0])
+                tar.addfile(info, io.BytesIO(rest[0]))
+    return path
+
+
+def _zip(path, members):
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content, mode in members:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            file.writestr(info, content)
+    return path
+
+
+def _files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_files_come_out_whatever_the_compression_and_links_do_not(tmp_path, mode):
+    members = [
+        ("./images/a.jpg", b"one"),
+        ("images/b.jpg", b"two"),
+        ("images/link.jpg", tarfile.SYMTYPE, "/etc/passwd"),
+        ("images/hard.jpg", tarfile.LNKTYPE, "../../secret"),
+        ("images/pipe", tarfile.FIFOTYPE, ""),
+    ]
+    archives.unpack(_tar(tmp_path / "archive", members, mode), tmp_path / "out")
+    assert _files(tmp_path / "out") == {"images/a.jpg", "images/b.jpg"}
+    assert (tmp_path / "out/images/b.jpg").read_bytes() == b"two"
+
+
+def test_zip_files_likewise(tmp_path):
+    members = [
+        ("images/a.jpg", b"one", 0o100644),
+        ("images/link.jpg", b"/etc/passwd", 0o120777),
+        ("empty/", b"", 0o40755),
+    ]
+    archives.unpack(_zip(tmp_path / "archive.zip", members), tmp_path / "out")
+    assert _files(tmp_path / "out") == {"images/a.jpg"}
+
+
+@pytest.mark.parametrize("name", ["../outside", "images/../../outside", "/tmp/outside", "..\\outside", "C:\\outside"])
+@pytest.mark.parametrize("write", [_tar, lambda path, members: _zip(path, [(*m, 0o100644) for m in members])])
+def test_no_file_is_written_outside(tmp_path, name, write):
+    (tmp_path / "deep").mkdir()
+    archive = write(tmp_path / "deep" / "archive", [("a", b"one"), (name, b"two")])
+    with pytest.raises(dataset.DataError, match=r"a file outside its folder: do not trust it"):
+        archives.unpack(archive, tmp_path / "deep" / "out")
+    assert _files(tmp_path) == {"deep/archive", "deep/out/a"}
+    assert not pathlib.Path("/tmp/outside").exists()
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("share", [0, 0.5, 0.9])
+def test_a_cut_archive_is_named(tmp_path, mode, share):
+    content = bytes(range(256)) * 200
+    path = _tar(tmp_path / "archive.tgz", [("a", content), ("b", content[::-1])], mode)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(dataset.DataError, match=r"(?s)archive.tgz is no whole archive .* get it again"):
+        archives.unpack(path, tmp_path / "out")
+
+
+def test_a_zip_file_with_a_wrong_checksum_is_named(tmp_path):
+    path = _zip(tmp_path / "archive.zip", [("a", b"some content", 0o100644)])
+    path.write_bytes(path.read_bytes().replace(b"some content", b"same content"))
+    with pytest.raises(dataset.DataError, match=r"archive.zip is no whole archive \(Bad CRC-32"):
+        archives.unpack(path, tmp_path / "out")
+
+
+def _find(sources, tmp_path):
+    return archives.find(
+        [str(source) for source in sources], "jpg", archive="x.tgz", scratch=tmp_path / "s", homepage="https://h"
+    )
+
+
+def test_parts_are_found_in_folders_and_archives(tmp_path):
+    (tmp_path / "one" / "jpg").mkdir(parents=True)
+    (tmp_path / "two").mkdir()
+    archive = _tar(tmp_path / "two" / "x.tgz", [("jpg/a", b"one")])
+    assert _find([tmp_path / "one"], tmp_path) == tmp_path / "one" / "jpg"
+    assert _find([tmp_path / "one" / "jpg"], tmp_path) == tmp_path / "one" / "jpg"
+    # What is unpacked already is not unpacked again.
+    assert _find([tmp_path / "two", tmp_path / "one"], tmp_path) == tmp_path / "one" / "jpg"
+    assert not (tmp_path / "s").exists()
+    assert _find([archive], tmp_path) == tmp_path / "s" / "x.tgz" / "jpg"
+
+
+def test_parts_that_are_missing(tmp_path):
+    with pytest.raises(dataset.DataError, match=r"nowhere' does not exist. Get the dataset from https://h"):
+        _find([tmp_path / "nowhere"], tmp_path)
+    with pytest.raises(dataset.DataError, match=r"has no 'jpg' or 'x.tgz'. Get it from https://h"):
+        _find([tmp_path], tmp_path)
+    _tar(tmp_path / "x.tgz", [("png/a", b"one")])
+    with pytest.raises(dataset.DataError, match=r"x.tgz holds no 'jpg' at its top. Get it again from https://h"):
+        _find([tmp_path], tmp_path)
