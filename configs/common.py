@@ -28,6 +28,8 @@ def get_config() -> ml_collections.ConfigDict:
     data.num_train = 0  # images; 0 takes all; fewer are a subset with the same shares of classes
     data.num_validation = 0  # likewise
     data.num_test = 0  # likewise
+    # Of H&E images, of all splits, before they are resized: "none" (published) or "macenko" (ISBI 2009).
+    data.stain_normalization = "none"
     data.scale = 1.0  # size of all images, as a share of the original
     data.min_side = 0  # pixels; images with a smaller small side are enlarged to it
     data.max_side = 0  # pixels; images with a greater small side are shrunk to it; 0: none are
@@ -36,6 +38,9 @@ def get_config() -> ml_collections.ConfigDict:
     data.padding = 0.0  # reflection on each side before the crop, share of height and width
     data.flip_horizontal = True
     data.flip_vertical = False
+    # Of H&E images: greatest change of each stain's concentration, as a share and, again, in optical density (natural
+    # logarithm); at most 1; after Tellez et al., IEEE TMI 2018; published: 0.
+    data.stain_augmentation = 0.0
     data.brightness = 0.0  # strengths of the colour jitter, as torchvision defines them
     data.contrast = 0.0
     data.saturation = 0.0

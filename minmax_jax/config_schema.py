@@ -14,6 +14,7 @@ from minmax_jax.models import resnet
 DATASETS = ("synthetic", "glas", "cub", "cub5", "oxford_flowers", "custom")
 _CHOICES = {
     "data.dataset": DATASETS,
+    "data.stain_normalization": ("none", "macenko"),
     "model.trunk": tuple(resnet.TRUNKS),
     "model.stem": tuple(resnet.STEMS),
     "model.dtype": ("float32", "bfloat16"),
@@ -41,6 +42,7 @@ _RANGES = {
     "data.max_side": (dataset.LEAST_SIDE, 65536),
     "data.crop_size": (dataset.LEAST_SIDE, 8192),
     "data.padding": (0, 8),
+    "data.stain_augmentation": (0, 1),
     "data.brightness": (0, 8),
     "data.contrast": (0, 8),
     "data.saturation": (0, 8),

@@ -13,7 +13,7 @@ import optax
 
 from minmax_jax import config_schema, inference, interop, optimizers, parallel, schedules, train_state
 from minmax_jax import objective as objective_lib
-from minmax_jax.data import dataset, pipeline, synthetic, transforms
+from minmax_jax.data import dataset, pipeline, stains, synthetic, transforms
 from minmax_jax.models import minmax_net, resnet
 
 _GREATEST_CROP = 480  # as published
@@ -78,7 +78,7 @@ def _naming(group: str) -> Iterator[None]:
 
 
 def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
-    """The splits "train", "validation" and "test", resized as configured.
+    """The splits "train", "validation" and "test", normalised and resized as configured.
 
     Raises:
         ValueError: for a dataset that is not prepared, or a split that is empty or has too few images.
@@ -116,6 +116,8 @@ def _prepared(name: str, split: dataset.Split, count: int, data: ml_collections.
                 split.labels, fraction=data.train_fraction, count=data.train_per_class, seed=data.subset_seed
             )
         split = dataset.subset(split, few)
+    if data.stain_normalization == "macenko":
+        split = dataset.map_images(split, stains.normalize_stains)
     split = dataset.resize_images(split, scale=data.scale, min_side=data.min_side, max_side=data.max_side)
     return dataset.cache_images(split) if data.cache else split
 
@@ -134,7 +136,8 @@ def crop_size(data: ml_collections.ConfigDict, split: dataset.Split) -> tuple[in
 def create_train_batches(config: ml_collections.ConfigDict, split: dataset.Split) -> grain.DatasetIterator:
     """This host's share of the training batches."""
     data = config.data
-    names = ("padding", "flip_horizontal", "flip_vertical", "brightness", "contrast", "saturation", "hue")
+    names = ("padding", "flip_horizontal", "flip_vertical", "stain_augmentation")
+    names += ("brightness", "contrast", "saturation", "hue")
     augmentation = transforms.Augmentation(crop_size(data, split), **{name: data[name] for name in names})
     return pipeline.train_batches(
         split,

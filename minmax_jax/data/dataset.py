@@ -138,6 +138,15 @@ def _shuffle(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return shuffled, place
 
 
+def map_images(split: Split, image_fn: Callable[[np.ndarray], np.ndarray]) -> Split:
+    """The same examples with images changed by a function that keeps their size; it must be picklable."""
+    return dataclasses.replace(split, read_image=functools.partial(_read_mapped, split.read_image, image_fn))
+
+
+def _read_mapped(read_image, image_fn, index):
+    return image_fn(read_image(index))
+
+
 def resize_images(split: Split, *, scale: float = 1.0, min_side: int = 0, max_side: int = 0) -> Split:
     """Images `scale` times as large, then so that the small side has from `min_side` to `max_side` pixels; masks stay.
 

@@ -1,4 +1,4 @@
-"""Augmentation of training images, as published: padding, random crop, flips, colour jitter.
+"""Augmentation of training images: padding, random crop, flips, colour jitter, as published; stains of H&E images.
 
 Every sample is drawn from one generator of its own, so that batches do not depend on who makes them.
 """
@@ -8,6 +8,8 @@ import dataclasses
 import grain
 import numpy as np
 from PIL import Image, ImageEnhance
+
+from minmax_jax.data import stains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Augmentation(grain.transforms.RandomMap):
         padding: reflection on each side before the crop, as a share of the height and the width.
         flip_horizontal: mirror left and right, half of the time.
         flip_vertical: mirror top and bottom, half of the time.
+        stain_augmentation: s; the amount of each H&E stain is multiplied by a factor from [1 - s, 1 + s], and a shift
+            from [-s, s] is added, in optical density.
         brightness: b; the image is multiplied by a factor from [max(0, 1 - b), 1 + b].
         contrast: likewise, the distance from the mean grey.
         saturation: likewise, the distance from the image's own grey.
@@ -29,6 +33,7 @@ class Augmentation(grain.transforms.RandomMap):
     padding: float = 0.0
     flip_horizontal: bool = True
     flip_vertical: bool = False
+    stain_augmentation: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
@@ -44,7 +49,10 @@ class Augmentation(grain.transforms.RandomMap):
             columns = columns[::-1]
         if self.flip_vertical and rng.random() < 0.5:
             rows = rows[::-1]
-        return element | {"images": self._jitter(image[np.ix_(rows, columns)], rng)}
+        image = image[np.ix_(rows, columns)]
+        if self.stain_augmentation > 0:
+            image = stains.augment_stains(image, rng, self.stain_augmentation)
+        return element | {"images": self._jitter(image, rng)}
 
     def _jitter(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The four changes of colour in random order, as torchvision's ColorJitter does them."""
