@@ -43,6 +43,7 @@ def _draw_case(seed: int) -> dict:
         "batch": int(rng.integers(2, 5)),
         "size": tuple(int(side) for side in rng.integers(32, 72, 2)),
         "num_classes": int(rng.integers(2, 7)),
+        # As a state dict keeps them.
         "sigma": float(np.float32(rng.uniform(0.2, 0.6))),
         "omega": float(np.float32(rng.uniform(3, 10))),
         "net": {
@@ -130,6 +131,7 @@ def _create_step(case: dict, monkeypatch):
 
 def _load(state: mm.TrainState, net: torch_net.MinMaxNet) -> mm.TrainState:
     doubles = state.replace(**jax.tree.map(lambda x: x.astype(jnp.float64), state.variables))
+    # Copies: JAX may go on reading memory that the witness's step then writes to.
     tensors = {name: tensor.numpy().copy() for name, tensor in net.state_dict().items()}
     variables = interop.from_published(tensors, doubles.variables).variables
     return state.replace(**variables, opt_state=optax.trace(decay=0.0).init(variables["params"]))
