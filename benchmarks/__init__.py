@@ -1,0 +1,1 @@
+"""What the speed figures and the recorded numbers come from."""
