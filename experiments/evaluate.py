@@ -1,8 +1,8 @@
 """Evaluates the selected model of a run again, from its checkpoint.
 
-    python -m experiments.evaluate --workdir=runs/synthetic --split=test
+    python -m experiments.evaluate --workdir=runs/synthetic --split=test [--crf]
 
-Prints what `results.json` holds, and changes nothing.
+Prints what `results.json` holds, and changes nothing. With --crf the masks are refined first, see docs/crf.md.
 """
 
 import json
@@ -10,17 +10,21 @@ import pathlib
 
 from absl import flags
 
+from configs import common
 from experiments import session
-from minmax_jax import testing, workdirs
+from minmax_jax import config_schema, testing, workdirs
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Which images.")
+_CRF = flags.DEFINE_bool("crf", None, "Refine the masks by config.evaluation.crf; default: if it is enabled there.")
 flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
-    session.start(workdirs.read_config(pathlib.Path(_WORKDIR.value)).compilation_cache)
-    print(json.dumps(testing.evaluate_workdir(_WORKDIR.value, _SPLIT.value), indent=2))
+    config = workdirs.read_config(pathlib.Path(_WORKDIR.value))
+    config_schema.check_fields(config, common.get_config())
+    session.start(config.compilation_cache)
+    print(json.dumps(testing.evaluate_workdir(_WORKDIR.value, _SPLIT.value, crf=_CRF.value), indent=2))
 
 
 if __name__ == "__main__":

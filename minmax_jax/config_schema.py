@@ -73,6 +73,13 @@ _RANGES = {
     "evaluation.threshold": (1e-6, 1 - 1e-6),
     "evaluation.selection_window": (1, math.inf),
     "evaluation.num_pictures": (0, math.inf),
+    "evaluation.crf.num_iterations": (0, 1000),
+    "evaluation.crf.gaussian_sigma": (1e-3, 8192),
+    "evaluation.crf.gaussian_weight": (0, math.inf),
+    "evaluation.crf.bilateral_sigma": (1e-3, 8192),
+    "evaluation.crf.color_sigma": (1e-3, math.inf),
+    "evaluation.crf.bilateral_weight": (0, math.inf),
+    "evaluation.crf.max_offsets": (1, math.inf),
 }
 
 

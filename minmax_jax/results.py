@@ -35,12 +35,14 @@ def collect(
         state_digest: SHA-256 of the selected model's parameters and statistics.
         wall_seconds: of training and validation, over all starts.
     """
+    crf = config.evaluation.crf.to_dict()
     return {
         split: _without_nan(summary),
         "trained_on": _describe_choice(train_labels, config.data),
         "selection": config.evaluation.selection,
         "threshold": {"policy": "fixed", "value": config.evaluation.threshold},
         "empty_masks": config.evaluation.empty,
+        **({"crf": crf} if crf["enabled"] else {}),
         "seed": config.seed,
         "step": step,
         "state_digest": state_digest,
@@ -105,6 +107,7 @@ def describe(results: dict, split: str = "test") -> str:
     """The numbers of a split in a few lines."""
     summary = results[split]
     baseline = summary["baselines"]["all_ones"]
+    refined = ", masks refined by the CRF" if "crf" in results else ""
 
     def number(value, form=".2f"):
         return "-" if value is None else format(value, form)
@@ -112,7 +115,7 @@ def describe(results: dict, split: str = "test") -> str:
     without = summary["num_images"] - summary["num_images_with_mask"]
     without_mask = f" ({without} without a mask count in no F1)" if without else ""
     return (
-        f"{split}, {summary['num_images']} images{without_mask}, model of step {results['step']}:\n"
+        f"{split}, {summary['num_images']} images{without_mask}, model of step {results['step']}{refined}:\n"
         f"  classification error   {number(summary['classification_error'])} %"
         f" (localizer {number(summary['localizer_classification_error'])} %)\n"
         f"  F1+ {number(summary['f1_foreground'])} %   F1- {number(summary['f1_background'])} %"

@@ -58,7 +58,7 @@ def test_selected(
     """
     found = _collect(config, state, parts, "test", wall_seconds=wall_seconds)
     if parallel.is_main_host():
-        _draw_pictures(config, folder, state, parts.splits["test"], parts.localize)
+        _draw_pictures(config, folder, state, parts.splits["test"], parts.localize_for_test)
         workdirs.write_json(folder / "results.json", found)
     return found
 
@@ -67,7 +67,7 @@ def _collect(config, state, parts, split, *, wall_seconds) -> dict[str, Any]:
     logger.info("Evaluating the model of step %d on the %s split.", state.step, split)
     return results.collect(
         split,
-        evaluate_split(config, parts.splits[split], parts.localize, state),
+        evaluate_split(config, parts.splits[split], parts.localize_for_test, state),
         config,
         train_labels=parts.splits["train"].labels,
         step=int(state.step),
@@ -90,12 +90,13 @@ def _draw_pictures(config, folder, state, split, localize) -> None:
         panels.draw_panel(path, some, found, threshold=config.evaluation.threshold)
 
 
-def evaluate_workdir(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
+def evaluate_workdir(workdir: str | pathlib.Path, split: str, *, crf: bool | None = None) -> dict[str, Any]:
     """Evaluates the selected model of a run on one of its splits; changes nothing in the folder.
 
     Args:
         workdir: folder of the run.
         split: "train", "validation" or "test".
+        crf: whether a CRF refines the masks, with the parameters of the configuration; None: as configured.
 
     Returns:
         As in `results.json`, under the name of the split.
@@ -106,6 +107,8 @@ def evaluate_workdir(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     """
     folder = pathlib.Path(workdir).absolute()
     config = workdirs.read_config(folder)
+    if crf is not None:
+        config.evaluation.crf.enabled = crf
     parts = factory.create_parts(config)
     if split not in parts.splits:
         raise ValueError(f"--split={split!r} must be one of {tuple(parts.splits)}.")

@@ -59,6 +59,7 @@ def test_handed_on_groups_fit_what_takes_them():
     config = synthetic.get_config()
     images.SyntheticConfig(**config.data.synthetic)
     factory.create_optimizer(config, steps_per_epoch=3)
+    factory.create_crf(config)
 
 
 def test_every_range_and_choice_belongs_to_a_field():
@@ -107,6 +108,9 @@ _COMMON = {
     "train.eval_every": 1,
     "evaluation.selection": "classification_error",
     "evaluation.threshold": 0.5,
+    "evaluation.crf.enabled": False,
+    "evaluation.crf.gaussian_weight": 3.0,
+    "evaluation.crf.bilateral_weight": 10.0,
 }
 _NATURAL = {
     "data.min_side": 500,
@@ -117,6 +121,10 @@ _NATURAL = {
     "data.saturation": 0.0,
     "data.hue": 0.0,
     "model.dropout": 0.85,
+    "evaluation.crf.num_iterations": 5,
+    "evaluation.crf.gaussian_sigma": 5.0,
+    "evaluation.crf.bilateral_sigma": 19.0,
+    "evaluation.crf.color_sigma": 11.0,
 }
 _PUBLISHED = {
     "glas": {
@@ -129,6 +137,10 @@ _PUBLISHED = {
         "data.saturation": 0.5,
         "data.hue": 0.05,
         "model.dropout": 0.75,
+        "evaluation.crf.num_iterations": 2,
+        "evaluation.crf.gaussian_sigma": 3.0,
+        "evaluation.crf.bilateral_sigma": 13.0,
+        "evaluation.crf.color_sigma": 3.0,
     },
     "cub": {"data.dataset": "cub"} | _NATURAL,
     "cub5": {"data.dataset": "cub5"} | _NATURAL,
@@ -228,6 +240,8 @@ def test_a_whole_number_is_no_other_type(value):
         ("train.epochs", 0, "must be from 1"),
         ("erasing.num_erasures", -1, "must be from 0"),
         ("learning_rate.peak", float("nan"), "must be from 0"),
+        ("evaluation.crf.num_iterations", -1, "must be from 0"),
+        ("evaluation.crf.color_sigma", 0.0, "must be from 0.001"),
         ("model.stage_strides", (1, 2), "needs one stride for each of the 3 stages"),
     ],
 )

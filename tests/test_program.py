@@ -124,6 +124,16 @@ def test_evaluating_again_gives_the_same_numbers(finished):
     assert testing.evaluate_workdir(folder, "validation")["validation"]["num_images"] == 8
 
 
+def test_the_masks_of_a_finished_run_can_be_refined(finished):
+    """The CRF changes the masks, not what was found in the image, and the results tell of it."""
+    folder, found, _ = finished
+    refined = testing.evaluate_workdir(folder, "test", crf=True)
+    assert refined["crf"] == json.loads((folder / "config.json").read_text())["evaluation"]["crf"] | {"enabled": True}
+    assert "crf" not in found
+    changed = {name for name, value in refined["test"].items() if value != found["test"][name]}
+    assert {"f1_background"} <= changed <= {"f1_foreground", "f1_background"}
+
+
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     folder, found, _ = finished
     monkeypatch.setattr(training.parallel, "pmap_train_step", None)
