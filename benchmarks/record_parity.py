@@ -67,9 +67,12 @@ SMALL = PUBLISHED | {
     "lr": 0.0002,
     "steps": 3,
 }
+# Salts with which no value of the first step lies on a kink (ReLU, maximum) within single precision's rounding. With
+# four erasures the second pass is right on all images but trusts only the second: the first one's loss rose, and the
+# third was wrong before. The third pass is wrong on the first two, and so the last.
 CASES = (
     SMALL | {"name": "small_no_erasing", "salt": "e/", "labels": [3, 1, 4], "erase": 0},
-    SMALL | {"name": "small_erasing4", "salt": "v/", "labels": [0, 4, 2], "erase": 4},
+    SMALL | {"name": "small_erasing4", "salt": "v/", "labels": [0, 4, 0], "erase": 4},
 )
 
 

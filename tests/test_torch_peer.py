@@ -72,7 +72,6 @@ def test_it_stops_when_no_image_is_left():
     assert torch.equal(step.erased_images, IMAGES)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", record_parity.CASES, ids=lambda case: case["name"])
 def test_the_recorded_files_are_what_the_recorder_writes(case):
     with np.load(record_parity.FOLDER / f"{case['name']}.npz") as file:
