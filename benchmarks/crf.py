@@ -3,7 +3,7 @@
     python -m benchmarks.crf
 
 Prints the table of docs/crf.md. The images are built-in ones with noise; the masks are such as an unsure localizer of
-output stride 8 could find: the true one at an eighth of the size, faint and noisy, enlarged, pushed through the sigmoid.
+output stride 8 could find: the true one at an eighth of the size, faint and noisy, enlarged, through the sigmoid.
 """
 
 import dataclasses

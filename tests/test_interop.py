@@ -117,6 +117,16 @@ def test_round_trip_is_exact():
     _assert_equal(interop.from_published(again, _variables(shared=True)).variables, found.variables)
 
 
+def test_variables_share_no_memory_with_the_state_dict():
+    tensors = _draw(_published_shapes())
+    found = interop.from_published(tensors, _variables())
+    before = jax.tree.map(np.array, found.variables)
+    for tensor in tensors.values():
+        if tensor.shape:
+            tensor += 1
+    _assert_equal(found.variables, before)
+
+
 def test_of_several_streams_the_named_one_is_written():
     variables = jax.tree.map(np.array, _variables())
     variables["batch_stats"]["background"]["trunk"]["stem_norm1"]["mean"] += 3.0

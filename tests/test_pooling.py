@@ -42,6 +42,7 @@ def test_impossible_places_are_refused(k):
         (dict(k_max=2, k_min=2, alpha=0.0), 8),
         (dict(k_max=2, k_min=2, alpha=1.0), (8 + 1.5) / 2),
         (dict(k_max=2, k_min=0, alpha=1.0), 8),
+        (dict(k_max=2, k_min=0.01, alpha=1.0), (8 + 1) / 2),  # never fewer than 1
         (dict(k_max=2, k_min=2, alpha=0.6), (8 + 0.6 * 1.5) / 2),
     ],
 )

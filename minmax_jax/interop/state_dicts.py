@@ -178,5 +178,6 @@ def _check(tensors: dict[str, np.ndarray], needed: dict[str, tuple[int, ...]]) -
 def _filled(tensors: dict[str, np.ndarray], variables: Variables, names: dict[tuple[str, ...], str]) -> Variables:
     leaves = dict(_leaves(variables))
     for path, name in names.items():
-        leaves[path] = jnp.asarray(_to_variable(tensors[name], name), leaves[path].dtype)
+        # A copy: on a CPU, jnp.asarray may share memory with a state dict that is still in use.
+        leaves[path] = jnp.array(_to_variable(tensors[name], name), leaves[path].dtype)
     return flax.traverse_util.unflatten_dict(leaves)

@@ -30,7 +30,7 @@ def wildcat_pooling(
     Args:
         class_maps: [B, h, w, C] class maps.
         k_max: how many of the h * w greatest values, as in `places_of`; never fewer than 1.
-        k_min: how many of the least values.
+        k_min: how many of the least values; 0 leaves them out, anything else is never fewer than 1.
         alpha: weight of the least values; where neither it nor k_min is 0, the sum of the means is halved.
         dropout: probability of dropping each of the sorted values.
         sample_keys: [B] random keys, one an image; without them nothing is dropped.
@@ -42,9 +42,8 @@ def wildcat_pooling(
     values = class_maps.reshape(batch, height * width, num_classes).swapaxes(1, 2)
     greatest, _ = jax.lax.top_k(values, max(places_of(k_max, height * width), 1))
     scores = jnp.mean(_drop(greatest, dropout, sample_keys, stream=0), axis=-1)
-    num_least = places_of(k_min, height * width)
-    if alpha != 0 and num_least > 0:
-        least, _ = jax.lax.top_k(-values, num_least)
+    if alpha != 0 and k_min != 0:
+        least, _ = jax.lax.top_k(-values, max(places_of(k_min, height * width), 1))
         scores = (scores - alpha * jnp.mean(_drop(least, dropout, sample_keys, stream=1), axis=-1)) / 2
     return scores
 
