@@ -79,7 +79,7 @@ def to_published(
         if path[0] == "params" or path[1] == stream or streams.is_shared(variables["batch_stats"]):
             tensors[name] = _to_tensor(_leaves(variables)[path], name)
         if name.endswith(".running_var"):
-            tensors[name.replace("running_var", _COUNTER)] = np.int64(0)
+            tensors[name.replace("running_var", _COUNTER)] = np.zeros((), np.int64)
     return tensors
 
 
