@@ -80,7 +80,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
         is_saved = is_validated or _is_multiple(step, config.train.checkpoint_every)
 
         if is_saved or step % config.train.log_every == 0:
-            means, window = _average(window, folder), []
+            means, window = _average(window, saved), []
             rate = timer.close_window()
             left = timer.seconds_left(total_steps - step, math.ceil((total_steps - step) / eval_steps))
             writer.write(step, "train", means | ({"steps_per_second": rate} if rate else {}))
@@ -105,7 +105,7 @@ def _is_multiple(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _average(window: list[tuple[int, dict]], folder: pathlib.Path) -> dict[str, float]:
+def _average(window: list[tuple[int, dict]], saved: checkpoints.Checkpoints) -> dict[str, float]:
     """Means of the metrics of several steps.
 
     Raises:
@@ -115,9 +115,10 @@ def _average(window: list[tuple[int, dict]], folder: pathlib.Path) -> dict[str, 
     for step, metrics in window:
         broken = [f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value)]
         if broken:
+            saved.wait()  # The last good checkpoint may still be on its way to the disk.
             raise DivergedError(
                 f"Training diverged in step {step}: {', '.join(broken)}. The checkpoints of the steps before are kept"
-                f" in {folder / 'checkpoints'}. In another workdir, lower config.learning_rate.peak or set"
+                f" in {saved.folder}. In another workdir, lower config.learning_rate.peak or set"
                 " config.optimizer.clip_norm."
             )
     return {name: float(np.mean([metrics[name] for _, metrics in window])) for name in window[0][1]}
