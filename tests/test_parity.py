@@ -239,6 +239,7 @@ def test_training_of_the_published_implementation(published_case, monkeypatch):
     _check_training(published_case, monkeypatch, forward=1e-3, gradients=2e-2, updates=2e-3, step_losses=[1e-4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_recorded_evaluation(name):
     with jax.enable_x64(True):
