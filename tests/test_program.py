@@ -124,6 +124,7 @@ def test_evaluating_again_gives_the_same_numbers(finished):
     assert testing.evaluate_workdir(folder, "validation")["validation"]["num_images"] == 8
 
 
+@pytest.mark.slow
 def test_the_masks_of_a_finished_run_can_be_refined(finished):
     """The CRF changes the masks, not what was found in the image, and the results tell of it."""
     folder, found, _ = finished

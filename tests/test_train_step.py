@@ -38,7 +38,7 @@ def test_eager_and_jit_agree(batch):
 @pytest.mark.parametrize(
     "gradient, num_erasures, normalization",
     [
-        ("stop", 2, "image"),
+        pytest.param("stop", 2, "image", marks=pytest.mark.slow),
         ("stop", 2, "batch"),
         pytest.param("flow", 2, "batch", marks=pytest.mark.slow),
     ],
