@@ -214,7 +214,7 @@ def _pairs_filter(features: jax.Array) -> _FilterFn:
 
     def filter_fn(values):
         def at(feature):
-            # Not jnp.sum over the features, which takes thirty times as long on a CPU.
+            # Not jnp.sum over the features, which becomes far slower code on a CPU.
             distances = sum((row - center) ** 2 for row, center in zip(features, feature))
             return jnp.dot(jnp.exp(-0.5 * distances), values.reshape(-1), precision=lax.Precision.HIGHEST)
 

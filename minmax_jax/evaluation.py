@@ -52,15 +52,20 @@ class ImageResult:
 
 
 LocalizeFn = Callable[[np.ndarray], inference.Localization]
+RefineFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def localize_split(localize_fn: LocalizeFn, split: dataset.Split, *, batch_size: int) -> Iterator[Found]:
+def localize_split(
+    localize_fn: LocalizeFn, split: dataset.Split, *, batch_size: int, refine_fn: RefineFn | None = None
+) -> Iterator[Found]:
     """Finds class and region in every image of a split, those of one shape together.
 
     Args:
         localize_fn: [B, H, W, 3] uint8 images to a Localization; compiled once for each shape.
         split: the images.
         batch_size: B.
+        refine_fn: if given, makes of each mask [H, W] and its image [H, W, 3] a better mask; class and entropies
+            stay those of the mask before.
     """
     for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
         localization = localize_fn(batch.images)
@@ -68,12 +73,16 @@ def localize_split(localize_fn: LocalizeFn, split: dataset.Split, *, batch_size:
             field.name: np.asarray(getattr(localization, field.name)) for field in dataclasses.fields(localization)
         }
         for row, index in enumerate(batch.indices):
+            size = tuple(split.sizes[index])
+            mask = pipeline.crop_back(arrays["masks"][row, :, :, 0], size)
+            if refine_fn is not None:
+                mask = refine_fn(mask, pipeline.crop_back(batch.images[row], size))
             yield Found(
                 index=int(index),
                 label=int(arrays["classes"][row]),
                 localizer_label=int(arrays["localizer_classes"][row]),
                 probabilities=arrays["probabilities"][row],
-                mask=pipeline.crop_back(arrays["masks"][row, :, :, 0], tuple(split.sizes[index])),
+                mask=mask,
                 foreground_entropy=float(arrays["foreground_entropy"][row]),
                 background_entropy=float(arrays["background_entropy"][row]),
             )
@@ -86,7 +95,12 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def evaluate(
-    localize_fn: LocalizeFn, split: dataset.Split, *, batch_size: int, threshold: float = 0.5
+    localize_fn: LocalizeFn,
+    split: dataset.Split,
+    *,
+    batch_size: int,
+    threshold: float = 0.5,
+    refine_fn: RefineFn | None = None,
 ) -> list[ImageResult]:
     """Compares what is found in a split with its labels and masks, image by image, in the split's order.
 
@@ -95,9 +109,10 @@ def evaluate(
         split: images, labels and masks.
         batch_size: images of one shape that are computed together.
         threshold: a pixel is foreground where the mask is at least this.
+        refine_fn: as in `localize_split`.
     """
     results = []
-    for found in localize_split(localize_fn, split, batch_size=batch_size):
+    for found in localize_split(localize_fn, split, batch_size=batch_size, refine_fn=refine_fn):
         true_mask = split.read_mask(found.index)
         result = ImageResult(
             name=split.names[found.index],

@@ -9,9 +9,10 @@ import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
-from minmax_jax import config_schema, inference, interop, optimizers, parallel, schedules, train_state
+from minmax_jax import config_schema, evaluation, inference, interop, optimizers, parallel, schedules, train_state
 from minmax_jax import crf as crf_lib
 from minmax_jax import objective as objective_lib
 from minmax_jax.data import dataset, pipeline, stains, synthetic, transforms
@@ -31,7 +32,7 @@ class Parts:
         objective: what is minimised.
         tx: the optimizer.
         localize: (state, images) -> Localization, on the devices of this host.
-        localize_for_test: the same, with masks that the CRF refined if it is enabled: too slow for each validation.
+        refine: the CRF for the masks of tests, as `create_refine` makes it, or None; validations do without.
         state: fresh, on all devices.
     """
 
@@ -41,7 +42,7 @@ class Parts:
     objective: objective_lib.Objective
     tx: optax.GradientTransformation
     localize: Callable[[train_state.TrainState, jax.Array], inference.Localization]
-    localize_for_test: Callable[[train_state.TrainState, jax.Array], inference.Localization]
+    refine: evaluation.RefineFn | None
     state: train_state.TrainState
 
 
@@ -67,10 +68,9 @@ def create_parts(config: ml_collections.ConfigDict) -> Parts:
         shared_statistics=config.model.shared_statistics,
         average=config.train.average_decay > 0,
     )
-    localize = localize_for_test = parallel.pmap_localize(create_localize(model, objective))
-    if config.evaluation.crf.enabled:
-        localize_for_test = parallel.pmap_localize(create_localize(model, objective, crf=create_crf(config)))
-    return Parts(splits, steps_per_epoch, model, objective, tx, localize, localize_for_test, parallel.replicate(state))
+    localize = parallel.pmap_localize(create_localize(model, objective))
+    refine = create_refine(config) if config.evaluation.crf.enabled else None
+    return Parts(splits, steps_per_epoch, model, objective, tx, localize, refine, parallel.replicate(state))
 
 
 @contextlib.contextmanager
@@ -241,16 +241,11 @@ def create_optimizer(config: ml_collections.ConfigDict, *, steps_per_epoch: int)
     return optimizers.create_optimizer(options.pop("name"), learning_rate, **options)
 
 
-def create_crf(config: ml_collections.ConfigDict) -> crf_lib.Crf:
-    """The CRF of the evaluation, enabled or not."""
-    return crf_lib.Crf(**{name: value for name, value in config.evaluation.crf.items() if name != "enabled"})
-
-
-def create_localize(model: minmax_net.MinMaxNet, objective: objective_lib.Objective, *, crf: crf_lib.Crf | None = None):
-    """Inference with the masks of training, refined by a CRF if one is given: (state, images) -> Localization."""
+def create_localize(model: minmax_net.MinMaxNet, objective: objective_lib.Objective):
+    """Inference with the masks of training: (state, images) -> Localization."""
 
     def localize(state: train_state.TrainState, images: jax.Array) -> inference.Localization:
-        found = inference.localize(
+        return inference.localize(
             state.params,
             state.batch_stats,
             images,
@@ -259,6 +254,16 @@ def create_localize(model: minmax_net.MinMaxNet, objective: objective_lib.Object
             sigma=schedules.at(objective.sigma, jnp.maximum(state.step - 1, 0)),
             omega=objective.omega,
         )
-        return found if crf is None else found.replace(masks=crf_lib.refine(found.masks, images, crf=crf))
 
     return localize
+
+
+def create_crf(config: ml_collections.ConfigDict) -> crf_lib.Crf:
+    """The CRF of the evaluation, enabled or not."""
+    return crf_lib.Crf(**{name: value for name, value in config.evaluation.crf.items() if name != "enabled"})
+
+
+def create_refine(config: ml_collections.ConfigDict) -> evaluation.RefineFn:
+    """The CRF on one mask and its image, compiled once for each size."""
+    refine = jax.jit(functools.partial(crf_lib.refine, crf=create_crf(config)))
+    return lambda mask, image: np.asarray(refine(mask[None, :, :, None], image[None]))[0, :, :, 0]

@@ -15,7 +15,12 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_split(
-    config: ml_collections.ConfigDict, split: dataset.Split, localize, state: train_state.TrainState
+    config: ml_collections.ConfigDict,
+    split: dataset.Split,
+    localize,
+    state: train_state.TrainState,
+    *,
+    refine_fn: evaluation.RefineFn | None = None,
 ) -> dict[str, Any]:
     """Summary of a split, whose images the hosts share.
 
@@ -24,6 +29,7 @@ def evaluate_split(
         split: images, labels and masks.
         localize: (state, images) -> Localization.
         state: of the model.
+        refine_fn: of the masks, if they are to be refined.
     """
     state = train_state.for_inference(state)
     share = dataset.subset(split, parallel.share_of_host(len(split)))
@@ -32,6 +38,7 @@ def evaluate_split(
         share,
         batch_size=config.evaluation.batch_size,
         threshold=config.evaluation.threshold,
+        refine_fn=refine_fn,
     )
     return evaluation.summarize(parallel.gather_from_hosts(image_results), empty=config.evaluation.empty)
 
@@ -58,7 +65,7 @@ def test_selected(
     """
     found = _collect(config, state, parts, "test", wall_seconds=wall_seconds)
     if parallel.is_main_host():
-        _draw_pictures(config, folder, state, parts.splits["test"], parts.localize_for_test)
+        _draw_pictures(config, folder, state, parts)
         workdirs.write_json(folder / "results.json", found)
     return found
 
@@ -67,7 +74,7 @@ def _collect(config, state, parts, split, *, wall_seconds) -> dict[str, Any]:
     logger.info("Evaluating the model of step %d on the %s split.", state.step, split)
     return results.collect(
         split,
-        evaluate_split(config, parts.splits[split], parts.localize_for_test, state),
+        evaluate_split(config, parts.splits[split], parts.localize, state, refine_fn=parts.refine),
         config,
         train_labels=parts.splits["train"].labels,
         step=int(state.step),
@@ -76,16 +83,21 @@ def _collect(config, state, parts, split, *, wall_seconds) -> dict[str, Any]:
     )
 
 
-def _draw_pictures(config, folder, state, split, localize) -> None:
+def _draw_pictures(config, folder, state, parts) -> None:
     """Panels of test images, evenly spread over the split, and the curves of the run."""
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
     curves.draw_curves(pictures / "curves.png", folder / "metrics.jsonl", selected_step=int(state.step))
+    split = parts.splits["test"]
     count = min(config.evaluation.num_pictures, len(split))
     some = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
     state = train_state.for_inference(state)
-    batch_size = config.evaluation.batch_size
-    for found in evaluation.localize_split(lambda images: localize(state, images), some, batch_size=batch_size):
+    for found in evaluation.localize_split(
+        lambda images: parts.localize(state, images),
+        some,
+        batch_size=config.evaluation.batch_size,
+        refine_fn=parts.refine,
+    ):
         path = pictures / f"{some.names[found.index]}.png"
         panels.draw_panel(path, some, found, threshold=config.evaluation.threshold)
 

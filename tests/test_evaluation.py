@@ -36,6 +36,16 @@ def test_masks_come_back_at_each_image_s_own_resolution():
         np.testing.assert_allclose(item.mask, image[..., 0] / 255.0, rtol=1e-6)
 
 
+def test_masks_are_refined_with_their_own_image_without_its_margins():
+    split = splits.make_split([(40, 50), (33, 64), (40, 51)])
+    refine = lambda mask, image: mask * (image[..., 1] > 127)
+    for found in evaluation.localize_split(_red_localizer, split, batch_size=2, refine_fn=refine):
+        image = split.read_image(found.index)
+        np.testing.assert_allclose(found.mask, image[..., 0] / 255.0 * (image[..., 1] > 127), rtol=1e-6)
+    results = evaluation.evaluate(_red_localizer, split, batch_size=2, refine_fn=lambda mask, image: 0 * mask)
+    assert [result.f1_foreground for result in results] == [0, 0, 0]
+
+
 def test_numbers_equal_those_of_plain_loops():
     split = splits.make_split([(40, 50), (33, 64), (64, 64)])
     results = evaluation.evaluate(_red_localizer, split, batch_size=2, threshold=0.6)

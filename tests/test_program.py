@@ -35,6 +35,7 @@ TINY = {
     "learning_rate.warmup_epochs": 0,
     "evaluation.batch_size": 4,
     "evaluation.num_pictures": 2,
+    "evaluation.crf.bilateral_sigma": 3.0,
 }
 
 

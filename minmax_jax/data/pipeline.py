@@ -115,6 +115,6 @@ def _pad(image: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 
 def crop_back(padded: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The [H, W] part of a padded [H', W'] map that belongs to the image."""
+    """The [H, W] part of a padded [H', W'] map, or [H', W', 3] image, that belongs to the image."""
     (top, _), (left, _) = (_margins(*sides) for sides in zip(size, padded.shape))
     return padded[top : top + size[0], left : left + size[1]]
