@@ -25,21 +25,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 
 def _use_cpu(config: ml_collections.ConfigDict) -> None:
-    """From scratch, on small images, with a trunk of three blocks and output stride 8."""
+    """From scratch, on small images."""
+    variants.use_small_trunk(config)
     config.data.max_side = 128
-    config.data.cache = True
-    config.model.trunk = "resnet18"
-    config.model.width = 24
-    config.model.stage_sizes = (1, 1, 1)
-    config.model.stage_strides = (1, 2, 1)
-    config.model.k_max = 0.3
-    config.model.dropout = 0.0
-    config.erasing.num_erasures = 0
-    config.optimizer.name = "adamw"
-    config.learning_rate.schedule = "cosine"
-    config.learning_rate.peak = 2e-3
-    config.learning_rate.floor = 0.0
     config.learning_rate.warmup_epochs = 1
     config.train.epochs = 20
-    config.train.average_decay = 0.99
-    config.evaluation.batch_size = 8

@@ -47,29 +47,16 @@ def _use_maxmin(config: ml_collections.ConfigDict) -> None:
 
 
 def _use_cpu(config: ml_collections.ConfigDict) -> None:
-    """From scratch, on quarter-size images, with a trunk of three blocks and output stride 8."""
+    """From scratch, on quarter-size images."""
+    variants.use_small_trunk(config)
     config.data.scale = 0.25
     config.data.crop_size = 128  # nearly the whole image: a mask is scaled by its image's range, here as in training
-    config.data.cache = True
-    config.model.trunk = "resnet18"
-    config.model.width = 24
-    config.model.stage_sizes = (1, 1, 1)
-    config.model.stage_strides = (1, 2, 1)
-    config.model.k_max = 0.3
-    config.model.dropout = 0.0
     config.mask.gradient = "flow"
     config.loss.size_weight = 1.0
     config.loss.size_bounds = (0.3, 0.7)  # share of an image that glands take, roughly
-    config.erasing.num_erasures = 0
-    config.optimizer.name = "adamw"
-    config.learning_rate.schedule = "cosine"
-    config.learning_rate.peak = 2e-3
-    config.learning_rate.floor = 0.0
     config.learning_rate.warmup_epochs = 10
-    config.train.average_decay = 0.99
     config.train.eval_every = 20
     config.train.log_every = 80
-    config.evaluation.batch_size = 8
     config.evaluation.crf.gaussian_sigma = 0.75  # the published 3 and 13 pixels, at a quarter of the size
     config.evaluation.crf.bilateral_sigma = 3.25
     config.evaluation.selection = "last"  # 18 validation images select no better than chance

@@ -37,6 +37,24 @@ def apply(config: ml_collections.ConfigDict, variant: str, known: dict[str, Vari
     return config
 
 
+def use_small_trunk(config: ml_collections.ConfigDict) -> None:
+    """What learns from scratch on two cores: three blocks, output stride 8, no erasing, AdamW, images kept in memory."""
+    config.data.cache = True
+    config.model.trunk = "resnet18"
+    config.model.width = 24
+    config.model.stage_sizes = (1, 1, 1)
+    config.model.stage_strides = (1, 2, 1)
+    config.model.k_max = 0.3
+    config.model.dropout = 0.0
+    config.erasing.num_erasures = 0
+    config.optimizer.name = "adamw"
+    config.learning_rate.schedule = "cosine"
+    config.learning_rate.peak = 2e-3
+    config.learning_rate.floor = 0.0
+    config.train.average_decay = 0.99
+    config.evaluation.batch_size = 8
+
+
 def _use_parity(config: ml_collections.ConfigDict) -> None:
     config.model.shared_statistics = True
     config.model.unbiased_variance = True
