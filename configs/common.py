@@ -46,7 +46,9 @@ def get_config() -> ml_collections.ConfigDict:
     data.saturation = 0.0
     data.hue = 0.0  # share of the colour circle, at most 0.5
     data.num_workers = 0  # processes that read images; 0 reads in threads
-    data.cache = False  # keep images in memory once read: 3 bytes a pixel, in each worker
+    # GiB of each split that stay in memory once read (3 bytes a pixel), in each worker; the first images that fit.
+    # Published: all are kept.
+    data.cache_gib = 0.0
 
     data.synthetic = synthetic = ml_collections.ConfigDict()  # of the built-in images only
     synthetic.seed = 0  # of the images; not config.seed, so that seeds train on the same images

@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.num_test = 256
     config.data.crop_size = 64
     config.data.flip_vertical = True
-    config.data.cache = True
+    config.data.cache_gib = 1.0
 
     config.model.trunk = "resnet18"
     config.model.width = 32

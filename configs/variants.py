@@ -38,8 +38,8 @@ def apply(config: ml_collections.ConfigDict, variant: str, known: dict[str, Vari
 
 
 def use_small_trunk(config: ml_collections.ConfigDict) -> None:
-    """What learns from scratch on two cores: three blocks, output stride 8, no erasing, AdamW, images kept in memory."""
-    config.data.cache = True
+    """What learns from scratch on two cores: three blocks, output stride 8, AdamW, no erasing, cached images."""
+    config.data.cache_gib = 1.0
     config.model.trunk = "resnet18"
     config.model.width = 24
     config.model.stage_sizes = (1, 1, 1)

@@ -48,6 +48,7 @@ _RANGES = {
     "data.saturation": (0, 8),
     "data.hue": (0, 0.5),
     "data.num_workers": (0, 256),
+    "data.cache_gib": (0, math.inf),
     "model.width": (1, 4096),
     "model.classifier_scale": (1e-3, 4),
     "model.modalities": (1, 1024),

@@ -124,7 +124,7 @@ def _prepared(name: str, split: dataset.Split, count: int, data: ml_collections.
     if data.stain_normalization == "macenko":
         split = dataset.map_images(split, stains.normalize_stains)
     split = dataset.resize_images(split, scale=data.scale, min_side=data.min_side, max_side=data.max_side)
-    return dataset.cache_images(split) if data.cache else split
+    return dataset.cache_images(split, max_gib=data.cache_gib) if data.cache_gib else split
 
 
 def crop_size(data: ml_collections.ConfigDict, split: dataset.Split) -> tuple[int, int]:
@@ -140,19 +140,22 @@ def crop_size(data: ml_collections.ConfigDict, split: dataset.Split) -> tuple[in
 
 def create_train_batches(config: ml_collections.ConfigDict, split: dataset.Split) -> grain.DatasetIterator:
     """This host's share of the training batches."""
-    data = config.data
-    names = ("padding", "flip_horizontal", "flip_vertical", "stain_augmentation")
-    names += ("brightness", "contrast", "saturation", "hue")
-    augmentation = transforms.Augmentation(crop_size(data, split), **{name: data[name] for name in names})
     return pipeline.train_batches(
         split,
         batch_size=config.batch_size,
         seed=config.seed,
-        augmentation=augmentation,
-        num_workers=data.num_workers,
+        augmentation=create_augmentation(config.data, split),
+        num_workers=config.data.num_workers,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+
+
+def create_augmentation(data: ml_collections.ConfigDict, split: dataset.Split) -> transforms.Augmentation:
+    """What is done to each training image; arguments as of `crop_size`."""
+    names = ("padding", "flip_horizontal", "flip_vertical", "stain_augmentation")
+    names += ("brightness", "contrast", "saturation", "hue")
+    return transforms.Augmentation(crop_size(data, split), **{name: data[name] for name in names})
 
 
 def create_model(config: ml_collections.ConfigDict, *, num_classes: int) -> minmax_net.MinMaxNet:

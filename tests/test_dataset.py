@@ -119,3 +119,15 @@ def test_cache_reads_once():
     for _ in range(3):
         np.testing.assert_array_equal(cached.read_image(1), split.read_image(1))
     assert reads == [1]
+
+
+def test_cache_keeps_the_first_images_that_fit_and_tells_of_them(caplog):
+    reads = []
+    split = splits.make_split([(32, 32), (64, 32), (32, 32)])  # 3072, 6144 and 3072 bytes
+    counted = lambda index: reads.append(index) or split.read_image(index)
+    with caplog.at_level("INFO"):
+        cached = dataset.cache_images(dataclasses.replace(split, read_image=counted), max_gib=9216 / 2**30)
+    assert caplog.messages == ["2 of 3 images stay in memory once read; all take 0.00 GiB."]
+    for index in (2, 1, 0, 2, 1, 0):
+        np.testing.assert_array_equal(cached.read_image(index), split.read_image(index))
+    assert reads == [2, 1, 0, 2]

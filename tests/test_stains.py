@@ -184,7 +184,7 @@ def test_configured_normalisation_is_that_of_all_splits_before_they_are_resized(
     config = synthetic.get_config()
     config.update_from_flattened_dict({f"data.num_{name}": 4 for name in ("train", "validation", "test")})
     plain = factory.create_splits(config)
-    config.data.stain_normalization, config.data.scale, config.data.cache = "macenko", 0.5, True
+    config.data.stain_normalization, config.data.scale, config.data.cache_gib = "macenko", 0.5, 1.0
     for name, split in factory.create_splits(config).items():
         expected = dataset.resize_images(dataset.map_images(plain[name], stains.normalize_stains), scale=0.5)
         np.testing.assert_array_equal(split.read_image(0), expected.read_image(0))

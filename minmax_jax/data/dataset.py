@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
+import logging
+import math
 
 import numpy as np
 from PIL import Image
 
+logger = logging.getLogger(__name__)
 LEAST_SIDE = 32
 
 
@@ -182,18 +185,24 @@ def typical_side(split: Split, *, at_most: int) -> int:
     return min(at_most, int(np.median(split.sizes.min(axis=1))) // LEAST_SIDE * LEAST_SIDE)
 
 
-def cache_images(split: Split) -> Split:
-    """Keeps each image in memory once it was read (3 bytes a pixel, in each worker process)."""
-    return dataclasses.replace(split, read_image=_Cache(split.read_image))
+def cache_images(split: Split, *, max_gib: float = math.inf) -> Split:
+    """Keeps images in memory once they were read, 3 bytes a pixel: in each process that reads, the first that fit."""
+    ends = np.cumsum(3 * split.sizes.astype(np.int64).prod(axis=1))
+    num_kept = int(np.searchsorted(ends, max_gib * 2**30, side="right"))
+    total = ends[-1] / 2**30
+    logger.info("%d of %d images stay in memory once read; all take %.2f GiB.", num_kept, len(split), total)
+    return dataclasses.replace(split, read_image=_Cache(split.read_image, num_kept))
 
 
 class _Cache:
-    """A picklable memo of one-argument reads."""
+    """A picklable memo of the reads of the first `num_kept` indices."""
 
-    def __init__(self, read):
-        self._read, self._images = read, {}
+    def __init__(self, read, num_kept):
+        self._read, self._num_kept, self._images = read, num_kept, {}
 
     def __call__(self, index):
+        if index >= self._num_kept:
+            return self._read(index)
         if index not in self._images:
             self._images[index] = self._read(index)
         return self._images[index]
