@@ -105,9 +105,11 @@ class ResNet(nn.Module):
         convolution = functools.partial(_convolution, dtype=self.dtype)
         x = images
         for index, (channels, window, stride) in enumerate(STEMS[self.stem], start=1):
+            x = x if index == 1 else nn.relu(x)
             x = convolution(channels * self.width, (window, window), stride, name=f"stem_conv{index}")(x)
-            x = nn.relu(norm(name=f"stem_norm{index}")(x))
-        x = max_pool.max_pool(x, 3, 2, 1)
+            x = norm(name=f"stem_norm{index}")(x)
+        # The maximum of ReLUs is the ReLU of the maximum, on a quarter of the places.
+        x = nn.relu(max_pool.max_pool(x, 3, 2, 1))
         for stage, (blocks, stage_stride) in enumerate(zip(self.stage_sizes, self.stage_strides, strict=True)):
             for index in range(blocks):
                 x = self.block(

@@ -1,4 +1,4 @@
-"""A 2-D convolution whose gradients are fast inside `lax` loops on a CPU.
+"""A 2-D convolution that is fast on a CPU, its gradients also inside `lax` loops.
 
 XLA's CPU backend compiles the two gradient convolutions, whose layouts are unusual, to naive loops when they
 stand in the body of a while loop or scan (jax issue 12868): up to fifty times slower than outside. The erasing
@@ -8,12 +8,14 @@ own gradients; `lax.platform_dependent` chooses when the program is lowered, so 
 """
 
 import functools
+import itertools
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_SMALL_MAP = 64  # places
 
 
 def conv_general_dilated(
@@ -81,11 +83,23 @@ def _xla_conv(images, kernel, strides, padding):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(images, kernel, strides, padding):
-    return _xla_conv(images, kernel, strides, padding)
+    statics = dict(strides=strides, padding=padding)
+    default = functools.partial(_xla_conv, **statics)
+    if not _is_small(images):
+        return default(images, kernel)
+    return lax.platform_dependent(images, kernel, cpu=functools.partial(output, **statics), default=default)
+
+
+def _is_small(features: jax.Array) -> bool:
+    """Whether a map has so few places that products beat XLA's convolution on a CPU.
+
+    Where it has fewer than the kernel, XLA swaps the two, and falls back to naive loops: thirty times slower.
+    """
+    return features.shape[1] * features.shape[2] < _SMALL_MAP
 
 
 def _conv_forward(images, kernel, strides, padding):
-    return _xla_conv(images, kernel, strides, padding), (images, kernel)
+    return _conv(images, kernel, strides, padding), (images, kernel)
 
 
 def _conv_backward(strides, padding, residuals, cotangents):
@@ -110,6 +124,11 @@ def _conv_backward(strides, padding, residuals, cotangents):
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
+def output(images, kernel, *, strides, padding) -> jax.Array:
+    """The convolution, [B, h, w, L], as a sum of kh * kw products of shifted views of the images."""
+    return _sum_of_products(images, kernel, strides, padding, contracted=0)
+
+
 def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
     """Gradient to the images, [B, H, W, K], as an ordinary convolution of the cotangents [B, h, w, L].
 
@@ -123,25 +142,39 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
         spread.append((0, 0, stride - 1))
         widths.append((before, after))
     dilated = lax.pad(cotangents, jnp.zeros((), cotangents.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
-    flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    return _xla_conv(dilated, flipped, (1, 1), widths)
+    flipped = jnp.flip(kernel, (0, 1))
+    if _is_small(images):
+        return _sum_of_products(dilated, flipped, (1, 1), widths, contracted=1)
+    return _xla_conv(dilated, flipped.swapaxes(2, 3), (1, 1), widths)
 
 
 def kernel_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
     """Gradient to the kernel, [kh, kw, K, L], as kh * kw products of shifted views of the images."""
-    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-    batch, height, width, channels_out = cotangents.shape
-    channels_in = images.shape[-1]
-    cotangents = cotangents.reshape(-1, channels_out)
-
-    def product(row, column):
-        view = lax.slice(
-            padded,
-            (0, row, column, 0),
-            (batch, row + (height - 1) * strides[0] + 1, column + (width - 1) * strides[1] + 1, channels_in),
-            (1, *strides, 1),
-        )
-        return view.reshape(-1, channels_in).T @ cotangents
-
-    products = [product(row, column) for row in range(kernel.shape[0]) for column in range(kernel.shape[1])]
+    cotangents = cotangents.reshape(-1, cotangents.shape[-1])
+    products = [view.T @ cotangents for _, view in _views(images, kernel.shape, strides, padding)]
     return jnp.stack(products).reshape(kernel.shape)
+
+
+def _sum_of_products(images, kernel, strides, padding, *, contracted) -> jax.Array:
+    """Products with the kernel's places, [K, L] each; `contracted` is the axis of these that meets the images'."""
+    total = 0
+    for (row, column), view in _views(images, kernel.shape, strides, padding):
+        total += lax.dot_general(view, kernel[row, column], (((1,), (contracted,)), ((), ())))
+    rows, columns = _output_size(images, kernel.shape, strides, padding)
+    return total.reshape(len(images), rows, columns, -1)
+
+
+def _views(images, kernel_shape, strides, padding):
+    """For each place of the kernel what it meets, [B * h * w, K]."""
+    # lax.pad cuts where the padding is negative, as a convolution does.
+    padded = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)])
+    rows, columns = _output_size(images, kernel_shape, strides, padding)
+    for row, column in itertools.product(*map(range, kernel_shape[:2])):
+        end = (row + (rows - 1) * strides[0] + 1, column + (columns - 1) * strides[1] + 1)
+        view = lax.slice(padded, (0, row, column, 0), (len(images), *end, images.shape[-1]), (1, *strides, 1))
+        yield (row, column), view.reshape(-1, images.shape[-1])
+
+
+def _output_size(images, kernel_shape, strides, padding) -> tuple[int, int]:
+    sides = zip(images.shape[1:3], padding, kernel_shape[:2], strides)
+    return tuple((size + low + high - window) // stride + 1 for size, (low, high), window, stride in sides)

@@ -1,0 +1,168 @@
+"""How long one training step takes, or the localization of images, against a peer.
+
+    python -m benchmarks.train_step --peer=torch --trunk=resnet18 --size=128 --num_erasures=4 [--json=FILE]
+    python -m benchmarks.train_step --peer=torch --what=localize --trunk=resnet18 --size=522,775 --batch_size=1
+
+The peer is plain PyTorch (`torch`; needs the extra `[torch]`), or the same step with its loop unrolled (`unrolled`).
+Both sides have the same weights, images and labels, and carry out all erasures. They take turns in one process; the
+ratio is that of neighbouring turns, median and range. docs/performance.md has the figures.
+"""
+
+from collections.abc import Callable
+import functools
+import json
+import pathlib
+import time
+from unittest import mock
+
+from absl import flags
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import session
+import minmax_jax as mm
+from minmax_jax import erasing, interop
+from minmax_jax.models import resnet
+
+_PEER = flags.DEFINE_enum("peer", "torch", ["torch", "unrolled"], "What to compare with.")
+_WHAT = flags.DEFINE_enum("what", "train", ["train", "localize"], "A training step, or inference.")
+_TRUNK = flags.DEFINE_enum("trunk", "resnet18", list(resnet.TRUNKS), "Trunk, with the deep stem.")
+_SIZE = flags.DEFINE_list("size", ["128"], "Pixels: the side of a square, or height,width.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images.", 1)
+_NUM_ERASURES = flags.DEFINE_integer("num_erasures", 4, "R.", 0)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of this library's computation.")
+_REPETITIONS = flags.DEFINE_integer("repetitions", 5, "Turns of each side.", 1)
+_JSON = flags.DEFINE_string("json", "", "File to write the figures to.")
+_NUM_CLASSES, _LEARNING_RATE = 5, 1e-4
+# Erasing goes on while the class is right; with this head start the first class is always found.
+_BIAS = 50.0
+
+
+def main() -> None:
+    session.start("off")
+    sides = _create_sides()
+    first = {name: _time(run) for name, run in sides.items()}
+    for run in sides.values():
+        run()
+    times = {name: [] for name in sides}
+    for _ in range(_REPETITIONS.value):
+        for name, run in sides.items():
+            times[name].append(_time(run))
+    ours, theirs = times.values()
+    figures = {name: flag.value for name, flag in _options().items()}
+    for name in sides:
+        figures[name] = {"seconds": _summarize(times[name]), "first_call_seconds": round(first[name], 2)}
+    figures["ratio"] = _summarize(np.divide(ours, theirs))
+    for name, value in figures.items():
+        print(f"{name:<14}{value}")
+    if _JSON.value:
+        pathlib.Path(_JSON.value).write_text(json.dumps(figures, indent=2))
+
+
+def _options() -> dict[str, flags.FlagHolder]:
+    shared = {"what": _WHAT, "trunk": _TRUNK, "size": _SIZE, "batch_size": _BATCH_SIZE, "dtype": _DTYPE}
+    return shared | ({"num_erasures": _NUM_ERASURES} if _WHAT.value == "train" else {})
+
+
+def _time(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _summarize(values) -> dict[str, float]:
+    return {name: round(float(f(values)), 4) for name, f in (("median", np.median), ("min", min), ("max", max))}
+
+
+def _create_sides() -> dict[str, Callable[[], None]]:
+    """What to time, by name, this library's first."""
+    height, width = map(int, 2 * _SIZE.value if len(_SIZE.value) == 1 else _SIZE.value)
+    images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE.value, height, width, 3), np.uint8)
+    trunk = resnet.TRUNKS[_TRUNK.value](dtype=jnp.dtype(_DTYPE.value))
+    model = mm.create_model(trunk, num_classes=_NUM_CLASSES, dtype=jnp.dtype(_DTYPE.value))
+    tx = mm.create_optimizer("sgd", _LEARNING_RATE, momentum=0.9, weight_decay=1e-5)
+    state = mm.create_train_state(jax.random.key(0), model=model, tx=tx, image_size=(64, 64), shared_statistics=True)
+    head = state.params["localizer_head"]["modality_maps"]
+    head["bias"] = head["bias"].at[: model.localizer_head.modalities].set(_BIAS)
+    if _WHAT.value == "localize":
+        run = _create_localization(model, images)
+        sides = {"minmax_jax": functools.partial(run, state)}
+    else:
+        sides = {"minmax_jax": _create_step(model, tx, state, images)}
+    if _PEER.value == "torch":
+        sides["torch"] = _create_torch_side(state, images)
+    else:
+        with mock.patch.object(erasing.lax, "while_loop", _unrolled):
+            sides["unrolled"] = _create_step(model, tx, state, images)
+            sides["unrolled"]()  # compiles while the loop is replaced
+    return sides
+
+
+def _create_localization(model, images):
+    localize = jax.jit(functools.partial(mm.localize, model=model))
+    padded = [(0, 0), *((0, -size % 32) for size in images.shape[1:3]), (0, 0)]
+    images = np.pad(images, padded, mode="reflect")
+    return lambda state: jax.block_until_ready(localize(state.params, state.batch_stats, images))
+
+
+def _create_step(model, tx, state, images):
+    objective = mm.Objective(num_erasures=_NUM_ERASURES.value, mask_normalization="batch")
+    step = jax.jit(functools.partial(mm.train_step, model=model, tx=tx, objective=objective), donate_argnums=0)
+    state = jax.tree.map(jnp.copy, state)
+    batch = {"images": images, "labels": np.zeros(len(images), np.int32)}
+
+    def run():
+        nonlocal state
+        state, metrics = jax.block_until_ready(step(state, batch))
+        _check_passes(int(metrics["num_passes"]))
+
+    return run
+
+
+def _check_passes(num_passes: int) -> None:
+    if num_passes != max(1, _NUM_ERASURES.value):
+        raise RuntimeError(f"{num_passes} passes instead of {_NUM_ERASURES.value}: the class was not found.")
+
+
+def _unrolled(unfinished, body, carry):
+    del unfinished
+    for _ in range(_NUM_ERASURES.value):
+        carry = body(carry)
+    return carry
+
+
+def _create_torch_side(state, images):
+    import torch
+
+    from benchmarks import torch_net, torch_peer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    block = torch_net.Bottleneck if _TRUNK.value in ("resnet50", "resnet101") else torch_net.BasicBlock
+    stage_sizes = resnet.TRUNKS[_TRUNK.value].keywords["stage_sizes"]
+    net = torch_net.MinMaxNet(_NUM_CLASSES, block=block, stage_sizes=stage_sizes)
+    tensors = interop.to_published(state.variables, sigma=0.5, omega=8.0)
+    net.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
+    net.to(device)
+    given = torch_net.from_uint8(images).to(device)
+    labels = torch.zeros(len(images), dtype=torch.long, device=device)
+    optimizer = torch.optim.SGD(net.parameters(), _LEARNING_RATE, momentum=0.9, weight_decay=1e-5, nesterov=True)
+
+    def train():
+        _check_passes(
+            torch_peer.train_step(net.train(), optimizer, given, labels, num_erasures=_NUM_ERASURES.value).num_passes
+        )
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    @torch.no_grad()
+    def localize():
+        found = net.eval().localize(given, "image")
+        net.classify(given * found.masks)
+        net.classify(given * (1 - found.masks))
+
+    return train if _WHAT.value == "train" else localize
+
+
+if __name__ == "__main__":
+    session.run(main)
