@@ -59,7 +59,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, items: list[release.Item]):
         for item in items:
-            yield item.name, release.read_record(item, self._release)
+            for record in self._release.read_records(item, self._release):
+                yield record["name"], record
 
 
 def prepare(
