@@ -353,6 +353,22 @@ def test_the_check_lists_all_images_and_writes_nothing(tmp_path):
     assert not list(tmp_path.glob("out/slides/*"))
 
 
+def test_records_go_on_in_further_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_RECORDS_PER_FILE", 5)
+    _write(tmp_path, {f"{name}.tif": tiled_tiff.encode(_pixels(seed)) for seed, name in enumerate("abcd")})
+    items = [release.Item(name, name, tmp_path / f"{name}.tif") for name in "abcd"]
+    splits = {"train": items[:2], "validation": items[2:3], "test": items[3:]}
+    found = release.Release(tuple("abcd"), splits, mask_rules.above(0), description="")
+    folder = records.prepare("slides", lambda scratch: tiles.cut(found, tiles.Tiling(64)), tmp_path / "out")
+    assert len(list(folder.glob("slides-train.array_record-*"))) == 5  # of 24 tiles
+    for split, part in records.read_splits(str(tmp_path / "out"), "slides").items():
+        assert len(part) == 12 * len(splits[split])
+        for index, name in enumerate(part.names):
+            top, left = map(int, name[2:].split("_"))
+            expected = _pixels("abcd".index(name[0]))[top : top + 64, left : left + 64]
+            np.testing.assert_array_equal(part.read_image(index), expected)
+
+
 def _run(*flags):
     command = [sys.executable, "-m", "experiments.prepare_data", *flags]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
