@@ -15,7 +15,18 @@ from absl import flags
 
 from experiments import session
 from minmax_jax import config_schema
-from minmax_jax.data import csv_files, cub, download, glas, image_folder, mask_rules, oxford_flowers, records, release
+from minmax_jax.data import (
+    csv_files,
+    cub,
+    download,
+    glas,
+    image_folder,
+    mask_rules,
+    oxford_flowers,
+    records,
+    release,
+    tiles,
+)
 
 _OWN = ("image_folder", "csv")
 _DOWNLOADABLE = {"cub": cub, "oxford_flowers": oxford_flowers}
@@ -31,7 +42,10 @@ _MASKS = flags.DEFINE_string("masks", "", "Of --dataset=image_folder: folder wit
 _FOLDS = flags.DEFINE_string("folds", "", "Of --dataset=csv: folder with train.csv, test.csv and maybe valid.csv.")
 _FOREGROUND = flags.DEFINE_string("foreground", ">0", "Of own masks: values of the foreground, '>127' or '1,3'.")
 _TEST_SHARE = flags.DEFINE_float("test_share", 0.2, "Of --dataset=image_folder without splits: share that tests.", 0, 1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of that choice.", 0)
+_SEED = flags.DEFINE_integer("seed", 0, "Of that choice, and, with --tile_size, of the images that validate.", 0)
+_TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: pixels a side of the tiles they are cut to; 0: none.")
+_TILE_SCALE = flags.DEFINE_float("tile_scale", 1.0, "Of tiles: share of full resolution at which images are cut.")
+_LEAST_TISSUE = flags.DEFINE_float("least_tissue", 0.1, "Of tiles: share that must be stained tissue; 0 keeps all.")
 flags.mark_flags_as_required(["dataset", "data_dir"])
 
 
@@ -51,6 +65,8 @@ def main() -> None:
 def _read_release(scratch: pathlib.Path) -> release.Release:
     """What the flags name; archives are unpacked to a folder."""
     sources = _SOURCE.value
+    if _TILE_SIZE.value and _DATASET.value not in _OWN:
+        raise ValueError(f"--tile_size={_TILE_SIZE.value}: only own images are cut, --dataset=image_folder or csv.")
     if _DOWNLOAD.value:
         sources = _download()
     if not sources:
@@ -61,11 +77,18 @@ def _read_release(scratch: pathlib.Path) -> release.Release:
         raise ValueError(f"--source={sources}: --dataset={_DATASET.value} takes one.")
     if _DATASET.value == "glas":
         return glas.read_release(sources[0])
-    mask_rule = mask_rules.parse(_FOREGROUND.value)
+    found = _read_own(sources[0], mask_rules.parse(_FOREGROUND.value))
+    if not _TILE_SIZE.value:
+        return found
+    tiling = tiles.Tiling(_TILE_SIZE.value, scale=_TILE_SCALE.value, least_tissue=_LEAST_TISSUE.value)
+    return tiles.cut(found, tiling, seed=_SEED.value)
+
+
+def _read_own(source: str, mask_rule: mask_rules.Rule) -> release.Release:
     if _DATASET.value == "csv":
-        return csv_files.read_release(sources[0], _FOLDS.value, mask_rule=mask_rule)
+        return csv_files.read_release(source, _FOLDS.value, mask_rule=mask_rule)
     return image_folder.read_release(
-        sources[0], masks=_MASKS.value, mask_rule=mask_rule, test_share=_TEST_SHARE.value, seed=_SEED.value
+        source, masks=_MASKS.value, mask_rule=mask_rule, test_share=_TEST_SHARE.value, seed=_SEED.value
     )
 
 

@@ -190,7 +190,7 @@ def test_what_another_version_prepared_is_prepared_again(tmp_path):
         prepared.load(str(tmp_path), "glas")
 
 
-@pytest.mark.parametrize("file", ["dataset_info.json", "glas-test.array_record-00000-of-00001"])
+@pytest.mark.parametrize("file", ["dataset_info.json", "glas-test.array_record-00000"])
 def test_damaged_records_are_told(data_dir, tmp_path, file):
     shutil.copytree(data_dir, tmp_path / "copy")
     _truncate(tmp_path / "copy" / "glas" / "2.0.0", file)

@@ -83,7 +83,7 @@ def test_exif_turns_image_mask_and_boxes_alike(tag):
     stored = np.zeros((6, 4), bool)
     stored[1:3, 0:3] = True
     mask = pictures.open_picture(_encode(stored), "mask.png")
-    turned = np.asarray(pictures.upright_mask(mask, image))
+    turned = np.asarray(pictures.upright_mask(mask, tag=tag, size=image.size))
     np.testing.assert_array_equal(turned, UPRIGHT[tag](stored))
 
     boxes = np.array([[1 / 6, 0, 3 / 6, 3 / 4]])
@@ -97,13 +97,14 @@ def test_exif_turns_image_mask_and_boxes_alike(tag):
 def test_a_mask_that_was_drawn_on_the_upright_image_stays():
     image = pictures.open_picture(_encode(COLORS, tag=6), "x.png")
     drawn = pictures.open_picture(_encode(np.arange(24).reshape(4, 6) > 3), "mask.png")
-    np.testing.assert_array_equal(pictures.upright_mask(drawn, image), np.arange(24).reshape(4, 6) > 3)
+    upright = pictures.upright_mask(drawn, tag=6, size=image.size)
+    np.testing.assert_array_equal(upright, np.arange(24).reshape(4, 6) > 3)
 
 
 def test_a_mask_goes_by_its_own_tag():
     image = pictures.open_picture(_encode(COLORS, tag=6), "x.png")
     mask = pictures.open_picture(_encode(GREY, tag=8), "mask.png")
-    np.testing.assert_array_equal(pictures.upright_mask(mask, image), np.rot90(GREY))
+    np.testing.assert_array_equal(pictures.upright_mask(mask, tag=6, size=image.size), np.rot90(GREY))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 import dataclasses
 
 import numpy as np
+from PIL import Image
 
 from minmax_jax.data import dataset
 
@@ -50,6 +51,18 @@ def parse(rule: str) -> Rule:
             f"--foreground={rule!r} must be '>T', such as '>0' or '>127', or values such as '1' or '1,2'."
         ) from error
     return Rule(lambda pixels: _one_channel(np.isin(pixels, values)), needs_exact_values=True)
+
+
+def refuse_blurred(rule: Rule, mask: Image.Image, name: str) -> None:
+    """Refuses a mask that was compressed as JPEG where the rule needs exact values.
+
+    Raises:
+        DataError: for such a mask.
+    """
+    if rule.needs_exact_values and (mask.format in ("JPEG", "MPO") or mask.info.get("compression") == "jpeg"):
+        raise dataset.DataError(
+            f"{name} is a JPEG, whose values are blurred: give a threshold, --foreground='>127', or PNG."
+        )
 
 
 def _one_channel(found: np.ndarray) -> np.ndarray:

@@ -16,12 +16,17 @@ def open_picture(content: bytes, name: str) -> Image.Image:
     """A decoded picture, as it is stored; of several frames the first.
 
     Raises:
-        DataError: if the content is no image, or not a whole one.
+        DataError: if the content is no image, or not a whole one, or one of more pixels than Pillow allows.
     """
     try:
         picture = Image.open(io.BytesIO(content))
         picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise dataset.DataError(
+            f"{name} is too large to be read at once ({error}). Save it as a tiled TIFF with 8 bits a channel, and"
+            " cut it with --tile_size."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise dataset.DataError(
             f"{name} cannot be read as an image ({error}). Replace it by an intact copy."
         ) from error
@@ -87,14 +92,18 @@ def read_values(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture)
 
 
-def upright_mask(mask: Image.Image, image: Image.Image) -> Image.Image:
+def upright_mask(mask: Image.Image, *, tag: int, size: tuple[int, int]) -> Image.Image:
     """Turns a mask as its image is turned.
 
     A mask goes by its own EXIF tag, if it has one. Otherwise it is turned with its image, unless it has the size that
     the image gets by being turned: then it was drawn on the upright image.
+
+    Args:
+        mask: as it is stored.
+        tag: orientation of the image.
+        size: width and height of the image as it is stored.
     """
-    tag = orientation(image)
-    if orientation(mask) != 1 or tag == 1 or mask.size != image.size:
+    if orientation(mask) != 1 or tag == 1 or mask.size != size:
         return ImageOps.exif_transpose(mask)
     mask.getexif()[ExifTags.Base.Orientation] = tag
     return ImageOps.exif_transpose(mask)

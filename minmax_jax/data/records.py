@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 VERSION = "2.0.0"
 SPLITS = ("train", "validation", "test")
 SCRATCH = "incomplete.unpacked"
+_WRITTEN = "incomplete.written"
+_RECORDS_PER_FILE = 1000
 _PUBLISHED = ("glas", "cub", "oxford_flowers")
 _ENCODED = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
 
@@ -36,39 +38,13 @@ def features(class_names: tuple[str, ...]) -> tfds.features.FeaturesDict:
     )
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """TFDS builder of any release."""
-
-    VERSION = tfds.core.Version(VERSION)
-
-    def __init__(self, name: str, source: release.Release, **kwargs):
-        self.name, self._release = name, source
-        super().__init__(file_format="array_record", **kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=features(self._release.class_names),
-            description=self._release.description,
-            homepage=self._release.homepage,
-        )
-
-    def _split_generators(self, dl_manager):
-        del dl_manager
-        return {split: self._generate_examples(items) for split, items in self._release.splits.items()}
-
-    def _generate_examples(self, items: list[release.Item]):
-        for item in items:
-            yield item.name, release.read_record(item, self._release)
-
-
 def prepare(
     name: str, read_release: Callable[[pathlib.Path], release.Release], data_dir: str | pathlib.Path
 ) -> pathlib.Path:
     """Checks a release and writes it as a dataset, or finds it written.
 
-    TFDS writes to a folder named "incomplete" and renames it at the end, so what has the final name is whole. What a
-    run that was killed left is removed first.
+    It is written to a folder named "incomplete", which is renamed at the end, so what has the final name is whole. What
+    a run that was killed left is removed first.
 
     Args:
         name: of the dataset.
@@ -90,10 +66,29 @@ def prepare(
     try:
         found = read_release(parent / SCRATCH)
         release.check(found)
-        Builder(name, found, data_dir=str(data_dir)).download_and_prepare()
+        _write(name, found, parent / _WRITTEN)
+        (parent / _WRITTEN).rename(folder)
     finally:
         _remove_leftovers(parent)
     return folder
+
+
+def _write(name: str, found: release.Release, folder: pathlib.Path) -> None:
+    """Writes record after record: a builder of TFDS would hold whole splits, and above 1 GB it needs TensorFlow."""
+    folder.mkdir(parents=True)
+    identity = tfds.core.DatasetIdentity(name, tfds.core.Version(VERSION), str(folder), module_name=__name__)
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        features=features(found.class_names),
+        description=found.description,
+        homepage=found.homepage,
+    )
+    writer = tfds.core.SequentialWriter(info, _RECORDS_PER_FILE, file_format="array_record")
+    writer.initialize_splits(list(found.splits))
+    for split, items in found.splits.items():
+        progress = tqdm.tqdm(items, desc=f"Writing {split}", unit="image")
+        writer.add_examples({split: (record for item in progress for record in found.read_records(item, found))})
+    writer.close_all()
 
 
 def _remove_leftovers(parent: pathlib.Path) -> None:

@@ -1,6 +1,6 @@
 """A dataset as it was downloaded: which files it has, and how they become records."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import pathlib
 import re
@@ -35,6 +35,10 @@ class Item:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
 
 
+def _read_whole(item: Item, found: "Release") -> Iterator[dict]:
+    yield read_record(item, found)
+
+
 @dataclasses.dataclass(frozen=True)
 class Release:
     """What is known of a dataset before its images are read.
@@ -45,6 +49,7 @@ class Release:
         mask_rule: which of their pixels are foreground.
         description: of the dataset.
         homepage: where it comes from.
+        read_records: item, release -> the records that the item becomes: one, or its tiles.
     """
 
     class_names: tuple[str, ...]
@@ -52,6 +57,7 @@ class Release:
     mask_rule: mask_rules.Rule
     description: str
     homepage: str = ""
+    read_records: Callable[[Item, "Release"], Iterator[dict]] = _read_whole
 
     def __iter__(self) -> Iterator[Item]:
         """All items."""
@@ -102,7 +108,7 @@ def read_record(item: Item, found: Release) -> dict:
     Raises:
         DataError: if a file is missing, is no whole image, is too small, or if sizes or boxes do not fit.
     """
-    content = _read(item.image)
+    content = read_file(item.image)
     picture = pictures.open_picture(content, str(item.image))
     size = pictures.to_rgb(picture, str(item.image)).shape[:2]
     if min(size) < dataset.LEAST_SIDE:
@@ -112,7 +118,7 @@ def read_record(item: Item, found: Release) -> dict:
     return {
         "image": pictures.compact(content, picture, str(item.image)),
         "mask": _encode_mask(item, picture, size, found.mask_rule) if item.mask else b"",
-        "boxes": _relative_boxes(item, picture),
+        "boxes": relative_boxes(item, picture.size, pictures.orientation(picture)).astype(np.float32),
         "label": item.class_name,
         "name": item.name,
         "size": np.array(size, np.int32),
@@ -120,12 +126,10 @@ def read_record(item: Item, found: Release) -> dict:
 
 
 def _encode_mask(item: Item, picture: Image.Image, size: tuple[int, int], rule: mask_rules.Rule) -> bytes:
-    stored = pictures.open_picture(_read(item.mask), str(item.mask))
-    if rule.needs_exact_values and stored.format in ("JPEG", "MPO"):
-        raise dataset.DataError(
-            f"{item.mask} is a JPEG, whose values are blurred: give a threshold, --foreground='>127', or PNG."
-        )
-    foreground = rule.is_foreground(pictures.read_values(pictures.upright_mask(stored, picture)))
+    stored = pictures.open_picture(read_file(item.mask), str(item.mask))
+    mask_rules.refuse_blurred(rule, stored, str(item.mask))
+    upright = pictures.upright_mask(stored, tag=pictures.orientation(picture), size=picture.size)
+    foreground = rule.is_foreground(pictures.read_values(upright))
     if foreground.shape != size:
         raise dataset.DataError(
             f"{item.mask} has {foreground.shape} pixels (height, width), its image {item.image} {size}."
@@ -133,22 +137,37 @@ def _encode_mask(item: Item, picture: Image.Image, size: tuple[int, int], rule: 
     return pictures.to_png(foreground)
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Its content.
+
+    Raises:
+        DataError: if there is no such file.
+    """
     if not path.is_file():
         raise dataset.DataError(f"{path} is missing.")
     return path.read_bytes()
 
 
-def _relative_boxes(item: Item, picture: Image.Image) -> np.ndarray:
-    """[K, 4] float32 shares of the upright image; what reaches over its border is cut."""
+def relative_boxes(item: Item, size: tuple[int, int], tag: int) -> np.ndarray:
+    """Boxes [K, 4] as shares of the upright image; what reaches over its border is cut.
+
+    Args:
+        item: that has the boxes.
+        size: width and height of its image as it is stored.
+        tag: the image's orientation.
+
+    Raises:
+        DataError: for a box that holds no pixel.
+    """
+    width, height = size
     boxes = np.array(item.boxes, np.float64).reshape(-1, 4)
-    boxes = np.clip(boxes / [picture.height, picture.width, picture.height, picture.width], 0, 1)
+    boxes = np.clip(boxes / [height, width, height, width], 0, 1)
     if not (boxes[:, :2] < boxes[:, 2:]).all():
         raise dataset.DataError(
-            f"{item.image} of {picture.height}x{picture.width} pixels has the boxes {item.boxes} (top, left,"
+            f"{item.image} of {height}x{width} pixels has the boxes {item.boxes} (top, left,"
             " bottom, right), of which at least one holds no pixel of it."
         )
-    return pictures.turn_boxes(boxes, pictures.orientation(picture)).astype(np.float32)
+    return pictures.turn_boxes(boxes, tag)
 
 
 def check(release: Release) -> None:
@@ -163,7 +182,8 @@ def check(release: Release) -> None:
             problems.append(f"{item.image} would be the second image named {item.name!r}.")
         seen.add(item.name)
         try:
-            read_record(item, release)
+            for _ in release.read_records(item, release):
+                pass
         except (dataset.DataError, OSError) as error:
             problems.append(str(error))
     if problems:
