@@ -6,18 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax.ops import conv, max_pool, resize
+from minmax_jax.ops import conv, max_pool, native, resize
 
-CONVOLUTIONS = [  # height, width, window, stride, padding
-    (8, 8, 3, 1, 1),
-    (9, 7, 3, 2, 1),
-    (10, 13, 3, 2, 1),
-    (12, 9, 7, 2, 3),
-    (6, 11, 1, 1, 0),
-    (7, 10, 1, 2, 0),
-    (5, 6, 3, 1, 0),
-    (2, 2, 3, 1, 1),
-    (1, 4, 3, 2, 1),
+CONVOLUTIONS = [  # height, width, window, stride, padding, channels of the images and of the output
+    (8, 8, 3, 1, 1, 3, 5),
+    (9, 7, 3, 2, 1, 17, 16),
+    (10, 13, 3, 2, 1, 8, 33),
+    (12, 9, 7, 2, 3, 3, 24),
+    (6, 11, 1, 1, 0, 16, 40),
+    (7, 10, 1, 2, 0, 9, 64),
+    (5, 8, 3, 1, 0, 20, 7),
+    (2, 2, 3, 1, 1, 4, 20),
+    (1, 4, 3, 2, 1, 4, 20),
+    (3, 40, 5, 3, 2, 2, 48),
 ]
 
 
@@ -36,20 +37,28 @@ def _ours(images, kernel, stride, padding):
 _NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
-@pytest.mark.parametrize("height, width, window, stride, padding", CONVOLUTIONS)
-def test_conv_gradients_equal_xla(height, width, window, stride, padding):
+@pytest.fixture(params=[True, False], ids=["native", "without conv.c"])
+def has_native(request, monkeypatch):
+    if request.param:
+        assert native.is_available()  # gcc is there wherever these tests run
+    else:
+        monkeypatch.setattr(native, "is_available", lambda: False)
+    return request.param
+
+
+@pytest.mark.parametrize("height, width, window, stride, padding, channels, outputs", CONVOLUTIONS)
+def test_conv_and_its_gradients_equal_xla(height, width, window, stride, padding, channels, outputs, has_native):
     keys = jax.random.split(jax.random.key(0), 3)
-    images = jax.random.normal(keys[0], (2, height, width, 3))
-    kernel = jax.random.normal(keys[1], (window, window, 3, 5))
+    images = jax.random.normal(keys[0], (2, height, width, channels))
+    kernel = jax.random.normal(keys[1], (window, window, channels, outputs))
     expected, expected_vjp = jax.vjp(lambda x, k: _xla(x, k, stride, padding), images, kernel)
     actual, actual_vjp = jax.vjp(lambda x, k: _ours(x, k, stride, padding), images, kernel)
     cotangents = jax.random.normal(keys[2], expected.shape)
-    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
-    for ours, xla in zip(actual_vjp(cotangents), expected_vjp(cotangents)):
+    for ours, xla in zip((actual, *actual_vjp(cotangents)), (expected, *expected_vjp(cotangents))):
         np.testing.assert_allclose(ours, xla, rtol=1e-4, atol=1e-4)
 
 
-def test_conv_gradient_inside_a_loop():
+def test_conv_gradient_inside_a_loop(has_native):
     images = jax.random.normal(jax.random.key(0), (2, 9, 8, 3))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
 
@@ -63,14 +72,29 @@ def test_conv_gradient_inside_a_loop():
     np.testing.assert_allclose(summed, 3 * jax.grad(loss)(kernel, _xla), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("side, convolutions, products", [(8, 1, 9), (7, 0, 18)])
-def test_conv_takes_the_fast_forms_on_a_cpu(side, convolutions, products):
-    """Products for the kernel gradient, and for the output of a map of fewer than 64 places."""
+@pytest.mark.parametrize("side, forms", [(8, (0, 0, 2)), (5, (0, 9, 1))])
+def test_conv_takes_the_fast_forms_on_a_cpu(side, forms):
+    """Our own code, and for the output of a map of fewer than 36 places a sum of products."""
     images, kernel = jnp.ones((1, side, side, 2)), jnp.ones((3, 3, 2, 2))
     gradient = jax.jit(jax.grad(lambda k: jnp.sum(_ours(images, k, 1, 1) ** 2)))
     lowered = gradient.lower(kernel).as_text()
-    assert lowered.count("stablehlo.convolution") == convolutions
-    assert lowered.count("stablehlo.dot_general") == products
+    names = ("stablehlo.convolution", "stablehlo.dot_general", "stablehlo.custom_call @minmax_conv")
+    assert tuple(lowered.count(name) for name in names) == forms
+
+
+def test_conv_of_double_precision_is_left_to_xla():
+    with jax.enable_x64(True):
+        images, kernel = (
+            jax.random.normal(jax.random.key(0), shape, "float64") for shape in ((1, 8, 8, 3), (3, 3, 3, 2))
+        )
+        np.testing.assert_allclose(_ours(images, kernel, 1, 1), _xla(images, kernel, 1, 1), rtol=1e-14)
+
+
+def test_conv_can_be_mapped():
+    images = jax.random.normal(jax.random.key(0), (3, 2, 8, 7, 4))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
+    actual = jax.vmap(lambda x: _ours(x, kernel, 1, 1))(images)
+    np.testing.assert_allclose(actual, jnp.stack([_xla(x, kernel, 1, 1) for x in images]), rtol=1e-4, atol=1e-4)
 
 
 def test_grouped_and_dilated_convolutions_are_left_to_xla():

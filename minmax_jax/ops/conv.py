@@ -2,9 +2,10 @@
 
 XLA's CPU backend compiles the two gradient convolutions, whose layouts are unusual, to naive loops when they
 stand in the body of a while loop or scan (jax issue 12868): up to fifty times slower than outside. The erasing
-loop differentiates inside its body, so on a CPU the gradients are written as what XLA does well there: an
-ordinary convolution for the input, matrix products of shifted views for the kernel. Other platforms keep XLA's
-own gradients; `lax.platform_dependent` chooses when the program is lowered, so one trace serves all.
+loop differentiates inside its body, so on a CPU all is done by code of our own (conv.c), or, where that cannot be
+built, written as what XLA does well there: an ordinary convolution for the input, matrix products of shifted views
+for the kernel. Other platforms keep XLA's convolutions and gradients; `lax.platform_dependent` chooses when the
+program is lowered, so one trace serves all.
 """
 
 import functools
@@ -14,8 +15,10 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from minmax_jax.ops import native
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_SMALL_MAP = 64  # places
+_SMALL_MAP = 36  # places
 
 
 def conv_general_dilated(
@@ -83,19 +86,8 @@ def _xla_conv(images, kernel, strides, padding):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(images, kernel, strides, padding):
-    statics = dict(strides=strides, padding=padding)
-    default = functools.partial(_xla_conv, **statics)
-    if not _is_small(images):
-        return default(images, kernel)
-    return lax.platform_dependent(images, kernel, cpu=functools.partial(output, **statics), default=default)
-
-
-def _is_small(features: jax.Array) -> bool:
-    """Whether a map has so few places that products beat XLA's convolution on a CPU.
-
-    Where it has fewer than the kernel, XLA swaps the two, and falls back to naive loops: thirty times slower.
-    """
-    return features.shape[1] * features.shape[2] < _SMALL_MAP
+    on_cpu, default = (functools.partial(form, strides=strides, padding=padding) for form in (output, _xla_conv))
+    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=default)
 
 
 def _conv_forward(images, kernel, strides, padding):
@@ -125,8 +117,14 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 
 def output(images, kernel, *, strides, padding) -> jax.Array:
-    """The convolution, [B, h, w, L], as a sum of kh * kw products of shifted views of the images."""
-    return _sum_of_products(images, kernel, strides, padding, contracted=0)
+    """The convolution, [B, h, w, L], on a CPU."""
+    if _is_small(images):
+        return _sum_of_products(images, kernel, strides, padding, contracted=0)
+    if _is_native(images, strides, padding):
+        (top, _), (left, _) = padding
+        size = _output_size(images, kernel.shape, strides, padding)
+        return native.conv(images, kernel, stride=strides[0], top=top, left=left, size=size)
+    return _xla_conv(images, kernel, strides, padding)
 
 
 def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
@@ -145,14 +143,32 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
     flipped = jnp.flip(kernel, (0, 1))
     if _is_small(images):
         return _sum_of_products(dilated, flipped, (1, 1), widths, contracted=1)
-    return _xla_conv(dilated, flipped.swapaxes(2, 3), (1, 1), widths)
+    return output(dilated, flipped.swapaxes(2, 3), strides=(1, 1), padding=widths)
 
 
 def kernel_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
-    """Gradient to the kernel, [kh, kw, K, L], as kh * kw products of shifted views of the images."""
+    """Gradient to the kernel, [kh, kw, K, L]; without conv.c as kh * kw products of shifted views of the images."""
+    if kernel.shape[:2] != (1, 1) and _is_native(images, strides, padding):
+        (top, _), (left, _) = padding
+        statics = dict(stride=strides[0], top=top, left=left, window=kernel.shape[:2])
+        return native.conv_kernel_gradient(images, cotangents, **statics)
     cotangents = cotangents.reshape(-1, cotangents.shape[-1])
     products = [view.T @ cotangents for _, view in _views(images, kernel.shape, strides, padding)]
     return jnp.stack(products).reshape(kernel.shape)
+
+
+def _is_small(images: jax.Array) -> bool:
+    """Whether a map has so few places that a sum of products is the fastest form.
+
+    Where it has fewer than the kernel, XLA's convolution swaps the two, and falls back to naive loops: thirty times
+    slower.
+    """
+    return images.shape[1] * images.shape[2] < _SMALL_MAP
+
+
+def _is_native(images, strides, padding) -> bool:
+    plain = images.dtype == jnp.float32 and strides[0] == strides[1] and min(min(sides) for sides in padding) >= 0
+    return plain and native.is_available()
 
 
 def _sum_of_products(images, kernel, strides, padding, *, contracted) -> jax.Array:

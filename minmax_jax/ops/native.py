@@ -1,0 +1,100 @@
+"""Builds conv.c for the machine at hand, once, and hands it to XLA.
+
+It takes a second, a C compiler (`cc`, or what the environment variable CC names), and a folder in ~/.cache. Where there
+is no compiler, or with MINMAX_JAX_NATIVE=off, `is_available` says no, and convolutions are left to XLA: results are the
+same but for rounding, and a training step takes longer (docs/performance.md).
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import tempfile
+
+import jax
+import jaxlib
+import numpy as np
+
+logger = logging.getLogger(__name__)
+_SOURCE = pathlib.Path(__file__).with_name("conv.c")
+_FUNCTIONS = ("minmax_conv", "minmax_conv_kernel_gradient")
+# -ffp-contract=fast is what makes a product and a sum one instruction; gcc's default, not everyone's.
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-std=gnu11")
+
+
+@functools.cache
+def is_available() -> bool:
+    """Whether `conv` and `conv_kernel_gradient` can be called; the first call builds what it needs."""
+    if os.environ.get("MINMAX_JAX_NATIVE", "on") == "off" or jax.default_backend() != "cpu":
+        return False
+    try:
+        library = ctypes.CDLL(str(_build()))
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        logger.warning("Convolutions on this CPU are slower than they could be: conv.c was not built. %s", reason)
+        return False
+    for name in _FUNCTIONS:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    return True
+
+
+def _build() -> pathlib.Path:
+    """The library, built unless it was before, for this very processor."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        raise FileNotFoundError("There is no C compiler; install gcc, or name one in the environment variable CC.")
+    parts = (_SOURCE.read_text(), compiler, " ".join(_FLAGS), jaxlib.__version__, _describe_processor())
+    name = f"conv-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}.so"
+    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "minmax_jax"
+    if not (folder / name).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            built = pathlib.Path(scratch) / name
+            command = [compiler, *_FLAGS, "-I", jax.ffi.include_dir(), str(_SOURCE), "-o", str(built)]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            built.rename(folder / name)  # whole, whoever else builds it
+    return folder / name
+
+
+def _describe_processor() -> str:
+    """What -march=native depends on."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "".join(sorted({line for line in lines if line.startswith(wanted)})) or platform.processor()
+
+
+def conv(images: jax.Array, kernel: jax.Array, *, stride: int, top: int, left: int, size: tuple[int, int]) -> jax.Array:
+    """The convolution of [B, H, W, K] images and a [kh, kw, K, L] kernel, [B, *size, L]; all float32.
+
+    Args:
+        images: outside of them all is 0.
+        kernel: weights.
+        stride: of rows and columns.
+        top: rows of zeros above the image.
+        left: columns of zeros beside it.
+        size: h and w.
+    """
+    shape = (len(images), *size, kernel.shape[-1])
+    return _call("minmax_conv", shape, images, kernel, stride=stride, top=top, left=left)
+
+
+def conv_kernel_gradient(
+    images: jax.Array, cotangents: jax.Array, *, stride: int, top: int, left: int, window: tuple[int, int]
+) -> jax.Array:
+    """The gradient of `conv` to its kernel, [*window, K, L], from the cotangents [B, h, w, L]; all float32."""
+    shape = (*window, images.shape[-1], cotangents.shape[-1])
+    return _call("minmax_conv_kernel_gradient", shape, images, cotangents, stride=stride, top=top, left=left)
+
+
+def _call(name: str, shape: tuple[int, ...], *arrays: jax.Array, **attributes: int) -> jax.Array:
+    result = jax.ShapeDtypeStruct(shape, np.float32)
+    attributes = {key: np.int64(value) for key, value in attributes.items()}
+    return jax.ffi.ffi_call(name, result, vmap_method="sequential")(*arrays, **attributes)

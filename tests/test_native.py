@@ -1,0 +1,67 @@
+"""How conv.c is built, or not; what it computes is compared in test_ops."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minmax_jax.ops import native
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """Nothing built yet, and nothing remembered."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.is_available.cache_clear()
+    yield tmp_path / "minmax_jax"
+    native.is_available.cache_clear()
+
+
+def _compute() -> str:
+    """Digest of what the two functions return."""
+    rng = np.random.default_rng(0)
+    images, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 21, 18, 40), (3, 3, 40, 50)))
+    output = native.conv(images, kernel, stride=2, top=1, left=1, size=(11, 9))
+    gradient = native.conv_kernel_gradient(images, output, stride=2, top=1, left=1, window=(3, 3))
+    return hashlib.sha256(np.asarray(output).tobytes() + np.asarray(gradient).tobytes()).hexdigest()
+
+
+def test_it_is_built_once(fresh):
+    built = native._build()
+    written = built.stat().st_mtime_ns
+    assert [path.name for path in fresh.iterdir()] == [built.name]
+    assert native._build() == built and built.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("compiler, reason", [("no-such-cc", "There is no C compiler"), ("false", "")])
+def test_without_a_working_compiler_xla_takes_over(fresh, monkeypatch, caplog, compiler, reason):
+    monkeypatch.setenv("CC", compiler)
+    assert not native.is_available()
+    assert "slower than they could be: conv.c was not built. " + reason in caplog.text
+    assert not list(fresh.glob("*.so"))
+
+
+def test_a_library_that_is_none_is_told(fresh, monkeypatch, caplog):
+    native._build().write_bytes(b"")
+    assert not native.is_available()
+    assert "conv.c was not built" in caplog.text
+
+
+def test_it_can_be_switched_off(fresh, monkeypatch):
+    monkeypatch.setenv("MINMAX_JAX_NATIVE", "off")
+    assert not native.is_available()
+    assert not fresh.exists()
+
+
+def test_the_number_of_threads_changes_nothing():
+    command = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    command += "from minmax_jax.ops import native; assert native.is_available()\n"
+    command += "from tests import test_native; print(test_native._compute())"
+    one_thread = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True, env=os.environ | {"XLA_FLAGS": ""}
+    )
+    assert native.is_available()
+    assert one_thread.stdout.split()[-1] == _compute()
