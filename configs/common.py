@@ -127,6 +127,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.train = train = ml_collections.ConfigDict()
     train.epochs = 400  # published
+    # Micro-batches that each device's share of a batch is cut into, to save memory for time; 1 for none. Batch norm
+    # sees one at a time, see docs/scale.md.
+    train.accumulation = 1
     # Above 0, what is validated, selected and tested is the average of parameters and statistics over the steps;
     # each step leaves this share of it. 0: as of the last step (published).
     train.average_decay = 0.0

@@ -1,15 +1,19 @@
 """What all programs do first and last: logging, other hosts, the compilation cache, and errors in one line."""
 
 from collections.abc import Callable
+import faulthandler
 import logging
 import os
 import pathlib
 import sys
+import traceback
+from typing import NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
 import jax
 
+from experiments import last_word
 from minmax_jax import checkpoints, parallel, training
 
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "Address and port of process 0, to train on several hosts.")
@@ -19,6 +23,10 @@ _MULTIHOST = flags.DEFINE_bool("multihost", False, "Several hosts that know each
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the code an error arose.")
 
 _MENDABLE = (ValueError, OSError, ModuleNotFoundError, checkpoints.CheckpointError, training.DivergedError)
+_LAST_WORD = (
+    "Error: This process was ended, by a signal or because another process of the job is gone or never came: see what"
+    " that one said. Start the same command again in all processes; training continues from its newest checkpoint."
+)
 _logger = logging.getLogger("minmax_jax")
 
 
@@ -32,12 +40,38 @@ def run(main: Callable[[], None]) -> None:
         _log_to_stderr()
         try:
             main()
-        except _MENDABLE as error:
-            if _TRACEBACK.value:
-                raise
-            sys.exit(f"Error: {error}\n(--traceback shows where it arose.)")
+            parallel.finish()
+            last_word.dismiss()
+        except BaseException as error:
+            if parallel.is_distributed():
+                _end_for_all(error)
+            if _is_told_in_one_line(error):
+                last_word.dismiss()
+                sys.exit(_in_one_line(error))
+            raise
 
     app.run(with_errors_in_one_line, flags_parser=_parse_flags)
+
+
+def _is_told_in_one_line(error: BaseException) -> bool:
+    return isinstance(error, _MENDABLE) and not _TRACEBACK.value
+
+
+def _in_one_line(error: BaseException) -> str:
+    return f"Error: {error}\n(--traceback shows where it arose.)"
+
+
+def _end_for_all(error: BaseException) -> NoReturn:
+    """Ends this process at once: the others of the job must not wait for what it will never send."""
+    if _is_told_in_one_line(error):
+        print(_in_one_line(error), file=sys.stderr, flush=True)
+        last_word.dismiss()
+    elif isinstance(error, jax.errors.JaxRuntimeError) and not _TRACEBACK.value:
+        print(error, file=sys.stderr, flush=True)  # That the other process is gone, most often.
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -61,6 +95,9 @@ def start(cache: str) -> None:
         cache: its folder, "" for ~/.cache/minmax_jax, or "off".
     """
     if _COORDINATOR.value or _MULTIHOST.value:
+        last_word.stand_by(_LAST_WORD)
+        if not _TRACEBACK.value:
+            faulthandler.disable()  # Where all threads were, when another process is gone, tells nothing.
         parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if not parallel.is_main_host():
         _logger.setLevel(logging.WARNING)

@@ -115,7 +115,8 @@ class Checkpoints:
             int(state.step),
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(on_host),
-                data=grain.checkpoint.CheckpointSave(batches),
+                # The same on all hosts, and not grain's own handler: its files are of one number of hosts only.
+                data=ocp.args.JsonSave(batches.get_state()),
                 progress=ocp.args.JsonSave(record),
             ),
         )
@@ -163,13 +164,15 @@ class Checkpoints:
         """
         items = {"state": ocp.args.StandardRestore(_empty_like(state)), "progress": ocp.args.JsonRestore()}
         if batches is not None:
-            items["data"] = grain.checkpoint.CheckpointRestore(batches)
+            items["data"] = ocp.args.JsonRestore()
         where = f"The checkpoint of step {step} in {self.folder}"
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
             record = dict(restored["progress"])
             expected = record.pop("digest")
             progress = Progress(**record)
+            if batches is not None:
+                batches.set_state(restored["data"])
         except Exception as error:  # Damage can surface as nearly anything on its way through orbax.
             raise CheckpointError(f"{where} cannot be read ({type(error).__name__}: {error}).") from error
         if digest(restored["state"]) != expected:

@@ -66,6 +66,7 @@ _RANGES = {
     "learning_rate.floor": (0, math.inf),
     "learning_rate.every": (1, math.inf),
     "train.epochs": (1, math.inf),
+    "train.accumulation": (1, math.inf),
     "train.average_decay": (0, 1 - 1e-9),
     "train.eval_every": (1, math.inf),
     "train.checkpoint_every": (0, math.inf),
@@ -145,11 +146,7 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
         for name, (least, greatest) in _RANGES.items()
         if not least <= fields[name] <= greatest and not (name in _OPTIONAL and fields[name] == 0)
     ]
-    for name, devices in (("batch_size", num_devices), ("evaluation.batch_size", num_local_devices)):
-        if fields[name] % devices:
-            below = fields[name] // devices * devices
-            tries = " or ".join(str(value) for value in (below, below + devices) if value)
-            problems.append(f"config.{name}={fields[name]} must be a multiple of the {devices} devices; try {tries}.")
+    problems += _problems_of_batches(fields, num_devices, num_local_devices)
     if fields["data.dataset"] == "custom" and not fields["data.name"]:
         problems.append(
             "config.data.name is empty; give the name that the data was prepared by: configs/custom.py:NAME."
@@ -173,3 +170,19 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
             f"config.model.stage_strides={fields['model.stage_strides']} needs one stride for each of the"
             f" {len(sizes)} stages of sizes {list(sizes)}."
         )
+
+
+def _problems_of_batches(fields: dict[str, Any], num_devices: int, num_local_devices: int) -> list[str]:
+    """Batches that cannot be shared evenly."""
+    accumulation = max(1, fields["train.accumulation"])
+    cut = f" times config.train.accumulation={accumulation}" if accumulation > 1 else ""
+    problems = []
+    for name, divisor, parts in (
+        ("batch_size", num_devices * accumulation, f"{num_devices} devices{cut}"),
+        ("evaluation.batch_size", num_local_devices, f"{num_local_devices} devices"),
+    ):
+        if fields[name] % divisor:
+            below = fields[name] // divisor * divisor
+            tries = " or ".join(str(value) for value in (below, below + divisor) if value)
+            problems.append(f"config.{name}={fields[name]} must be a multiple of the {parts}; try {tries}.")
+    return problems

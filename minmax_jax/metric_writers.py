@@ -1,8 +1,13 @@
-"""The record of a run: a line of JSON for each measurement, and TensorBoard files if wanted."""
+"""The record of a run: a line of JSON for each measurement, and TensorBoard files if wanted.
+
+Of several hosts only the main one writes; all of them measure the same.
+"""
 
 import json
 import pathlib
 from typing import Any
+
+from minmax_jax import parallel
 
 
 class MetricWriter:
@@ -19,8 +24,11 @@ class MetricWriter:
         Raises:
             ModuleNotFoundError: if TensorBoard files are wanted and tensorboardX is not installed.
         """
-        self._board = _summary_writer(folder / "tensorboard", first_step + 1) if tensorboard else None
-        self._path = folder / "metrics.jsonl"
+        self._board, self._path = None, folder / "metrics.jsonl"
+        if not parallel.is_main_host():
+            return
+        if tensorboard:
+            self._board = _summary_writer(folder / "tensorboard", first_step + 1)
         kept = [line for line in read(self._path) if line["step"] <= first_step]
         replacement = self._path.with_suffix(".new")
         replacement.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -28,6 +36,8 @@ class MetricWriter:
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
         """Adds the measurements of a step; kind is "train", "validation" or "test"."""
+        if not parallel.is_main_host():
+            return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "kind": kind} | values) + "\n")
         if self._board is not None:

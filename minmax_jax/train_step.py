@@ -13,6 +13,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
+from minmax_jax import accumulation as accumulation_lib
 from minmax_jax import erasing, losses, masks, schedules, streams
 from minmax_jax import images as images_lib
 from minmax_jax import objective as objective_lib
@@ -30,6 +31,7 @@ def train_step(
     model: minmax_net.MinMaxNet,
     tx: optax.GradientTransformation,
     objective: objective_lib.Objective,
+    accumulation: int = 1,
     average_decay: float = 0.0,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -41,6 +43,9 @@ def train_step(
         model: the networks.
         tx: the optimizer.
         objective: what to minimise.
+        accumulation: number of micro-batches that the batch (on each device its share) is cut into; the networks
+            run on one after another, see `minmax_jax.accumulation`. Batch norm normalizes each by itself, and its
+            running statistics take in the mean over them, as over devices.
         average_decay: share of the average that a step leaves as it was, where the state keeps an average; less in
             the first steps, so that it forgets the random start.
         axis_name: mapped axis of the devices that share the batch, or None.
@@ -50,7 +55,12 @@ def train_step(
         passes), "foreground_loss", "background_loss", "size_loss"; "foreground_entropy" and "background_entropy" in
         nats; "classification_error" and "localizer_classification_error" in percent; "foreground_share" of the
         pixels; also "num_passes" of the localizer and "gradient_norm".
+
+    Raises:
+        ValueError: if the batch cannot be cut evenly.
     """
+    if len(batch["labels"]) % accumulation:
+        raise ValueError(f"{len(batch['labels'])} images a device must be a multiple of accumulation={accumulation}.")
     given = _Given(
         images=images_lib.normalize(batch["images"]),
         labels=batch["labels"],
@@ -58,6 +68,7 @@ def train_step(
         step=state.step,
         model=model,
         objective=objective,
+        accumulation=accumulation,
         axis_name=axis_name,
     )
     differentiate = _separate_gradients if objective.mask_gradient == "stop" else _joint_gradients
@@ -86,6 +97,7 @@ class _Given:
     step: jax.Array
     model: minmax_net.MinMaxNet
     objective: objective_lib.Objective
+    accumulation: int
     axis_name: str | None
 
 
@@ -186,17 +198,21 @@ def _classify_sides(given: _Given, params: Any, erased: erasing.Erased) -> _Side
 
 def _train_pass(given: _Given, params: Any, batch_stats: streams.BatchStats, stream: str, draw, method: str, *inputs):
     """Applies one of the model's methods in training mode: (its result, statistics of the stream after it)."""
-    keys = jax.vmap(jax.random.fold_in, (0, None))(given.sample_keys, draw)
-    outputs, updated = given.model.apply(
-        {"params": params, "batch_stats": streams.read(batch_stats, stream)},
-        *inputs,
-        train=True,
-        sample_keys=keys,
-        method=method,
-        mutable="batch_stats",
-        rngs={"dropout": keys[0]},  # For trunks that draw by themselves.
-    )
-    return outputs, updated.get("batch_stats", {})
+
+    def apply(params, sample_keys, *inputs):
+        keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, draw)
+        outputs, updated = given.model.apply(
+            {"params": params, "batch_stats": streams.read(batch_stats, stream)},
+            *inputs,
+            train=True,
+            sample_keys=keys,
+            method=method,
+            mutable="batch_stats",
+            rngs={"dropout": keys[0]},  # For trunks that draw by themselves.
+        )
+        return outputs, updated.get("batch_stats", {})
+
+    return accumulation_lib.apply_in_parts(apply, given.accumulation, params, given.sample_keys, *inputs)
 
 
 def _update_average(state: TrainState, decay: float) -> TrainState:

@@ -61,6 +61,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
             model=parts.model,
             tx=parts.tx,
             objective=parts.objective,
+            accumulation=config.train.accumulation,
             average_decay=config.train.average_decay,
         )
     )

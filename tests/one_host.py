@@ -1,53 +1,100 @@
-"""One of the processes of a job: trains on its share of a batch, saves, restores, and prints what came out.
+"""One of the processes of a job: trains on its share of the batches, saves, restores, and prints what came out.
 
-python -m tests.one_host COORDINATOR NUM_PROCESSES PROCESS_ID FOLDER
+python -m tests.one_host COORDINATOR NUM_PROCESSES PROCESS_ID FOLDER OTHER_FOLDER
+
+trains every case in FOLDER, and goes on from the checkpoints in OTHER_FOLDER. In double precision, as in test_devices.
 """
 
+import functools
 import json
+import pathlib
 import sys
 
 import jax
-import numpy as np
+import jax.numpy as jnp
+import optax
 
 import minmax_jax as mm
 from minmax_jax import checkpoints, parallel
 from minmax_jax.data import pipeline, transforms
 from tests import networks, splits
 
+# (num_erasures, mask_normalization, whether batch norm is cross-replica)
+CASES = [(4, "batch", True), (4, "image", False), (0, "image", True), (0, "batch", False)]
+_STEPS = 3
 
-def train(folder) -> dict:
-    """Three steps on the same batch, whatever the number of hosts and devices, and a checkpoint."""
-    objective = mm.Objective(num_erasures=2, background_weight=0.3, mask_normalization="batch")
-    model = networks.tiny_model(norm_axis=parallel.AXIS, dropout=0.3)
-    start, step = networks.start(model, objective)
-    state, step = parallel.replicate(start), parallel.pmap_train_step(step)
-    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    per_host = 8 // jax.process_count()
-    share = slice(jax.process_index() * per_host, (jax.process_index() + 1) * per_host)
-    batch = {"images": images[share], "labels": np.arange(8)[share] % 3}
-    losses = []
-    for _ in range(3):
-        state, metrics = step(state, parallel.split_among_devices(batch))
-        losses.append(float(metrics["loss"]))
-    saved = checkpoints.Checkpoints(folder)
-    saved.save(state, _batches(), checkpoints.Progress(selected_step=3))
-    saved.wait()
-    restored, progress = saved.restore_newest(networks.start(model, objective)[0])
-    state, metrics = step(restored, parallel.split_among_devices(batch))
-    return {
-        "num_devices": jax.device_count(),
-        "losses": [*losses, float(metrics["loss"])],
-        "selected_step": progress.selected_step,
-        "shares": parallel.gather_from_hosts(parallel.share_of_host(5).tolist()),
-    }
+
+@functools.cache
+def create(num_erasures, normalization, is_cross_replica):
+    """A fresh state, on the host, and a step: for one device if this process is alone, or else for those of all."""
+    alone = jax.process_count() == 1
+    axis_name = parallel.AXIS if is_cross_replica and not alone else None
+    model = networks.tiny_model(norm_axis=axis_name, dropout=0.3, dtype=jnp.float64)
+    objective = mm.Objective(num_erasures=num_erasures, background_weight=0.3, mask_normalization=normalization)
+    tx = optax.sgd(0.05, momentum=0.9)
+    state, step = networks.start(model, objective, tx=tx)
+    variables = jax.tree.map(jnp.float64, state.variables)
+    state = jax.device_get(state.replace(**variables, opt_state=tx.init(variables["params"])))
+    if alone:
+        # As four devices do whose batch norm is of each by itself.
+        return state, jax.jit(functools.partial(step, accumulation=1 if is_cross_replica else 4))
+    step = parallel.pmap_train_step(step)
+    return state, lambda state, batch: step(state, parallel.split_among_devices(batch))
 
 
 def _batches():
-    augmentation = transforms.Augmentation((32, 32))
-    return pipeline.train_batches(splits.make_split([(32, 32)] * 4), batch_size=2, seed=0, augmentation=augmentation)
+    return pipeline.train_batches(
+        splits.make_split([(32, 32)] * 12),
+        batch_size=8,
+        seed=0,
+        augmentation=transforms.Augmentation((32, 32)),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _next(batches):
+    batch = next(batches)
+    return batch | {"images": batch["images"] / 127.5 - 1}
+
+
+def train(folder: pathlib.Path) -> list[list[float]]:
+    """The losses of some steps of each case; then a checkpoint."""
+    losses = []
+    for index, case in enumerate(CASES):
+        fresh, step = create(*case)
+        state, batches, found = parallel.replicate(fresh), _batches(), []
+        for _ in range(_STEPS):
+            state, metrics = step(state, _next(batches))
+            found.append(float(metrics["loss"]))
+        saved = checkpoints.Checkpoints(folder / str(index))
+        saved.save(state, batches, checkpoints.Progress(selected_step=_STEPS))
+        saved.wait()
+        losses.append(found)
+    return losses
+
+
+def go_on(folder: pathlib.Path) -> list[float]:
+    """The loss of the step after the checkpoint, in each case."""
+    losses = []
+    for index, case in enumerate(CASES):
+        fresh, step = create(*case)
+        batches = _batches()
+        state, progress = checkpoints.Checkpoints(folder / str(index)).restore_newest(fresh, batches)
+        assert int(state.step) == progress.selected_step == _STEPS
+        losses.append(float(step(state, _next(batches))[1]["loss"]))
+    return losses
 
 
 if __name__ == "__main__":
-    coordinator, num_processes, process_id, workdir = sys.argv[1:]
+    coordinator, num_processes, process_id, *folders = sys.argv[1:]
+    jax.config.update("jax_enable_x64", True)
     parallel.initialize(coordinator, int(num_processes), int(process_id))
-    print(json.dumps(train(workdir)))
+    found = {
+        "num_devices": jax.device_count(),
+        "losses": train(pathlib.Path(folders[0])),
+        "later": go_on(pathlib.Path(folders[1])),
+        "shares": parallel.gather_from_hosts(parallel.share_of_host(5).tolist()),
+    }
+    print(json.dumps(found))
+    parallel.finish()

@@ -227,6 +227,8 @@ def test_a_whole_number_is_no_other_type(value):
         ("batch_size", 6, "must be a multiple of the 4 devices; try 4 or 8"),
         ("batch_size", 2, "must be a multiple of the 4 devices; try 4."),
         ("evaluation.batch_size", 3, "must be a multiple of the 4 devices"),
+        ("train.accumulation", 3, "multiple of the 4 devices times config.train.accumulation=3; try 12 or 24."),
+        ("train.accumulation", 0, "config.train.accumulation=0 must be from 1"),
         ("data.crop_size", 31, "must be from 32"),
         ("data.crop_size", 31, "or 0"),
         ("data.max_side", 31, "must be from 32 to 65536, or 0"),

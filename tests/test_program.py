@@ -1,7 +1,6 @@
 """Whole programs: training, continuing after SIGKILL, evaluating again, and what goes wrong."""
 
 import json
-import pathlib
 import random
 import re
 import shutil
@@ -15,51 +14,19 @@ import pytest
 
 from configs import synthetic
 from minmax_jax import checkpoints, metric_writers, testing, training
-from tests import flowers_layout
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-# 32x32 images, a trunk of one block with 4 channels: seconds instead of minutes.
-TINY = {
-    "batch_size": 8,
-    "data.num_train": 16,
-    "data.num_validation": 8,
-    "data.num_test": 12,
-    "data.crop_size": 32,
-    "data.synthetic.image_size": 32,
-    "model.width": 4,
-    "model.stage_sizes": (1,),
-    "model.stage_strides": (1,),
-    "train.epochs": 4,
-    "train.log_every": 1,
-    "erasing.start_epoch": 1,
-    "learning_rate.warmup_epochs": 0,
-    "evaluation.batch_size": 4,
-    "evaluation.num_pictures": 2,
-    "evaluation.crf.bilateral_sigma": 3.0,
-}
+from tests import flowers_layout, programs
 
 
 def _config(**changes):
     config = synthetic.get_config()
-    config.update_from_flattened_dict(TINY | {name.replace("__", "."): value for name, value in changes.items()})
+    config.update_from_flattened_dict(
+        programs.TINY | {name.replace("__", "."): value for name, value in changes.items()}
+    )
     return config
 
 
-def _command(workdir, *flags):
-    options = [f"--config.{name}={value}" for name, value in TINY.items()]
-    return [
-        sys.executable,
-        "-m",
-        "experiments.train",
-        "--config=configs/synthetic.py",
-        f"--workdir={workdir}",
-        *options,
-        *flags,
-    ]
-
-
 def _run(command, timeout=240):
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, timeout=timeout)
 
 
 @pytest.fixture(scope="module")
@@ -157,17 +124,17 @@ def test_killed_again_and_again_it_ends_the_same(finished, tmp_path):
     """SIGKILL at any moment, a checkpoint in each step, so that many kills fall into a save."""
     flags = ["--config.train.checkpoint_every=1", "--config.train.epochs=12"]
     reference = tmp_path / "reference"
-    done = _run(_command(reference, *flags))
+    done = _run(programs.command(reference, *flags))
     assert done.returncode == 0, done.stderr
     moments = random.Random(0)
     killed = tmp_path / "killed"
     kills = 0
     while kills < 4:
         process = subprocess.Popen(
-            _command(killed, *flags), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            programs.command(killed, *flags), cwd=programs.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        before = _last_step(killed)
-        while process.poll() is None and _last_step(killed) < before + 3:
+        before = programs.last_step(killed)
+        while process.poll() is None and programs.last_step(killed) < before + 3:
             time.sleep(0.02)
         time.sleep(moments.uniform(0, 0.3))
         if process.poll() is not None:
@@ -176,18 +143,12 @@ def test_killed_again_and_again_it_ends_the_same(finished, tmp_path):
         process.wait()
         kills += 1
     assert kills >= 3
-    done = _run(_command(killed, *flags))
+    done = _run(programs.command(killed, *flags))
     assert done.returncode == 0, done.stderr
     results = [json.loads((folder / "results.json").read_text()) for folder in (reference, killed)]
     for name in ("test", "step", "state_digest"):
         assert results[0][name] == results[1][name]
     assert _without_times(reference) == _without_times(killed)
-
-
-def _last_step(folder):
-    path = folder / "metrics.jsonl"
-    records = metric_writers.read(path) if path.exists() else []
-    return records[-1]["step"] if records else 0
 
 
 @pytest.mark.filterwarnings(
@@ -237,7 +198,7 @@ def test_another_configuration_is_refused(finished):
     ],
 )
 def test_bad_input_ends_with_one_clear_message(tmp_path, flags, message):
-    done = _run(_command(tmp_path / "run", *flags))
+    done = _run(programs.command(tmp_path / "run", *flags))
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
@@ -245,7 +206,7 @@ def test_bad_input_ends_with_one_clear_message(tmp_path, flags, message):
 
 @pytest.mark.slow
 def test_the_example_of_the_readme_runs():
-    text = (ROOT / "README.md").read_text()
+    text = (programs.ROOT / "README.md").read_text()
     example = text.partition("```python\n")[2].partition("```")[0]
     assert 0 < len([line for line in example.splitlines() if line.strip()]) <= 18
     done = _run([sys.executable, "-W", "error", "-c", example])
@@ -263,7 +224,7 @@ def test_preparing_can_be_killed_at_any_moment_and_what_is_prepared_can_be_check
     prepare = [*command, f"--source={flowers}"]
     folder = tmp_path / "oxford_flowers"
     for _ in range(2):
-        process = subprocess.Popen(prepare, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(prepare, cwd=programs.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and not list(folder.glob("incomplete.*")):
             time.sleep(0.01)
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The step as a whole: its terms, its statistics, and the same result under eager, jit and pmap."""
+"""The step as a whole: its terms, its statistics, and the same result eager and compiled."""
 
 import functools
 
@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import parallel, streams, train_state
+from minmax_jax import streams, train_state
 from tests import networks
 
 
@@ -33,46 +33,6 @@ def test_eager_and_jit_agree(batch):
         plain, plain_metrics = step(state, batch)
     _assert_close(compiled, plain)
     chex.assert_trees_all_close(metrics, plain_metrics, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "gradient, num_erasures, normalization",
-    [
-        pytest.param("stop", 2, "image", marks=pytest.mark.slow),
-        ("stop", 2, "batch"),
-        pytest.param("flow", 2, "batch", marks=pytest.mark.slow),
-    ],
-)
-def test_four_devices_do_what_one_does(batch, gradient, num_erasures, normalization):
-    """Dropout included: an image's draw depends on its place in the global batch."""
-    objective = mm.Objective(
-        mask_gradient=gradient,
-        num_erasures=num_erasures,
-        mask_normalization=normalization,
-        background_weight=0.3,
-    )
-    single, step = networks.start(networks.tiny_model(dropout=0.3), objective)
-    shared, parallel_step = networks.start(networks.tiny_model(dropout=0.3, norm_axis=parallel.AXIS), objective)
-    shared = parallel.replicate(shared)
-    step, parallel_step = jax.jit(step), parallel.pmap_train_step(parallel_step)
-    for _ in range(2):
-        single, metrics = step(single, batch)
-        shared, parallel_metrics = parallel_step(shared, parallel.split_among_devices(batch))
-    assert jax.local_device_count() == 4
-    _assert_close(single, shared)
-    chex.assert_trees_all_close(metrics, parallel_metrics, rtol=1e-4, atol=1e-5)
-
-
-def test_statistics_differ_from_device_to_device_unless_they_are_shared(batch):
-    """Without cross-replica batch norm four devices normalize four small batches: another result, by design."""
-    single, step = networks.start(networks.tiny_model(), mm.Objective())
-    several, parallel_step = networks.start(networks.tiny_model(), mm.Objective())
-    single, _ = jax.jit(step)(single, batch)
-    several, _ = parallel.pmap_train_step(parallel_step)(
-        parallel.replicate(several), parallel.split_among_devices(batch)
-    )
-    with pytest.raises(AssertionError):
-        _assert_close(single, several)
 
 
 def test_total_is_the_sum_of_its_terms(batch):

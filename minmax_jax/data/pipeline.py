@@ -27,6 +27,22 @@ class _ImagesAndLabels:
         return {"images": self.read_image(index), "labels": self.labels[index]}
 
 
+class _ShareOfBatches(grain.MapDataset):
+    """Of every `batch_size` elements one of `process_count` parts: together the processes keep their order."""
+
+    def __init__(self, parent: grain.MapDataset, batch_size: int, process_index: int, process_count: int):
+        super().__init__(parent)
+        self._batch_size, self._share = batch_size, batch_size // process_count
+        self._first = process_index * self._share
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._batch_size * self._share
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        batch, place = divmod(index, self._share)
+        return self._parent[batch * self._batch_size + self._first + place]
+
+
 def train_batches(
     split: dataset.Split,
     *,
@@ -40,8 +56,9 @@ def train_batches(
 ) -> grain.DatasetIterator:
     """Shuffled, augmented batches without end, each image once before any comes again.
 
-    The same seed gives the same batches whatever the number of workers and threads, and together the processes'
-    shares are the same global batches whatever their number. The iterator's state can be saved and set.
+    The same seed gives the same batches whatever the number of workers and threads, and the processes' shares, one
+    after another, are the same global batches whatever their number. The iterator's state, the same in all processes,
+    can be saved and set.
 
     Args:
         split: the images.
@@ -61,14 +78,15 @@ def train_batches(
     """
     if batch_size % process_count:
         raise ValueError(f"batch_size={batch_size} must be a multiple of the {process_count} processes.")
-    batches = (
+    images = (
         grain.MapDataset.source(_ImagesAndLabels(split.read_image, split.labels))
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(augmentation)[process_index::process_count]
-        .batch(batch_size // process_count, drop_remainder=True)
+        .random_map(augmentation)
     )
+    share = _ShareOfBatches(images, batch_size, process_index, process_count)
+    batches = share.batch(batch_size // process_count, drop_remainder=True)
     buffer_size = max(1, _PREFETCHED_IMAGES * process_count // batch_size)
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=buffer_size))
     if num_workers:
