@@ -46,6 +46,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of that choice, and, with --tile_size, 
 _TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: pixels a side of the tiles they are cut to; 0: none.")
 _TILE_SCALE = flags.DEFINE_float("tile_scale", 1.0, "Of tiles: share of full resolution at which images are cut.")
 _LEAST_TISSUE = flags.DEFINE_float("least_tissue", 0.1, "Of tiles: share that must be stained tissue; 0 keeps all.")
+_SKIP_BAD = flags.DEFINE_bool(
+    "skip_bad", False, "Leave out, and list, images that cannot be used; or else they end it."
+)
 flags.mark_flags_as_required(["dataset", "data_dir"])
 
 
@@ -57,7 +60,7 @@ def main() -> None:
     if _CHECK.value:
         records.check(_DATA_DIR.value, name)
     else:
-        records.prepare(name, _read_release, _DATA_DIR.value)
+        records.prepare(name, _read_release, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
     print(records.describe(_DATA_DIR.value, name))
     print(f"Train with --config=configs/{config} --config.data.dir={_DATA_DIR.value}")
 

@@ -67,7 +67,11 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
                 shutil.copyfileobj(content, file)
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+    except (
+        *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError),
+        # Of encrypted files, and of compression that is not known.
+        RuntimeError,
+    ) as error:
         raise dataset.DataError(f"{archive} is no whole archive ({error}). Delete it, and get it again.") from error
 
 
