@@ -33,7 +33,7 @@ def check(found: release.Release, *, skip_bad: bool = False) -> release.Release:
     for split in sorted(found.splits, key=_PRECEDENCE.index):
         for item in tqdm.tqdm(found.splits[split], desc=f"Checking {split}", unit="image"):
             sieve.put(item, split)
-    bad = [fault for split in found.splits for fault in (*found.bad, *sieve.bad) if fault.split == split]
+    bad = [fault for split in reversed(_PRECEDENCE) for fault in (*found.bad, *sieve.bad) if fault.split == split]
     if sieve.copies:
         logger.warning(
             "%d images of these official splits are in two of them, and stay: %s%s.",
