@@ -47,7 +47,7 @@ _TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: pixels a side 
 _TILE_SCALE = flags.DEFINE_float("tile_scale", 1.0, "Of tiles: share of full resolution at which images are cut.")
 _LEAST_TISSUE = flags.DEFINE_float("least_tissue", 0.1, "Of tiles: share that must be stained tissue; 0 keeps all.")
 _SKIP_BAD = flags.DEFINE_bool(
-    "skip_bad", False, "Leave out, and list, images that cannot be used; or else they end it."
+    "skip_bad", False, "Leave out images that cannot be used, and list them, instead of ending."
 )
 flags.mark_flags_as_required(["dataset", "data_dir"])
 

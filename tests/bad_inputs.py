@@ -156,6 +156,10 @@ LISTS = {
         both(*(put(f"lists/{name}.csv", f"images/{name}/cat/0.png,,cat".encode()) for name in own_layout.SPLITS)),
         "There is one class, 'cat'; at least two are needed",
     ),
+    "class lost": (
+        both(*(edit("lists/train.csv", f"{index}.png,cat", f"{index}.png,cat,1,2,3,x") for index in range(3))),
+        "train.csv, line 3: the box .* is not four numbers",
+    ),
     "class with a line break": (edit("lists/train.csv", ROW, f'images/{BAD},,"c\nt"'), r"class 'c\\nt' has a name"),
 }
 

@@ -69,7 +69,7 @@ def _read_file(
             if item.name in seen:
                 raise dataset.DataError(f"image {item.name!r} stands already in {seen[item.name]}. Keep one row.")
         except dataset.DataError as error:
-            bad.append(faults.Fault(split, row["image"] or f"line {line}", f"{where}: {error}"))
+            bad.append(faults.Fault(split, row["image"] or f"line {line}", f"{where}: {error}", row["class"]))
         else:
             seen[item.name] = where
             items.append(item)

@@ -17,11 +17,13 @@ class Fault:
         split: that it belongs to.
         name: of the image.
         reason: naming the file and the mend.
+        class_name: of the image, where only its list was read.
     """
 
     split: str
     name: str
     reason: str
+    class_name: str = ""
 
 
 def listing(faults: Sequence[Fault]) -> str:

@@ -96,8 +96,7 @@ def _refuse_gaps(found: release.Release, good: dict[str, list[release.Item]], ba
     for split, items in good.items():
         if not items:
             raise dataset.DataError(f"No image of the {split} split can be used. {faults.listing(bad)}")
+    listed = {fault.class_name for fault in found.bad if fault.split == "train" and fault.class_name}
     trained, left = ({item.class_name for item in items} for items in (found.splits["train"], good["train"]))
-    if trained - left:
-        raise dataset.DataError(
-            f"No training image of the class {min(trained - left)!r} can be used. {faults.listing(bad)}"
-        )
+    if lost := (trained | listed) - left:
+        raise dataset.DataError(f"No training image of the class {min(lost)!r} can be used. {faults.listing(bad)}")
