@@ -22,6 +22,7 @@ from minmax_jax.data import (
     glas,
     image_folder,
     mask_rules,
+    overview,
     oxford_flowers,
     records,
     release,
@@ -61,7 +62,7 @@ def main() -> None:
         records.check(_DATA_DIR.value, name)
     else:
         records.prepare(name, _read_release, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
-    print(records.describe(_DATA_DIR.value, name))
+    print(overview.describe(_DATA_DIR.value, name))
     print(f"Train with --config=configs/{config} --config.data.dir={_DATA_DIR.value}")
 
 

@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from minmax_jax.data import cub, dataset, faults, glas, inspection, prepared, records
+from minmax_jax.data import cub, dataset, faults, glas, inspection, overview, prepared, records
 from tests import bad_inputs, cub_layout, encoded, glas_layout, own_layout
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -65,7 +65,7 @@ def test_bad_input(root, case):
     assert {split: len(part) for split, part in parts.items()} == bad_inputs.NUM_KEPT | case.kept
     (fault,) = faults.read(folder)
     assert fault.split == case.skipped and f"{fault.split}: {fault.reason}" in str(caught.value)
-    table = records.describe(str(root.parent / "out"), "pets")
+    table = overview.describe(str(root.parent / "out"), "pets")
     assert table.endswith(f"\nLeft out: 1 image ({fault.split} 1); {folder / 'skipped.csv'} tells why.")
 
 
@@ -73,7 +73,7 @@ def test_bad_input(root, case):
 def test_a_good_one_is_left_as_it_is(root, read):
     folder = _prepare(read, root, skip_bad=True)
     assert not (folder / "skipped.csv").exists()
-    assert "Left out" not in records.describe(str(root.parent / "out"), "pets")
+    assert "Left out" not in overview.describe(str(root.parent / "out"), "pets")
 
 
 def test_several_are_listed_by_split(root, caplog):
@@ -87,14 +87,14 @@ def test_several_are_listed_by_split(root, caplog):
         ("test", "test/dog/1.png"),
     ]
     assert "Left out 3 images (train 2, test 1)" in caplog.text
-    assert "Left out: 3 images (train 2, test 1)" in records.describe(str(root.parent / "out"), "pets")
+    assert "Left out: 3 images (train 2, test 1)" in overview.describe(str(root.parent / "out"), "pets")
 
 
 def test_masks_without_foreground_are_kept_and_counted(root):
     for path in (own_layout.BAD, "test/cat/0.png", "test/dog/1.png"):
         own_layout.put(f"masks/{path}", encoded.encode(np.zeros((40, 48), np.uint8)))(root)
     _prepare(own_layout.read_folders, root)
-    table = records.describe(str(root.parent / "out"), "pets")
+    table = overview.describe(str(root.parent / "out"), "pets")
     assert table.endswith("\nMasks without any foreground: train 1, test 2.")
     assert len(prepared.load(str(root.parent / "out"), "pets")["train"]) == 6
 
@@ -193,7 +193,7 @@ def test_half_of_what_was_prepared_is_not_taken_for_whole(root, file, kept):
         path.write_bytes(content[: int(kept * len(content))])
     _prepare(own_layout.read_folders, root)
     with pytest.raises(dataset.DataError, match=r"pets/2.0.0 is damaged \(.*\). Delete it, and prepare it again"):
-        records.describe(str(root.parent / "out"), "pets")
+        overview.describe(str(root.parent / "out"), "pets")
 
 
 def test_official_releases_skip_alike(tmp_path):

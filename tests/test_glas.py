@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from minmax_jax.data import dataset, glas, inspection, prepared, records, release
+from minmax_jax.data import dataset, glas, inspection, overview, prepared, records, release
 from tests import glas_layout
 
 
@@ -199,7 +199,7 @@ def test_damaged_records_are_told(data_dir, tmp_path, file):
 
 
 def test_the_table_of_a_prepared_dataset(data_dir):
-    table = records.describe(data_dir, "glas")
+    table = overview.describe(data_dir, "glas")
     assert re.search(r"train +85 +2 +85 +0 .*benign 42, malignant 43", table)
 
 

@@ -10,7 +10,17 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
-from minmax_jax.data import csv_files, dataset, image_folder, inspection, mask_rules, prepared, records, release
+from minmax_jax.data import (
+    csv_files,
+    dataset,
+    image_folder,
+    inspection,
+    mask_rules,
+    overview,
+    prepared,
+    records,
+    release,
+)
 from tests import encoded
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -83,7 +93,7 @@ def test_folders_of_splits_with_masks_beside_them(tmp_path):
     assert parts["train"].read_mask(0) is None and parts["validation"].read_mask(0) is None
     np.testing.assert_array_equal(parts["train"].read_mask(1), _mask())
     np.testing.assert_array_equal(parts["test"].read_mask(0), ~_mask())
-    table = records.describe(str(tmp_path / "out"), "letters")
+    table = overview.describe(str(tmp_path / "out"), "letters")
     assert "train            2        2          1         0  40x48 to 40x48             25.0%  a 1, b 1" in table
 
 
