@@ -22,6 +22,7 @@ from minmax_jax.data import (
     glas,
     image_folder,
     mask_rules,
+    overview,
     oxford_flowers,
     records,
     release,
@@ -46,6 +47,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of that choice, and, with --tile_size, 
 _TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: pixels a side of the tiles they are cut to; 0: none.")
 _TILE_SCALE = flags.DEFINE_float("tile_scale", 1.0, "Of tiles: share of full resolution at which images are cut.")
 _LEAST_TISSUE = flags.DEFINE_float("least_tissue", 0.1, "Of tiles: share that must be stained tissue; 0 keeps all.")
+_SKIP_BAD = flags.DEFINE_bool(
+    "skip_bad", False, "Leave out images that cannot be used, and list them, instead of ending."
+)
 flags.mark_flags_as_required(["dataset", "data_dir"])
 
 
@@ -57,8 +61,8 @@ def main() -> None:
     if _CHECK.value:
         records.check(_DATA_DIR.value, name)
     else:
-        records.prepare(name, _read_release, _DATA_DIR.value)
-    print(records.describe(_DATA_DIR.value, name))
+        records.prepare(name, _read_release, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
+    print(overview.describe(_DATA_DIR.value, name))
     print(f"Train with --config=configs/{config} --config.data.dir={_DATA_DIR.value}")
 
 

@@ -89,6 +89,16 @@ def test_a_zip_file_with_a_wrong_checksum_is_named(tmp_path):
         archives.unpack(path, tmp_path / "out")
 
 
+def test_an_encrypted_zip_file_is_named(tmp_path):
+    path = _zip(tmp_path / "archive.zip", [("a", b"some content", 0o100644)])
+    content = bytearray(path.read_bytes())
+    # The first flag, in the header of the file and in the directory.
+    content[6] = content[content.index(b"PK\x01\x02") + 8] = 1
+    path.write_bytes(content)
+    with pytest.raises(dataset.DataError, match=r"archive.zip is no whole archive \(.*encrypted"):
+        archives.unpack(path, tmp_path / "out")
+
+
 def _find(sources, tmp_path):
     return archives.find(
         [str(source) for source in sources], "jpg", archive="x.tgz", scratch=tmp_path / "s", homepage="https://h"

@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from minmax_jax.data import cub, dataset, prepared, records
+from minmax_jax.data import cub, dataset, overview, prepared, records
 from tests import cub_layout
 
 # Ten training and five test images of each class.
@@ -81,7 +81,7 @@ def test_archives_will_do(official, tmp_path):
 
 
 def test_the_table(data_dir):
-    header, train, test = records.describe(data_dir, "cub").splitlines()
+    header, train, test = overview.describe(data_dir, "cub").splitlines()
     assert re.split(r"  +", header)[:5] == ["split", "images", "classes", "with mask", "with box"]
     assert re.fullmatch(r"train +60 +6 +60 +60  34x40 to 34x40 +[\d.]+%  10 to 10", train)
     assert re.fullmatch(r"test +30 +6 +30 +30  34x40 to 34x40 +[\d.]+%  5 to 5", test)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from minmax_jax.data import dataset, glas, prepared, records, release
+from minmax_jax.data import dataset, glas, inspection, overview, prepared, records, release
 from tests import glas_layout
 
 
@@ -75,7 +75,7 @@ def test_published_folds(data_dir, tmp_path):
 def test_a_zip_file_will_do(official, tmp_path):
     shutil.make_archive(str(tmp_path / "release"), "zip", official.parent)
     found = glas.read_release(str(tmp_path / "release.zip"))
-    release.check(found)
+    inspection.check(found)
     items = {item.name: item for item in found}
     record = release.read_record(items["testA_7"], found)
     mask = np.asarray(Image.open(io.BytesIO(record["mask"])))
@@ -158,7 +158,7 @@ def test_all_problems_are_listed_at_once(official, tmp_path):
     _truncate(copy, "train_5.bmp")
     (copy / "testA_1_anno.bmp").unlink()
     with pytest.raises(dataset.DataError, match=r"(?s)train_5.bmp cannot.*testA_1_anno.bmp is missing"):
-        release.check(glas.read_release(str(copy)))
+        inspection.check(glas.read_release(str(copy)))
 
 
 def test_sources_that_are_none(tmp_path):
@@ -199,7 +199,7 @@ def test_damaged_records_are_told(data_dir, tmp_path, file):
 
 
 def test_the_table_of_a_prepared_dataset(data_dir):
-    table = records.describe(data_dir, "glas")
+    table = overview.describe(data_dir, "glas")
     assert re.search(r"train +85 +2 +85 +0 .*benign 42, malignant 43", table)
 
 

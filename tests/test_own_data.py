@@ -10,7 +10,17 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
-from minmax_jax.data import csv_files, dataset, image_folder, mask_rules, prepared, records, release
+from minmax_jax.data import (
+    csv_files,
+    dataset,
+    image_folder,
+    inspection,
+    mask_rules,
+    overview,
+    prepared,
+    records,
+    release,
+)
 from tests import encoded
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -33,7 +43,11 @@ def _write(root, files):
 
 
 def _write_classes(root, count=10):
-    images = {f"{name}/{i}.png": encoded.encode(_pixels(i)) for name in ("cat", "dog") for i in range(count)}
+    images = {
+        f"{name}/{i}.png": encoded.encode(_pixels(10 * ord(name[0]) + i))
+        for name in ("cat", "dog")
+        for i in range(count)
+    }
     return _write(root, images)
 
 
@@ -79,7 +93,7 @@ def test_folders_of_splits_with_masks_beside_them(tmp_path):
     assert parts["train"].read_mask(0) is None and parts["validation"].read_mask(0) is None
     np.testing.assert_array_equal(parts["train"].read_mask(1), _mask())
     np.testing.assert_array_equal(parts["test"].read_mask(0), ~_mask())
-    table = records.describe(str(tmp_path / "out"), "letters")
+    table = overview.describe(str(tmp_path / "out"), "letters")
     assert "train            2        2          1         0  40x48 to 40x48             25.0%  a 1, b 1" in table
 
 
@@ -112,7 +126,7 @@ def test_the_content_tells_what_a_file_is(tmp_path):
     ]
     _write(tmp_path / "lists", {"train.csv": "\n".join(rows[:2]).encode(), "test.csv": "\n".join(rows[2:]).encode()})
     found = csv_files.read_release(str(root), str(tmp_path / "lists"), **RULE)
-    release.check(found)
+    assert inspection.check(found) is found
     records.prepare("odd", lambda scratch: found, tmp_path / "out")
     parts = records.read_splits(str(tmp_path / "out"), "odd")
     read = {name: part.read_image(index) for part in parts.values() for index, name in enumerate(part.names)}
@@ -210,13 +224,16 @@ def test_jpeg_masks_need_a_threshold(tmp_path):
         ({"test.csv": "cat/2.png,,cat,9,0,9,9"}, "at least one holds no pixel"),
         ({"test.csv": ",,cat"}, "line 1: the row names no image"),
         ({"test.csv": "cat/2.png,,"}, "line 1: the row names no class"),
-        ({"test.csv": "cat/0.png,,cat"}, "'cat/0.png' stands already in .*train_s_0_f_0.csv, line 1"),
+        (
+            {"test.csv": "cat/0.png,,cat"},
+            r"train_s_0_f_0.csv, line 1: image 'cat/0.png' stands already in .*test.csv, line 1",
+        ),
         ({"test.csv": "cat/2.png,,bird"}, "the class 'bird' has no training image"),
         ({"test.csv": "../x.png,,cat"}, "must be a path below --source"),
         ({"test.csv": "/x.png,,cat"}, "must be a path below --source"),
         ({"test.csv": "cat/9.png,,cat"}, "9.png is missing"),
         ({"test.csv": "cat/2.png,masks/9.png,cat"}, "9.png is missing"),
-        ({"test.csv": "\n"}, "The test split has no images"),
+        ({"test.csv": "\n"}, r"test.csv lists no images"),
         (
             {"train_s_0_f_0.csv": "cat/0.png,,cat", "deep/valid.csv": None, "test.csv": "cat/2.png,,cat"},
             "one class, 'cat'",
@@ -233,7 +250,7 @@ def test_lists_that_cannot_be_used(tmp_path, changes, message):
 def test_lists_must_be_utf8(tmp_path):
     source, lists = _write_lists(tmp_path)
     _write(tmp_path / "lists", {"test.csv": "cat/2.png,,größe".encode("latin-1")})
-    with pytest.raises(dataset.DataError, match=r"test.csv is no CSV file in UTF-8"):
+    with pytest.raises(dataset.DataError, match=r"test.csv is no text in UTF-8"):
         csv_files.read_release(source, lists, **RULE)
 
 
@@ -256,7 +273,7 @@ def test_lists_must_be_utf8(tmp_path):
 def test_folders_that_cannot_be_used(tmp_path, files, message):
     root = _write(tmp_path / "images", files)
     with pytest.raises(dataset.DataError, match=message):
-        image_folder.read_release(str(root), **RULE)
+        inspection.check(image_folder.read_release(str(root), **RULE))
 
 
 def test_folders_that_are_none(tmp_path):

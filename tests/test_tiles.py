@@ -342,14 +342,14 @@ def test_images_that_pillow_refuses_for_their_size(tmp_path, monkeypatch):
 
 def test_the_check_lists_all_images_and_writes_nothing(tmp_path):
     glass = np.full((*SIZE, 3), GLASS, np.uint8)
-    images = {f"images/{name}/{i}.tif": tiled_tiff.encode(_pixels(i)) for name in "ab" for i in range(3)}
-    images |= {"images/a/0.tif": tiled_tiff.encode(glass), "images/b/2.tif": b"II*\0"}
+    images = {f"images/{name}/{i}.tif": tiled_tiff.encode(_pixels(ord(name) + i)) for name in "ad" for i in range(3)}
+    images |= {"images/a/0.tif": tiled_tiff.encode(glass), "images/d/2.tif": b"II*\0"}
     root = _write(tmp_path, images) / "images"
     found = image_folder.read_release(str(root), mask_rule=mask_rules.above(0))
     with pytest.raises(dataset.DataError, match=r"2 problems:") as caught:
         records.prepare("slides", lambda scratch: tiles.cut(found, tiles.Tiling(64)), tmp_path / "out")
     assert re.search("a/0.tif: none of its 12 tiles", str(caught.value))
-    assert re.search("b/2.tif cannot be read as an image", str(caught.value))
+    assert re.search("d/2.tif cannot be read as an image", str(caught.value))
     assert not list(tmp_path.glob("out/slides/*"))
 
 

@@ -1,6 +1,7 @@
 """The parts of a release, in folders or in archives, which are unpacked without being trusted."""
 
 from collections.abc import Iterator, Sequence
+import errno
 import gzip
 import logging
 import lzma
@@ -67,8 +68,21 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
                 shutil.copyfileobj(content, file)
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise dataset.DataError(f"{archive} is no whole archive ({error}). Delete it, and get it again.") from error
+    except (
+        *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError),
+        # Of encrypted files, and of compression that is not known.
+        RuntimeError,
+    ) as error:
+        raise _damaged(archive, error) from error
+    except OSError as error:
+        # What a decoder says of its input has no number, and a seek beyond the file has this one.
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise _damaged(archive, error) from error
+
+
+def _damaged(archive: pathlib.Path, error: Exception) -> dataset.DataError:
+    return dataset.DataError(f"{archive} is no whole archive ({error}). Delete it, and get it again.")
 
 
 def _read_tar(archive: pathlib.Path) -> Iterator[tuple[str, BinaryIO]]:

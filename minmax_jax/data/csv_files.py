@@ -1,13 +1,18 @@
 """Own images listed in CSV files, one for each split, in the rows of the published split files or with a header."""
 
+from collections.abc import Iterator
 import csv
+import io
 import pathlib
 
-from minmax_jax.data import dataset, folds, mask_rules, release
+import numpy as np
+
+from minmax_jax.data import dataset, faults, folds, mask_rules, release
 
 _BOX = ("left", "top", "right", "bottom")
+_COLUMNS = ("image", "mask", "class", *_BOX)
 # What the columns of a file without header are.
-_WITHOUT_HEADER = (("image", "mask", "class"), ("image", "mask", "class", *_BOX))
+_WITHOUT_HEADER = (_COLUMNS[:3], _COLUMNS)
 
 
 def read_release(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> release.Release:
@@ -22,7 +27,8 @@ def read_release(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> rel
         mask_rule: which pixels of a mask are foreground.
 
     Raises:
-        DataError: naming file and line of a row that cannot be used, or if a class has no training image.
+        DataError: for files that cannot be read as such lists. A row that cannot be used is a fault of the release,
+            naming file and line.
     """
     root = pathlib.Path(source)
     if not root.is_dir():
@@ -35,66 +41,101 @@ def read_release(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> rel
             listed = ", ".join(map(str, found)) or "none"
             wanted = f"one {folds.SPLIT_PREFIXES[split]}*.csv"
             raise dataset.DataError(f"--folds={folder!r} must hold exactly {wanted}, found: {listed}.")
-    splits, seen = {}, {}
-    for split, found in files.items():
-        for path in found:
-            splits[split] = list(_read_items(path, root, seen))
-    return release.Release(
-        class_names=release.class_names_of(splits),
-        splits=splits,
-        mask_rule=mask_rule,
-        description=f"Images of the folder {root}, split by the files in {folder}.",
+    # In this order, of an image in two splits the later row is that which trains.
+    splits, seen, bad = {split: [] for split in files if files[split]}, {}, []
+    for split in ("test", "validation", "train"):
+        for path in files[split]:
+            _read_file(path, root, split, seen=seen, items=splits[split], bad=bad)
+    return release.of_own_images(
+        splits, bad, mask_rule=mask_rule, description=f"Images of the folder {root}, split by the files in {folder}."
     )
 
 
-def _read_items(path: pathlib.Path, root: pathlib.Path, seen: dict[str, str]):
-    """Yields the items of a file; `seen` tells where each image stood."""
+def _read_file(
+    path: pathlib.Path,
+    root: pathlib.Path,
+    split: str,
+    *,
+    seen: dict[str, str],
+    items: list[release.Item],
+    bad: list[faults.Fault],
+) -> None:
+    """Adds the rows of a file to `items`, or to what is bad; `seen` tells where each image stood."""
+    line = 0
     for line, row in _read_rows(path):
         where = f"{path}, line {line}"
-        name = row["image"].replace("\\", "/")
-        place = pathlib.PurePosixPath(name)
-        if not name or not row["class"]:
-            raise dataset.DataError(f"{where}: the row names no {'class' if name else 'image'}.")
-        if place.is_absolute() or ".." in place.parts:
-            raise dataset.DataError(f"{where}: image {name!r} must be a path below --source={str(root)!r}.")
-        if name in seen:
-            raise dataset.DataError(f"{where}: image {name!r} stands already in {seen[name]}.")
-        seen[name] = where
-        mask = row.get("mask", "").replace("\\", "/")
-        yield release.Item(
-            name=name,
-            class_name=row["class"],
-            image=root / name,
-            mask=root / mask if mask else None,
-            boxes=_read_box([row.get(side, "") for side in _BOX], where),
+        try:
+            item = _to_item(row, root)
+            if item.name in seen:
+                raise dataset.DataError(f"image {item.name!r} stands already in {seen[item.name]}. Keep one row.")
+        except dataset.DataError as error:
+            bad.append(faults.Fault(split, row["image"] or f"line {line}", f"{where}: {error}", row["class"]))
+        else:
+            seen[item.name] = where
+            items.append(item)
+    if not line:
+        raise dataset.DataError(
+            f"{path} lists no images. Add some" + (", or delete it." if split == "validation" else ".")
         )
 
 
-def _read_rows(path: pathlib.Path):
+def _to_item(row: dict[str, str], root: pathlib.Path) -> release.Item:
+    place = pathlib.PurePosixPath(row["image"].replace("\\", "/"))
+    if not row["image"] or not row["class"]:
+        raise dataset.DataError(f"the row names no {'class' if row['image'] else 'image'}.")
+    if place.is_absolute() or ".." in place.parts:
+        raise dataset.DataError(f"image {str(place)!r} must be a path below --source={str(root)!r}.")
+    mask = row.get("mask", "").replace("\\", "/")
+    return release.Item(
+        name=str(place),
+        class_name=row["class"],
+        image=root / place,
+        mask=root / mask if mask else None,
+        boxes=_to_box([row.get(side, "") for side in _BOX]),
+    )
+
+
+def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (line number, {column: value})."""
+    text = release.read_text(path)
+    if "\0" in text:
+        raise dataset.DataError(f"{path} is no CSV file in UTF-8: it has NUL bytes. Save it as such.")
+    layouts = _WITHOUT_HEADER
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            layouts = _WITHOUT_HEADER
-            for row in (reader := csv.reader(file)):
-                values = [value.strip() for value in row]
-                names = [value.lower() for value in values]
-                if reader.line_num == 1 and {"image", "class"} <= set(names):
-                    layouts = (names,)
-                elif any(values):
-                    columns = next((layout for layout in layouts if len(layout) == len(values)), None)
-                    if columns is None:
-                        expected = " or ".join(",".join(layout) for layout in layouts)
-                        raise dataset.DataError(f"{path}, line {reader.line_num}: {row} is not {expected}.")
-                    yield reader.line_num, dict(zip(columns, values))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise dataset.DataError(f"{path} is no CSV file in UTF-8 ({error}). Save it as one.") from error
+        for row in reader:
+            values = [value.strip() for value in row]
+            names = [value.lower() for value in values]
+            if reader.line_num == 1 and {"image", "class"} <= set(names):
+                _check_header(names, path)
+                layouts = (names,)
+            elif any(values):
+                columns = next((layout for layout in layouts if len(layout) == len(values)), None)
+                if columns is None:
+                    expected = " or ".join(",".join(layout) for layout in layouts)
+                    raise dataset.DataError(f"{path}, line {reader.line_num}: {row} is not {expected}.")
+                yield reader.line_num, dict(zip(columns, values))
+    except csv.Error as error:
+        raise dataset.DataError(
+            f"{path}, line {reader.line_num}, is no row of a CSV file ({error}). Mend it."
+        ) from error
 
 
-def _read_box(sides: list[str], where: str) -> tuple[tuple[float, float, float, float], ...]:
+def _check_header(names: list[str], path: pathlib.Path) -> None:
+    for name in names:
+        if name not in _COLUMNS or names.count(name) > 1:
+            raise dataset.DataError(
+                f"{path}, line 1: the columns must be of {','.join(_COLUMNS)}, each at most once; {name!r} must go."
+            )
+
+
+def _to_box(sides: list[str]) -> tuple[tuple[float, float, float, float], ...]:
     if not any(sides):
         return ()
     try:
         left, top, right, bottom = map(float, sides)
+        if not np.isfinite([left, top, right, bottom]).all():
+            raise ValueError
     except ValueError as error:
-        raise dataset.DataError(f"{where}: the box {sides} is not four numbers.") from error
+        raise dataset.DataError(f"the box {sides} is not four numbers.") from error
     return ((top, left, bottom, right),)

@@ -78,7 +78,9 @@ def read_release(sources: Sequence[str], scratch: pathlib.Path) -> release.Relea
         )
         splits["train" if is_train[number] == ["1"] else "test"].append(item)
     class_names = tuple(name for (name,) in classes.values())
-    return release.Release(class_names, splits, mask_rules.above(255 / 2), description=__doc__, homepage=HOMEPAGE)
+    return release.Release(
+        class_names, splits, mask_rules.above(255 / 2), description=__doc__, homepage=HOMEPAGE, official=True
+    )
 
 
 def _read_list(path: pathlib.Path, num_columns: int) -> dict[str, list[str]]:
@@ -86,7 +88,7 @@ def _read_list(path: pathlib.Path, num_columns: int) -> dict[str, list[str]]:
     if not path.is_file():
         raise dataset.DataError(f"{path.name} is missing in {path.parent}. Get the dataset again from {HOMEPAGE}.")
     rows = {}
-    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for line, text in enumerate(release.read_text(path).splitlines(), start=1):
         number, *values = text.split() or [""]
         if len(values) != num_columns or number in rows:
             raise dataset.DataError(

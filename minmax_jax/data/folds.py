@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import pathlib
 
 import numpy as np
@@ -56,8 +57,21 @@ def _find_file(folder: pathlib.Path, prefix: str) -> pathlib.Path:
 
 
 def find_files(folder: pathlib.Path, prefix: str) -> list[pathlib.Path]:
-    """The CSV files of a split, anywhere below a folder."""
-    return sorted(folder.rglob(f"{prefix}*.csv"))
+    """The CSV files of a split, anywhere below a folder.
+
+    Raises:
+        DataError: for a folder that cannot be read.
+    """
+
+    def stop(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise dataset.DataError(
+                f"{error.filename} cannot be read ({error.strerror}). Get the right to read it."
+            ) from error
+
+    # Path.rglob passes over folders that it may not read.
+    files = (pathlib.Path(place, name) for place, _, names in os.walk(folder, onerror=stop) for name in names)
+    return sorted(path for path in files if path.name.startswith(prefix) and path.suffix == ".csv")
 
 
 def _read_rows(path: pathlib.Path):

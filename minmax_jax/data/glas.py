@@ -48,7 +48,9 @@ def read_release(source: str) -> release.Release:
             problems.append(f"{name}.bmp has no class: it is not in Grade.csv.")
     if problems:
         raise dataset.DataError(f"{folder} is not the official release:\n  " + "\n  ".join(problems))
-    return release.Release(CLASS_NAMES, splits, mask_rules.above(0), description=__doc__, homepage=HOMEPAGE)
+    return release.Release(
+        CLASS_NAMES, splits, mask_rules.above(0), description=__doc__, homepage=HOMEPAGE, official=True
+    )
 
 
 def _split_of(name: str) -> str:
@@ -79,13 +81,17 @@ def read_grades(folder: release.Path) -> dict[str, str]:
     Raises:
         DataError: for a file without the column of classes, or a class that is neither benign nor malignant.
     """
-    rows = csv.DictReader(io.StringIO((folder / "Grade.csv").read_text(encoding="utf-8-sig")))
+    rows = csv.DictReader(io.StringIO(release.read_text(folder / "Grade.csv")))
     rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in rows]
     if not rows or not {"name", _GRADE_COLUMN} <= rows[0].keys():
         raise dataset.DataError(f"Grade.csv needs the columns `name` and `{_GRADE_COLUMN}`.")
+    grades = {}
     for row in rows:
         if row[_GRADE_COLUMN] not in CLASS_NAMES:
             raise dataset.DataError(
                 f"Grade.csv gives {row['name']!r} the class {row[_GRADE_COLUMN]!r}; it must be one of {CLASS_NAMES}."
             )
-    return {row["name"]: row[_GRADE_COLUMN] for row in rows}
+        if row["name"] in grades:
+            raise dataset.DataError(f"Grade.csv lists {row['name']!r} twice. Get the dataset again from {HOMEPAGE}.")
+        grades[row["name"]] = row[_GRADE_COLUMN]
+    return grades

@@ -37,7 +37,7 @@ def read_release(
         seed: of that choice.
 
     Raises:
-        DataError: if the folders are laid out otherwise, if no mask belongs to an image, or if a class has no training
+        DataError: if the folders are laid out otherwise, if one is empty or cannot be read, or if no mask belongs to an
             image.
     """
     root = pathlib.Path(source)
@@ -59,16 +59,16 @@ def read_release(
             raise dataset.DataError(f"{root} has two folders of validation images: {sorted(folders)}. Keep one.")
     if masks and not any(item.mask for items in splits.values() for item in items):
         raise dataset.DataError(f"--masks={masks!r} holds no mask of an image: it must be laid out as {root} is.")
-    return release.Release(
-        class_names=release.class_names_of(splits),
-        splits=splits,
-        mask_rule=mask_rule,
-        description=f"Images of the folder {root}.",
-    )
+    return release.of_own_images(splits, mask_rule=mask_rule, description=f"Images of the folder {root}.")
 
 
 def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
-    paths = sorted(folder.iterdir())
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise dataset.DataError(
+            f"{folder} cannot be read ({error.strerror}). Get the right to read it, or move it elsewhere."
+        ) from error
     return [path for path in paths if not path.name.startswith(".") and path.name not in _LITTER]
 
 
@@ -85,10 +85,11 @@ def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: str) -> list[
     for class_folder in _entries(folder):
         if not class_folder.is_dir():
             raise dataset.DataError(f"{class_folder} lies outside the folders of the classes. Move it, or delete it.")
-        # By name without ending.
-        masks_of_class = pathlib.Path(masks) / class_folder.relative_to(root)
-        known = {path.stem: path for path in _entries(masks_of_class)} if masks and masks_of_class.is_dir() else {}
-        for path in _entries(class_folder):
+        known = _find_masks(pathlib.Path(masks) / class_folder.relative_to(root)) if masks else {}
+        paths = _entries(class_folder)
+        if not paths:
+            raise dataset.DataError(f"{class_folder} holds no images. Add some, or delete the folder.")
+        for path in paths:
             if path.is_dir():
                 raise dataset.DataError(
                     f"{path} is a folder inside that of a class. The layout is DIR/<class>/* or DIR/<split>/<class>/*,"
@@ -98,6 +99,16 @@ def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: str) -> list[
                 release.Item(path.relative_to(root).as_posix(), class_folder.name, path, mask=known.get(path.stem))
             )
     return items
+
+
+def _find_masks(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The masks in a folder, by name without ending."""
+    found = {}
+    for path in _entries(folder) if folder.is_dir() else ():
+        if path.stem in found:
+            raise dataset.DataError(f"{found[path.stem]} and {path} are masks of one image. Keep one.")
+        found[path.stem] = path
+    return found
 
 
 def _choose_test(items: list[release.Item], *, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

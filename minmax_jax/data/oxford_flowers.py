@@ -85,7 +85,9 @@ def read_release(sources: Sequence[str], scratch: pathlib.Path) -> release.Relea
         for split, numbers in ids.items()
     }
     class_names = tuple(str(label - 1) for label in classes)
-    return release.Release(class_names, splits, mask_rules.Rule(is_flower), description=__doc__, homepage=HOMEPAGE)
+    return release.Release(
+        class_names, splits, mask_rules.Rule(is_flower), description=__doc__, homepage=HOMEPAGE, official=True
+    )
 
 
 def _read_mat(path: pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:

@@ -1,14 +1,31 @@
 """From encoded image files, of any kind that Pillow reads, to pixels and back. What a file is, its content tells."""
 
+from collections.abc import Iterator
+import contextlib
 import io
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from minmax_jax.data import dataset
 
 # What Pillow names formats that are compressed and that every build of it reads.
 _COMPACT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF")
+# By the EXIF orientation; 1 is upright.
+_TURNS = dict(
+    enumerate(
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT,
+            Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270,
+            Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_90,
+        ),
+        2,
+    )
+)
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -18,19 +35,37 @@ def open_picture(content: bytes, name: str) -> Image.Image:
     Raises:
         DataError: if the content is no image, or not a whole one, or one of more pixels than Pillow allows.
     """
-    try:
+    with _naming(name):
+        if not content:
+            raise ValueError("it is empty")
         picture = Image.open(io.BytesIO(content))
         picture.load()
+        # Pillow reads EXIF data when they are asked for, and keeps them: what is damaged there shows up here.
+        orientation(picture)
+    return picture
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Whatever goes wrong becomes a DataError with the file's name."""
+    try:
+        yield
+    except dataset.DataError:
+        raise
     except Image.DecompressionBombError as error:
         raise dataset.DataError(
             f"{name} is too large to be read at once ({error}). Save it as a tiled TIFF with 8 bits a channel, and"
             " cut it with --tile_size."
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except Image.UnidentifiedImageError as error:
+        raise dataset.DataError(
+            f"{name} cannot be read as an image (its content is of no known format). Replace it by an intact copy."
+        ) from error
+    # Decoders raise what they stumble upon, on damaged files: RuntimeError, struct.error and others.
+    except Exception as error:
         raise dataset.DataError(
             f"{name} cannot be read as an image ({error}). Replace it by an intact copy."
         ) from error
-    return picture
 
 
 def orientation(picture: Image.Image) -> int:
@@ -52,16 +87,17 @@ def read_rgb(content: bytes, name: str) -> np.ndarray:
 
 def to_rgb(picture: Image.Image, name: str) -> np.ndarray:
     """As `read_rgb`, of a decoded picture."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in _SIXTEEN_BIT_MODES:
-        picture = _to_eight_bits(picture, name)
-    if picture.mode == "F":
-        raise dataset.DataError(f"{name} has floating-point pixels. Save it with 8 or 16 bits a channel.")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return np.asarray(picture.convert("RGB"))
+    with _naming(name):
+        picture = _turn(picture, orientation(picture))
+        if picture.mode in _SIXTEEN_BIT_MODES:
+            picture = _to_eight_bits(picture, name)
+        if picture.mode == "F":
+            raise dataset.DataError(f"{name} has floating-point pixels. Save it with 8 or 16 bits a channel.")
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            white = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(white, picture)
+        return np.asarray(picture.convert("RGB"))
 
 
 def _to_eight_bits(picture: Image.Image, name: str) -> Image.Image:
@@ -103,10 +139,13 @@ def upright_mask(mask: Image.Image, *, tag: int, size: tuple[int, int]) -> Image
         tag: orientation of the image.
         size: width and height of the image as it is stored.
     """
-    if orientation(mask) != 1 or tag == 1 or mask.size != size:
-        return ImageOps.exif_transpose(mask)
-    mask.getexif()[ExifTags.Base.Orientation] = tag
-    return ImageOps.exif_transpose(mask)
+    of_mask = orientation(mask)
+    return _turn(mask, tag if of_mask == 1 and mask.size == size else of_mask)
+
+
+def _turn(picture: Image.Image, tag: int) -> Image.Image:
+    """Upright; ImageOps.exif_transpose would write the EXIF data anew, and fail on what it cannot write."""
+    return picture.transpose(_TURNS[tag]) if tag in _TURNS else picture
 
 
 def turn_boxes(boxes: np.ndarray, tag: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import errno
 import logging
 import pathlib
 import shutil
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from minmax_jax.data import dataset, pictures, release
+from minmax_jax.data import dataset, faults, inspection, pictures, release
 
 logger = logging.getLogger(__name__)
 # Of the records' form: what an earlier one wrote is prepared again.
@@ -20,6 +21,9 @@ SPLITS = ("train", "validation", "test")
 SCRATCH = "incomplete.unpacked"
 _WRITTEN = "incomplete.written"
 _RECORDS_PER_FILE = 1000
+# Without the second TFDS would call the classes 0, 1 and so on.
+_PARTS = ("dataset_info.json", "label.labels.txt")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PUBLISHED = ("glas", "cub", "oxford_flowers")
 _ENCODED = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
 
@@ -39,7 +43,11 @@ def features(class_names: tuple[str, ...]) -> tfds.features.FeaturesDict:
 
 
 def prepare(
-    name: str, read_release: Callable[[pathlib.Path], release.Release], data_dir: str | pathlib.Path
+    name: str,
+    read_release: Callable[[pathlib.Path], release.Release],
+    data_dir: str | pathlib.Path,
+    *,
+    skip_bad: bool = False,
 ) -> pathlib.Path:
     """Checks a release and writes it as a dataset, or finds it written.
 
@@ -50,12 +58,13 @@ def prepare(
         name: of the dataset.
         read_release: takes a folder that archives can be unpacked to, which is removed afterwards.
         data_dir: folder to write to.
+        skip_bad: whether images that cannot be used are left out, and listed in a file beside the records.
 
     Returns:
         The dataset's folder.
 
     Raises:
-        DataError: if the release cannot be used.
+        DataError: if the release cannot be used, or if the folder cannot be written.
     """
     parent = pathlib.Path(data_dir) / name
     folder = parent / VERSION
@@ -64,10 +73,13 @@ def prepare(
         logger.info("%s is prepared already; the source was not read. To prepare it anew, delete it.", folder)
         return folder
     try:
-        found = read_release(parent / SCRATCH)
-        release.check(found)
+        found = inspection.check(read_release(parent / SCRATCH), skip_bad=skip_bad)
         _write(name, found, parent / _WRITTEN)
         (parent / _WRITTEN).rename(folder)
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise _cannot_write(parent, error) from error
     finally:
         _remove_leftovers(parent)
     return folder
@@ -84,11 +96,23 @@ def _write(name: str, found: release.Release, folder: pathlib.Path) -> None:
         homepage=found.homepage,
     )
     writer = tfds.core.SequentialWriter(info, _RECORDS_PER_FILE, file_format="array_record")
-    writer.initialize_splits(list(found.splits))
-    for split, items in found.splits.items():
-        progress = tqdm.tqdm(items, desc=f"Writing {split}", unit="image")
-        writer.add_examples({split: (record for item in progress for record in found.read_records(item, found))})
-    writer.close_all()
+    try:
+        writer.initialize_splits(list(found.splits))
+        for split, items in found.splits.items():
+            progress = tqdm.tqdm(items, desc=f"Writing {split}", unit="image")
+            writer.add_examples({split: (record for item in progress for record in found.read_records(item, found))})
+        writer.close_all()
+        faults.write(found.bad, folder)
+    # What array_record raises where the disk is full.
+    except RuntimeError as error:
+        raise _cannot_write(folder.parent, error) from error
+
+
+def _cannot_write(parent: pathlib.Path, error: Exception) -> dataset.DataError:
+    return dataset.DataError(
+        f"{parent} cannot be written ({error}). Nothing is left there. Make room, or give another --data_dir, and run"
+        " the same command again."
+    )
 
 
 def _remove_leftovers(parent: pathlib.Path) -> None:
@@ -121,7 +145,10 @@ def read_splits(data_dir: str, name: str) -> dict[str, dataset.Split]:
         DataError: if it was not prepared, or by another version, or if it is damaged.
     """
     folder = pathlib.Path(data_dir) / name / VERSION
-    if not data_dir or not (folder / "dataset_info.json").exists():
+    missing = [part for part in _PARTS if not (folder / part).is_file() or not (folder / part).stat().st_size]
+    if data_dir and folder.exists() and missing:
+        raise dataset.DataError(f"{folder} is damaged ({missing[0]} is missing). Delete it, and prepare it again.")
+    if not data_dir or missing:
         older = ", ".join(path.parent.name for path in folder.parent.glob("[0-9]*/dataset_info.json"))
         raise dataset.DataError(
             f"config.data.dir={data_dir!r} holds no prepared {name!r} dataset"
@@ -133,7 +160,8 @@ def read_splits(data_dir: str, name: str) -> dict[str, dataset.Split]:
     try:
         builder = tfds.builder_from_directory(folder)
         return {split: _read_split(builder, split) for split in SPLITS if split in builder.info.splits}
-    except (RuntimeError, json_format.ParseError) as error:
+    # ValueError: features.json.
+    except (RuntimeError, ValueError, json_format.ParseError) as error:
         raise dataset.DataError(f"{folder} is damaged ({error}). Delete it, and prepare it again.") from error
 
 
@@ -144,11 +172,15 @@ def _flags_of(name: str) -> str:
 def _read_split(builder: tfds.core.DatasetBuilder, split: str) -> dataset.Split:
     source = builder.as_data_source(split, decoders=_ENCODED)
     records = [{key: record[key] for key in ("name", "label", "size")} for record in source]
+    class_names = tuple(builder.info.features["label"].names or ())
+    # array_record returns nothing from what was cut off, without a word.
+    if not all(record["name"] and record["label"] < len(class_names) for record in records):
+        raise ValueError(f"records of {split} or the names of their classes are missing")
     names = [record["name"].decode() for record in records]
     everything = dataset.Split(
         names=tuple(names),
         labels=np.array([record["label"] for record in records], np.int32),
-        class_names=tuple(builder.info.features["label"].names),
+        class_names=class_names,
         sizes=np.array([record["size"] for record in records]),
         read_image=_Reader(source, "image"),
         read_mask=_Reader(source, "mask"),
@@ -191,30 +223,3 @@ def _find_fault(split: dataset.Split, index: int) -> str:
     if not 0 <= split.labels[index] < len(split.class_names):
         return f"the label {split.labels[index]} is none of {len(split.class_names)} classes."
     return ""
-
-
-def describe(data_dir: str, name: str) -> str:
-    """A table of a prepared dataset: images, masks, boxes, sizes, foreground share and classes of each split."""
-    lines = [
-        f"{'split':<10}{'images':>8}{'classes':>9}{'with mask':>11}{'with box':>10}"
-        f"  {'sizes (pixels)':<22}{'foreground':>10}  images a class"
-    ]
-    for split_name, split in read_splits(data_dir, name).items():
-        least, greatest = split.sizes.min(axis=0), split.sizes.max(axis=0)
-        sizes = f"{least[0]}x{least[1]} to {greatest[0]}x{greatest[1]}"
-        masks = (split.read_mask(index) for index in range(len(split)))
-        shares = [mask.mean() for mask in masks if mask is not None]
-        with_box = sum(len(split.read_boxes(index)) > 0 for index in range(len(split)))
-        foreground = f"{100 * np.mean(shares):.1f}%" if shares else "-"
-        counts = np.bincount(split.labels, minlength=len(split.class_names))
-        lines.append(
-            f"{split_name:<10}{len(split):>8}{np.count_nonzero(counts):>9}{len(shares):>11}{with_box:>10}"
-            f"  {sizes:<22}{foreground:>10}  {_describe_counts(counts, split.class_names)}"
-        )
-    return "\n".join(lines)
-
-
-def _describe_counts(counts: np.ndarray, class_names: tuple[str, ...]) -> str:
-    if len(counts) <= 5:
-        return ", ".join(f"{class_name} {count}" for class_name, count in zip(class_names, counts))
-    return f"{counts.min()} to {counts.max()}"

@@ -5,12 +5,12 @@ import dataclasses
 import pathlib
 import re
 import zipfile
+import zlib
 
 import numpy as np
 from PIL import Image
-import tqdm
 
-from minmax_jax.data import dataset, mask_rules, pictures
+from minmax_jax.data import dataset, faults, mask_rules, pictures
 
 # A path in a folder, or in a ZIP file: both can be read alike.
 Path = pathlib.Path | zipfile.Path
@@ -50,6 +50,8 @@ class Release:
         description: of the dataset.
         homepage: where it comes from.
         read_records: item, release -> the records that the item becomes: one, or its tiles.
+        bad: images of its lists that are in no split, for what is wrong there.
+        official: whether its splits are published, and so stay as they are, even where they share images.
     """
 
     class_names: tuple[str, ...]
@@ -58,6 +60,8 @@ class Release:
     description: str
     homepage: str = ""
     read_records: Callable[[Item, "Release"], Iterator[dict]] = _read_whole
+    bad: tuple[faults.Fault, ...] = ()
+    official: bool = False
 
     def __iter__(self) -> Iterator[Item]:
         """All items."""
@@ -77,22 +81,39 @@ def check_name(name: str, *, taken: Sequence[str]) -> None:
         )
 
 
-def class_names_of(splits: dict[str, list[Item]]) -> tuple[str, ...]:
-    """All classes of the training images, sorted, numbers by their value.
+def of_own_images(
+    splits: dict[str, list[Item]],
+    bad: Sequence[faults.Fault] = (),
+    *,
+    mask_rule: mask_rules.Rule,
+    description: str,
+) -> Release:
+    """A release with the classes of its training images, sorted, numbers by their value.
+
+    Args:
+        splits: the items of each.
+        bad: images that are in no split, for what is wrong with them.
+        mask_rule: which of their pixels are foreground.
+        description: of the dataset.
 
     Raises:
-        DataError: for an empty split, a single class, or an image of a class that has no training image.
+        DataError: for an empty split, a single class, or a class whose name cannot be stored.
     """
+    reasons = f" {faults.listing(bad)}" if bad else ""
     for split, items in splits.items():
         if not items:
-            raise dataset.DataError(f"The {split} split has no images.")
+            raise dataset.DataError(f"The {split} split has no images.{reasons}")
     known = {item.class_name for item in splits["train"]}
-    for item in (item for items in splits.values() for item in items):
-        if item.class_name not in known:
-            raise dataset.DataError(f"{item.image}: the class {item.class_name!r} has no training image.")
+    for name in known:
+        if not faults.is_utf8(name) or name.strip() != name or name.splitlines() != [name]:
+            raise dataset.DataError(
+                f"The class '{faults.printable(name)}' has a name that is not UTF-8, or with a line break, or a space"
+                " at its end. Rename it."
+            )
     if len(known) < 2:
-        raise dataset.DataError(f"There is one class, {min(known)!r}; at least two are needed.")
-    return tuple(sorted(known, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)))
+        raise dataset.DataError(f"There is one class, {min(known)!r}; at least two are needed.{reasons}")
+    class_names = sorted(known, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    return Release(tuple(class_names), splits, mask_rule, faults.printable(description), bad=tuple(bad))
 
 
 def read_record(item: Item, found: Release) -> dict:
@@ -141,11 +162,33 @@ def read_file(path: Path) -> bytes:
     """Its content.
 
     Raises:
-        DataError: if there is no such file.
+        DataError: if there is no such file, or if it cannot be read.
     """
-    if not path.is_file():
-        raise dataset.DataError(f"{path} is missing.")
-    return path.read_bytes()
+    try:
+        if path.is_file():
+            return path.read_bytes()
+    # What a damaged or encrypted ZIP file raises, besides.
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise dataset.DataError(
+            f"{path} cannot be read ({error}). Get an intact copy, or the right to read."
+        ) from error
+    if path.exists():
+        raise dataset.DataError(f"{path} is a folder, or no file in any case.")
+    if isinstance(path, pathlib.Path) and path.is_symlink():
+        raise dataset.DataError(f"{path} is a link to a file that is missing.")
+    raise dataset.DataError(f"{path} is missing.")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        DataError: as `read_file`; if it is no such text.
+    """
+    try:
+        return read_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise dataset.DataError(f"{path} is no text in UTF-8 ({error}). Save it as such.") from error
 
 
 def relative_boxes(item: Item, size: tuple[int, int], tag: int) -> np.ndarray:
@@ -168,23 +211,3 @@ def relative_boxes(item: Item, size: tuple[int, int], tag: int) -> np.ndarray:
             " bottom, right), of which at least one holds no pixel of it."
         )
     return pictures.turn_boxes(boxes, tag)
-
-
-def check(release: Release) -> None:
-    """Reads everything once, with progress.
-
-    Raises:
-        DataError: listing every file that cannot be used, and names that stand twice.
-    """
-    problems, seen = [], set()
-    for item in tqdm.tqdm(list(release), desc="Checking images", unit="image"):
-        if item.name in seen:
-            problems.append(f"{item.image} would be the second image named {item.name!r}.")
-        seen.add(item.name)
-        try:
-            for _ in release.read_records(item, release):
-                pass
-        except (dataset.DataError, OSError) as error:
-            problems.append(str(error))
-    if problems:
-        raise dataset.DataError(f"{len(problems)} problems:\n  " + "\n  ".join(problems))
