@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory
 
-Prints a table of docs/scale.md: ResNet-18, 8 images of 128 x 128, two classes, as compiled for the devices at hand.
+Prints a table of docs/scale.md: ResNet-18, 8 images of 320 x 320, two classes, as compiled for the devices at hand.
 """
 
 import functools
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import minmax_jax as mm
 from minmax_jax.models import resnet
 
-IMAGES, SIDE = 8, 128
+IMAGES, SIDE = 8, 320
 ACCUMULATION = (1, 2, 4)
 
 
