@@ -19,6 +19,9 @@ CONVOLUTIONS = [  # height, width, window, stride, padding, channels of the imag
     (2, 2, 3, 1, 1, 4, 20),
     (1, 4, 3, 2, 1, 4, 20),
     (3, 40, 5, 3, 2, 2, 48),
+    (7, 8, 3, 1, 2, 5, 16),
+    (8, 8, 2, 3, 1, 4, 16),
+    (8, 9, 1, 1, 1, 4, 16),
 ]
 
 

@@ -128,10 +128,40 @@ def output(images, kernel, *, strides, padding) -> jax.Array:
 
 
 def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
-    """Gradient to the images, [B, H, W, K], as an ordinary convolution of the cotangents [B, h, w, L].
+    """Gradient to the images, [B, H, W, K], as ordinary convolutions of the cotangents [B, h, w, L].
 
-    The cotangents are spread out by the stride, and convolved with the flipped kernel, its channels swapped.
+    The kernel is flipped, and its channels are swapped. Pixels whose rows, and columns, leave the same rest when
+    divided by the stride meet the same places of the kernel: they are computed together, and interleaved at the end.
     """
+    if _is_small(images):
+        return _spread_input_gradient(images, kernel, cotangents, strides, padding)
+    sizes, out_sizes, lows = images.shape[1:3], cotangents.shape[1:3], [low for low, _ in padding]
+    # Rows and columns of the padding that are not computed: with a stride, rests are counted from its first.
+    cuts = [low if strides == (1, 1) else 0 for low in lows]
+    counts = [
+        max(-(-(size + low - cut) // stride), out)
+        for size, low, cut, stride, out in zip(sizes, lows, cuts, strides, out_sizes)
+    ]
+
+    def pixels(row_rest, column_rest):
+        places = kernel[row_rest :: strides[0], column_rest :: strides[1]]
+        if not places.size:
+            return jnp.zeros((len(images), *counts, images.shape[-1]), images.dtype)
+        widths = [
+            (window - 1 - cut, count - out + cut)
+            for window, cut, count, out in zip(places.shape[:2], cuts, counts, out_sizes)
+        ]
+        return output(cotangents, jnp.flip(places, (0, 1)).swapaxes(2, 3), strides=(1, 1), padding=widths)
+
+    lines = [jnp.stack([pixels(row, column) for column in range(strides[1])], axis=3) for row in range(strides[0])]
+    padded = jnp.stack(lines, axis=2)
+    padded = padded.reshape(len(images), counts[0] * strides[0], counts[1] * strides[1], -1)
+    top, left = (low - cut for low, cut in zip(lows, cuts))
+    return padded[:, top : top + sizes[0], left : left + sizes[1]]
+
+
+def _spread_input_gradient(images, kernel, cotangents, strides, padding) -> jax.Array:
+    """The same by products, which need no other order of the kernel; the cotangents are spread out by the stride."""
     spread, widths = [], []
     for axis, (stride, (low, _)) in enumerate(zip(strides, padding)):
         size, out, window = images.shape[1 + axis], cotangents.shape[1 + axis], kernel.shape[axis]
@@ -140,10 +170,7 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
         spread.append((0, 0, stride - 1))
         widths.append((before, after))
     dilated = lax.pad(cotangents, jnp.zeros((), cotangents.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
-    flipped = jnp.flip(kernel, (0, 1))
-    if _is_small(images):
-        return _sum_of_products(dilated, flipped, (1, 1), widths, contracted=1)
-    return output(dilated, flipped.swapaxes(2, 3), strides=(1, 1), padding=widths)
+    return _sum_of_products(dilated, jnp.flip(kernel, (0, 1)), (1, 1), widths, contracted=1)
 
 
 def kernel_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
