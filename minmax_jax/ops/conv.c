@@ -1,10 +1,11 @@
 // A convolution and its gradient to the kernel, for XLA on a CPU; native.py builds it, conv.py calls it.
 //
-//   output[b, y, x, l]   = sum over i, j, k of images[b, y * stride + i - top, x * stride + j - left, k] * kernel[i, j, k, l]
-//   gradient[i, j, k, l] = sum over b, y, x of the same images[...] * cotangents[b, y, x, l]
+//   output[b, y, x, l]   = sum over i, j, k of at(b, y, x, i, j)[k] * kernel[i, j, k, l]
+//   gradient[i, j, k, l] = sum over b, y, x of at(b, y, x, i, j)[k] * cotangents[b, y, x, l]
+//   at(b, y, x, i, j)    = images[b, y * stride + i - top, x * stride + j - left], or 0 outside of the images
 //
-// outside of the images all is 0. Tiles of the result, eight by two vectors of channels l, are summed in registers. Each
-// number is summed by one thread in one order: the number of threads changes no result.
+// Tiles of the result, eight by two vectors of channels l, are summed in registers. Each number is summed by one thread
+// in one order: the number of threads changes no result.
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -21,9 +22,9 @@
 #else
 #define LANES 4
 #endif
-#define TILE 8          // pixels of the output, or channels k of the gradient
-#define LINE 16         // floats of a line of the cache
-#define BLOCK_ROWS 4    // of the output, that share what is read of the images
+#define TILE 8            // pixels of the output, or channels k of the gradient
+#define LINE 16           // floats of a line of the cache
+#define BLOCK_ROWS 4      // of the output, that share what is read of the images
 #define BLOCK_PIXELS 256  // of the gradient: the cotangents of a block stay in the cache for all tiles
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
@@ -109,7 +110,8 @@ static void run_output(const Job *job, int64_t unit) {
   for (int64_t row = 0; row < needed; ++row) {
     const int64_t y = first * job->stride - job->top + row;
     if (0 <= y && y < job->rows)
-      memcpy(rows + row * line + job->left * job->channels, job->images + (b * job->rows + y) * job->columns * job->channels,
+      memcpy(rows + row * line + job->left * job->channels,
+             job->images + (b * job->rows + y) * job->columns * job->channels,
              inside * job->channels * sizeof(float));
   }
   for (int64_t l = 0; l < job->outputs; l += 2 * LANES) {
@@ -206,7 +208,8 @@ static void gradient_tiles(const Job *job, Place at, int64_t channels) {
 
 static void run_gradient(const Job *job, int64_t unit) {
   const int64_t k_first = unit / job->parts * LINE, k_last = MIN(k_first + LINE, job->channels);
-  const int64_t i_first = job->parts == 1 ? 0 : unit % job->parts, i_last = job->parts == 1 ? job->kernel_rows : i_first + 1;
+  const int64_t i_first = job->parts == 1 ? 0 : unit % job->parts;
+  const int64_t i_last = job->parts == 1 ? job->kernel_rows : i_first + 1;
   const int64_t rows = job->batch * job->out_rows, step = BLOCK_PIXELS / job->out_columns + 1;
   for (int64_t i = i_first; i < i_last; ++i)
     for (int64_t j = 0; j < job->kernel_columns; ++j)
@@ -216,7 +219,7 @@ static void run_gradient(const Job *job, int64_t unit) {
     for (int64_t i = i_first; i < i_last; ++i)
       for (int64_t j = 0; j < job->kernel_columns; ++j)
         for (int64_t k = k_first; k < k_last; k += TILE)
-          gradient_tiles(job, (Place){row, MIN(row + step, rows), i, j, k}, MIN(TILE, k_last - k));
+          gradient_tiles(job, (Place){row, MIN(row + step, rows), i, j, k, 0}, MIN(TILE, k_last - k));
 }
 
 // Threads of XLA's pool take units as long as there are any. One may come so late that the call is over.
@@ -244,7 +247,7 @@ static int64_t count_threads(XLA_FFI_CallFrame *frame) {
 
 static XLA_FFI_Error *run(XLA_FFI_CallFrame *frame, Job *job, int64_t threads) {
   XLA_FFI_Error *error = NULL;
-  const int64_t helpers = MIN(threads, job->units) - 1;
+  const int64_t helpers = MAX(MIN(threads, job->units), 1) - 1;
   atomic_init(&job->next, 0);
   atomic_init(&job->done, 0);
   atomic_init(&job->users, helpers + 2);
