@@ -93,9 +93,9 @@ def _create_sides() -> dict[str, Callable[[], None]]:
     if _PEER.value == "torch":
         sides["torch"] = _create_torch_side(state, images)
     else:
-        with mock.patch.object(erasing.lax, "while_loop", _unrolled):
-            sides["unrolled"] = _create_step(model, tx, state, images)
-            sides["unrolled"]()  # compiles while the loop is replaced
+        # The first call traces the step: in it the loop must be replaced.
+        replaced = mock.patch.object(erasing.lax, "while_loop", _unrolled)
+        sides["unrolled"] = replaced(_create_step(model, tx, state, images))
     return sides
 
 
