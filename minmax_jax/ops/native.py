@@ -1,6 +1,6 @@
 """Builds conv.c and winograd.c for the machine at hand, once, and hands them to XLA.
 
-It takes a second, a C compiler (`cc`, or what the environment variable CC names), and a folder in ~/.cache. Where there
+It takes some seconds, a C compiler (`cc`, or what the environment variable CC names), and a folder in ~/.cache. Where there
 is no compiler, or with MINMAX_JAX_NATIVE=off, `is_available` says no, and convolutions are left to XLA: results are the
 same but for rounding, and a training step takes longer (docs/performance.md).
 """
@@ -23,10 +23,10 @@ import numpy as np
 logger = logging.getLogger(__name__)
 _FOLDER = pathlib.Path(__file__).parent
 _SOURCES = (_FOLDER / "conv.c", _FOLDER / "winograd.c")
-_HEADER = _FOLDER / "conv.h"
 _FUNCTIONS = ("minmax_conv", "minmax_conv_kernel_gradient", "minmax_winograd", "minmax_winograd_kernel_gradient")
 _MOST_LANES = 16  # numbers of the largest vector
-_LEAST_TILES, _SCRATCH = 64, 2**19  # tiles that a gradient takes in at once; their numbers, which stay in the cache
+_LEAST_TILES = 64  # that a gradient takes in at once
+_SCRATCH = 2**19  # numbers of their transforms, unless these are more; they stay in the cache
 # -ffp-contract=fast is what makes a product and a sum one instruction; gcc's default, not everyone's.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-std=gnu11")
 
@@ -52,7 +52,7 @@ def _build() -> pathlib.Path:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise FileNotFoundError("There is no C compiler; install gcc, or name one in the environment variable CC.")
-    texts = [source.read_text() for source in (_HEADER, *_SOURCES)]
+    texts = [path.read_text() for path in sorted(_FOLDER.glob("*.[ch]"))]
     parts = (*texts, compiler, " ".join(_FLAGS), jaxlib.__version__, _describe_processor())
     name = f"conv-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}.so"
     folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "minmax_jax"
