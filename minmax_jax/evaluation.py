@@ -67,8 +67,8 @@ def localize_split(
         refine_fn: if given, makes of each mask [H, W] and its image [H, W, 3] a better mask; class and entropies
             stay those of the mask before.
     """
-    for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
-        localization = localize_fn(batch.images)
+    batches = pipeline.evaluation_batches(split, batch_size=batch_size)
+    for batch, localization in _localize_ahead(localize_fn, batches):
         arrays = {
             field.name: np.asarray(getattr(localization, field.name)) for field in dataclasses.fields(localization)
         }
@@ -88,8 +88,24 @@ def localize_split(
             )
 
 
+def _localize_ahead(
+    localize_fn: LocalizeFn, batches: Iterator[pipeline.EvaluationBatch]
+) -> Iterator[tuple[pipeline.EvaluationBatch, inference.Localization]]:
+    """Each batch with what is found in it, when the next one is under way: JAX computes while the host compares."""
+    earlier = None
+    for batch in batches:
+        later = batch, localize_fn(batch.images)
+        if earlier is not None:
+            yield earlier
+        earlier = later
+    if earlier is not None:
+        yield earlier
+
+
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[H, W] soft mask to another size; bilinear, corners aligned."""
+    """[H, W] soft mask to another size, float64; bilinear, corners aligned."""
+    if mask.shape == tuple(size):  # as in most datasets: the products would take longer than all other metrics
+        return mask.astype(float)
     rows, columns = (resize.interpolation_matrix(*sides) for sides in zip(mask.shape, size))
     return rows @ mask @ columns.T
 

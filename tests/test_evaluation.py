@@ -121,3 +121,33 @@ def test_one_batch_shape_for_each_padded_shape():
     split = splits.make_split([(40, 50)] * 5 + [(96, 64)] * 3)
     results = evaluation.evaluate(recording, split, batch_size=4)
     assert set(shapes) == {(4, 64, 64, 3), (4, 96, 64, 3)} and len(results) == 8
+
+
+def test_a_mask_of_the_true_one_s_size_stays_as_it_is():
+    mask = np.random.default_rng(0).random((7, 9), np.float32)
+    np.testing.assert_array_equal(evaluation.resize_mask(mask, (7, 9)), mask)
+    assert evaluation.resize_mask(mask, (7, 9)).dtype == evaluation.resize_mask(mask, (7, 8)).dtype == np.float64
+
+
+def test_the_next_batch_is_under_way_before_the_last_is_looked_at():
+    calls = []
+
+    def recording(images):
+        calls.append(images.shape)
+        return _red_localizer(images)
+
+    split = splits.make_split([(40, 50)] * 3)
+    found = evaluation.localize_split(recording, split, batch_size=1)
+    assert [next(found).index, len(calls)] == [0, 2]
+    assert [next(found).index, len(calls)] == [1, 3]
+    assert [next(found).index, len(calls)] == [2, 3]
+    assert list(found) == []
+
+
+def test_an_image_that_cannot_be_read_is_told_by_its_name():
+    def read_image(index):
+        raise dataset.DataError("The image of 'pet.png' cannot be read.")
+
+    split = dataclasses.replace(splits.make_split([(40, 50)]), read_image=read_image)
+    with pytest.raises(dataset.DataError, match="pet.png"):
+        evaluation.evaluate(_red_localizer, split, batch_size=1)

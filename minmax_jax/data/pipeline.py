@@ -109,16 +109,39 @@ class EvaluationBatch:
     indices: np.ndarray
 
 
-def evaluation_batches(split: dataset.Split, *, batch_size: int) -> Iterator[EvaluationBatch]:
-    """Each image once, at its own resolution, padded to a multiple of 32 and grouped by padded shape."""
+def evaluation_batches(split: dataset.Split, *, batch_size: int, num_threads: int = 2) -> Iterator[EvaluationBatch]:
+    """Each image once, at its own resolution, padded to a multiple of 32 and grouped by padded shape.
+
+    Args:
+        split: the images.
+        batch_size: B.
+        num_threads: threads that read ahead, a batch each.
+    """
     padded_sizes = -(-split.sizes // _MULTIPLE) * _MULTIPLE
+    groups = []
     for shape in np.unique(padded_sizes, axis=0):
         members = np.flatnonzero((padded_sizes == shape).all(axis=1))
-        for start in range(0, len(members), batch_size):
-            indices = members[start : start + batch_size]
-            images = [_pad(split.read_image(int(index)), shape) for index in indices]
-            images += images[:1] * (batch_size - len(indices))
-            yield EvaluationBatch(images=np.stack(images), indices=indices)
+        groups += [(shape, members[start : start + batch_size]) for start in range(0, len(members), batch_size)]
+    batches = grain.MapDataset.source(_EvaluationBatches(split.read_image, groups, batch_size))
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=num_threads)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvaluationBatches:
+    """Batches by number; `groups` holds the padded shape of each, and where in the split its images are."""
+
+    read_image: object
+    groups: list[tuple[np.ndarray, np.ndarray]]
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, number: int) -> EvaluationBatch:
+        shape, indices = self.groups[number]
+        images = [_pad(self.read_image(int(index)), shape) for index in indices]
+        images += images[:1] * (self.batch_size - len(indices))
+        return EvaluationBatch(images=np.stack(images), indices=indices)
 
 
 def _margins(size: int, padded_size: int) -> tuple[int, int]:

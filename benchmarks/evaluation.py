@@ -1,0 +1,114 @@
+"""How long a whole test set takes, metrics included, against an evaluation image by image in plain PyTorch.
+
+    python -m benchmarks.evaluation --config=configs/glas.py --config.data.dir=OUT --config.model.trunk=resnet18 \
+        [--num_images=8] [--repetitions=3] [--json=FILE]
+
+Both sides have the same random weights, read the same files and give the same numbers, which is checked. They take
+turns in one process; the ratio is that of neighbouring turns, median and range. The first turn of each compiles, and
+is told apart. CPU seconds tell more than seconds where other programs run beside. Needs the extra `[torch]`.
+docs/performance.md has the figures.
+"""
+
+from collections.abc import Callable
+import functools
+import json
+import pathlib
+import time
+
+from absl import flags
+from ml_collections import config_flags
+import numpy as np
+import torch
+
+from benchmarks import torch_evaluation, torch_net
+from configs import common
+from experiments import session
+from minmax_jax import config_schema, factory, interop, testing
+from minmax_jax.data import dataset
+from minmax_jax.models import resnet
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, network, evaluation.")
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Of the test set, evenly spread over it; 0 takes all.", 0)
+_REPETITIONS = flags.DEFINE_integer("repetitions", 3, "Turns of each side after the first.", 1)
+_JSON = flags.DEFINE_string("json", "", "File to write the figures to.")
+flags.mark_flags_as_required(["config"])
+
+
+def main() -> None:
+    config = _CONFIG.value
+    config_schema.check_fields(config, common.get_config())
+    session.start("off")
+    config.model.shared_statistics = True  # the peer has one set
+    parts = factory.create_parts(config)
+    split = _choose(parts.splits["test"])
+    sides = {
+        "minmax_jax": functools.partial(testing.evaluate_split, config, split, parts.localize, parts.state),
+        "torch": functools.partial(torch_evaluation.evaluate, _create_net(config, parts), split),
+    }
+    first, summaries = {}, {}
+    for name, run in sides.items():
+        first[name], summaries[name] = _time(run)
+    torch_evaluation.check_agreement(*summaries.values())
+    times = {name: [] for name in sides}
+    for _ in range(_REPETITIONS.value):
+        for name, run in sides.items():
+            times[name].append(_time(run)[0])
+    _tell(config, len(split), first, times, summaries)
+
+
+def _choose(split: dataset.Split) -> dataset.Split:
+    count = _NUM_IMAGES.value or len(split)
+    return dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
+
+
+def _create_net(config, parts: factory.Parts) -> torch_net.MinMaxNet:
+    """The peer with the weights of this library's model."""
+    trunk, model = parts.model.trunk, config.model
+    net = torch_net.MinMaxNet(
+        parts.model.localizer_head.num_classes,
+        block=torch_net.Bottleneck if trunk.block is resnet.BottleneckBlock else torch_net.BasicBlock,
+        stage_sizes=trunk.stage_sizes,
+        stage_strides=trunk.stage_strides,
+        width=trunk.width,
+        classifier_scale=model.classifier_scale,
+        **{name: model[name] for name in ("modalities", "k_max", "k_min", "alpha")},
+    )
+    tensors = interop.to_published(parts.state.variables, sigma=config.mask.sigma, omega=config.mask.omega)
+    net.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
+    return net
+
+
+def _time(run: Callable[[], dict]) -> tuple[np.ndarray, dict]:
+    """Seconds by the clock and by the processor, and what `run` returns."""
+    clocks = (time.perf_counter, time.process_time)
+    start = [clock() for clock in clocks]
+    summary = run()
+    return np.array([clock() for clock in clocks]) - start, summary
+
+
+def _tell(config, num_images: int, first: dict, times: dict, summaries: dict) -> None:
+    """Prints the table, and writes the figures; times are (by the clock, by the processor)."""
+    figures = {"trunk": config.model.trunk, "images": num_images, "batch_size": config.evaluation.batch_size}
+    print("| | s | range | CPU s | first, s | images/s |\n|---|---|---|---|---|---|")
+    for name, turns in times.items():
+        wall, cpu = (_summarize(seconds) for seconds in np.transpose(turns))
+        figures[name] = {"seconds": wall, "cpu_seconds": cpu, "first_seconds": round(first[name][0], 2)}
+        print(
+            f"| {name} | {wall['median']} | {wall['min']} to {wall['max']} | {cpu['median']} | {first[name][0]:.1f}"
+            f" | {num_images / wall['median']:.2f} |"
+        )
+    ours, theirs = map(np.array, times.values())
+    figures["ratio"], figures["cpu_ratio"] = map(_summarize, (ours / theirs).T)
+    print(f"ratio      {figures['ratio']}\nCPU ratio  {figures['cpu_ratio']}")
+    for name, value in summaries["torch"].items():
+        print(f"{name:<32}{value:.4f} in the peer")
+    if _JSON.value:
+        pathlib.Path(_JSON.value).write_text(json.dumps(figures | {"summaries": summaries}, indent=2))
+
+
+def _summarize(values) -> dict[str, float]:
+    return {name: round(float(f(values)), 3) for name, f in (("median", np.median), ("min", min), ("max", max))}
+
+
+if __name__ == "__main__":
+    session.run(main)
