@@ -89,6 +89,7 @@ _COMMON = {
     "mask.sigma": 0.5,
     "mask.sigma_growth": 0.0,
     "mask.gradient": "stop",
+    "mask.alignment": "corners",
     "erasing.num_erasures": 4,
     "erasing.start_epoch": 1,
     "erasing.decay": 10.0,
@@ -165,6 +166,7 @@ _PARITY = {
     "model.unbiased_variance": True,
     "model.dropout": 0.0,
     "mask.normalization": "batch",
+    "mask.alignment": "corners",
 }
 
 
