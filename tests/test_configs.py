@@ -186,6 +186,14 @@ def test_published_values(name, values):
     assert {field: config[field] for field in values} == values
 
 
+def test_recipes_from_scratch_put_features_where_they_lie():
+    from minmax_jax import factory
+
+    for config in (glas.get_config("cpu"), custom.get_config("own,cpu"), synthetic.get_config()):
+        assert factory.create_objective(config, steps_per_epoch=1).mask_alignment == "features"
+    assert glas.get_config("cpu,parity").mask.alignment == "corners"
+
+
 def test_sigma_of_the_follow_up_rises_by_the_epoch():
     from minmax_jax import factory, schedules
 
