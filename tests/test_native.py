@@ -1,4 +1,4 @@
-"""How conv.c is built, or not; what it computes is compared in test_ops."""
+"""How conv.c and winograd.c are built, or not; what they compute is compared in test_ops."""
 
 import hashlib
 import os
@@ -21,12 +21,15 @@ def fresh(tmp_path, monkeypatch):
 
 
 def _compute() -> str:
-    """Digest of what the two functions return."""
+    """Digest of what all functions return."""
     rng = np.random.default_rng(0)
-    images, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 21, 18, 40), (3, 3, 40, 50)))
-    output = native.conv(images, kernel, stride=2, top=1, left=1, size=(11, 9))
+    images, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 41, 38, 40), (3, 3, 40, 56)))
+    output = native.conv(images, kernel, stride=2, top=1, left=1, size=(21, 19))
     gradient = native.conv_kernel_gradient(images, output, stride=2, top=1, left=1, window=(3, 3))
-    return hashlib.sha256(np.asarray(output).tobytes() + np.asarray(gradient).tobytes()).hexdigest()
+    transformed = native.winograd(images, kernel, top=1, left=1, size=(41, 38))
+    transformed_gradient = native.winograd_kernel_gradient(images, transformed, top=1, left=1)
+    results = (output, gradient, transformed, transformed_gradient)
+    return hashlib.sha256(b"".join(np.asarray(result).tobytes() for result in results)).hexdigest()
 
 
 def test_it_is_built_once(fresh):
@@ -40,14 +43,14 @@ def test_it_is_built_once(fresh):
 def test_without_a_working_compiler_xla_takes_over(fresh, monkeypatch, caplog, compiler, reason):
     monkeypatch.setenv("CC", compiler)
     assert not native.is_available()
-    assert "slower than they could be: conv.c was not built. " + reason in caplog.text
+    assert "slower than they could be: their C code was not built. " + reason in caplog.text
     assert not list(fresh.glob("*.so"))
 
 
 def test_a_library_that_is_none_is_told(fresh, monkeypatch, caplog):
     native._build().write_bytes(b"")
     assert not native.is_available()
-    assert "conv.c was not built" in caplog.text
+    assert "their C code was not built" in caplog.text
 
 
 def test_it_can_be_switched_off(fresh, monkeypatch):

@@ -68,6 +68,48 @@ def test_conv_and_its_gradients_equal_xla(height, width, window, stride, padding
         np.testing.assert_allclose(ours, xla, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "height, width, top, left, channels, outputs",
+    [
+        (8, 8, 1, 1, 16, 32),
+        (6, 7, 1, 1, 64, 16),
+        (9, 14, 0, 2, 24, 48),  # a slice of 16 channels is left
+        (41, 38, 1, 1, 96, 96),  # several groups of tiles
+        (7, 5, 3, 0, 40, 24),  # fewer channels than two vectors
+        (13, 36, 1, 1, 128, 160),
+    ],
+)
+def test_transformed_conv_equals_xla_in_double_precision(height, width, top, left, channels, outputs):
+    """Errors, as a share of a result's standard deviation, stay near those of a sum of products in float32."""
+    assert native.is_available() and native.can_transform(channels, outputs)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, height, width, channels)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, channels, outputs)).astype(np.float32)
+    size = (height + top - 1, width + left - 1)  # one more row and column of zeros below and to the right
+    cotangents = rng.normal(size=(2, *size, outputs)).astype(np.float32)
+    with jax.enable_x64(True):
+        doubles = [jnp.asarray(array, "float64") for array in (images, kernel, cotangents)]
+        sides = ((top, 1), (left, 1))
+        convolve = functools.partial(lax.conv_general_dilated, window_strides=(1, 1), padding=sides)
+        output, vjp = jax.vjp(lambda k: convolve(doubles[0], k, dimension_numbers=("NHWC", "HWIO", "NHWC")), doubles[1])
+        (gradient,) = vjp(doubles[2])
+        expected = [np.asarray(array) for array in (output, gradient)]
+    actual = [
+        native.winograd(images, kernel, top=top, left=left, size=size),
+        native.winograd_kernel_gradient(images, cotangents, top=top, left=left),
+    ]
+    for ours, exact in zip(actual, expected):
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=2e-5 * np.std(exact))
+
+
+@pytest.mark.parametrize(
+    "channels, outputs, able",
+    [(64, 64, True), (16, 48, True), (24, 24, True), (8, 64, False), (64, 8, False), (20, 64, False), (64, 40, False)],
+)
+def test_which_channels_can_be_transformed(channels, outputs, able):
+    assert native.can_transform(channels, outputs) == able
+
+
 def test_conv_gradient_inside_a_loop(has_native):
     images = jax.random.normal(jax.random.key(0), (2, 9, 8, 3))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
@@ -82,13 +124,14 @@ def test_conv_gradient_inside_a_loop(has_native):
     np.testing.assert_allclose(summed, 3 * jax.grad(loss)(kernel, _xla), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("side, forms", [(8, (0, 0, 2)), (5, (0, 9, 1))])
-def test_conv_takes_the_fast_forms_on_a_cpu(side, forms):
+@pytest.mark.parametrize("side, channels, forms", [(8, 2, (0, 0, 2, 0)), (5, 2, (0, 9, 1, 0)), (8, 16, (0, 0, 0, 2))])
+def test_conv_takes_the_fast_forms_on_a_cpu(side, channels, forms):
     """Our own code, and for the output of a map of fewer than 36 places a sum of products."""
-    images, kernel = jnp.ones((1, side, side, 2)), jnp.ones((3, 3, 2, 2))
+    images, kernel = jnp.ones((1, side, side, channels)), jnp.ones((3, 3, channels, channels))
     gradient = jax.jit(jax.grad(lambda k: jnp.sum(_ours(images, k, 1, 1) ** 2)))
     lowered = gradient.lower(kernel).as_text()
-    names = ("stablehlo.convolution", "stablehlo.dot_general", "stablehlo.custom_call @minmax_conv")
+    calls = ("stablehlo.custom_call @minmax_conv", "stablehlo.custom_call @minmax_winograd")
+    names = ("stablehlo.convolution", "stablehlo.dot_general", *calls)
     assert tuple(lowered.count(name) for name in names) == forms
 
 

@@ -122,8 +122,10 @@ def output(images, kernel, *, strides, padding) -> jax.Array:
         return _sum_of_products(images, kernel, strides, padding, contracted=0)
     if _is_native(images, strides, padding):
         (top, _), (left, _) = padding
-        size = _output_size(images, kernel.shape, strides, padding)
-        return native.conv(images, kernel, stride=strides[0], top=top, left=left, size=size)
+        statics = dict(top=top, left=left, size=_output_size(images, kernel.shape, strides, padding))
+        if _is_transformed(kernel.shape, strides):
+            return native.winograd(images, kernel, **statics)
+        return native.conv(images, kernel, stride=strides[0], **statics)
     return _xla_conv(images, kernel, strides, padding)
 
 
@@ -177,6 +179,8 @@ def kernel_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Arra
     """Gradient to the kernel, [kh, kw, K, L]; without conv.c as kh * kw products of shifted views of the images."""
     if kernel.shape[:2] != (1, 1) and _is_native(images, strides, padding):
         (top, _), (left, _) = padding
+        if _is_transformed(kernel.shape, strides):
+            return native.winograd_kernel_gradient(images, cotangents, top=top, left=left)
         statics = dict(stride=strides[0], top=top, left=left, window=kernel.shape[:2])
         return native.conv_kernel_gradient(images, cotangents, **statics)
     cotangents = cotangents.reshape(-1, cotangents.shape[-1])
@@ -196,6 +200,10 @@ def _is_small(images: jax.Array) -> bool:
 def _is_native(images, strides, padding) -> bool:
     plain = images.dtype == jnp.float32 and strides[0] == strides[1] and min(min(sides) for sides in padding) >= 0
     return plain and native.is_available()
+
+
+def _is_transformed(kernel_shape, strides) -> bool:
+    return kernel_shape[:2] == (3, 3) and strides == (1, 1) and native.can_transform(*kernel_shape[2:])
 
 
 def _sum_of_products(images, kernel, strides, padding, *, contracted) -> jax.Array:

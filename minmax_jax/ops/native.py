@@ -1,4 +1,4 @@
-"""Builds conv.c for the machine at hand, once, and hands it to XLA.
+"""Builds conv.c and winograd.c for the machine at hand, once, and hands them to XLA.
 
 It takes a second, a C compiler (`cc`, or what the environment variable CC names), and a folder in ~/.cache. Where there
 is no compiler, or with MINMAX_JAX_NATIVE=off, `is_available` says no, and convolutions are left to XLA: results are the
@@ -21,22 +21,26 @@ import jaxlib
 import numpy as np
 
 logger = logging.getLogger(__name__)
-_SOURCE = pathlib.Path(__file__).with_name("conv.c")
-_FUNCTIONS = ("minmax_conv", "minmax_conv_kernel_gradient")
+_FOLDER = pathlib.Path(__file__).parent
+_SOURCES = (_FOLDER / "conv.c", _FOLDER / "winograd.c")
+_HEADER = _FOLDER / "conv.h"
+_FUNCTIONS = ("minmax_conv", "minmax_conv_kernel_gradient", "minmax_winograd", "minmax_winograd_kernel_gradient")
+_MOST_LANES = 16  # numbers of the largest vector
+_LEAST_TILES, _SCRATCH = 64, 2**19  # tiles that a gradient takes in at once; their numbers, which stay in the cache
 # -ffp-contract=fast is what makes a product and a sum one instruction; gcc's default, not everyone's.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-std=gnu11")
 
 
 @functools.cache
 def is_available() -> bool:
-    """Whether `conv` and `conv_kernel_gradient` can be called; the first call builds what it needs."""
+    """Whether the functions below can be called; the first call builds what they need."""
     if os.environ.get("MINMAX_JAX_NATIVE", "on") == "off" or jax.default_backend() != "cpu":
         return False
     try:
         library = ctypes.CDLL(str(_build()))
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or error
-        logger.warning("Convolutions on this CPU are slower than they could be: conv.c was not built. %s", reason)
+        logger.warning("Convolutions on this CPU are slower than they could be: their C code was not built. %s", reason)
         return False
     for name in _FUNCTIONS:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
@@ -48,14 +52,15 @@ def _build() -> pathlib.Path:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise FileNotFoundError("There is no C compiler; install gcc, or name one in the environment variable CC.")
-    parts = (_SOURCE.read_text(), compiler, " ".join(_FLAGS), jaxlib.__version__, _describe_processor())
+    texts = [source.read_text() for source in (_HEADER, *_SOURCES)]
+    parts = (*texts, compiler, " ".join(_FLAGS), jaxlib.__version__, _describe_processor())
     name = f"conv-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}.so"
     folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "minmax_jax"
     if not (folder / name).exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             built = pathlib.Path(scratch) / name
-            command = [compiler, *_FLAGS, "-I", jax.ffi.include_dir(), str(_SOURCE), "-o", str(built)]
+            command = [compiler, *_FLAGS, "-I", jax.ffi.include_dir(), *map(str, _SOURCES), "-o", str(built)]
             subprocess.run(command, check=True, capture_output=True, text=True)
             built.rename(folder / name)  # whole, whoever else builds it
     return folder / name
@@ -94,7 +99,28 @@ def conv_kernel_gradient(
     return _call("minmax_conv_kernel_gradient", shape, images, cotangents, stride=stride, top=top, left=left)
 
 
-def _call(name: str, shape: tuple[int, ...], *arrays: jax.Array, **attributes: int) -> jax.Array:
-    result = jax.ShapeDtypeStruct(shape, np.float32)
+def winograd(images: jax.Array, kernel: jax.Array, *, top: int, left: int, size: tuple[int, int]) -> jax.Array:
+    """`conv` of a 3x3 kernel and stride 1 with a quarter of the products; see `can_transform`."""
+    shape = (len(images), *size, kernel.shape[-1])
+    return _call("minmax_winograd", shape, images, kernel, stride=1, top=top, left=left)
+
+
+def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: int, left: int) -> jax.Array:
+    """The gradient of `winograd` to its kernel, [3, 3, K, L], from the cotangents [B, h, w, L]."""
+    channels, (batch, rows, columns, outputs) = images.shape[-1], cotangents.shape
+    tiles, numbers = batch * -(-rows // 4) * -(-columns // 4), channels + outputs
+    scratch = (36, min(tiles, max(_LEAST_TILES, _SCRATCH // (36 * numbers))), numbers)
+    name = "minmax_winograd_kernel_gradient"
+    return _call(name, (3, 3, channels, outputs), images, cotangents, scratch=scratch, stride=1, top=top, left=left)
+
+
+def can_transform(channels: int, outputs: int) -> bool:
+    """Whether winograd.c has a place for each vector of K channels to L, whatever the processor."""
+    whole = channels % 8 == outputs % 8 == 0 and min(channels, outputs) >= _MOST_LANES
+    return whole and (outputs % (2 * _MOST_LANES) == 0 or outputs % (2 * _MOST_LANES) >= _MOST_LANES)
+
+
+def _call(name: str, shape: tuple[int, ...], *arrays: jax.Array, scratch=None, **attributes: int) -> jax.Array:
+    results = [jax.ShapeDtypeStruct(size, np.float32) for size in (shape, scratch) if size is not None]
     attributes = {key: np.int64(value) for key, value in attributes.items()}
-    return jax.ffi.ffi_call(name, result, vmap_method="sequential")(*arrays, **attributes)
+    return jax.ffi.ffi_call(name, results, vmap_method="sequential")(*arrays, **attributes)[0]

@@ -1,0 +1,152 @@
+// What the convolutions of conv.c and winograd.c have in common: vectors, shapes, and threads of XLA's pool.
+
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "xla/ffi/api/c_api.h"
+
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#define TILE 8  // pixels, or channels, whose sums stay in registers: TILE times two vectors
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
+
+typedef struct {
+  const float *images, *kernel, *cotangents;
+  float *result, *scratch;
+  int64_t batch, rows, columns, channels;  // of the images
+  int64_t out_rows, out_columns, outputs;  // of the output or the cotangents
+  int64_t kernel_rows, kernel_columns;
+  int64_t stride, top, left;
+  int64_t parts;                // units that one slice of channels, or one image, is cut into; in winograd.c tiles
+  int64_t first, count, group;  // tiles that are computed together, and the most of them
+} Conv;
+
+// Of a tile at channel l: two vectors, the second shifted back into the first where fewer channels are left; or one; or
+// none, where fewer are left than one holds.
+INLINE int count_vectors(const Conv *conv, int64_t l) {
+  const int64_t left = conv->outputs - l;
+  return left > LANES ? 2 : left == LANES;
+}
+
+INLINE int64_t second_vector(const Conv *conv, int64_t l) { return MIN(LANES, conv->outputs - l - LANES); }
+
+// Calls tile(..., size, vectors) with constants, so that sums stay in registers.
+#define DISPATCH(size, vectors, tile, ...)                                  \
+  switch (size) {                                                           \
+    CASE(1, vectors, tile, __VA_ARGS__) CASE(2, vectors, tile, __VA_ARGS__) \
+    CASE(3, vectors, tile, __VA_ARGS__) CASE(4, vectors, tile, __VA_ARGS__) \
+    CASE(5, vectors, tile, __VA_ARGS__) CASE(6, vectors, tile, __VA_ARGS__) \
+    CASE(7, vectors, tile, __VA_ARGS__) CASE(8, vectors, tile, __VA_ARGS__) \
+  }
+#define CASE(n, vectors, tile, ...)                 \
+  case n:                                           \
+    if (vectors == 2) tile(__VA_ARGS__, n, 2);      \
+    else tile(__VA_ARGS__, n, 1);                   \
+    break;
+
+// Threads of XLA's pool take units of work as long as there are any. One may come so late that all are done, and what
+// it would work on is gone.
+
+typedef void (*RunUnit)(const Conv *, int64_t unit);
+
+typedef struct {
+  const Conv *conv;
+  RunUnit run;
+  int64_t units;
+  atomic_long next, done;
+  atomic_int users;
+} Work;
+
+static void leave(Work *work) {
+  if (atomic_fetch_sub(&work->users, 1) == 1) free(work);
+}
+
+static void help(void *data) {
+  Work *work = data;
+  for (int64_t unit; (unit = atomic_fetch_add(&work->next, 1)) < work->units; atomic_fetch_add(&work->done, 1))
+    work->run(work->conv, unit);
+  leave(work);
+}
+
+static int64_t count_threads(XLA_FFI_CallFrame *frame) {
+  int64_t threads = 1;
+  XLA_FFI_ThreadPool_NumThreads_Args args = {.struct_size = sizeof args, .ctx = frame->ctx, .num_threads = &threads};
+  XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_NumThreads(&args);
+  if (error == NULL) return threads;
+  XLA_FFI_Error_Destroy_Args gone = {.struct_size = sizeof gone, .error = error};
+  frame->api->XLA_FFI_Error_Destroy(&gone);
+  return 1;
+}
+
+static XLA_FFI_Error *run_units(XLA_FFI_CallFrame *frame, const Conv *conv, RunUnit run, int64_t units) {
+  XLA_FFI_Error *error = NULL;
+  const int64_t helpers = MAX(MIN(count_threads(frame), units), 1) - 1;
+  Work *work = malloc(sizeof(Work));
+  *work = (Work){.conv = conv, .run = run, .units = units};
+  atomic_init(&work->next, 0);
+  atomic_init(&work->done, 0);
+  atomic_init(&work->users, helpers + 2);
+  for (int64_t helper = 0; helper < helpers; ++helper) {
+    XLA_FFI_ThreadPool_Schedule_Args task = {.struct_size = sizeof task, .ctx = frame->ctx, .task = help, .data = work};
+    error = error ? error : frame->api->XLA_FFI_ThreadPool_Schedule(&task);
+    if (error != NULL) leave(work);
+  }
+  help(work);
+  while (atomic_load(&work->done) < units) sched_yield();
+  leave(work);
+  return error;
+}
+
+static int64_t attribute(const XLA_FFI_CallFrame *frame, const char *name) {
+  for (int64_t at = 0; at < frame->attrs.size; ++at) {
+    const XLA_FFI_ByteSpan *found = frame->attrs.names[at];
+    if (found->len == strlen(name) && !memcmp(found->ptr, name, found->len))
+      return *(const int64_t *)((const XLA_FFI_Scalar *)frame->attrs.attrs[at])->value;
+  }
+  abort();  // native.py gives them all
+}
+
+static int describes_itself(XLA_FFI_CallFrame *frame) {
+  XLA_FFI_Extension_Base *extension = frame->extension_start;
+  if (extension == NULL || extension->type != XLA_FFI_Extension_Metadata) return 0;
+  XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
+  metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+  metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+  metadata->traits = 0;
+  return 1;
+}
+
+// The convolution of a call: its first argument are the images, its first result is what is computed.
+static Conv read_call(const XLA_FFI_CallFrame *frame, const XLA_FFI_Buffer *output, const XLA_FFI_Buffer *kernel) {
+  const XLA_FFI_Buffer *images = frame->args.args[0];
+  return (Conv){
+      .images = images->data,
+      .kernel = kernel->data,
+      .cotangents = output->data,
+      .result = ((XLA_FFI_Buffer *)frame->rets.rets[0])->data,
+      .batch = images->dims[0],
+      .rows = images->dims[1],
+      .columns = images->dims[2],
+      .channels = images->dims[3],
+      .out_rows = output->dims[1],
+      .out_columns = output->dims[2],
+      .outputs = output->dims[3],
+      .kernel_rows = kernel->dims[0],
+      .kernel_columns = kernel->dims[1],
+      .stride = attribute(frame, "stride"),
+      .top = attribute(frame, "top"),
+      .left = attribute(frame, "left"),
+  };
+}
