@@ -97,6 +97,9 @@ def get_config() -> ml_collections.ConfigDict:
     mask.sigma_limit = 0.5  # follow-up: 0.2
     mask.normalization = "image"  # range of minimum and maximum, "image" or "batch" (published)
     mask.gradient = "stop"  # of the classifier's terms at the mask, "stop" (published) or "flow" (follow-up)
+    # What coincides when class maps are enlarged: the "corners" of map and image (published), or "features", each with
+    # the pixel that its window was centred on.
+    mask.alignment = "corners"
 
     config.erasing = erasing = ml_collections.ConfigDict()
     erasing.num_erasures = 0  # R; 0 turns erasing off; published: 4

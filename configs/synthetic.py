@@ -29,6 +29,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.model.stage_strides = (1, 1)
     config.model.k_max = 0.3
 
+    config.mask.alignment = "features"
+
     config.erasing.num_erasures = 2
     config.erasing.start_epoch = 5
     config.erasing.loss_weight = "trust"

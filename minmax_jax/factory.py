@@ -223,6 +223,7 @@ def create_objective(config: ml_collections.ConfigDict, *, steps_per_epoch: int)
         omega=mask.omega,
         mask_normalization=mask.normalization,
         mask_gradient=mask.gradient,
+        mask_alignment=mask.alignment,
         num_erasures=erasing.num_erasures,
         erasing_start=erasing.start_epoch * steps_per_epoch,
         erasing_decay=erasing.decay,
@@ -256,6 +257,7 @@ def create_localize(model: minmax_net.MinMaxNet, objective: objective_lib.Object
             # That of the last step that trained this state.
             sigma=schedules.at(objective.sigma, jnp.maximum(state.step - 1, 0)),
             omega=objective.omega,
+            alignment=objective.mask_alignment,
         )
 
     return localize

@@ -41,6 +41,7 @@ def localize(
     sigma: jax.Array | float = 0.5,
     omega: float = 8.0,
     normalization: str = "image",
+    alignment: str = "corners",
 ) -> Localization:
     """Finds the class of images and the region that it rests on. Nothing is erased.
 
@@ -52,6 +53,7 @@ def localize(
         sigma: threshold of the masks; as in training.
         omega: steepness of the masks; as in training.
         normalization: "image" or "batch", as in `masks.foreground_masks`.
+        alignment: "corners" or "features", as in `masks.foreground_masks`; as in training.
     """
     images = images_lib.normalize(images)
 
@@ -61,7 +63,13 @@ def localize(
 
     logits, class_maps = apply(streams.WHOLE, "localize", images)
     foreground = masks.foreground_masks(
-        logits, class_maps, images.shape[1:3], sigma=sigma, omega=omega, normalization=normalization
+        logits,
+        class_maps,
+        images.shape[1:3],
+        sigma=sigma,
+        omega=omega,
+        normalization=normalization,
+        alignment=alignment,
     )
     foreground_logits = apply(streams.FOREGROUND, "classify", images, foreground)
     background_logits = apply(streams.BACKGROUND, "classify", images, 1 - foreground)

@@ -12,6 +12,7 @@ from minmax_jax.ops import resize
 
 NORMALIZATIONS = ("image", "batch")
 GRADIENTS = ("stop", "flow")
+ALIGNMENTS = tuple(resize.ALIGNMENTS)
 _LEAST_RANGE = 1e-12
 
 
@@ -24,6 +25,7 @@ def foreground_masks(
     omega: jax.Array | float = 8.0,
     normalization: str = "image",
     gradient: str = "stop",
+    alignment: str = "corners",
     axis_name: str | None = None,
 ) -> jax.Array:
     """M+ = sigmoid(omega (x - sigma)), x the class maps weighted by softmax(logits), enlarged, scaled to [0, 1].
@@ -38,6 +40,11 @@ def foreground_masks(
             image's mask then depends on its batch mates).
         gradient: "stop" (published) cuts the gradient at the enlarged map: the classifier's two terms must
             not shape the masks directly, only through a shared trunk. "flow" lets it through.
+        alignment: where the enlargement puts a feature of the class maps. "corners" (published): the first and the
+            last on the first and the last pixel, which moves those between away from what they saw, by up to one
+            output stride less a pixel at the far border. "features": on the pixel that its window was centred on,
+            the multiples of the output stride; this holds for trunks, as ours, whose windows are odd and padded
+            alike on both sides, and of sizes that `ops.resize` tells.
         axis_name: mapped axis of the devices that share a batch; used by the "batch" normalization.
 
     Returns:
@@ -45,13 +52,15 @@ def foreground_masks(
         all sigmoid(-omega sigma).
 
     Raises:
-        ValueError: for an unknown normalization or gradient.
+        ValueError: for an unknown normalization, gradient or alignment.
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient={gradient!r} must be one of {GRADIENTS}.")
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f"alignment={alignment!r} must be one of {ALIGNMENTS}.")
     weights = jax.nn.softmax(logits)[:, None, None, :]
     maps = jnp.sum(weights * class_maps, axis=-1, keepdims=True)
-    maps = resize.resize_bilinear(maps, size)
+    maps = resize.resize_bilinear(maps, size, alignment=alignment)
     if gradient == "stop":
         maps = lax.stop_gradient(maps)
     return jax.nn.sigmoid(omega * (_normalize(maps, normalization, axis_name) - sigma))

@@ -24,6 +24,7 @@ class Objective:
         omega: steepness of the masks.
         mask_normalization: "image" or "batch" (published), as in `masks.foreground_masks`.
         mask_gradient: "stop" (published) or "flow", as in `masks.foreground_masks`.
+        mask_alignment: "corners" (published) or "features", as in `masks.foreground_masks`.
         num_erasures: R, passes of the recursive erasing; 0 turns it off.
         erasing_start: step from which on images are erased.
         erasing_decay: sigma_erase, as `decay` in `erasing.erase`.
@@ -42,6 +43,7 @@ class Objective:
     omega: float = 8.0
     mask_normalization: str = "image"
     mask_gradient: str = "stop"
+    mask_alignment: str = "corners"
     num_erasures: int = 0
     erasing_start: int = 0
     erasing_decay: float = 10.0
@@ -52,6 +54,7 @@ class Objective:
             ("background_loss", tuple(losses.BACKGROUND_LOSSES)),
             ("mask_normalization", masks.NORMALIZATIONS),
             ("mask_gradient", masks.GRADIENTS),
+            ("mask_alignment", masks.ALIGNMENTS),
             ("erased_loss_weight", erasing.LOSS_WEIGHTS),
         ):
             if getattr(self, field) not in choices:

@@ -174,6 +174,7 @@ def _localizer_pass(given: _Given, params: Any, images: jax.Array, batch_stats: 
         omega=objective.omega,
         normalization=objective.mask_normalization,
         gradient=objective.mask_gradient,
+        alignment=objective.mask_alignment,
         axis_name=given.axis_name,
     )
     batch_stats = streams.write(batch_stats, streams.WHOLE, updated)

@@ -89,6 +89,7 @@ _COMMON = {
     "mask.sigma": 0.5,
     "mask.sigma_growth": 0.0,
     "mask.gradient": "stop",
+    "mask.alignment": "corners",
     "erasing.num_erasures": 4,
     "erasing.start_epoch": 1,
     "erasing.decay": 10.0,
@@ -165,6 +166,7 @@ _PARITY = {
     "model.unbiased_variance": True,
     "model.dropout": 0.0,
     "mask.normalization": "batch",
+    "mask.alignment": "corners",
 }
 
 
@@ -182,6 +184,14 @@ _PARITY = {
 def test_published_values(name, values):
     config = config_schema.flatten(ALL[name]())
     assert {field: config[field] for field in values} == values
+
+
+def test_recipes_from_scratch_put_features_where_they_lie():
+    from minmax_jax import factory
+
+    for config in (glas.get_config("cpu"), custom.get_config("own,cpu"), synthetic.get_config()):
+        assert factory.create_objective(config, steps_per_epoch=1).mask_alignment == "features"
+    assert glas.get_config("cpu,parity").mask.alignment == "corners"
 
 
 def test_sigma_of_the_follow_up_rises_by_the_epoch():

@@ -5,9 +5,10 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import minmax_jax as mm
-from minmax_jax import masks
+from minmax_jax import factory, masks
 from tests import networks
 
 
@@ -15,21 +16,22 @@ def _localize(model, state, images, **options):
     return mm.localize(state.params, state.batch_stats, images, model=model, **options)
 
 
-def test_each_pass_reads_the_statistics_of_its_stream(batch):
+@pytest.mark.parametrize("alignment", masks.ALIGNMENTS)
+def test_each_pass_reads_the_statistics_of_its_stream(batch, alignment):
     model = networks.tiny_model()
     state, _ = networks.start(model, mm.Objective())
     rng = np.random.default_rng(0)
     state = state.replace(
         batch_stats=jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.5, 1.5, x.shape), x.dtype), state.batch_stats)
     )
-    found = _localize(model, state, batch["images"])
+    found = _localize(model, state, batch["images"], alignment=alignment)
     images = batch["images"] / 127.5 - 1.0
 
     def run(stream, method, *inputs):
         return model.apply({"params": state.params, "batch_stats": state.batch_stats[stream]}, *inputs, method=method)
 
     logits, class_maps = run("whole", "localize", images)
-    expected_masks = masks.foreground_masks(logits, class_maps, (32, 32))
+    expected_masks = masks.foreground_masks(logits, class_maps, (32, 32), alignment=alignment)
     probabilities = jax.nn.softmax(run("foreground", "classify", images, expected_masks))
     background = jax.nn.softmax(run("background", "classify", images, 1 - expected_masks))
     np.testing.assert_allclose(found.masks, expected_masks, rtol=1e-5)
@@ -38,6 +40,15 @@ def test_each_pass_reads_the_statistics_of_its_stream(batch):
     np.testing.assert_array_equal(found.localizer_classes, np.argmax(logits, axis=-1))
     for entropy, p in ((found.foreground_entropy, probabilities), (found.background_entropy, background)):
         np.testing.assert_allclose(entropy, -np.sum(p * np.log(p), axis=-1), rtol=1e-4)
+
+
+def test_a_run_localizes_with_the_masks_it_trained_with(batch):
+    model = networks.tiny_model()
+    objective = mm.Objective(sigma=0.3, omega=5.0, mask_alignment="features")
+    state, _ = networks.start(model, objective)
+    found = factory.create_localize(model, objective)(state, batch["images"])
+    expected = _localize(model, state, batch["images"], sigma=0.3, omega=5.0, alignment="features")
+    chex.assert_trees_all_close(found, expected, rtol=1e-5)
 
 
 def test_uint8_and_scaled_images_are_the_same(batch):

@@ -1,11 +1,14 @@
 """Masks against NumPy, and the two ranges and gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from minmax_jax import masks
+from minmax_jax.models import resnet
 
 RNG = np.random.default_rng(1)
 LOGITS = RNG.normal(size=(3, 4)).astype(np.float32)
@@ -69,7 +72,47 @@ def test_batch_range_is_taken_over_all_devices():
     np.testing.assert_allclose(actual[:, 0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("option", ["normalization", "gradient"])
+@functools.cache
+def _spreading_trunk(stem):
+    """A trunk of output stride 8 whose kernels are greatest in the middle: images to features, compiled."""
+    trunk = resnet.ResNet(stage_sizes=(1, 1), stage_strides=(1, 2), width=1, stem=stem)
+    variables = jax.jit(functools.partial(trunk.init, train=False))(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+    def spread(parameter):
+        if parameter.ndim < 4:
+            return parameter
+        window = np.exp(-2.0 * np.abs(np.arange(parameter.shape[0]) - parameter.shape[0] // 2))
+        return jnp.broadcast_to(np.outer(window, window)[:, :, None, None], parameter.shape)
+
+    variables = variables | {"params": jax.tree.map(spread, variables["params"])}
+    return jax.jit(functools.partial(trunk.apply, variables, train=False))
+
+
+def _brightest(stem, size, pixel, alignment):
+    """Where the mask of an image with one bright pixel is greatest, (row, column)."""
+    features = _spreading_trunk(stem)(jnp.zeros((1, *size, 3)).at[0, *pixel].set(1.0))
+    found = masks.foreground_masks(jnp.zeros((1, features.shape[-1])), features, size, alignment=alignment)
+    # Beyond the last feature all pixels are alike: argmax takes the first of them.
+    return np.unravel_index(np.argmax(found[0, :, :, 0]), size)
+
+
+@pytest.mark.parametrize("stem", resnet.STEMS)
+@pytest.mark.parametrize("size", [(64, 96), (60, 85)])
+@pytest.mark.parametrize("pixel", [(0, 0), (8, 16), (32, 40), (56, 0), (24, 80), (56, 80)])
+def test_a_mask_is_greatest_where_the_trunk_saw_something(stem, size, pixel):
+    """Also in images whose sides are no multiples of the output stride, 8."""
+    assert _brightest(stem, size, pixel, "features") == pixel
+
+
+def test_aligned_corners_move_what_the_trunk_saw():
+    """Of 8 and 12 features the last lie on the pixels 56 and 88; their corners on 63 and 95."""
+    assert _brightest("deep", (64, 96), (0, 0), "corners") == (0, 0)
+    assert _brightest("deep", (64, 96), (56, 88), "corners") == (63, 95)
+    # Feature 3 at 3 x 63 / 7, feature 5 at 5 x 95 / 11 = 43.2.
+    assert _brightest("deep", (64, 96), (24, 40), "corners") == (27, 43)
+
+
+@pytest.mark.parametrize("option", ["normalization", "gradient", "alignment"])
 def test_unknown_options_are_refused(option):
     with pytest.raises(ValueError, match=f"{option}='other' must be one of"):
         masks.foreground_masks(LOGITS, CLASS_MAPS, (5, 4), **{option: "other"})

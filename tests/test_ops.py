@@ -190,6 +190,33 @@ def test_interpolation_matrix_by_hand():
     np.testing.assert_allclose(resize.interpolation_matrix(4, 1), [[1, 0, 0, 0]])
 
 
+def test_features_lie_on_the_multiples_of_the_stride():
+    def matrix(size_in, size_out):
+        return resize.interpolation_matrix(size_in, size_out, alignment="features")
+
+    np.testing.assert_allclose(matrix(2, 4), [[1, 0], [0.5, 0.5], [0, 1], [0, 1]])
+    np.testing.assert_allclose(matrix(2, 6) @ [0, 3], [0, 1, 2, 3, 3, 3])
+    np.testing.assert_allclose(matrix(1, 3), [[1], [1], [1]])
+    np.testing.assert_allclose(matrix(3, 3), np.eye(3))
+    # Of 5 pixels a stride of 2 makes 3 features, of 194 pixels one of 8 makes 25.
+    np.testing.assert_allclose(matrix(3, 5) @ [0, 1, 2], [0, 0.5, 1, 1.5, 2])
+    np.testing.assert_allclose(matrix(25, 194) @ np.arange(25), np.minimum(np.arange(194) / 8, 24))
+
+
+def test_features_are_not_shrunk():
+    with pytest.raises(ValueError, match="only enlarges, not 4 features to 3 pixels; use 'corners'"):
+        resize.resize_bilinear(jnp.ones((1, 4, 4, 1)), (4, 3), alignment="features")
+
+
+@pytest.mark.parametrize("alignment", resize.ALIGNMENTS)
+def test_rows_and_columns_are_resized_alike(alignment):
+    images = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    rows, columns = (resize.interpolation_matrix(*sides, alignment=alignment) for sides in ((3, 7), (4, 9)))
+    expected = np.einsum("oh,bhwk,pw->bopk", rows, images, columns)
+    actual = resize.resize_bilinear(images, (7, 9), alignment=alignment)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [(5, 7), (3, 4), (11, 2), (1, 1)])
 def test_resize_equals_numpy_interpolation(size):
     images = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)

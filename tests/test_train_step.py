@@ -49,11 +49,11 @@ def test_total_is_the_sum_of_its_terms(batch):
     assert metrics["size_loss"] != 0
 
 
-@pytest.mark.parametrize("num_erasures", [0, 2])
-def test_gradient_is_that_of_the_loss_on_constant_masks(batch, num_erasures):
+@pytest.mark.parametrize("num_erasures, alignment", [(0, "corners"), (2, "corners"), (2, "features")])
+def test_gradient_is_that_of_the_loss_on_constant_masks(batch, num_erasures, alignment):
     """The sum of separate gradients against one gradient of the whole loss, written down from the model alone."""
     rate = 1.0
-    objective = mm.Objective(num_erasures=num_erasures, background_weight=0.3)
+    objective = mm.Objective(num_erasures=num_erasures, background_weight=0.3, mask_alignment=alignment)
     model = networks.tiny_model()
     state, step = networks.start(model, objective, tx=optax.sgd(rate))
     after, metrics = jax.jit(step)(state, batch)
@@ -71,7 +71,7 @@ def test_gradient_is_that_of_the_loss_on_constant_masks(batch, num_erasures):
         total = 0.0
         for r in range(max(num_erasures, 1)):
             logits, class_maps = run(params, "localize", seen)
-            masks = mm.masks.foreground_masks(logits, class_maps, (32, 32))
+            masks = mm.masks.foreground_masks(logits, class_maps, (32, 32), alignment=alignment)
             losses = cross_entropy(logits)
             first = losses if first is None else first
             total += jnp.mean(losses)
@@ -180,6 +180,7 @@ def test_learns_a_batch_by_heart(batch):
         (dict(background_loss="other"), "background_loss='other' must be one of"),
         (dict(mask_normalization="pixel"), "mask_normalization='pixel'"),
         (dict(mask_gradient="both"), "mask_gradient='both'"),
+        (dict(mask_alignment="centres"), "mask_alignment='centres' must be one of"),
         (dict(erased_loss_weight="two"), "erased_loss_weight='two'"),
         (dict(num_erasures=-1), "num_erasures=-1"),
         (dict(erasing_decay=0.0), "erasing_decay=0.0"),

@@ -1,6 +1,6 @@
-"""Bilinear interpolation with aligned corners: the corner pixels of input and output coincide.
+"""Bilinear interpolation, with corners aligned or with each feature where the strides of a trunk put it.
 
-`jax.image.resize` has half-pixel centres, so the two differ. The weights are known when the shapes are: two
+`jax.image.resize` has half-pixel centres, so it differs from both. The weights are known when the shapes are: two
 small matrices, one for the rows and one for the columns.
 """
 
@@ -10,12 +10,32 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def interpolation_matrix(size_in: int, size_out: int) -> np.ndarray:
-    """The [size_out, size_in] float64 weights of linear interpolation with aligned corners.
+def _corner_positions(size_in: int, size_out: int) -> np.ndarray:
+    """Output i reads i * (size_in - 1) / (size_out - 1); a single output reads the first input."""
+    return np.arange(size_out) * ((size_in - 1) / max(size_out - 1, 1))
 
-    Output i lies at i * (size_in - 1) / (size_out - 1); a single output takes the first input.
+
+def _feature_positions(size_in: int, size_out: int) -> np.ndarray:
+    """Output i reads i / S, and the last input beyond it.
+
+    S is the least whole number with size_in * S >= size_out. Layers whose windows are odd and padded alike on both
+    sides make ceil(size / stride) features of a size and centre feature k on pixel k * stride, so S is that stride
+    where the size is a multiple of it (crops and padded images are), or where there are at least `stride` features.
     """
-    positions = np.arange(size_out) * ((size_in - 1) / max(size_out - 1, 1))
+    if size_out < size_in:
+        raise ValueError(
+            f"alignment='features' only enlarges, not {size_in} features to {size_out} pixels; use 'corners'."
+        )
+    stride = -(-size_out // size_in)
+    return np.minimum(np.arange(size_out) / stride, size_in - 1)
+
+
+ALIGNMENTS = {"corners": _corner_positions, "features": _feature_positions}
+
+
+def interpolation_matrix(size_in: int, size_out: int, *, alignment: str = "corners") -> np.ndarray:
+    """The [size_out, size_in] float64 weights of linear interpolation; arguments as of `resize_bilinear`."""
+    positions = ALIGNMENTS[alignment](size_in, size_out)
     below = np.minimum(positions.astype(int), size_in - 1)
     above = np.minimum(below + 1, size_in - 1)
     share = positions - below
@@ -26,17 +46,26 @@ def interpolation_matrix(size_in: int, size_out: int) -> np.ndarray:
     return matrix
 
 
-def resize_bilinear(images: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Resizes [B, H, W, K] images to [B, *size, K], corners aligned, without antialiasing.
+def resize_bilinear(images: jax.Array, size: tuple[int, int], *, alignment: str = "corners") -> jax.Array:
+    """Resizes [B, H, W, K] images to [B, *size, K], without antialiasing.
 
     The products run at full precision on every platform: masks are thresholded, and the reduced default of
     GPUs and TPUs would move their edges.
+
+    Args:
+        images: of any number of channels.
+        size: height and width of the result, in pixels.
+        alignment: "corners": the corner pixels of input and output coincide. "features": for feature maps, each of
+            which comes back to the pixel that its window was centred on.
+
+    Raises:
+        ValueError: for "features" of a map larger than the result.
     """
     for axis, size_out in zip((1, 2), size):
         size_in = images.shape[axis]
         if size_in == size_out:
             continue
-        matrix = jnp.asarray(interpolation_matrix(size_in, size_out), images.dtype)
+        matrix = jnp.asarray(interpolation_matrix(size_in, size_out, alignment=alignment), images.dtype)
         terms = "oh,bhwk->bowk" if axis == 1 else "ow,bhwk->bhok"
         images = jnp.einsum(terms, matrix, images, precision=lax.Precision.HIGHEST)
     return images
