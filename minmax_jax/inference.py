@@ -53,7 +53,8 @@ def localize(
         sigma: threshold of the masks; as in training.
         omega: steepness of the masks; as in training.
         normalization: "image" or "batch", as in `masks.foreground_masks`.
-        alignment: "corners" or "features", as in `masks.foreground_masks`; as in training.
+        alignment: "corners" or "features", as in `masks.foreground_masks`; as in training, or "features" to place what
+            was trained with "corners".
     """
     images = images_lib.normalize(images)
 
