@@ -143,7 +143,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.evaluation = evaluation = ml_collections.ConfigDict()
     evaluation.batch_size = 4  # images of one shape, over all devices of a host
-    evaluation.alignment = ""  # as mask.alignment, where masks are localized; "": as in training (published)
     evaluation.threshold = 0.5  # a pixel is foreground where the mask is at least this; published
     evaluation.empty = "skip"  # images whose Dice is 0/0: "skip", "one" or "nan"
     # Which validated model is tested, none of the rules sees a mask; the latest among equals; published:

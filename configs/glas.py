@@ -53,9 +53,6 @@ def _use_cpu(config: ml_collections.ConfigDict) -> None:
     config.data.scale = 0.25
     config.data.crop_size = 128  # nearly the whole image: a mask is scaled by its image's range, here as in training
     config.mask.gradient = "flow"
-    # Trained with features where they lie, the masks of one seed in three kept to the stroma: docs/glas.md.
-    config.mask.alignment = "corners"
-    config.evaluation.alignment = "features"
     config.loss.size_weight = 1.0
     config.loss.size_bounds = (0.3, 0.7)  # share of an image that glands take, roughly
     config.learning_rate.warmup_epochs = 10

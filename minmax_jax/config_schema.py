@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from minmax_jax import masks, optimizers, selection
+from minmax_jax import optimizers, selection
 from minmax_jax.data import dataset
 from minmax_jax.metrics import pixel
 from minmax_jax.models import resnet
@@ -20,7 +20,6 @@ _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "optimizer.name": optimizers.OPTIMIZERS,
     "learning_rate.schedule": optimizers.LEARNING_RATES,
-    "evaluation.alignment": ("", *masks.ALIGNMENTS),
     "evaluation.selection": selection.RULES,
     "evaluation.empty": pixel.EMPTY_POLICIES,
 }

@@ -68,7 +68,7 @@ def create_parts(config: ml_collections.ConfigDict) -> Parts:
         shared_statistics=config.model.shared_statistics,
         average=config.train.average_decay > 0,
     )
-    localize = parallel.pmap_localize(create_localize(model, objective, alignment=config.evaluation.alignment))
+    localize = parallel.pmap_localize(create_localize(model, objective))
     refine = create_refine(config) if config.evaluation.crf.enabled else None
     return Parts(splits, steps_per_epoch, model, objective, tx, localize, refine, parallel.replicate(state))
 
@@ -245,8 +245,8 @@ def create_optimizer(config: ml_collections.ConfigDict, *, steps_per_epoch: int)
     return optimizers.create_optimizer(options.pop("name"), learning_rate, **options)
 
 
-def create_localize(model: minmax_net.MinMaxNet, objective: objective_lib.Objective, *, alignment: str = ""):
-    """Inference with the masks of training, or of another alignment: (state, images) -> Localization."""
+def create_localize(model: minmax_net.MinMaxNet, objective: objective_lib.Objective):
+    """Inference with the masks of training: (state, images) -> Localization."""
 
     def localize(state: train_state.TrainState, images: jax.Array) -> inference.Localization:
         return inference.localize(
@@ -257,7 +257,7 @@ def create_localize(model: minmax_net.MinMaxNet, objective: objective_lib.Object
             # That of the last step that trained this state.
             sigma=schedules.at(objective.sigma, jnp.maximum(state.step - 1, 0)),
             omega=objective.omega,
-            alignment=alignment or objective.mask_alignment,
+            alignment=objective.mask_alignment,
         )
 
     return localize

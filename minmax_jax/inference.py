@@ -53,8 +53,7 @@ def localize(
         sigma: threshold of the masks; as in training.
         omega: steepness of the masks; as in training.
         normalization: "image" or "batch", as in `masks.foreground_masks`.
-        alignment: "corners" or "features", as in `masks.foreground_masks`; as in training, or "features" to place what
-            was trained with "corners".
+        alignment: "corners" or "features", as in `masks.foreground_masks`; as in training.
     """
     images = images_lib.normalize(images)
 
