@@ -1,17 +1,34 @@
-# `make demo` and `make test` set up all they need, in any order, and install again only when the dependencies change.
+# `make demo`, `make test` and `make benchmark` set up all they need, in any order, and install again only when the
+# dependencies change.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+TABLES := runs/benchmarks
 
-.PHONY: demo test clean
+.PHONY: demo test benchmark clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m experiments.train --config=configs/synthetic.py --workdir=runs/demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# The quick set: a table on the screen and a file in runs/benchmarks for each. PyTorch, if it is installed, is measured
+# beside: `.venv/bin/python -m pip install torch --index-url https://download.pytorch.org/whl/cpu`.
+benchmark: $(INSTALLED)
+	mkdir -p $(TABLES)
+	$(BIN)/python -m benchmarks.train_step --peer=unrolled --repetitions=3 --json=$(TABLES)/unrolled.json
+	if $(BIN)/python -c 'import torch' 2> /dev/null; then \
+	  $(BIN)/python -m benchmarks.train_step --peer=torch --repetitions=3 --json=$(TABLES)/train_step.json && \
+	  $(BIN)/python -m benchmarks.train_step --peer=torch --what=localize --repetitions=3 \
+	    --json=$(TABLES)/localize.json; \
+	fi
+	$(BIN)/python -m benchmarks.compile_time --json=$(TABLES)/compile_time.json
+	$(BIN)/python -m benchmarks.memory --measured --side=128 --num_erasures=1,4 --json=$(TABLES)/memory.json
+	$(BIN)/python -m benchmarks.input_pipeline --config=configs/synthetic.py --seconds=1 --epochs=2 \
+	  --json=$(TABLES)/input_pipeline.json
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

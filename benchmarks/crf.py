@@ -1,6 +1,6 @@
 """How far the fast form of the CRF is from the exact one, and how long it takes.
 
-    python -m benchmarks.crf
+    python -m benchmarks.crf [--json=FILE]
 
 Prints the table of docs/crf.md. The images are built-in ones with noise; the masks are such as an unsure localizer of
 output stride 8 could find: the true one at an eighth of the size, faint and noisy, enlarged, through the sigmoid.
@@ -8,15 +8,20 @@ output stride 8 could find: the true one at an eighth of the size, faint and noi
 
 import dataclasses
 import functools
+import json
+import pathlib
 import time
 
+from absl import flags
 import jax
 import numpy as np
 
+from experiments import session
 from minmax_jax import crf as crf_lib
 from minmax_jax import evaluation
 from minmax_jax.data import synthetic
 
+_JSON = flags.DEFINE_string("json", "", "File to write the figures to.")
 PUBLISHED = {
     "GlaS": crf_lib.Crf(num_iterations=2, gaussian_sigma=3, bilateral_sigma=13, color_sigma=3),
     "birds, flowers": crf_lib.Crf(num_iterations=5, gaussian_sigma=5, bilateral_sigma=19, color_sigma=11),
@@ -49,7 +54,7 @@ def time_image(crf: crf_lib.Crf, rng: np.random.Generator) -> tuple[float, float
 
 
 def main() -> None:
-    rng = np.random.default_rng(0)
+    rng, figures = np.random.default_rng(0), []
     masks, images = make_examples(rng)
     print("| parameters | max_offsets | greatest difference | mean difference | other side of 0.5, % | s | CPU s |")
     print("|---|---|---|---|---|---|---|")
@@ -63,12 +68,17 @@ def main() -> None:
             difference = np.abs(fast - exact)
             flipped = 100 * np.mean((fast >= 0.5) != (exact >= 0.5))
             wall, cpu = time_image(crf, rng)
+            row = {"greatest": difference.max(), "mean": difference.mean(), "flipped": flipped, "s": wall, "cpu_s": cpu}
+            row = {name: float(value) for name, value in row.items()}
             print(
-                f"| {name} | {max_offsets} | {difference.max():.3f} | {difference.mean():.5f} | {flipped:.3f}"
+                f"| {name} | {max_offsets} | {row['greatest']:.3f} | {row['mean']:.5f} | {flipped:.3f}"
                 f" | {wall:.1f} | {cpu:.1f} |",
                 flush=True,
             )
+            figures.append({"parameters": name, "max_offsets": max_offsets} | row)
+    if _JSON.value:
+        pathlib.Path(_JSON.value).write_text(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    session.run(main)

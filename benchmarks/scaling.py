@@ -1,6 +1,6 @@
 """What a step computes and exchanges, and the efficiency to expect of many devices: on paper, not measured.
 
-    python -m benchmarks.scaling
+    python -m benchmarks.scaling [--json=FILE]
 
 Prints the tables of docs/scale.md, which tells the model and its assumptions. Needs no accelerator: operations are
 counted on the programs before they are compiled, parameters on their shapes.
@@ -8,13 +8,18 @@ counted on the programs before they are compiled, parameters on their shapes.
 
 from collections.abc import Callable
 import dataclasses
+import json
+import pathlib
 
+from absl import flags
 import jax
 import jax.numpy as jnp
 
+from experiments import session
 import minmax_jax as mm
 from minmax_jax.models import resnet
 
+_JSON = flags.DEFINE_string("json", "", "File to write the counts to.")
 NUM_CLASSES = (2, 5, 200)
 IMAGES, SIDE = 8, 480  # of each device
 NUM_ERASURES = (0, 4)
@@ -141,7 +146,10 @@ def main() -> None:
     print_counts(trunks)
     print()
     print_efficiency(trunks)
+    if _JSON.value:
+        counts = {name: dataclasses.asdict(trunk) for name, trunk in trunks.items()}
+        pathlib.Path(_JSON.value).write_text(json.dumps(counts, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    session.run(main)

@@ -168,6 +168,7 @@ def create_model(config: ml_collections.ConfigDict, *, num_classes: int) -> minm
         resnet.TRUNKS[model.trunk],
         stem=model.stem,
         unbiased_variance=model.unbiased_variance,
+        remat=model.remat,
         norm_axis=parallel.AXIS if model.cross_replica_norm else None,
         **options,
     )

@@ -3,6 +3,7 @@
 It knows nothing of devices but the name of a mapped axis, and runs under plain Python, jit and pmap alike.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any
@@ -66,7 +67,8 @@ def train_step(
         labels=batch["labels"],
         sample_keys=_sample_keys(state, len(batch["labels"]), axis_name),
         step=state.step,
-        model=model,
+        # A function by itself, so that the classifier's two passes, alike in shape, are traced and lowered once.
+        apply=jax.jit(functools.partial(_apply, model), static_argnames="method"),
         objective=objective,
         accumulation=accumulation,
         axis_name=axis_name,
@@ -95,7 +97,7 @@ class _Given:
     labels: jax.Array
     sample_keys: jax.Array
     step: jax.Array
-    model: minmax_net.MinMaxNet
+    apply: Callable[..., tuple[Any, Any]]
     objective: objective_lib.Objective
     accumulation: int
     axis_name: str | None
@@ -201,19 +203,24 @@ def _train_pass(given: _Given, params: Any, batch_stats: streams.BatchStats, str
     """Applies one of the model's methods in training mode: (its result, statistics of the stream after it)."""
 
     def apply(params, sample_keys, *inputs):
-        keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, draw)
-        outputs, updated = given.model.apply(
-            {"params": params, "batch_stats": streams.read(batch_stats, stream)},
-            *inputs,
-            train=True,
-            sample_keys=keys,
-            method=method,
-            mutable="batch_stats",
-            rngs={"dropout": keys[0]},  # For trunks that draw by themselves.
-        )
-        return outputs, updated.get("batch_stats", {})
+        return given.apply(params, streams.read(batch_stats, stream), sample_keys, draw, *inputs, method=method)
 
     return accumulation_lib.apply_in_parts(apply, given.accumulation, params, given.sample_keys, *inputs)
+
+
+def _apply(model: minmax_net.MinMaxNet, params: Any, batch_stats: Any, sample_keys: jax.Array, draw, *inputs, method):
+    """Applies one of the model's methods in training mode: (its result, the statistics after it)."""
+    keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, draw)
+    outputs, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        *inputs,
+        train=True,
+        sample_keys=keys,
+        method=method,
+        mutable="batch_stats",
+        rngs={"dropout": keys[0]},  # For trunks that draw by themselves.
+    )
+    return outputs, updated.get("batch_stats", {})
 
 
 def _update_average(state: TrainState, decay: float) -> TrainState:

@@ -9,6 +9,7 @@ import pytest
 
 import minmax_jax as mm
 from minmax_jax.models import batch_norm
+from tests import networks
 
 
 def _shapes(trunk, size=64):
@@ -124,3 +125,18 @@ def test_importing_touches_no_device_and_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stderr.strip() == ""
+
+
+def test_remat_changes_nothing_but_what_is_kept():
+    """Same parameters, and the same step, gradients (SGD) and running statistics included, with two erasures."""
+    rng, after = np.random.default_rng(0), []
+    batch = {"images": rng.integers(0, 256, (4, 32, 32, 3), np.uint8), "labels": np.arange(4, dtype=np.int32) % 3}
+    for remat in (False, True):
+        trunk = mm.ResNet(stage_sizes=(1, 3), stage_strides=(1, 1), width=4, remat=remat)
+        state, step = networks.start(mm.create_model(trunk, num_classes=3, modalities=2), mm.Objective(num_erasures=2))
+        traced = jax.jit(step).trace(state, batch)
+        assert ("prevent_cse" in str(traced.jaxpr)) == remat
+        after.append(traced.lower().compile()(state, batch))
+    for plain, again in zip(*map(jax.tree.leaves, ((s.params, s.batch_stats, m) for s, m in after))):
+        np.testing.assert_allclose(plain, again, rtol=1e-5, atol=1e-6)
+    assert after[0][1]["num_passes"] == 2

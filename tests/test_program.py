@@ -1,5 +1,6 @@
 """Whole programs: training, continuing after SIGKILL, evaluating again, and what goes wrong."""
 
+import contextlib
 import json
 import random
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from configs import synthetic
-from minmax_jax import checkpoints, metric_writers, testing, training
+from minmax_jax import checkpoints, inference, metric_writers, testing, training
 from tests import flowers_layout, programs
 
 
@@ -33,17 +34,28 @@ def _run(command, timeout=240):
 def finished(tmp_path_factory):
     """A run that nothing disturbed, on the four fake devices of the tests."""
     folder = tmp_path_factory.mktemp("finished")
-    traces = []
-    train_step = training.train_step
-
-    def counting(*arguments, **options):
-        traces.append(1)
-        return train_step(*arguments, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train_step", counting)
+    with _counting_traces() as traces:
         found = training.train_and_evaluate(_config(), folder)
-    return folder, found, len(traces)
+    return folder, found, traces
+
+
+@contextlib.contextmanager
+def _counting_traces():
+    """A list of what is traced: the name of the function, and the shape of its images."""
+    traces = []
+
+    def counting(name, function, images):
+        def traced(*arguments, **options):
+            traces.append((name, images(*arguments).shape))
+            return function(*arguments, **options)
+
+        return traced
+
+    train_step, localize = training.train_step, inference.localize
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train_step", counting("train", train_step, lambda state, batch: batch["images"]))
+        patch.setattr(inference, "localize", counting("localize", localize, lambda *arguments: arguments[2]))
+        yield traces
 
 
 def test_a_run_leaves_its_results_and_pictures(finished):
@@ -79,8 +91,24 @@ def test_the_selected_model_is_the_latest_of_the_best(finished):
     assert found["step"] == max(step for step, error in errors.items() if error == min(errors.values()))
 
 
-def test_training_is_traced_once(finished):
-    assert finished[2] == 1
+# Each of the four devices has 2 of a batch's 8 images, and 1 of an evaluation's 4.
+_TRACES = [("train", (2, 32, 32, 3)), ("localize", (1, 32, 32, 3))]
+
+
+def test_each_function_is_traced_once(finished):
+    """Over four epochs, of which the second starts to erase, four validations and checkpoints, test and pictures."""
+    assert finished[2] == _TRACES
+
+
+def test_a_continued_run_traces_each_function_once(finished, tmp_path):
+    """The state, read from a checkpoint, is of the very type that a step returns: else the second step retraces."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    (copy / "results.json").unlink()
+    shutil.rmtree(copy / "checkpoints" / "8")
+    with _counting_traces() as traces:
+        training.train_and_evaluate(_config(), copy)
+    assert traces == _TRACES
 
 
 def test_evaluating_again_gives_the_same_numbers(finished):

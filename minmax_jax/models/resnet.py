@@ -76,6 +76,8 @@ class ResNet(nn.Module):
         block: the residual block.
         stem: "deep" (three 3x3 convolutions; published) or "plain" (one 7x7, as torchvision's networks have).
         unbiased_variance: of the running statistics, as in `batch_norm.BatchNorm`.
+        remat: keep no more than each block's input for the gradients, and compute the block again: less memory for
+            more time, see docs/performance.md.
         norm_axis: mapped axis over which batch statistics are taken together (cross-replica batch norm).
         dtype: of the computation; parameters and statistics are float32 in any case.
     """
@@ -86,6 +88,7 @@ class ResNet(nn.Module):
     block: ModuleDef = BasicBlock
     stem: str = "deep"
     unbiased_variance: bool = False
+    remat: bool = False
     norm_axis: str | None = None
     dtype: jnp.dtype = jnp.float32
 
@@ -110,9 +113,13 @@ class ResNet(nn.Module):
             x = norm(name=f"stem_norm{index}")(x)
         # The maximum of ReLUs is the ReLU of the maximum, on a quarter of the places.
         x = nn.relu(max_pool.max_pool(x, 3, 2, 1))
+        block = nn.remat(self.block) if self.remat else self.block
+        # All but the first block of a stage are traced and lowered once, where that pays. Not for init: functions of
+        # their own draw other numbers.
+        repeated = block if self.is_initializing() else nn.jit(block)
         for stage, (blocks, stage_stride) in enumerate(zip(self.stage_sizes, self.stage_strides, strict=True)):
             for index in range(blocks):
-                x = self.block(
+                x = (repeated if blocks > 2 and index > 0 else block)(
                     channels=self.width * 2**stage,
                     stride=stage_stride if index == 0 else 1,
                     conv=convolution,
