@@ -2,10 +2,10 @@
 
 XLA's CPU backend compiles the two gradient convolutions, whose layouts are unusual, to naive loops when they
 stand in the body of a while loop or scan (jax issue 12868): up to fifty times slower than outside. The erasing
-loop differentiates inside its body, so on a CPU all is done by code of our own (conv.c, winograd.c), or, where that cannot be
-built, written as what XLA does well there: an ordinary convolution for the input, matrix products of shifted views
-for the kernel. Other platforms keep XLA's convolutions and gradients; `lax.platform_dependent` chooses when the
-program is lowered, so one trace serves all.
+loop differentiates inside its body, so on a CPU all is done by code of our own: conv.c, and winograd.c for what most
+of a trunk is, 3x3 convolutions of stride 1. Where that cannot be built, it is written as what XLA does well there: an
+ordinary convolution for the input, matrix products of shifted views for the kernel. Other platforms keep XLA's
+convolutions and gradients; `lax.platform_dependent` chooses when the program is lowered, so one trace serves all.
 """
 
 import functools

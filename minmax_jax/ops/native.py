@@ -1,8 +1,8 @@
 """Builds conv.c and winograd.c for the machine at hand, once, and hands them to XLA.
 
-It takes some seconds, a C compiler (`cc`, or what the environment variable CC names), and a folder in ~/.cache. Where there
-is no compiler, or with MINMAX_JAX_NATIVE=off, `is_available` says no, and convolutions are left to XLA: results are the
-same but for rounding, and a training step takes longer (docs/performance.md).
+It takes some seconds, a C compiler (`cc`, or what the environment variable CC names), and a folder in ~/.cache. Where
+there is no compiler, or with MINMAX_JAX_NATIVE=off, `is_available` says no, and convolutions are left to XLA: results
+are the same but for rounding, and a training step takes longer (docs/performance.md).
 """
 
 import ctypes
