@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import benchmarks
 from experiments import session
 import minmax_jax as mm
 from minmax_jax.models import resnet
@@ -37,8 +38,6 @@ _JSON = flags.DEFINE_string("json", "", "File to write the figures to.")
 _IMAGES, _NUM_CLASSES = 8, 2
 # With this head start the first class is always found, and all erasures are carried out.
 _BIAS = 50.0
-# On a CPU XLA would merge what remat computes again with what was computed before.
-KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 _VARIANTS = {
     "accumulation 1": {},
     "accumulation 2": {"accumulation": 2},
@@ -85,7 +84,7 @@ def compiled_mib(num_erasures: int, *, accumulation: int = 1, remat: bool = Fals
         "images": jax.ShapeDtypeStruct((_IMAGES, _SIDE.value, _SIDE.value, 3), jnp.uint8),
         "labels": jax.ShapeDtypeStruct((_IMAGES,), jnp.int32),
     }
-    options = KEEP_BARRIERS if remat and jax.default_backend() == "cpu" else None
+    options = benchmarks.KEEP_BARRIERS if remat and jax.default_backend() == "cpu" else None
     compiled = step.lower(state, batch).compile(compiler_options=options)
     return compiled.memory_analysis().temp_size_in_bytes / 2**20
 

@@ -3,9 +3,10 @@
     python -m benchmarks.train_step --peer=torch --trunk=resnet18 --size=128 --num_erasures=4 [--json=FILE]
     python -m benchmarks.train_step --peer=torch --what=localize --trunk=resnet18 --size=522,775 --batch_size=1
 
-The peer is plain PyTorch (`torch`; needs the extra `[torch]`), or the same step with its loop unrolled (`unrolled`).
-Both sides have the same weights, images and labels, and carry out all erasures. They take turns in one process; the
-ratio is that of neighbouring turns, median and range. docs/performance.md has the figures.
+The peer is plain PyTorch (`torch`; needs the extra `[torch]`), the same step with its loop unrolled (`unrolled`), or
+with residual blocks computed again (`remat`, as by `model.remat`). Both sides have the same weights, images and labels,
+and carry out all erasures. They take turns in one process; the ratio is that of neighbouring turns, median and range.
+docs/performance.md has the figures.
 """
 
 from collections.abc import Callable
@@ -20,12 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import benchmarks
 from experiments import session
 import minmax_jax as mm
 from minmax_jax import erasing, interop
 from minmax_jax.models import resnet
 
-_PEER = flags.DEFINE_enum("peer", "torch", ["torch", "unrolled"], "What to compare with.")
+_PEER = flags.DEFINE_enum("peer", "torch", ["torch", "unrolled", "remat"], "What to compare with.")
 _WHAT = flags.DEFINE_enum("what", "train", ["train", "localize"], "A training step, or inference.")
 _TRUNK = flags.DEFINE_enum("trunk", "resnet18", list(resnet.TRUNKS), "Trunk, with the deep stem.")
 _SIZE = flags.DEFINE_list("size", ["128"], "Pixels: the side of a square, or height,width.")
@@ -79,8 +81,7 @@ def _create_sides() -> dict[str, Callable[[], None]]:
     """What to time, by name, this library's first."""
     height, width = map(int, 2 * _SIZE.value if len(_SIZE.value) == 1 else _SIZE.value)
     images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE.value, height, width, 3), np.uint8)
-    trunk = resnet.TRUNKS[_TRUNK.value](dtype=jnp.dtype(_DTYPE.value))
-    model = mm.create_model(trunk, num_classes=_NUM_CLASSES, dtype=jnp.dtype(_DTYPE.value))
+    model = _create_model()
     tx = mm.create_optimizer("sgd", _LEARNING_RATE, momentum=0.9, weight_decay=1e-5)
     state = mm.create_train_state(jax.random.key(0), model=model, tx=tx, image_size=(64, 64), shared_statistics=True)
     head = state.params["localizer_head"]["modality_maps"]
@@ -92,11 +93,19 @@ def _create_sides() -> dict[str, Callable[[], None]]:
         sides = {"minmax_jax": _create_step(model, tx, state, images)}
     if _PEER.value == "torch":
         sides["torch"] = _create_torch_side(state, images)
+    elif _PEER.value == "remat":
+        options = benchmarks.KEEP_BARRIERS if jax.default_backend() == "cpu" else None
+        sides["remat"] = _create_step(_create_model(remat=True), tx, state, images, compiler_options=options)
     else:
         # The first call traces the step: in it the loop must be replaced.
         replaced = mock.patch.object(erasing.lax, "while_loop", _unrolled)
         sides["unrolled"] = replaced(_create_step(model, tx, state, images))
     return sides
+
+
+def _create_model(remat: bool = False):
+    dtype = jnp.dtype(_DTYPE.value)
+    return mm.create_model(resnet.TRUNKS[_TRUNK.value](dtype=dtype, remat=remat), num_classes=_NUM_CLASSES, dtype=dtype)
 
 
 def _create_localization(model, images):
@@ -106,9 +115,11 @@ def _create_localization(model, images):
     return lambda state: jax.block_until_ready(localize(state.params, state.batch_stats, images))
 
 
-def _create_step(model, tx, state, images):
+def _create_step(model, tx, state, images, **options):
     objective = mm.Objective(num_erasures=_NUM_ERASURES.value, mask_normalization="batch")
-    step = jax.jit(functools.partial(mm.train_step, model=model, tx=tx, objective=objective), donate_argnums=0)
+    step = jax.jit(
+        functools.partial(mm.train_step, model=model, tx=tx, objective=objective), donate_argnums=0, **options
+    )
     state = jax.tree.map(jnp.copy, state)
     batch = {"images": images, "labels": np.zeros(len(images), np.int32)}
 

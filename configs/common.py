@@ -79,7 +79,9 @@ def get_config() -> ml_collections.ConfigDict:
     model.shared_statistics = False  # one set of running batch-norm statistics for all streams; published: True
     model.unbiased_variance = False  # running variance as PyTorch's: n / (n - 1) times a batch's; published: True
     model.cross_replica_norm = False  # batch-norm statistics over all devices instead of each by itself
-    model.remat = False  # compute residual blocks again on the way back: less memory, more time; docs/performance.md
+    # Compute residual blocks again on the way back: less memory, more time. On a CPU it takes an XLA flag, too, see
+    # docs/performance.md.
+    model.remat = False
     model.dtype = "float32"  # of the computation, "float32" or "bfloat16"; parameters and losses stay float32
 
     config.loss = loss = ml_collections.ConfigDict()
