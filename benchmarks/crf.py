@@ -8,20 +8,17 @@ output stride 8 could find: the true one at an eighth of the size, faint and noi
 
 import dataclasses
 import functools
-import json
-import pathlib
 import time
 
-from absl import flags
 import jax
 import numpy as np
 
+from benchmarks import figures as figures_lib
 from experiments import session
 from minmax_jax import crf as crf_lib
 from minmax_jax import evaluation
 from minmax_jax.data import synthetic
 
-_JSON = flags.DEFINE_string("json", "", "File to write the figures to.")
 PUBLISHED = {
     "GlaS": crf_lib.Crf(num_iterations=2, gaussian_sigma=3, bilateral_sigma=13, color_sigma=3),
     "birds, flowers": crf_lib.Crf(num_iterations=5, gaussian_sigma=5, bilateral_sigma=19, color_sigma=11),
@@ -76,8 +73,7 @@ def main() -> None:
                 flush=True,
             )
             figures.append({"parameters": name, "max_offsets": max_offsets} | row)
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(figures, indent=2))
+    figures_lib.write(figures)
 
 
 if __name__ == "__main__":

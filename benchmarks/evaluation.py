@@ -11,26 +11,22 @@ docs/performance.md has the figures.
 
 from collections.abc import Callable
 import functools
-import json
-import pathlib
 import time
 
 from absl import flags
 from ml_collections import config_flags
 import numpy as np
-import torch
 
-from benchmarks import torch_evaluation, torch_net
+from benchmarks import figures as figures_lib
+from benchmarks import torch_evaluation, torch_twin
 from configs import common
 from experiments import session
-from minmax_jax import config_schema, factory, interop, testing
+from minmax_jax import config_schema, factory, testing
 from minmax_jax.data import dataset
-from minmax_jax.models import resnet
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, network, evaluation.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Of the test set, evenly spread over it; 0 takes all.", 0)
 _REPETITIONS = flags.DEFINE_integer("repetitions", 3, "Turns of each side after the first.", 1)
-_JSON = flags.DEFINE_string("json", "", "File to write the figures to.")
 flags.mark_flags_as_required(["config"])
 
 
@@ -41,9 +37,11 @@ def main() -> None:
     config.model.shared_statistics = True  # the peer has one set
     parts = factory.create_parts(config)
     split = _choose(parts.splits["test"])
+    mask = config.mask
+    net = torch_twin.create(parts.model, parts.state.variables, sigma=mask.sigma, omega=mask.omega)
     sides = {
         "minmax_jax": functools.partial(testing.evaluate_split, config, split, parts.localize, parts.state),
-        "torch": functools.partial(torch_evaluation.evaluate, _create_net(config, parts), split),
+        "torch": functools.partial(torch_evaluation.evaluate, net, split),
     }
     first, summaries = {}, {}
     for name, run in sides.items():
@@ -61,23 +59,6 @@ def _choose(split: dataset.Split) -> dataset.Split:
     return dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
 
 
-def _create_net(config, parts: factory.Parts) -> torch_net.MinMaxNet:
-    """The peer with the weights of this library's model."""
-    trunk, model = parts.model.trunk, config.model
-    net = torch_net.MinMaxNet(
-        parts.model.localizer_head.num_classes,
-        block=torch_net.Bottleneck if trunk.block is resnet.BottleneckBlock else torch_net.BasicBlock,
-        stage_sizes=trunk.stage_sizes,
-        stage_strides=trunk.stage_strides,
-        width=trunk.width,
-        classifier_scale=model.classifier_scale,
-        **{name: model[name] for name in ("modalities", "k_max", "k_min", "alpha")},
-    )
-    tensors = interop.to_published(parts.state.variables, sigma=config.mask.sigma, omega=config.mask.omega)
-    net.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
-    return net
-
-
 def _time(run: Callable[[], dict]) -> tuple[np.ndarray, dict]:
     """Seconds by the clock and by the processor, and what `run` returns."""
     clocks = (time.perf_counter, time.process_time)
@@ -91,23 +72,18 @@ def _tell(config, num_images: int, first: dict, times: dict, summaries: dict) ->
     figures = {"trunk": config.model.trunk, "images": num_images, "batch_size": config.evaluation.batch_size}
     print("| | s | range | CPU s | first, s | images/s |\n|---|---|---|---|---|---|")
     for name, turns in times.items():
-        wall, cpu = (_summarize(seconds) for seconds in np.transpose(turns))
+        wall, cpu = (figures_lib.summarize(seconds) for seconds in np.transpose(turns))
         figures[name] = {"seconds": wall, "cpu_seconds": cpu, "first_seconds": round(first[name][0], 2)}
         print(
             f"| {name} | {wall['median']} | {wall['min']} to {wall['max']} | {cpu['median']} | {first[name][0]:.1f}"
             f" | {num_images / wall['median']:.2f} |"
         )
     ours, theirs = map(np.array, times.values())
-    figures["ratio"], figures["cpu_ratio"] = map(_summarize, (ours / theirs).T)
+    figures["ratio"], figures["cpu_ratio"] = map(figures_lib.summarize, (ours / theirs).T)
     print(f"ratio      {figures['ratio']}\nCPU ratio  {figures['cpu_ratio']}")
     for name, value in summaries["torch"].items():
         print(f"{name:<32}{value:.4f} in the peer")
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(figures | {"summaries": summaries}, indent=2))
-
-
-def _summarize(values) -> dict[str, float]:
-    return {name: round(float(f(values)), 3) for name, f in (("median", np.median), ("min", min), ("max", max))}
+    figures_lib.write(figures | {"summaries": summaries})
 
 
 if __name__ == "__main__":

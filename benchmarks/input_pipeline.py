@@ -11,7 +11,6 @@ and the resident memory after each of ten epochs. docs/performance.md has the fi
 from collections.abc import Iterator
 import functools
 import itertools
-import json
 import pathlib
 import time
 
@@ -20,6 +19,7 @@ import jax
 from ml_collections import config_flags
 import numpy as np
 
+from benchmarks import figures as figures_lib
 from configs import common
 from experiments import session
 import minmax_jax as mm
@@ -32,7 +32,6 @@ _SECONDS = flags.DEFINE_float("seconds", 4, "Length of one measurement.")
 _REPETITIONS = flags.DEFINE_integer("repetitions", 3, "Measurements, of which the median and the range are told.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Training steps; 0: none.")
 _EPOCHS = flags.DEFINE_integer("epochs", 10, "Epochs over which memory is watched.")
-_JSON = flags.DEFINE_string("json", "", "File to write the figures to.")
 flags.mark_flags_as_required(["config"])
 # A step that waited less than this share of its time did not wait.
 _NEGLIGIBLE = 0.01
@@ -61,8 +60,7 @@ def main() -> None:
         figures |= _train(config, split)
     for name, value in figures.items():
         print(f"{name:<28}{value}")
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(figures, indent=2))
+    figures_lib.write(figures)
 
 
 def _create_batches(config, split: dataset.Split, workers: int) -> Iterator[dict]:

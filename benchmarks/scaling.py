@@ -8,18 +8,15 @@ counted on the programs before they are compiled, parameters on their shapes.
 
 from collections.abc import Callable
 import dataclasses
-import json
-import pathlib
 
-from absl import flags
 import jax
 import jax.numpy as jnp
 
+from benchmarks import figures
 from experiments import session
 import minmax_jax as mm
 from minmax_jax.models import resnet
 
-_JSON = flags.DEFINE_string("json", "", "File to write the counts to.")
 NUM_CLASSES = (2, 5, 200)
 IMAGES, SIDE = 8, 480  # of each device
 NUM_ERASURES = (0, 4)
@@ -146,9 +143,7 @@ def main() -> None:
     print_counts(trunks)
     print()
     print_efficiency(trunks)
-    if _JSON.value:
-        counts = {name: dataclasses.asdict(trunk) for name, trunk in trunks.items()}
-        pathlib.Path(_JSON.value).write_text(json.dumps(counts, indent=2))
+    figures.write({name: dataclasses.asdict(trunk) for name, trunk in trunks.items()})
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ docs/performance.md has the figures.
 
 from collections.abc import Callable
 import functools
-import json
-import pathlib
 import time
 from unittest import mock
 
@@ -21,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import benchmarks
+from benchmarks import all_erasures
+from benchmarks import figures as figures_lib
 from experiments import session
 import minmax_jax as mm
-from minmax_jax import erasing, interop
+from minmax_jax import erasing
 from minmax_jax.models import resnet
 
 _PEER = flags.DEFINE_enum("peer", "torch", ["torch", "unrolled", "remat"], "What to compare with.")
@@ -35,10 +34,7 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images.", 1)
 _NUM_ERASURES = flags.DEFINE_integer("num_erasures", 4, "R.", 0)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of this library's computation.")
 _REPETITIONS = flags.DEFINE_integer("repetitions", 5, "Turns of each side.", 1)
-_JSON = flags.DEFINE_string("json", "", "File to write the figures to.")
 _NUM_CLASSES, _LEARNING_RATE = 5, 1e-4
-# Erasing goes on while the class is right; with this head start the first class is always found.
-_BIAS = 50.0
 
 
 def main() -> None:
@@ -54,12 +50,11 @@ def main() -> None:
     ours, theirs = times.values()
     figures = {name: flag.value for name, flag in _options().items()}
     for name in sides:
-        figures[name] = {"seconds": _summarize(times[name]), "first_call_seconds": round(first[name], 2)}
-    figures["ratio"] = _summarize(np.divide(ours, theirs))
+        figures[name] = {"seconds": figures_lib.summarize(times[name]), "first_call_seconds": round(first[name], 2)}
+    figures["ratio"] = figures_lib.summarize(np.divide(ours, theirs))
     for name, value in figures.items():
         print(f"{name:<14}{value}")
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(figures, indent=2))
+    figures_lib.write(figures)
 
 
 def _options() -> dict[str, flags.FlagHolder]:
@@ -73,28 +68,22 @@ def _time(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _summarize(values) -> dict[str, float]:
-    return {name: round(float(f(values)), 4) for name, f in (("median", np.median), ("min", min), ("max", max))}
-
-
 def _create_sides() -> dict[str, Callable[[], None]]:
     """What to time, by name, this library's first."""
     height, width = map(int, 2 * _SIZE.value if len(_SIZE.value) == 1 else _SIZE.value)
     images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE.value, height, width, 3), np.uint8)
     model = _create_model()
     tx = mm.create_optimizer("sgd", _LEARNING_RATE, momentum=0.9, weight_decay=1e-5)
-    state = mm.create_train_state(jax.random.key(0), model=model, tx=tx, image_size=(64, 64), shared_statistics=True)
-    head = state.params["localizer_head"]["modality_maps"]
-    head["bias"] = head["bias"].at[: model.localizer_head.modalities].set(_BIAS)
+    state = all_erasures.create_state(model, tx, image_size=(64, 64), shared_statistics=True)
     if _WHAT.value == "localize":
         run = _create_localization(model, images)
         sides = {"minmax_jax": functools.partial(run, state)}
     else:
         sides = {"minmax_jax": _create_step(model, tx, state, images)}
     if _PEER.value == "torch":
-        sides["torch"] = _create_torch_side(state, images)
+        sides["torch"] = _create_torch_side(model, state, images)
     elif _PEER.value == "remat":
-        options = benchmarks.KEEP_BARRIERS if jax.default_backend() == "cpu" else None
+        options = all_erasures.KEEP_BARRIERS if jax.default_backend() == "cpu" else None
         sides["remat"] = _create_step(_create_model(remat=True), tx, state, images, compiler_options=options)
     else:
         # The first call traces the step: in it the loop must be replaced.
@@ -126,14 +115,9 @@ def _create_step(model, tx, state, images, **options):
     def run():
         nonlocal state
         state, metrics = jax.block_until_ready(step(state, batch))
-        _check_passes(int(metrics["num_passes"]))
+        all_erasures.check_passes(int(metrics["num_passes"]), _NUM_ERASURES.value)
 
     return run
-
-
-def _check_passes(num_passes: int) -> None:
-    if num_passes != max(1, _NUM_ERASURES.value):
-        raise RuntimeError(f"{num_passes} passes instead of {_NUM_ERASURES.value}: the class was not found.")
 
 
 def _unrolled(unfinished, body, carry):
@@ -143,26 +127,21 @@ def _unrolled(unfinished, body, carry):
     return carry
 
 
-def _create_torch_side(state, images):
+def _create_torch_side(model, state, images):
     import torch
 
-    from benchmarks import torch_net, torch_peer
+    from benchmarks import torch_net, torch_peer, torch_twin
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    block = torch_net.Bottleneck if _TRUNK.value in ("resnet50", "resnet101") else torch_net.BasicBlock
-    stage_sizes = resnet.TRUNKS[_TRUNK.value].keywords["stage_sizes"]
-    net = torch_net.MinMaxNet(_NUM_CLASSES, block=block, stage_sizes=stage_sizes)
-    tensors = interop.to_published(state.variables, sigma=0.5, omega=8.0)
-    net.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
+    net = torch_twin.create(model, state.variables)
     net.to(device)
     given = torch_net.from_uint8(images).to(device)
     labels = torch.zeros(len(images), dtype=torch.long, device=device)
     optimizer = torch.optim.SGD(net.parameters(), _LEARNING_RATE, momentum=0.9, weight_decay=1e-5, nesterov=True)
 
     def train():
-        _check_passes(
-            torch_peer.train_step(net.train(), optimizer, given, labels, num_erasures=_NUM_ERASURES.value).num_passes
-        )
+        step = torch_peer.train_step(net.train(), optimizer, given, labels, num_erasures=_NUM_ERASURES.value)
+        all_erasures.check_passes(step.num_passes, _NUM_ERASURES.value)
         if device == "cuda":
             torch.cuda.synchronize()
 

@@ -1,27 +1,23 @@
 """The PyTorch evaluation against values by hand, and this library's against it."""
 
 import jax
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from benchmarks import torch_evaluation, torch_net  # noqa: E402
+from benchmarks import torch_evaluation, torch_net, torch_twin  # noqa: E402
 import minmax_jax as mm  # noqa: E402
-from minmax_jax import evaluation, interop  # noqa: E402
+from minmax_jax import evaluation  # noqa: E402
 from tests import splits  # noqa: E402
 
 SHAPE = dict(stage_sizes=(1, 1), stage_strides=(1, 2), width=4)
 
 
 def _both_models() -> tuple[mm.MinMaxNet, mm.TrainState, torch_net.MinMaxNet]:
-    options = dict(modalities=2, k_max=0.3)
-    model = mm.create_model(mm.ResNet(**SHAPE), num_classes=2, **options)
+    model = mm.create_model(mm.ResNet(**SHAPE), num_classes=2, modalities=2, k_max=0.3)
     tx = mm.create_optimizer("sgd", 1e-3)
     state = mm.create_train_state(jax.random.key(0), model=model, tx=tx, image_size=(64, 64), shared_statistics=True)
-    net = torch_net.MinMaxNet(2, **SHAPE, **options)
-    tensors = interop.to_published(state.variables)
-    net.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
+    net = torch_twin.create(model, state.variables)
     return model, state, net
 
 
