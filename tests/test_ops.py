@@ -102,6 +102,14 @@ def test_transformed_conv_equals_xla_in_double_precision(height, width, top, lef
         np.testing.assert_allclose(ours, exact, rtol=0, atol=2e-5 * np.std(exact))
 
 
+@pytest.mark.parametrize("shape", [(0, 8, 8, 16), (2, 8, 0, 16)])
+def test_a_conv_of_nothing_has_no_gradient(shape):
+    images, kernel = jnp.ones(shape), jnp.ones((3, 3, 16, 16))
+    assert native.is_available() and native.winograd(images, kernel, top=1, left=1, size=shape[1:3]).shape == shape
+    gradient = native.winograd_kernel_gradient(images, jnp.ones(shape), top=1, left=1)
+    np.testing.assert_array_equal(gradient, np.zeros(kernel.shape))
+
+
 @pytest.mark.parametrize(
     "channels, outputs, able",
     [(64, 64, True), (16, 48, True), (24, 24, True), (8, 64, False), (64, 8, False), (20, 64, False), (64, 40, False)],

@@ -25,12 +25,12 @@ INLINE void output_tile(const Conv *conv, const float *rows, int64_t width, int6
     const float *x = rows + i * width * conv->channels;
     for (int64_t k = 0; k < conv->kernel_columns * conv->channels; ++k, ++x, weights += conv->outputs)
       for (int v = 0; v < vectors; ++v) {
-        const vector values = *(const vector *)(weights + v * second);
+        const vector values = load(weights + v * second);
         for (int p = 0; p < pixels; ++p) sums[p][v] += x[p * step] * values;
       }
   }
   for (int p = 0; p < pixels; ++p)
-    for (int v = 0; v < vectors; ++v) *(vector *)(to + p * conv->outputs + v * second) = sums[p][v];
+    for (int v = 0; v < vectors; ++v) store(sums[p][v], to + p * conv->outputs + v * second);
 }
 
 // The last channels l, fewer than a vector.
@@ -107,7 +107,7 @@ INLINE void gradient_tile(const Conv *conv, const Place *at, const int channels,
   for (int64_t row = at->first; row < at->last; ++row)
     for (int64_t left = meet(conv, at, row, &x, &g); left > 0; --left) {
       for (int v = 0; v < vectors; ++v) {
-        const vector values = *(const vector *)(g + v * second);
+        const vector values = load(g + v * second);
         for (int c = 0; c < channels; ++c) sums[c][v] += x[c] * values;
       }
       x += conv->stride * conv->channels;
@@ -172,7 +172,7 @@ static void run_gradient(const Conv *conv, int64_t unit) {
 XLA_FFI_Error *minmax_conv(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   Conv conv = read_call(frame, frame->rets.rets[0], frame->args.args[1]);
-  conv.parts = (conv.out_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+  conv.parts = divide_up(conv.out_rows, BLOCK_ROWS);
   return run_units(frame, &conv, run_output, conv.batch * conv.parts);
 }
 
@@ -180,7 +180,7 @@ XLA_FFI_Error *minmax_conv(XLA_FFI_CallFrame *frame) {
 XLA_FFI_Error *minmax_conv_kernel_gradient(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   Conv conv = read_call(frame, frame->args.args[1], frame->rets.rets[0]);
-  const int64_t slices = (conv.channels + LINE - 1) / LINE;
+  const int64_t slices = divide_up(conv.channels, LINE);
   conv.parts = slices < 2 * count_threads(frame) ? conv.kernel_rows : 1;
   return run_units(frame, &conv, run_gradient, slices * conv.parts);
 }

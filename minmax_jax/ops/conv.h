@@ -22,6 +22,12 @@
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
+INLINE vector load(const float *from) { return *(const vector *)from; }
+
+INLINE void store(vector values, float *to) { *(vector *)to = values; }
+
+INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 typedef struct {
   const float *images, *kernel, *cotangents;
   float *result, *scratch;
@@ -29,7 +35,7 @@ typedef struct {
   int64_t out_rows, out_columns, outputs;  // of the output or the cotangents
   int64_t kernel_rows, kernel_columns;
   int64_t stride, top, left;
-  int64_t parts;                // units that one slice of channels, or one image, is cut into; in winograd.c tiles
+  int64_t parts;                // units that one image, one slice of channels or one part of the tiles is cut into
   int64_t first, count, group;  // tiles that are computed together, and the most of them
 } Conv;
 

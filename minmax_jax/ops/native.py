@@ -25,6 +25,7 @@ _FOLDER = pathlib.Path(__file__).parent
 _SOURCES = (_FOLDER / "conv.c", _FOLDER / "winograd.c")
 _FUNCTIONS = ("minmax_conv", "minmax_conv_kernel_gradient", "minmax_winograd", "minmax_winograd_kernel_gradient")
 _MOST_LANES = 16  # numbers of the largest vector
+_PLACES = 36  # of the transform of a tile, which covers 4x4 pixels
 _LEAST_TILES = 64  # that a gradient takes in at once
 _SCRATCH = 2**19  # numbers of their transforms, unless these are more; they stay in the cache
 # -ffp-contract=fast is what makes a product and a sum one instruction; gcc's default, not everyone's.
@@ -109,7 +110,7 @@ def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: i
     """The gradient of `winograd` to its kernel, [3, 3, K, L], from the cotangents [B, h, w, L]."""
     channels, (batch, rows, columns, outputs) = images.shape[-1], cotangents.shape
     tiles, numbers = batch * -(-rows // 4) * -(-columns // 4), channels + outputs
-    scratch = (36, min(tiles, max(_LEAST_TILES, _SCRATCH // (36 * numbers))), numbers)
+    scratch = (_PLACES, min(tiles, max(_LEAST_TILES, _SCRATCH // (_PLACES * numbers))), numbers)
     name = "minmax_winograd_kernel_gradient"
     return _call(name, (3, 3, channels, outputs), images, cotangents, scratch=scratch, stride=1, top=top, left=left)
 

@@ -21,12 +21,6 @@
 #define PRODUCTS (BLOCK_TILES * SLICE + PAD)
 #define UNITS 4               // of the output, wanted for each thread
 
-INLINE vector load(const float *from) { return *(const vector *)from; }
-
-INLINE void store(vector values, float *to) { *(vector *)to = values; }
-
-INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 INLINE int64_t count_tiles(const Conv *conv) {
   return conv->batch * divide_up(conv->out_rows, SIDE) * divide_up(conv->out_columns, SIDE);
 }
@@ -227,7 +221,7 @@ static void run_gradient(const Conv *conv, int64_t unit) {
 XLA_FFI_Error *minmax_winograd(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   Conv conv = read_call(frame, frame->rets.rets[0], frame->args.args[1]);
-  const int64_t tile_parts = divide_up(count_tiles(&conv), PART_TILES);
+  const int64_t tile_parts = MAX(1, divide_up(count_tiles(&conv), PART_TILES));
   const int64_t wanted = divide_up(UNITS * count_threads(frame), tile_parts);
   conv.parts = MIN(wanted, divide_up(conv.outputs, SLICE));
   return run_units(frame, &conv, run_output, tile_parts * conv.parts);
@@ -243,6 +237,7 @@ XLA_FFI_Error *minmax_winograd_kernel_gradient(XLA_FFI_CallFrame *frame) {
   conv.scratch = scratch->data;
   conv.group = scratch->dims[1];
   XLA_FFI_Error *error = NULL;
+  if (tiles == 0) memset(conv.result, 0, 9 * conv.channels * conv.outputs * sizeof(float));
   for (conv.first = 0; conv.first < tiles && error == NULL; conv.first += conv.group) {
     conv.count = MIN(conv.group, tiles - conv.first);
     error = run_units(frame, &conv, run_transforms, divide_up(conv.count, TRANSFORM_TILES));
