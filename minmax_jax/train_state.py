@@ -1,5 +1,6 @@
 """All that one training step reads and writes."""
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -56,23 +57,24 @@ def create_train_state(
         shared_statistics: one set of running statistics for all streams (published) instead of one each.
         average: keep an average of parameters and statistics, see `average_decay` of `train_step`.
     """
-
-    def create(rng: jax.Array) -> TrainState:
-        init_rng, train_rng = jax.random.split(rng)
-        images = jnp.zeros((1, *image_size, 3))
-        variables = model.init(init_rng, images, images[..., :1])
-        params = variables["params"]
-        state = TrainState(
-            step=jnp.int32(0),
-            params=params,
-            batch_stats=streams.create(variables.get("batch_stats", {}), shared=shared_statistics),
-            opt_state=tx.init(params),
-            rng=train_rng,
-        )
-        return state.replace(average=jax.tree.map(jnp.copy, state.variables)) if average else state
-
+    statics = dict(model=model, tx=tx, image_size=image_size, shared_statistics=shared_statistics, average=average)
     # One program, not one for each shape of array. It runs once: optimising its machine code would cost seconds.
-    return jax.jit(create, compiler_options={"xla_backend_optimization_level": 0})(rng)
+    return jax.jit(functools.partial(_create, **statics), compiler_options={"xla_backend_optimization_level": 0})(rng)
+
+
+def _create(rng: jax.Array, *, model, tx, image_size, shared_statistics, average) -> TrainState:
+    init_rng, train_rng = jax.random.split(rng)
+    images = jnp.zeros((1, *image_size, 3))
+    variables = model.init(init_rng, images, images[..., :1])
+    params = variables["params"]
+    state = TrainState(
+        step=jnp.int32(0),
+        params=params,
+        batch_stats=streams.create(variables.get("batch_stats", {}), shared=shared_statistics),
+        opt_state=tx.init(params),
+        rng=train_rng,
+    )
+    return state.replace(average=jax.tree.map(jnp.copy, state.variables)) if average else state
 
 
 def for_inference(state: TrainState) -> TrainState:

@@ -67,7 +67,6 @@ def train_step(
         labels=batch["labels"],
         sample_keys=_sample_keys(state, len(batch["labels"]), axis_name),
         step=state.step,
-        # A function by itself, so that the classifier's two passes, alike in shape, are traced and lowered once.
         apply=jax.jit(functools.partial(_apply, model), static_argnames="method"),
         objective=objective,
         accumulation=accumulation,
@@ -80,13 +79,9 @@ def train_step(
         gradients, batch_stats, metrics = lax.pmean((gradients, batch_stats, metrics), axis_name)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    new_state = state.replace(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-    )
-    return _update_average(new_state, average_decay), metrics
+    params = optax.apply_updates(state.params, updates)
+    state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+    return _update_average(state, average_decay), metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +195,7 @@ def _classify_sides(given: _Given, params: Any, erased: erasing.Erased) -> _Side
 
 
 def _train_pass(given: _Given, params: Any, batch_stats: streams.BatchStats, stream: str, draw, method: str, *inputs):
-    """Applies one of the model's methods in training mode: (its result, statistics of the stream after it)."""
+    """`_apply`, micro-batch by micro-batch, with the statistics of a stream."""
 
     def apply(params, sample_keys, *inputs):
         return given.apply(params, streams.read(batch_stats, stream), sample_keys, draw, *inputs, method=method)
@@ -209,7 +204,10 @@ def _train_pass(given: _Given, params: Any, batch_stats: streams.BatchStats, str
 
 
 def _apply(model: minmax_net.MinMaxNet, params: Any, batch_stats: Any, sample_keys: jax.Array, draw, *inputs, method):
-    """Applies one of the model's methods in training mode: (its result, the statistics after it)."""
+    """Applies one of the model's methods in training mode: (its result, the statistics after it).
+
+    Compiled as a function by itself, so that the classifier's two passes, alike in shape, are traced and lowered once.
+    """
     keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, draw)
     outputs, updated = model.apply(
         {"params": params, "batch_stats": batch_stats},
