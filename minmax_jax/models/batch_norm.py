@@ -52,8 +52,8 @@ class BatchNorm(nn.Module):
         """Mean and biased variance of each channel."""
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         axes = tuple(range(x.ndim - 1))
-        moments = jnp.stack([jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)])
+        moments = jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
         if self.axis_name is not None and not self.is_initializing():
-            moments = lax.pmean(moments, self.axis_name)
+            moments = lax.pmean(jnp.stack(moments), self.axis_name)
         mean, mean_of_squares = moments
         return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0)

@@ -11,45 +11,50 @@
 
 #define LINE 16           // floats of a line of the cache
 #define BLOCK_ROWS 4      // of the output, that share what is read of the images
+#define BLOCK_WINDOWS 32  // of the images, likewise, where rows are short
 #define BLOCK_PIXELS 256  // of the gradient: the cotangents of a block stay in the cache for all tiles
 
-// Output: tiles of pixels. `rows` holds the rows of the images that a block needs, with their padding.
+// Output: tiles of pixels, whose windows begin `stride` places after one another in `rows`.
 
-INLINE void output_tile(const Conv *conv, const float *rows, int64_t width, int64_t l, float *to, const int pixels,
+INLINE void output_tile(const Conv *conv, const float *rows, int64_t width, int64_t slice, float *to, const int pixels,
                         const int vectors) {
   vector sums[TILE][2] = {0};
-  const int64_t step = conv->stride * conv->channels, second = second_vector(conv, l);
-  const float *weights = conv->kernel + l;
+  const int64_t step = conv->stride * conv->channels, row = conv->kernel_columns * conv->channels;
+  const float *weights = conv->weights + slice * conv->kernel_rows * row * SLICE;
   for (int64_t i = 0; i < conv->kernel_rows; ++i) {
     // The places of one row of the kernel lie side by side, as their weights do.
     const float *x = rows + i * width * conv->channels;
-    for (int64_t k = 0; k < conv->kernel_columns * conv->channels; ++k, ++x, weights += conv->outputs)
+    for (int64_t k = 0; k < row; ++k, ++x, weights += SLICE)
       for (int v = 0; v < vectors; ++v) {
-        const vector values = load(weights + v * second);
+        const vector values = load(weights + v * LANES);
         for (int p = 0; p < pixels; ++p) sums[p][v] += x[p * step] * values;
       }
   }
   for (int p = 0; p < pixels; ++p)
-    for (int v = 0; v < vectors; ++v) store(sums[p][v], to + p * conv->outputs + v * second);
+    for (int v = 0; v < vectors; ++v) {
+      const int64_t lanes = conv->outputs - slice * SLICE - v * LANES;
+      float *place = to + p * conv->outputs + v * LANES;
+      if (lanes >= LANES) store(sums[p][v], place);
+      else memcpy(place, &sums[p][v], lanes * sizeof(float));
+    }
 }
 
-// The last channels l, fewer than a vector.
-static void output_rest(const Conv *conv, const float *rows, int64_t width, int64_t l, float *to) {
-  for (; l < conv->outputs; ++l, ++to) {
-    float sum = 0;
-    for (int64_t i = 0; i < conv->kernel_rows; ++i)
-      for (int64_t k = 0; k < conv->kernel_columns * conv->channels; ++k)
-        sum += rows[i * width * conv->channels + k] *
-               conv->kernel[(i * conv->kernel_columns * conv->channels + k) * conv->outputs + l];
-    *to = sum;
+// `count` neighbouring pixels.
+static void output_line(const Conv *conv, const float *rows, int64_t width, int64_t slice, int64_t count, float *to) {
+  const int vectors = conv->outputs - slice * SLICE > LANES ? 2 : 1;
+  for (int64_t x = 0; x < count; x += TILE) {
+    const float *from = rows + x * conv->stride * conv->channels;
+    DISPATCH(MIN(TILE, count - x), vectors, output_tile, conv, from, width, slice, to + x * conv->outputs)
   }
 }
 
-static void run_output(const Conv *conv, int64_t unit) {
+// A unit is a block of rows of one image. `rows` holds the rows of the image that it needs, with their padding.
+static void run_rows(const Conv *conv, int64_t unit) {
   const int64_t b = unit / conv->parts, first = unit % conv->parts * BLOCK_ROWS;
   const int64_t count = MIN(BLOCK_ROWS, conv->out_rows - first), needed = (count - 1) * conv->stride + conv->kernel_rows;
   const int64_t width = (conv->out_columns - 1) * conv->stride + conv->kernel_columns, line = width * conv->channels;
   const int64_t inside = MIN(conv->columns, width - conv->left);
+  float *to = conv->result + (b * conv->out_rows + first) * conv->out_columns * conv->outputs;
   float *rows = calloc(needed * line, sizeof(float));
   for (int64_t row = 0; row < needed; ++row) {
     const int64_t y = first * conv->stride - conv->top + row;
@@ -58,23 +63,34 @@ static void run_output(const Conv *conv, int64_t unit) {
              conv->images + (b * conv->rows + y) * conv->columns * conv->channels,
              inside * conv->channels * sizeof(float));
   }
-  for (int64_t l = 0; l < conv->outputs; l += 2 * LANES) {
-    const int vectors = count_vectors(conv, l);
-    for (int64_t y = 0; y < count; ++y) {
-      float *to = conv->result + ((b * conv->out_rows + first + y) * conv->out_columns) * conv->outputs + l;
-      for (int64_t x = 0; x < conv->out_columns; x += TILE) {
-        const float *from = rows + y * conv->stride * line + x * conv->stride * conv->channels;
-        const int64_t pixels = MIN(TILE, conv->out_columns - x);
-        if (vectors) {
-          DISPATCH(pixels, vectors, output_tile, conv, from, width, l, to + x * conv->outputs)
-        } else {
-          for (int64_t p = 0; p < pixels; ++p)
-            output_rest(conv, from + p * conv->stride * conv->channels, width, l, to + (x + p) * conv->outputs);
-        }
-      }
-    }
-  }
+  for (int64_t slice = 0; slice < divide_up(conv->outputs, SLICE); ++slice)
+    for (int64_t y = 0; y < count; ++y)
+      output_line(conv, rows + y * conv->stride * line, width, slice, conv->out_columns,
+                  to + y * conv->out_columns * conv->outputs + slice * SLICE);
   free(rows);
+}
+
+// Where a row of the output is shorter than a tile, tiles reach over rows and images: windows are copied one behind the
+// other. A unit is a block of them and some slices of channels l.
+static void run_windows(const Conv *conv, int64_t unit) {
+  const int64_t part = unit % conv->parts, slices = divide_up(conv->outputs, SLICE);
+  const int64_t places = conv->kernel_rows * conv->kernel_columns, first = unit / conv->parts * BLOCK_WINDOWS;
+  const int64_t count = MIN(BLOCK_WINDOWS, conv->batch * conv->out_rows * conv->out_columns - first);
+  Conv flat = *conv;
+  flat.kernel_rows = flat.kernel_columns = flat.stride = 1;
+  flat.channels = places * conv->channels;
+  float *windows = calloc(count * flat.channels, sizeof(float));
+  for (int64_t at = 0; at < count * places; ++at) {
+    const int64_t pixel = first + at / places, row = pixel / conv->out_columns, b = row / conv->out_rows;
+    const int64_t y = row % conv->out_rows * conv->stride - conv->top + at % places / conv->kernel_columns;
+    const int64_t x = pixel % conv->out_columns * conv->stride - conv->left + at % places % conv->kernel_columns;
+    if (0 <= y && y < conv->rows && 0 <= x && x < conv->columns)
+      memcpy(windows + at * conv->channels, conv->images + ((b * conv->rows + y) * conv->columns + x) * conv->channels,
+             conv->channels * sizeof(float));
+  }
+  for (int64_t slice = part * slices / conv->parts; slice < (part + 1) * slices / conv->parts; ++slice)
+    output_line(&flat, windows, 1, slice, count, conv->result + first * conv->outputs + slice * SLICE);
+  free(windows);
 }
 
 // Gradient: tiles of channels k.
@@ -172,8 +188,14 @@ static void run_gradient(const Conv *conv, int64_t unit) {
 XLA_FFI_Error *minmax_conv(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   Conv conv = read_call(frame, frame->rets.rets[0], frame->args.args[1]);
-  conv.parts = divide_up(conv.out_rows, BLOCK_ROWS);
-  return run_units(frame, &conv, run_output, conv.batch * conv.parts);
+  conv.turned = attribute(frame, "turned");
+  if (conv.out_columns >= TILE) {
+    conv.parts = divide_up(conv.out_rows, BLOCK_ROWS);
+    return run_packed(frame, &conv, run_rows, conv.batch * conv.parts);
+  }
+  const int64_t blocks = divide_up(conv.batch * conv.out_rows * conv.out_columns, BLOCK_WINDOWS);
+  conv.parts = MIN(divide_up(UNITS * count_threads(frame), MAX(1, blocks)), divide_up(conv.outputs, SLICE));
+  return run_packed(frame, &conv, run_windows, blocks * conv.parts);
 }
 
 // (images, cotangents) -> gradient

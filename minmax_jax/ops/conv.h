@@ -15,7 +15,9 @@
 #else
 #define LANES 4
 #endif
-#define TILE 8  // pixels, or channels, whose sums stay in registers: TILE times two vectors
+#define TILE 8             // pixels, or channels, whose sums stay in registers: TILE times two vectors
+#define SLICE (2 * LANES)  // channels l that are computed together
+#define UNITS 4            // of the output, wanted for each thread
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define INLINE static inline __attribute__((always_inline))
@@ -30,11 +32,12 @@ INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 typedef struct {
   const float *images, *kernel, *cotangents;
-  float *result, *scratch;
+  float *result, *scratch, *weights;
   int64_t batch, rows, columns, channels;  // of the images
   int64_t out_rows, out_columns, outputs;  // of the output or the cotangents
   int64_t kernel_rows, kernel_columns;
   int64_t stride, top, left;
+  int64_t turned;               // whether `kernel` is [kh, kw, L, K], and its places are taken from last to first
   int64_t parts;                // units that one image, one slice of channels or one part of the tiles is cut into
   int64_t first, count, group;  // tiles that are computed together, and the most of them
 } Conv;
@@ -112,6 +115,33 @@ static XLA_FFI_Error *run_units(XLA_FFI_CallFrame *frame, const Conv *conv, RunU
   help(work);
   while (atomic_load(&work->done) < units) sched_yield();
   leave(work);
+  return error;
+}
+
+// The kernel in the order in which it is read, [slices of L, kh, kw, K, SLICE]; a unit is one place of one slice. What
+// the last slice lacks is 0.
+static void pack(const Conv *conv, int64_t unit) {
+  const int64_t places = conv->kernel_rows * conv->kernel_columns, place = unit % places, first = unit / places * SLICE;
+  const int64_t count = MIN(SLICE, conv->outputs - first), channels = conv->channels;
+  const float *from = conv->kernel + (conv->turned ? places - 1 - place : place) * channels * conv->outputs;
+  float *to = conv->weights + unit * channels * SLICE;
+  if (count < SLICE) memset(to, 0, channels * SLICE * sizeof(float));
+  if (conv->turned) {
+    for (int64_t k = 0; k < channels; ++k)
+      for (int64_t l = 0; l < count; ++l) to[k * SLICE + l] = from[(first + l) * channels + k];
+  } else {
+    for (int64_t k = 0; k < channels; ++k)
+      memcpy(to + k * SLICE, from + k * conv->outputs + first, count * sizeof(float));
+  }
+}
+
+// A convolution whose units read `weights`.
+static XLA_FFI_Error *run_packed(XLA_FFI_CallFrame *frame, Conv *conv, RunUnit run, int64_t units) {
+  const int64_t packs = divide_up(conv->outputs, SLICE) * conv->kernel_rows * conv->kernel_columns;
+  conv->weights = malloc(packs * conv->channels * SLICE * sizeof(float));
+  XLA_FFI_Error *error = run_units(frame, conv, pack, packs);
+  if (error == NULL) error = run_units(frame, conv, run, units);
+  free(conv->weights);
   return error;
 }
 

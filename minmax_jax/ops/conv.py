@@ -5,7 +5,7 @@ stand in the body of a while loop or scan (jax issue 12868): up to fifty times s
 loop differentiates inside its body, so on a CPU all is done by code of our own: conv.c, and winograd.c for what most
 of a trunk is, 3x3 convolutions of stride 1. Where that cannot be built, it is written as what XLA does well there: an
 ordinary convolution for the input, matrix products of shifted views for the kernel. Other platforms keep XLA's
-convolutions and gradients; `lax.platform_dependent` chooses when the program is lowered, so one trace serves all.
+convolutions and gradients.
 """
 
 import functools
@@ -15,7 +15,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from minmax_jax.ops import native
+from minmax_jax.ops import native, platforms
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _SMALL_MAP = 36  # places
@@ -87,7 +87,7 @@ def _xla_conv(images, kernel, strides, padding):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(images, kernel, strides, padding):
     on_cpu, default = (functools.partial(form, strides=strides, padding=padding) for form in (output, _xla_conv))
-    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=default)
+    return platforms.choose(images, kernel, cpu=on_cpu, default=default)
 
 
 def _conv_forward(images, kernel, strides, padding):
@@ -106,7 +106,7 @@ def _conv_backward(strides, padding, residuals, cotangents):
         return gradient
 
     # Two choices, not one of a pair: where the gradient to the images is not needed, it alone falls away.
-    choose = functools.partial(lax.platform_dependent, images, kernel, cotangents)
+    choose = functools.partial(platforms.choose, images, kernel, cotangents)
     return (
         choose(cpu=functools.partial(input_gradient, **statics), default=xla_gradient(0)),
         choose(cpu=functools.partial(kernel_gradient, **statics), default=xla_gradient(1)),
@@ -116,16 +116,19 @@ def _conv_backward(strides, padding, residuals, cotangents):
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-def output(images, kernel, *, strides, padding) -> jax.Array:
-    """The convolution, [B, h, w, L], on a CPU."""
-    if _is_small(images):
-        return _sum_of_products(images, kernel, strides, padding, contracted=0)
+def output(images, kernel, *, strides, padding, turned: bool = False) -> jax.Array:
+    """The convolution, [B, h, w, L], on a CPU; for `turned` see `native.conv`."""
     if _is_native(images, strides, padding):
         (top, _), (left, _) = padding
-        statics = dict(top=top, left=left, size=_output_size(images, kernel.shape, strides, padding))
-        if _is_transformed(kernel.shape, strides):
+        size = _output_size(images, kernel.shape, strides, padding)
+        statics = dict(top=top, left=left, size=size, turned=turned)
+        channels = kernel.shape[:1:-1] if turned else kernel.shape[2:]
+        if _is_transformed(kernel.shape[:2], strides, size, *channels):
             return native.winograd(images, kernel, **statics)
         return native.conv(images, kernel, stride=strides[0], **statics)
+    kernel = jnp.flip(kernel, (0, 1)).swapaxes(2, 3) if turned else kernel
+    if _is_small(images):
+        return _sum_of_products(images, kernel, strides, padding, contracted=0)
     return _xla_conv(images, kernel, strides, padding)
 
 
@@ -135,7 +138,7 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
     The kernel is flipped, and its channels are swapped. Pixels whose rows, and columns, leave the same rest when
     divided by the stride meet the same places of the kernel: they are computed together, and interleaved at the end.
     """
-    if _is_small(images):
+    if _is_small(images) and not _is_native(images, strides, padding):
         return _spread_input_gradient(images, kernel, cotangents, strides, padding)
     sizes, out_sizes, lows = images.shape[1:3], cotangents.shape[1:3], [low for low, _ in padding]
     # Rows and columns of the padding that are not computed: with a stride, rests are counted from its first.
@@ -153,11 +156,11 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
             (window - 1 - cut, count - out + cut)
             for window, cut, count, out in zip(places.shape[:2], cuts, counts, out_sizes)
         ]
-        return output(cotangents, jnp.flip(places, (0, 1)).swapaxes(2, 3), strides=(1, 1), padding=widths)
+        return output(cotangents, places, strides=(1, 1), padding=widths, turned=True)
 
     lines = [jnp.stack([pixels(row, column) for column in range(strides[1])], axis=3) for row in range(strides[0])]
     padded = jnp.stack(lines, axis=2)
-    padded = padded.reshape(len(images), counts[0] * strides[0], counts[1] * strides[1], -1)
+    padded = padded.reshape(len(images), counts[0] * strides[0], counts[1] * strides[1], images.shape[-1])
     top, left = (low - cut for low, cut in zip(lows, cuts))
     return padded[:, top : top + sizes[0], left : left + sizes[1]]
 
@@ -179,7 +182,7 @@ def kernel_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Arra
     """Gradient to the kernel, [kh, kw, K, L]; without conv.c as kh * kw products of shifted views of the images."""
     if kernel.shape[:2] != (1, 1) and _is_native(images, strides, padding):
         (top, _), (left, _) = padding
-        if _is_transformed(kernel.shape, strides):
+        if _is_transformed(kernel.shape[:2], strides, cotangents.shape[1:3], *kernel.shape[2:]):
             return native.winograd_kernel_gradient(images, cotangents, top=top, left=left)
         statics = dict(stride=strides[0], top=top, left=left, window=kernel.shape[:2])
         return native.conv_kernel_gradient(images, cotangents, **statics)
@@ -202,8 +205,11 @@ def _is_native(images, strides, padding) -> bool:
     return plain and native.is_available()
 
 
-def _is_transformed(kernel_shape, strides) -> bool:
-    return kernel_shape[:2] == (3, 3) and strides == (1, 1) and native.can_transform(*kernel_shape[2:])
+def _is_transformed(window, strides, size, channels, outputs) -> bool:
+    """Whether winograd.c is the faster one: the map is no smaller than its tiles of 4x4, and fills half of them."""
+    rows, columns = size
+    filled = min(size) >= 4 and 2 * rows * columns >= (-(-rows // 4) * 4) * (-(-columns // 4) * 4)
+    return filled and window == (3, 3) and strides == (1, 1) and native.can_transform(channels, outputs)
 
 
 def _sum_of_products(images, kernel, strides, padding, *, contracted) -> jax.Array:
@@ -212,7 +218,7 @@ def _sum_of_products(images, kernel, strides, padding, *, contracted) -> jax.Arr
     for (row, column), view in _views(images, kernel.shape, strides, padding):
         total += lax.dot_general(view, kernel[row, column], (((1,), (contracted,)), ((), ())))
     rows, columns = _output_size(images, kernel.shape, strides, padding)
-    return total.reshape(len(images), rows, columns, -1)
+    return total.reshape(len(images), rows, columns, kernel.shape[3 - contracted])
 
 
 def _views(images, kernel_shape, strides, padding):

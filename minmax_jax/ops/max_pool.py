@@ -7,6 +7,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from minmax_jax.ops import platforms
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def max_pool(features: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
@@ -36,7 +38,7 @@ def _backward(window, stride, padding, features, cotangents):
     def fast_gradient(features, cotangents):
         return (input_gradient(features, cotangents, **statics),)
 
-    return lax.platform_dependent(features, cotangents, cpu=fast_gradient, default=xla_gradient)
+    return platforms.choose(features, cotangents, cpu=fast_gradient, default=xla_gradient)
 
 
 max_pool.defvjp(_forward, _backward)

@@ -77,7 +77,16 @@ def _describe_processor() -> str:
     return "".join(sorted({line for line in lines if line.startswith(wanted)})) or platform.processor()
 
 
-def conv(images: jax.Array, kernel: jax.Array, *, stride: int, top: int, left: int, size: tuple[int, int]) -> jax.Array:
+def conv(
+    images: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int,
+    top: int,
+    left: int,
+    size: tuple[int, int],
+    turned: bool = False,
+) -> jax.Array:
     """The convolution of [B, H, W, K] images and a [kh, kw, K, L] kernel, [B, *size, L]; all float32.
 
     Args:
@@ -87,9 +96,9 @@ def conv(images: jax.Array, kernel: jax.Array, *, stride: int, top: int, left: i
         top: rows of zeros above the image.
         left: columns of zeros beside it.
         size: h and w.
+        turned: the kernel is [kh, kw, L, K], and its places are taken from last to first, as gradients to images need.
     """
-    shape = (len(images), *size, kernel.shape[-1])
-    return _call("minmax_conv", shape, images, kernel, stride=stride, top=top, left=left)
+    return _call_conv("minmax_conv", images, kernel, size, turned, stride=stride, top=top, left=left)
 
 
 def conv_kernel_gradient(
@@ -100,10 +109,11 @@ def conv_kernel_gradient(
     return _call("minmax_conv_kernel_gradient", shape, images, cotangents, stride=stride, top=top, left=left)
 
 
-def winograd(images: jax.Array, kernel: jax.Array, *, top: int, left: int, size: tuple[int, int]) -> jax.Array:
+def winograd(
+    images: jax.Array, kernel: jax.Array, *, top: int, left: int, size: tuple[int, int], turned: bool = False
+) -> jax.Array:
     """`conv` of a 3x3 kernel and stride 1 with a quarter of the products; see `can_transform`."""
-    shape = (len(images), *size, kernel.shape[-1])
-    return _call("minmax_winograd", shape, images, kernel, stride=1, top=top, left=left)
+    return _call_conv("minmax_winograd", images, kernel, size, turned, stride=1, top=top, left=left)
 
 
 def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: int, left: int) -> jax.Array:
@@ -119,6 +129,11 @@ def can_transform(channels: int, outputs: int) -> bool:
     """Whether winograd.c has a place for each vector of K channels to L, whatever the processor."""
     whole = channels % 8 == outputs % 8 == 0 and min(channels, outputs) >= _MOST_LANES
     return whole and (outputs % (2 * _MOST_LANES) == 0 or outputs % (2 * _MOST_LANES) >= _MOST_LANES)
+
+
+def _call_conv(name: str, images, kernel, size: tuple[int, int], turned: bool, **attributes: int) -> jax.Array:
+    shape = (len(images), *size, kernel.shape[2 if turned else 3])
+    return _call(name, shape, images, kernel, turned=turned, **attributes)
 
 
 def _call(name: str, shape: tuple[int, ...], *arrays: jax.Array, scratch=None, **attributes: int) -> jax.Array:

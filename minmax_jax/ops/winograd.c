@@ -12,14 +12,12 @@
 #define SIDE 4                // of a tile of the output
 #define WINDOW 6              // side of what it needs of the images
 #define PLACES 36
-#define SLICE (2 * LANES)     // channels l that are computed together
 #define CHANNELS 32           // channels k of the gradient, likewise
 #define PART_TILES 64         // of the output, that a thread transforms at once
 #define BLOCK_TILES 16        // of these, whose products stay in the cache
 #define TRANSFORM_TILES 16    // of the gradient, as PART_TILES
 #define PAD 16                // floats between places, so that not all begin in one set of the cache
 #define PRODUCTS (BLOCK_TILES * SLICE + PAD)
-#define UNITS 4               // of the output, wanted for each thread
 
 INLINE int64_t count_tiles(const Conv *conv) {
   return conv->batch * divide_up(conv->out_rows, SIDE) * divide_up(conv->out_columns, SIDE);
@@ -83,10 +81,10 @@ static void read_cotangents(const Conv *conv, int64_t tile, const float *zeros, 
 
 // The kernel's transform, [36, K, SLICE].
 static void read_kernel(const Conv *conv, int64_t l, float *to) {
-  const int64_t size = conv->channels * conv->outputs, step = conv->channels * SLICE + PAD;
+  const int64_t size = conv->channels * SLICE, step = size + PAD;
   for (int64_t k = 0; k < conv->channels; ++k)
     for (int v = 0; v < count_vectors(conv, l); ++v) {
-      const float *from = conv->kernel + k * conv->outputs + l + v * second_vector(conv, l);
+      const float *from = conv->weights + l / SLICE * 9 * size + k * SLICE + v * second_vector(conv, l);
       vector x[9] __attribute__((aligned(64))), y[PLACES] __attribute__((aligned(64)));
       for (int place = 0; place < 9; ++place) x[place] = load(from + place * size);
       TRANSFORM(transform_kernel, 3, WINDOW, x, y);
@@ -221,10 +219,11 @@ static void run_gradient(const Conv *conv, int64_t unit) {
 XLA_FFI_Error *minmax_winograd(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   Conv conv = read_call(frame, frame->rets.rets[0], frame->args.args[1]);
+  conv.turned = attribute(frame, "turned");
   const int64_t tile_parts = MAX(1, divide_up(count_tiles(&conv), PART_TILES));
   const int64_t wanted = divide_up(UNITS * count_threads(frame), tile_parts);
   conv.parts = MIN(wanted, divide_up(conv.outputs, SLICE));
-  return run_units(frame, &conv, run_output, tile_parts * conv.parts);
+  return run_packed(frame, &conv, run_output, tile_parts * conv.parts);
 }
 
 // (images, cotangents) -> (gradient, scratch [36, group, K + L])
