@@ -91,7 +91,7 @@ def test_unknown_stems_are_refused():
 def test_running_variance(unbiased, correction):
     """Of 3 x 2 x 2 values a channel; what normalizes them is the biased variance in both cases."""
     features = np.random.default_rng(0).normal(5.0, 2.0, (3, 2, 2, 4)).astype(np.float32)
-    norm = batch_norm.BatchNorm(unbiased_variance=unbiased, use_running_average=False, momentum=0.9)
+    norm = batch_norm.BatchNorm(4, unbiased_variance=unbiased, use_running_average=False, momentum=0.9)
     variables = norm.init(jax.random.key(0), features)
     outputs, updated = norm.apply(variables, features, mutable="batch_stats")
     variance = features.var(axis=(0, 1, 2))
@@ -104,7 +104,7 @@ def test_running_variance(unbiased, correction):
 
 def test_running_variance_over_devices_counts_all_values():
     features = np.random.default_rng(0).normal(5.0, 2.0, (4, 3, 2, 2, 4)).astype(np.float32)
-    norm = batch_norm.BatchNorm(unbiased_variance=True, use_running_average=False, momentum=0.9, axis_name="batch")
+    norm = batch_norm.BatchNorm(4, unbiased_variance=True, use_running_average=False, momentum=0.9, axis_name="batch")
     variables = norm.init(jax.random.key(0), features[0])
 
     def apply(features):

@@ -2,13 +2,14 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax.ops import conv, max_pool, native, resize
+from minmax_jax.ops import conv, finished_conv, max_pool, native, resize
 
 CONVOLUTIONS = [  # height, width, window, stride, padding, channels of the images and of the output
     (8, 8, 3, 1, 1, 3, 5),
@@ -153,6 +154,47 @@ def test_conv_takes_the_fast_forms_on_a_cpu(side, channels, forms, without, has_
     calls = ("stablehlo.custom_call @minmax_conv", "stablehlo.custom_call @minmax_winograd")
     names = ("stablehlo.convolution", "stablehlo.dot_general", *calls)
     assert tuple(lowered.count(name) for name in names) == (forms if has_native else without)
+
+
+@pytest.mark.parametrize("with_residual, relu", [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("side, window, stride, outputs", [(9, 3, 1, 48), (9, 3, 2, 21), (5, 3, 1, 16), (9, 1, 1, 70)])
+def test_what_follows_a_conv_and_its_gradients(side, window, stride, outputs, with_residual, relu, has_native):
+    """In tiles of 4x4, by rows, by windows, by pixels; NumPy finishes what XLA convolves."""
+    rng = np.random.default_rng(0)
+    images, kernel = rng.normal(size=(2, side, side, 16)), rng.normal(size=(window, window, 16, outputs))
+    size = -(-side // stride)
+    factor, shift, residual = (rng.normal(size=s) for s in (outputs, outputs, (2, size, size, outputs)))
+    arrays = [a.astype(np.float32) for a in (images, kernel, factor, shift, residual)]
+    residual = arrays[4] if with_residual else None
+
+    def ours(images, kernel, factor, shift, residual):
+        finish = native.Finish(factor, shift, residual, relu)
+        form = functools.partial(finished_conv.conv_general_dilated, finish=finish)
+        module = nn.Conv(
+            outputs, (window, window), stride, [(window // 2,) * 2] * 2, use_bias=False, conv_general_dilated=form
+        )
+        return module.apply({"params": {"kernel": kernel}}, images)
+
+    with jax.enable_x64(True):
+        sums = np.asarray(_xla(images, kernel, stride, window // 2))
+    expected = sums * arrays[2] + arrays[3] + (arrays[4] if with_residual else 0)
+    expected = np.maximum(expected, 0) if relu else expected
+    np.testing.assert_allclose(jax.jit(ours)(*arrays[:4], residual), expected, rtol=1e-4, atol=1e-4)
+
+    passed = (expected > 0) if relu else np.ones_like(expected)
+    gradients = jax.jit(jax.grad(lambda *a: jnp.sum(ours(*a)), (1, 2, 3)))(*arrays[:4], residual)
+    through = _xla(arrays[0], arrays[1], stride, window // 2)
+    by_kernel = jax.vjp(lambda k: _xla(arrays[0], k, stride, window // 2), arrays[1])[1]
+    np.testing.assert_allclose(gradients[0], by_kernel((passed * arrays[2]).astype("f"))[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(gradients[1], np.sum(passed * through, (0, 1, 2)), rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(gradients[2], np.sum(passed, (0, 1, 2)))
+
+
+def test_what_follows_a_conv_keeps_what_is_not_a_number():
+    images = jnp.full((1, 8, 8, 16), jnp.nan)
+    finish = native.Finish(jnp.ones(16), jnp.zeros(16), relu=True)
+    kernel, sides = jnp.ones((3, 3, 16, 16)), ((1, 1), (1, 1))
+    assert np.all(np.isnan(conv.output(images, kernel, strides=(1, 1), padding=sides, finish=finish)))
 
 
 def test_conv_of_double_precision_is_left_to_xla():

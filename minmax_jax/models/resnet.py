@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from minmax_jax.models import batch_norm
-from minmax_jax.ops import conv, max_pool
+from minmax_jax.ops import conv, finished_conv, max_pool, native
 
 ModuleDef = Callable[..., nn.Module]
 # Convolutions before the max pool: (channels as a multiple of the width, window, stride).
@@ -24,20 +24,13 @@ class BasicBlock(nn.Module):
 
     channels: int
     stride: int
-    conv: ModuleDef
-    norm: ModuleDef
+    layer: ModuleDef
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        residual = x
-        y = self.conv(self.channels, (3, 3), self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y))
-        y = self.conv(self.channels, (3, 3), 1, name="conv2")(y)
-        y = self.norm(name="norm2")(y)
-        if residual.shape != y.shape:
-            residual = self.conv(self.channels, (1, 1), self.stride, name="shortcut_conv")(residual)
-            residual = self.norm(name="shortcut_norm")(residual)
-        return nn.relu(residual + y)
+        y = self.layer(x, self.channels, 3, self.stride, name="{}1")
+        shortcut = _shortcut(x, self.channels, self.stride, layer=self.layer)
+        return self.layer(y, self.channels, 3, 1, name="{}2", residual=shortcut)
 
 
 class BottleneckBlock(nn.Module):
@@ -45,22 +38,21 @@ class BottleneckBlock(nn.Module):
 
     channels: int
     stride: int
-    conv: ModuleDef
-    norm: ModuleDef
+    layer: ModuleDef
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        residual = x
-        y = self.conv(self.channels, (1, 1), 1, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y))
-        y = self.conv(self.channels, (3, 3), self.stride, name="conv2")(y)
-        y = nn.relu(self.norm(name="norm2")(y))
-        y = self.conv(4 * self.channels, (1, 1), 1, name="conv3")(y)
-        y = self.norm(name="norm3")(y)
-        if residual.shape != y.shape:
-            residual = self.conv(4 * self.channels, (1, 1), self.stride, name="shortcut_conv")(residual)
-            residual = self.norm(name="shortcut_norm")(residual)
-        return nn.relu(residual + y)
+        y = self.layer(x, self.channels, 1, 1, name="{}1")
+        y = self.layer(y, self.channels, 3, self.stride, name="{}2")
+        shortcut = _shortcut(x, 4 * self.channels, self.stride, layer=self.layer)
+        return self.layer(y, 4 * self.channels, 1, 1, name="{}3", residual=shortcut)
+
+
+def _shortcut(x: jax.Array, channels: int, stride: int, *, layer: ModuleDef) -> jax.Array:
+    """The input of a block in the shape of its output."""
+    if x.shape[-1] == channels and stride == 1:
+        return x
+    return layer(x, channels, 1, stride, name="shortcut_{}", relu=False)
 
 
 class ResNet(nn.Module):
@@ -105,12 +97,11 @@ class ResNet(nn.Module):
             axis_name=self.norm_axis if train else None,
             dtype=self.dtype,
         )
-        convolution = functools.partial(_convolution, dtype=self.dtype)
+        layer = functools.partial(_layer, norm=norm, dtype=self.dtype)
         x = images
-        for index, (channels, window, stride) in enumerate(STEMS[self.stem], start=1):
-            x = x if index == 1 else nn.relu(x)
-            x = convolution(channels * self.width, (window, window), stride, name=f"stem_conv{index}")(x)
-            x = norm(name=f"stem_norm{index}")(x)
+        stem = STEMS[self.stem]
+        for index, (channels, window, stride) in enumerate(stem, start=1):
+            x = layer(x, channels * self.width, window, stride, name=f"stem_{{}}{index}", relu=index < len(stem))
         # The maximum of ReLUs is the ReLU of the maximum, on a quarter of the places.
         x = nn.relu(max_pool.max_pool(x, 3, 2, 1))
         block = nn.remat(self.block) if self.remat else self.block
@@ -122,26 +113,45 @@ class ResNet(nn.Module):
                 x = (repeated if blocks > 2 and index > 0 else block)(
                     channels=self.width * 2**stage,
                     stride=stage_stride if index == 0 else 1,
-                    conv=convolution,
-                    norm=norm,
+                    layer=layer,
                     name=f"stage{stage + 1}_block{index + 1}",
                 )(x)
         return x
 
 
-def _convolution(channels: int, window: tuple[int, int], stride: int, *, dtype, name: str) -> nn.Conv:
-    """A convolution without bias, padded alike on both sides (flax's "SAME" is not, for stride 2)."""
-    return nn.Conv(
+def _layer(
+    x: jax.Array,
+    channels: int,
+    window: int,
+    stride: int,
+    *,
+    name: str,
+    norm: ModuleDef,
+    dtype: jnp.dtype,
+    residual: jax.Array | None = None,
+    relu: bool = True,
+) -> jax.Array:
+    """A convolution without bias, batch norm, and what follows them; `name` is the pattern of the two's names."""
+    normalize = norm(channels, name=name.format("norm"))
+    convolve = functools.partial(
+        nn.Conv,
         channels,
-        window,
+        (window, window),
         strides=(stride, stride),
-        padding=[(size // 2, size // 2) for size in window],
+        # Alike on both sides; flax's "SAME" is not, for stride 2.
+        padding=[(window // 2, window // 2)] * 2,
         use_bias=False,
         dtype=dtype,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        conv_general_dilated=conv.conv_general_dilated,
-        name=name,
+        name=name.format("conv"),
     )
+    if normalize.use_running_average:
+        finish = native.Finish(*normalize.running_affine(), residual=residual, relu=relu)
+        form = functools.partial(finished_conv.conv_general_dilated, finish=finish)
+        return convolve(conv_general_dilated=form)(x)
+    y = normalize(convolve(conv_general_dilated=conv.conv_general_dilated)(x))
+    y = y if residual is None else residual + y
+    return nn.relu(y) if relu else y
 
 
 resnet18 = functools.partial(ResNet, stage_sizes=(2, 2, 2, 2))

@@ -11,7 +11,7 @@
 
 #define LINE 16           // floats of a line of the cache
 #define BLOCK_ROWS 4      // of the output, that share what is read of the images
-#define BLOCK_WINDOWS 32  // of the images, likewise, where rows are short
+#define BLOCK_WINDOWS 64  // of the images, likewise, where rows are short
 #define BLOCK_PIXELS 256  // of the gradient: the cotangents of a block stay in the cache for all tiles
 
 // Output: tiles of pixels, whose windows begin `stride` places after one another in `rows`.
@@ -32,10 +32,9 @@ INLINE void output_tile(const Conv *conv, const float *rows, int64_t width, int6
   }
   for (int p = 0; p < pixels; ++p)
     for (int v = 0; v < vectors; ++v) {
-      const int64_t lanes = conv->outputs - slice * SLICE - v * LANES;
+      const int64_t l = slice * SLICE + v * LANES, lanes = conv->outputs - l;
       float *place = to + p * conv->outputs + v * LANES;
-      if (lanes >= LANES) store(sums[p][v], place);
-      else memcpy(place, &sums[p][v], lanes * sizeof(float));
+      store_some(finish(conv, sums[p][v], l, place, lanes), place, lanes);
     }
 }
 
@@ -71,15 +70,17 @@ static void run_rows(const Conv *conv, int64_t unit) {
 }
 
 // Where a row of the output is shorter than a tile, tiles reach over rows and images: windows are copied one behind the
-// other. A unit is a block of them and some slices of channels l.
-static void run_windows(const Conv *conv, int64_t unit) {
-  const int64_t part = unit % conv->parts, slices = divide_up(conv->outputs, SLICE);
-  const int64_t places = conv->kernel_rows * conv->kernel_columns, first = unit / conv->parts * BLOCK_WINDOWS;
-  const int64_t count = MIN(BLOCK_WINDOWS, conv->batch * conv->out_rows * conv->out_columns - first);
-  Conv flat = *conv;
-  flat.kernel_rows = flat.kernel_columns = flat.stride = 1;
-  flat.channels = places * conv->channels;
-  float *windows = calloc(count * flat.channels, sizeof(float));
+// other. Where they are the pixels themselves, that is what they are. A unit is a block of them and some slices of
+// channels l.
+
+static int are_windows(const Conv *conv) {
+  return conv->kernel_rows * conv->kernel_columns * conv->stride == 1 && conv->rows == conv->out_rows &&
+         conv->columns == conv->out_columns && conv->top == 0 && conv->left == 0;
+}
+
+static float *copy_windows(const Conv *conv, int64_t first, int64_t count) {
+  const int64_t places = conv->kernel_rows * conv->kernel_columns;
+  float *windows = calloc(count * places * conv->channels, sizeof(float));
   for (int64_t at = 0; at < count * places; ++at) {
     const int64_t pixel = first + at / places, row = pixel / conv->out_columns, b = row / conv->out_rows;
     const int64_t y = row % conv->out_rows * conv->stride - conv->top + at % places / conv->kernel_columns;
@@ -88,9 +89,21 @@ static void run_windows(const Conv *conv, int64_t unit) {
       memcpy(windows + at * conv->channels, conv->images + ((b * conv->rows + y) * conv->columns + x) * conv->channels,
              conv->channels * sizeof(float));
   }
+  return windows;
+}
+
+static void run_windows(const Conv *conv, int64_t unit) {
+  const int64_t part = unit % conv->parts, slices = divide_up(conv->outputs, SLICE);
+  const int64_t first = unit / conv->parts * BLOCK_WINDOWS;
+  const int64_t count = MIN(BLOCK_WINDOWS, conv->batch * conv->out_rows * conv->out_columns - first);
+  Conv flat = *conv;
+  flat.kernel_rows = flat.kernel_columns = flat.stride = 1;
+  flat.channels = conv->kernel_rows * conv->kernel_columns * conv->channels;
+  float *copied = are_windows(conv) ? NULL : copy_windows(conv, first, count);
+  const float *windows = copied ? copied : conv->images + first * conv->channels;
   for (int64_t slice = part * slices / conv->parts; slice < (part + 1) * slices / conv->parts; ++slice)
     output_line(&flat, windows, 1, slice, count, conv->result + first * conv->outputs + slice * SLICE);
-  free(windows);
+  free(copied);
 }
 
 // Gradient: tiles of channels k.
@@ -184,12 +197,11 @@ static void run_gradient(const Conv *conv, int64_t unit) {
 
 // All arrays are float32: images [B, H, W, K], kernels [kh, kw, K, L], outputs and cotangents [B, h, w, L].
 
-// (images, kernel) -> output
+// (images, kernel[, factor, shift[, residual]]) -> output
 XLA_FFI_Error *minmax_conv(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
-  Conv conv = read_call(frame, frame->rets.rets[0], frame->args.args[1]);
-  conv.turned = attribute(frame, "turned");
-  if (conv.out_columns >= TILE) {
+  Conv conv = read_output_call(frame);
+  if (conv.out_columns >= TILE && !are_windows(&conv)) {
     conv.parts = divide_up(conv.out_rows, BLOCK_ROWS);
     return run_packed(frame, &conv, run_rows, conv.batch * conv.parts);
   }

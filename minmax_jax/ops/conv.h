@@ -23,21 +23,37 @@
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t mask __attribute__((vector_size(4 * LANES), aligned(4)));
 
 INLINE vector load(const float *from) { return *(const vector *)from; }
 
 INLINE void store(vector values, float *to) { *(vector *)to = values; }
 
+// The first `lanes` of a vector.
+INLINE vector load_some(const float *from, int64_t lanes) {
+  vector values = {0};
+  if (lanes >= LANES) return load(from);
+  memcpy(&values, from, lanes * sizeof(float));
+  return values;
+}
+
+INLINE void store_some(vector values, float *to, int64_t lanes) {
+  if (lanes >= LANES) store(values, to);
+  else memcpy(to, &values, lanes * sizeof(float));
+}
+
 INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 typedef struct {
   const float *images, *kernel, *cotangents;
+  const float *factor, *shift, *residual;  // of the output, or NULL; relu: whether its negative numbers become 0
   float *result, *scratch, *weights;
   int64_t batch, rows, columns, channels;  // of the images
   int64_t out_rows, out_columns, outputs;  // of the output or the cotangents
   int64_t kernel_rows, kernel_columns;
   int64_t stride, top, left;
   int64_t turned;               // whether `kernel` is [kh, kw, L, K], and its places are taken from last to first
+  int64_t relu;
   int64_t parts;                // units that one image, one slice of channels or one part of the tiles is cut into
   int64_t first, count, group;  // tiles that are computed together, and the most of them
 } Conv;
@@ -119,7 +135,7 @@ static XLA_FFI_Error *run_units(XLA_FFI_CallFrame *frame, const Conv *conv, RunU
 }
 
 // The kernel in the order in which it is read, [slices of L, kh, kw, K, SLICE]; a unit is one place of one slice. What
-// the last slice lacks is 0.
+// the last slice lacks is 0. `factor` is taken in here.
 static void pack(const Conv *conv, int64_t unit) {
   const int64_t places = conv->kernel_rows * conv->kernel_columns, place = unit % places, first = unit / places * SLICE;
   const int64_t count = MIN(SLICE, conv->outputs - first), channels = conv->channels;
@@ -133,6 +149,16 @@ static void pack(const Conv *conv, int64_t unit) {
     for (int64_t k = 0; k < channels; ++k)
       memcpy(to + k * SLICE, from + k * conv->outputs + first, count * sizeof(float));
   }
+  if (conv->factor != NULL)
+    for (int64_t k = 0; k < channels; ++k)
+      for (int64_t l = 0; l < count; ++l) to[k * SLICE + l] *= conv->factor[first + l];
+}
+
+// What becomes of sums for up to a vector of channels from l on, before they are written to a place of the output.
+INLINE vector finish(const Conv *conv, vector sums, int64_t l, const float *to, int64_t lanes) {
+  if (conv->shift != NULL) sums += load_some(conv->shift + l, lanes);
+  if (conv->residual != NULL) sums += load_some(conv->residual + (to - conv->result), lanes);
+  return conv->relu ? (vector)(~(sums < 0) & (mask)sums) : sums;
 }
 
 // A convolution whose units read `weights`.
@@ -185,4 +211,15 @@ static Conv read_call(const XLA_FFI_CallFrame *frame, const XLA_FFI_Buffer *outp
       .top = attribute(frame, "top"),
       .left = attribute(frame, "left"),
   };
+}
+
+// Of a call that computes an output: (images, kernel[, factor, shift[, residual]]).
+static Conv read_output_call(const XLA_FFI_CallFrame *frame) {
+  Conv conv = read_call(frame, frame->rets.rets[0], frame->args.args[1]);
+  const float **optional[] = {&conv.factor, &conv.shift, &conv.residual};
+  for (int64_t arg = 2; arg < frame->args.size; ++arg)
+    *optional[arg - 2] = ((const XLA_FFI_Buffer *)frame->args.args[arg])->data;
+  conv.turned = attribute(frame, "turned");
+  conv.relu = attribute(frame, "relu");
+  return conv;
 }

@@ -54,8 +54,25 @@ def conv_general_dilated(
     Returns:
         [B, h, w, L] outputs.
     """
+    statics = dict(
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        precision=precision,
+        **kwargs,
+    )
+    if is_plain(images, kernel, padding, **statics):
+        return plain_conv(images, kernel, tuple(window_strides), tuple(map(tuple, padding)))
+    return lax.conv_general_dilated(images, kernel, window_strides, padding, **statics)
+
+
+def is_plain(
+    images, kernel, padding, *, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, precision, **kwargs
+) -> bool:
+    """Whether a convolution is one of those that this module has forms of its own for."""
     spec = dimension_numbers and lax.conv_dimension_numbers(images.shape, kernel.shape, dimension_numbers)
-    plain = (
+    return (
         images.ndim == 4
         and spec == lax.conv_dimension_numbers(images.shape, kernel.shape, _LAYOUT)
         and not isinstance(padding, str)
@@ -64,34 +81,21 @@ def conv_general_dilated(
         and precision is None
         and not any(value not in (None, 1) for value in kwargs.values())
     )
-    if plain:
-        return _conv(images, kernel, tuple(window_strides), tuple(map(tuple, padding)))
-    return lax.conv_general_dilated(
-        images,
-        kernel,
-        window_strides,
-        padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        feature_group_count=feature_group_count,
-        precision=precision,
-        **kwargs,
-    )
 
 
-def _xla_conv(images, kernel, strides, padding):
+def xla_conv(images, kernel, strides, padding):
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_LAYOUT)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(images, kernel, strides, padding):
-    on_cpu, default = (functools.partial(form, strides=strides, padding=padding) for form in (output, _xla_conv))
+def plain_conv(images, kernel, strides, padding) -> jax.Array:
+    """A convolution for which `is_plain` holds."""
+    on_cpu, default = (functools.partial(form, strides=strides, padding=padding) for form in (output, xla_conv))
     return platforms.choose(images, kernel, cpu=on_cpu, default=default)
 
 
 def _conv_forward(images, kernel, strides, padding):
-    return _conv(images, kernel, strides, padding), (images, kernel)
+    return plain_conv(images, kernel, strides, padding), (images, kernel)
 
 
 def _conv_backward(strides, padding, residuals, cotangents):
@@ -100,7 +104,7 @@ def _conv_backward(strides, padding, residuals, cotangents):
 
     def xla_gradient(argument):
         def gradient(images, kernel, cotangents):
-            forward = functools.partial(_xla_conv, **statics)
+            forward = functools.partial(xla_conv, **statics)
             return jax.vjp(forward, images, kernel)[1](cotangents)[argument]
 
         return gradient
@@ -113,23 +117,25 @@ def _conv_backward(strides, padding, residuals, cotangents):
     )
 
 
-_conv.defvjp(_conv_forward, _conv_backward)
+plain_conv.defvjp(_conv_forward, _conv_backward)
 
 
-def output(images, kernel, *, strides, padding, turned: bool = False) -> jax.Array:
-    """The convolution, [B, h, w, L], on a CPU; for `turned` see `native.conv`."""
+def output(images, kernel, *, strides, padding, turned: bool = False, finish: native.Finish | None = None) -> jax.Array:
+    """The convolution, [B, h, w, L], on a CPU; for `turned` and `finish` see `native.conv`."""
     if _is_native(images, strides, padding):
         (top, _), (left, _) = padding
         size = _output_size(images, kernel.shape, strides, padding)
-        statics = dict(top=top, left=left, size=size, turned=turned)
+        statics = dict(top=top, left=left, size=size, turned=turned, finish=finish)
         channels = kernel.shape[:1:-1] if turned else kernel.shape[2:]
         if _is_transformed(kernel.shape[:2], strides, size, *channels):
             return native.winograd(images, kernel, **statics)
         return native.conv(images, kernel, stride=strides[0], **statics)
     kernel = jnp.flip(kernel, (0, 1)).swapaxes(2, 3) if turned else kernel
     if _is_small(images):
-        return _sum_of_products(images, kernel, strides, padding, contracted=0)
-    return _xla_conv(images, kernel, strides, padding)
+        sums = _sum_of_products(images, kernel, strides, padding, contracted=0)
+    else:
+        sums = xla_conv(images, kernel, strides, padding)
+    return sums if finish is None else finish(sums)
 
 
 def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:

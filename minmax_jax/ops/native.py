@@ -6,6 +6,7 @@ are the same but for rounding, and a training step takes longer (docs/performanc
 """
 
 import ctypes
+import dataclasses
 import functools
 import hashlib
 import logging
@@ -77,6 +78,29 @@ def _describe_processor() -> str:
     return "".join(sorted({line for line in lines if line.startswith(wanted)})) or platform.processor()
 
 
+@dataclasses.dataclass(frozen=True)
+class Finish:
+    """What a convolution does to its sums before it writes them, in this order.
+
+    Attributes:
+        factor: [L] what they are multiplied by.
+        shift: [L] what is added.
+        residual: [B, h, w, L] added, too, or None.
+        relu: whether negative numbers become 0.
+    """
+
+    factor: jax.Array
+    shift: jax.Array
+    residual: jax.Array | None = None
+    relu: bool = False
+
+    def __call__(self, sums: jax.Array) -> jax.Array:
+        """The same by JAX, where it does not belong to the convolution."""
+        sums = (sums * self.factor + self.shift).astype(sums.dtype)
+        sums = sums if self.residual is None else self.residual + sums
+        return jax.nn.relu(sums) if self.relu else sums
+
+
 def conv(
     images: jax.Array,
     kernel: jax.Array,
@@ -86,6 +110,7 @@ def conv(
     left: int,
     size: tuple[int, int],
     turned: bool = False,
+    finish: Finish | None = None,
 ) -> jax.Array:
     """The convolution of [B, H, W, K] images and a [kh, kw, K, L] kernel, [B, *size, L]; all float32.
 
@@ -97,8 +122,9 @@ def conv(
         left: columns of zeros beside it.
         size: h and w.
         turned: the kernel is [kh, kw, L, K], and its places are taken from last to first, as gradients to images need.
+        finish: what follows.
     """
-    return _call_conv("minmax_conv", images, kernel, size, turned, stride=stride, top=top, left=left)
+    return _call_conv("minmax_conv", images, kernel, size, turned, finish, stride=stride, top=top, left=left)
 
 
 def conv_kernel_gradient(
@@ -110,10 +136,17 @@ def conv_kernel_gradient(
 
 
 def winograd(
-    images: jax.Array, kernel: jax.Array, *, top: int, left: int, size: tuple[int, int], turned: bool = False
+    images: jax.Array,
+    kernel: jax.Array,
+    *,
+    top: int,
+    left: int,
+    size: tuple[int, int],
+    turned: bool = False,
+    finish: Finish | None = None,
 ) -> jax.Array:
     """`conv` of a 3x3 kernel and stride 1 with a quarter of the products; see `can_transform`."""
-    return _call_conv("minmax_winograd", images, kernel, size, turned, stride=1, top=top, left=left)
+    return _call_conv("minmax_winograd", images, kernel, size, turned, finish, stride=1, top=top, left=left)
 
 
 def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: int, left: int) -> jax.Array:
@@ -131,9 +164,12 @@ def can_transform(channels: int, outputs: int) -> bool:
     return whole and (outputs % (2 * _MOST_LANES) == 0 or outputs % (2 * _MOST_LANES) >= _MOST_LANES)
 
 
-def _call_conv(name: str, images, kernel, size: tuple[int, int], turned: bool, **attributes: int) -> jax.Array:
-    shape = (len(images), *size, kernel.shape[2 if turned else 3])
-    return _call(name, shape, images, kernel, turned=turned, **attributes)
+def _call_conv(name: str, images, kernel, size: tuple[int, int], turned, finish, **attributes: int) -> jax.Array:
+    shape, arrays = (len(images), *size, kernel.shape[2 if turned else 3]), [images, kernel]
+    if finish is not None:
+        arrays += [finish.factor, finish.shift, *([] if finish.residual is None else [finish.residual])]
+    relu = finish is not None and finish.relu
+    return _call(name, shape, *arrays, turned=turned, relu=relu, **attributes)
 
 
 def _call(name: str, shape: tuple[int, ...], *arrays: jax.Array, scratch=None, **attributes: int) -> jax.Array:

@@ -110,9 +110,12 @@ static void write_output(const Conv *conv, int64_t tile, int64_t l, const float 
     vector x[PLACES] __attribute__((aligned(64))), y[SIDE * SIDE] __attribute__((aligned(64)));
     for (int place = 0; place < PLACES; ++place) x[place] = load(from + place * PRODUCTS);
     TRANSFORM(transform_output, WINDOW, SIDE, x, y);
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t column = 0; column < columns; ++column)
-        store(y[row * SIDE + column], to + (row * conv->out_columns + column) * conv->outputs);
+    for (int64_t pixel = 0; pixel < rows * columns; ++pixel) {
+      const int64_t row = pixel / columns, column = pixel % columns;
+      float *place = to + (row * conv->out_columns + column) * conv->outputs;
+      const vector sums = y[row * SIDE + column];
+      store(finish(conv, sums, l + v * second_vector(conv, l), place, LANES), place);
+    }
   }
 }
 
@@ -215,11 +218,10 @@ static void run_gradient(const Conv *conv, int64_t unit) {
 // Arrays as in conv.c. K and L are multiples of 8, at least 16, and no slice of 32 of L holds fewer than 16: so each
 // vector has a place.
 
-// (images, kernel) -> output
+// (images, kernel[, factor, shift[, residual]]) -> output
 XLA_FFI_Error *minmax_winograd(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
-  Conv conv = read_call(frame, frame->rets.rets[0], frame->args.args[1]);
-  conv.turned = attribute(frame, "turned");
+  Conv conv = read_output_call(frame);
   const int64_t tile_parts = MAX(1, divide_up(count_tiles(&conv), PART_TILES));
   const int64_t wanted = divide_up(UNITS * count_threads(frame), tile_parts);
   conv.parts = MIN(wanted, divide_up(conv.outputs, SLICE));
