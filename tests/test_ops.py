@@ -4,7 +4,7 @@ import functools
 
 import flax.linen as nn
 import jax
-from jax import lax
+from jax import export, lax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -291,3 +291,32 @@ def test_resize_equals_numpy_interpolation(size):
 def test_resize_to_the_same_size_changes_nothing():
     images = jnp.ones((1, 3, 5, 2))
     assert resize.resize_bilinear(images, (3, 5)) is images
+
+
+def test_other_platforms_get_the_forms_of_xla(monkeypatch):
+    """A process with a GPU chooses when a program is lowered: the one for the GPU holds no call of our own code."""
+    images, kernel = jnp.ones((1, 16, 16, 16)), jnp.ones((3, 3, 16, 16))
+    finish = native.Finish(jnp.ones(16), jnp.zeros(16), relu=True)
+
+    def loss(images, kernel):
+        features = max_pool.max_pool(_ours(images, kernel, 1, 1), 3, 2, 1)
+        module = nn.Conv(
+            16,
+            (3, 3),
+            padding=[(1, 1)] * 2,
+            use_bias=False,
+            conv_general_dilated=functools.partial(finished_conv.conv_general_dilated, finish=finish),
+        )
+        return jnp.sum(module.apply({"params": {"kernel": kernel}}, features))
+
+    names = ("minmax_conv", "minmax_winograd", "minmax_winograd_kernel_gradient")
+    allowed = list(map(export.DisabledSafetyCheck.custom_call, names))
+
+    def lower(function, platform):
+        return export.export(jax.jit(function), platforms=[platform], disabled_checks=allowed)(images, kernel)
+
+    assert native.is_available()  # found out before, and kept
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for function in (loss, jax.grad(loss, (0, 1))):
+        ours, xlas = (lower(function, platform).mlir_module() for platform in ("cpu", "cuda"))
+        assert "@minmax_" in ours and "@minmax_" not in xlas and "stablehlo.convolution" in xlas

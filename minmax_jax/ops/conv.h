@@ -1,4 +1,5 @@
-// What the convolutions of conv.c and winograd.c have in common: vectors, shapes, and threads of XLA's pool.
+// What the convolutions of conv.c and winograd.c have in common: vectors, shapes, threads of XLA's pool, the order of the
+// kernel, and what follows the sums.
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -46,14 +47,14 @@ INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 typedef struct {
   const float *images, *kernel, *cotangents;
-  const float *factor, *shift, *residual;  // of the output, or NULL; relu: whether its negative numbers become 0
-  float *result, *scratch, *weights;
+  const float *factor, *shift, *residual;  // of the output, or NULL
+  float *result, *scratch, *weights;       // the last is the packed kernel
   int64_t batch, rows, columns, channels;  // of the images
   int64_t out_rows, out_columns, outputs;  // of the output or the cotangents
   int64_t kernel_rows, kernel_columns;
   int64_t stride, top, left;
   int64_t turned;               // whether `kernel` is [kh, kw, L, K], and its places are taken from last to first
-  int64_t relu;
+  int64_t relu;                 // whether negative numbers of the output become 0
   int64_t parts;                // units that one image, one slice of channels or one part of the tiles is cut into
   int64_t first, count, group;  // tiles that are computed together, and the most of them
 } Conv;

@@ -167,7 +167,8 @@ def can_transform(channels: int, outputs: int) -> bool:
 def _call_conv(name: str, images, kernel, size: tuple[int, int], turned, finish, **attributes: int) -> jax.Array:
     shape, arrays = (len(images), *size, kernel.shape[2 if turned else 3]), [images, kernel]
     if finish is not None:
-        arrays += [finish.factor, finish.shift, *([] if finish.residual is None else [finish.residual])]
+        others = [finish.factor, finish.shift, *([] if finish.residual is None else [finish.residual])]
+        arrays += [array.astype(np.float32) for array in others]  # parameters may be kept in double precision
     relu = finish is not None and finish.relu
     return _call(name, shape, *arrays, turned=turned, relu=relu, **attributes)
 
