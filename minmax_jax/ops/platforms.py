@@ -1,10 +1,14 @@
 """The one choice between forms of an operation by platform."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
+import contextvars
 from typing import Any
 
 import jax
 from jax import lax
+
+_for_any = contextvars.ContextVar("for_any", default=False)
 
 
 def choose(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
@@ -13,6 +17,16 @@ def choose(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any])
     A program of a process that has nothing but CPUs holds the form for CPUs alone, so that it is traced in half the
     time. Any other holds both: `lax.platform_dependent` chooses when it is lowered.
     """
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" and not _for_any.get():
         return cpu(*operands)
     return lax.platform_dependent(*operands, cpu=cpu, default=default)
+
+
+@contextlib.contextmanager
+def for_any() -> Iterator[None]:
+    """Lets what is traced inside, and was not before, be lowered for any platform where there are only CPUs, too."""
+    token = _for_any.set(True)
+    try:
+        yield
+    finally:
+        _for_any.reset(token)
