@@ -125,11 +125,10 @@ def output(images, kernel, *, strides, padding, turned: bool = False, finish: na
     if _is_native(images, strides, padding):
         (top, _), (left, _) = padding
         size = _output_size(images, kernel.shape, strides, padding)
-        statics = dict(top=top, left=left, size=size, turned=turned, finish=finish)
         channels = kernel.shape[:1:-1] if turned else kernel.shape[2:]
-        if _is_transformed(kernel.shape[:2], strides, size, *channels):
-            return native.winograd(images, kernel, **statics)
-        return native.conv(images, kernel, stride=strides[0], **statics)
+        transformed = _is_transformed(kernel.shape[:2], strides, size, *channels)
+        statics = dict(stride=strides[0], top=top, left=left, size=size, turned=turned, transformed=transformed)
+        return native.conv(images, kernel, finish=finish, **statics)
     kernel = jnp.flip(kernel, (0, 1)).swapaxes(2, 3) if turned else kernel
     if _is_small(images):
         sums = _sum_of_products(images, kernel, strides, padding, contracted=0)

@@ -111,6 +111,7 @@ def conv(
     size: tuple[int, int],
     turned: bool = False,
     finish: Finish | None = None,
+    transformed: bool = False,
 ) -> jax.Array:
     """The convolution of [B, H, W, K] images and a [kh, kw, K, L] kernel, [B, *size, L]; all float32.
 
@@ -123,8 +124,15 @@ def conv(
         size: h and w.
         turned: the kernel is [kh, kw, L, K], and its places are taken from last to first, as gradients to images need.
         finish: what follows.
+        transformed: with a quarter of the products, by winograd.c; for 3x3 kernels, stride 1 and channels for which
+            `can_transform` holds.
     """
-    return _call_conv("minmax_conv", images, kernel, size, turned, finish, stride=stride, top=top, left=left)
+    shape, arrays = (len(images), *size, kernel.shape[2 if turned else 3]), [images, kernel]
+    if finish is not None:
+        others = [finish.factor, finish.shift, *([] if finish.residual is None else [finish.residual])]
+        arrays += [array.astype(np.float32) for array in others]  # parameters may be kept in double precision
+    attributes = dict(stride=stride, top=top, left=left, turned=turned, relu=finish is not None and finish.relu)
+    return _call("minmax_winograd" if transformed else "minmax_conv", shape, *arrays, **attributes)
 
 
 def conv_kernel_gradient(
@@ -135,22 +143,8 @@ def conv_kernel_gradient(
     return _call("minmax_conv_kernel_gradient", shape, images, cotangents, stride=stride, top=top, left=left)
 
 
-def winograd(
-    images: jax.Array,
-    kernel: jax.Array,
-    *,
-    top: int,
-    left: int,
-    size: tuple[int, int],
-    turned: bool = False,
-    finish: Finish | None = None,
-) -> jax.Array:
-    """`conv` of a 3x3 kernel and stride 1 with a quarter of the products; see `can_transform`."""
-    return _call_conv("minmax_winograd", images, kernel, size, turned, finish, stride=1, top=top, left=left)
-
-
 def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: int, left: int) -> jax.Array:
-    """The gradient of `winograd` to its kernel, [3, 3, K, L], from the cotangents [B, h, w, L]."""
+    """The gradient of a transformed `conv` to its kernel, [3, 3, K, L], from the cotangents [B, h, w, L]."""
     channels, (batch, rows, columns, outputs) = images.shape[-1], cotangents.shape
     tiles, numbers = batch * -(-rows // 4) * -(-columns // 4), channels + outputs
     scratch = (_PLACES, min(tiles, max(_LEAST_TILES, _SCRATCH // (_PLACES * numbers))), numbers)
@@ -162,15 +156,6 @@ def can_transform(channels: int, outputs: int) -> bool:
     """Whether winograd.c has a place for each vector of K channels to L, whatever the processor."""
     whole = channels % 8 == outputs % 8 == 0 and min(channels, outputs) >= _MOST_LANES
     return whole and (outputs % (2 * _MOST_LANES) == 0 or outputs % (2 * _MOST_LANES) >= _MOST_LANES)
-
-
-def _call_conv(name: str, images, kernel, size: tuple[int, int], turned, finish, **attributes: int) -> jax.Array:
-    shape, arrays = (len(images), *size, kernel.shape[2 if turned else 3]), [images, kernel]
-    if finish is not None:
-        others = [finish.factor, finish.shift, *([] if finish.residual is None else [finish.residual])]
-        arrays += [array.astype(np.float32) for array in others]  # parameters may be kept in double precision
-    relu = finish is not None and finish.relu
-    return _call(name, shape, *arrays, turned=turned, relu=relu, **attributes)
 
 
 def _call(name: str, shape: tuple[int, ...], *arrays: jax.Array, scratch=None, **attributes: int) -> jax.Array:
