@@ -1,4 +1,4 @@
-"""How conv.c and winograd.c are built, or not; what they compute is compared in test_ops."""
+"""How conv.c, winograd.c and max_pool.c are built, or not; what they compute is compared in test_ops."""
 
 import hashlib
 import os
@@ -28,7 +28,10 @@ def _compute() -> str:
     gradient = native.conv_kernel_gradient(images, output, stride=2, top=1, left=1, window=(3, 3))
     transformed = native.conv(images, kernel, stride=1, top=1, left=1, size=(41, 38), transformed=True)
     transformed_gradient = native.winograd_kernel_gradient(images, transformed, top=1, left=1)
-    results = (output, gradient, transformed, transformed_gradient)
+    pool = dict(window=3, stride=2, padding=1)
+    maxima, places = native.max_pool(images, **pool)
+    pool_gradient = native.max_pool_gradient(places, maxima, **pool, size=images.shape[1:3])
+    results = (output, gradient, transformed, transformed_gradient, maxima, places, pool_gradient)
     return hashlib.sha256(b"".join(np.asarray(result).tobytes() for result in results)).hexdigest()
 
 

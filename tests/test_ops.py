@@ -222,29 +222,44 @@ def test_grouped_and_dilated_convolutions_are_left_to_xla():
     np.testing.assert_array_equal(conv.conv_general_dilated(images, kernel, (1, 1), "SAME", **options), expected)
 
 
-def test_max_pool_value_by_hand():
-    features = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    np.testing.assert_array_equal(max_pool.max_pool(features, 3, 2, 1)[0, :, :, 0], [[5, 7], [13, 15]])
+def test_max_pool_by_hand(has_native):
+    features = (jnp.arange(16.0) - 6).reshape(1, 4, 4, 1)
+    pool = functools.partial(max_pool.relu_max_pool, window=3, stride=2, padding=1)
+    pooled, backward = jax.vjp(pool, features)
+    np.testing.assert_array_equal(pooled[0, :, :, 0], [[0, 1], [7, 9]])
+    expected = np.zeros((4, 4))
+    expected[1, 3], expected[3, 1], expected[3, 3] = 2, 3, 4
+    (gradient,) = backward(jnp.array([[1.0, 2], [3, 4]])[None, :, :, None])
+    np.testing.assert_array_equal(gradient[0, :, :, 0], expected)
 
 
-@pytest.mark.parametrize("height, width", [(8, 8), (9, 7), (12, 5), (2, 3)])
+def test_max_pool_does_not_hide_what_is_not_a_number(has_native):
+    features = jnp.ones((1, 4, 4, 20)).at[0, 3, 2, 17].set(jnp.nan).at[0, 3, 3, 17].set(5)
+    expected = np.ones((2, 2, 20))
+    expected[1, 1, 17] = np.nan
+    np.testing.assert_array_equal(max_pool.relu_max_pool(features, 3, 2, 1)[0], expected)
+
+
+@pytest.mark.parametrize("height, width, channels", [(8, 8, 16), (9, 7, 40), (12, 5, 3), (2, 3, 33)])
 @pytest.mark.parametrize("window, stride, padding", [(3, 2, 1), (2, 2, 0), (3, 1, 1), (5, 3, 2)])
-def test_max_pool_gradient_equals_xla(height, width, window, stride, padding):
+def test_max_pool_and_gradient_equal_xla(height, width, channels, window, stride, padding):
+    assert native.is_available()
     # Whole numbers, so that many maxima are equal: the first one has the gradient.
-    features = jnp.round(2 * jax.random.normal(jax.random.key(0), (2, height, width, 3)))
+    features = jnp.round(2 * jax.random.normal(jax.random.key(0), (2, height, width, channels)))
 
     def xla(x):
         sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), sides)
+        pooled = lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), sides)
+        return jax.nn.relu(pooled)
 
     def loss(x, pool):
         pooled = pool(x)
         return jnp.sum(pooled * jnp.arange(pooled.size).reshape(pooled.shape))
 
-    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    gradient = jax.jit(jax.value_and_grad(loss), static_argnums=1)
     expected = gradient(features, xla)
-    actual = gradient(features, lambda x: max_pool.max_pool(x, window, stride, padding))
-    np.testing.assert_array_equal(actual, expected)
+    actual = gradient(features, lambda x: max_pool.relu_max_pool(x, window, stride, padding))
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def test_interpolation_matrix_by_hand():
@@ -301,7 +316,7 @@ def test_other_platforms_get_the_forms_of_xla():
     finish = native.Finish(jnp.ones(16), jnp.zeros(16), relu=True)
 
     def loss(images, kernel):
-        features = max_pool.max_pool(_ours(images, kernel, 1, 1), 3, 2, 1)
+        features = max_pool.relu_max_pool(_ours(images, kernel, 1, 1), 3, 2, 1)
         module = nn.Conv(
             16,
             (3, 3),

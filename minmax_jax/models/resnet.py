@@ -102,8 +102,7 @@ class ResNet(nn.Module):
         stem = STEMS[self.stem]
         for index, (channels, window, stride) in enumerate(stem, start=1):
             x = layer(x, channels * self.width, window, stride, name=f"stem_{{}}{index}", relu=index < len(stem))
-        # The maximum of ReLUs is the ReLU of the maximum, on a quarter of the places.
-        x = nn.relu(max_pool.max_pool(x, 3, 2, 1))
+        x = max_pool.relu_max_pool(x, 3, 2, 1)
         block = nn.remat(self.block) if self.remat else self.block
         # All but the first block of a stage are traced and lowered once, where that pays. Not for init: functions of
         # their own draw other numbers.

@@ -1,5 +1,5 @@
-// What the convolutions of conv.c and winograd.c have in common: vectors, shapes, threads of XLA's pool, the order of the
-// kernel, and what follows the sums.
+// What conv.c, winograd.c and max_pool.c have in common: vectors, shapes, threads of XLA's pool, the order of the kernel,
+// and what follows the sums.
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -49,10 +49,13 @@ typedef struct {
   const float *images, *kernel, *cotangents;
   const float *factor, *shift, *residual;  // of the output, or NULL
   float *result, *scratch, *weights;       // the last is the packed kernel
+  uint8_t *places;                         // of maxima
   int64_t batch, rows, columns, channels;  // of the images
   int64_t out_rows, out_columns, outputs;  // of the output or the cotangents
   int64_t kernel_rows, kernel_columns;
   int64_t stride, top, left;
+  int64_t row, row_step, column, column_step;  // of the kernel: the first place taken, and how far off the next ones are
+  int64_t line;                                // places of a whole row of the kernel
   int64_t turned;               // whether `kernel` is [kh, kw, L, K], and its places are taken from last to first
   int64_t relu;                 // whether negative numbers of the output become 0
   int64_t parts;                // units that one image, one slice of channels or one part of the tiles is cut into
@@ -140,7 +143,10 @@ static XLA_FFI_Error *run_units(XLA_FFI_CallFrame *frame, const Conv *conv, RunU
 static void pack(const Conv *conv, int64_t unit) {
   const int64_t places = conv->kernel_rows * conv->kernel_columns, place = unit % places, first = unit / places * SLICE;
   const int64_t count = MIN(SLICE, conv->outputs - first), channels = conv->channels;
-  const float *from = conv->kernel + (conv->turned ? places - 1 - place : place) * channels * conv->outputs;
+  const int64_t taken = conv->turned ? places - 1 - place : place;
+  const int64_t row = conv->row + taken / conv->kernel_columns * conv->row_step;
+  const int64_t column = conv->column + taken % conv->kernel_columns * conv->column_step;
+  const float *from = conv->kernel + (row * conv->line + column) * channels * conv->outputs;
   float *to = conv->weights + unit * channels * SLICE;
   if (count < SLICE) memset(to, 0, channels * SLICE * sizeof(float));
   if (conv->turned) {
@@ -221,6 +227,11 @@ static Conv read_output_call(const XLA_FFI_CallFrame *frame) {
   for (int64_t arg = 2; arg < frame->args.size; ++arg)
     *optional[arg - 2] = ((const XLA_FFI_Buffer *)frame->args.args[arg])->data;
   conv.turned = attribute(frame, "turned");
+  conv.row = attribute(frame, "row"), conv.row_step = attribute(frame, "row_step");
+  conv.column = attribute(frame, "column"), conv.column_step = attribute(frame, "column_step");
+  conv.line = conv.kernel_columns;
+  conv.kernel_rows = divide_up(conv.kernel_rows - conv.row, conv.row_step);
+  conv.kernel_columns = divide_up(conv.kernel_columns - conv.column, conv.column_step);
   conv.relu = attribute(frame, "relu");
   return conv;
 }

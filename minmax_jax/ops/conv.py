@@ -120,15 +120,19 @@ def _conv_backward(strides, padding, residuals, cotangents):
 plain_conv.defvjp(_conv_forward, _conv_backward)
 
 
-def output(images, kernel, *, strides, padding, turned: bool = False, finish: native.Finish | None = None) -> jax.Array:
-    """The convolution, [B, h, w, L], on a CPU; for `turned` and `finish` see `native.conv`."""
+def output(
+    images, kernel, *, strides, padding, turned=False, places=native.ALL_PLACES, finish: native.Finish | None = None
+) -> jax.Array:
+    """The convolution, [B, h, w, L], on a CPU; for `turned`, `places` and `finish` see `native.conv`."""
     if _is_native(images, strides, padding):
         (top, _), (left, _) = padding
-        size = _output_size(images, kernel.shape, strides, padding)
+        window = _window(kernel, places)
+        size = _output_size(images, window, strides, padding)
         channels = kernel.shape[:1:-1] if turned else kernel.shape[2:]
-        transformed = _is_transformed(kernel.shape[:2], strides, size, *channels)
-        statics = dict(stride=strides[0], top=top, left=left, size=size, turned=turned, transformed=transformed)
-        return native.conv(images, kernel, finish=finish, **statics)
+        transformed = _is_transformed(window, strides, size, *channels)
+        statics = dict(stride=strides[0], top=top, left=left, size=size, turned=turned, places=places)
+        return native.conv(images, kernel, finish=finish, transformed=transformed, **statics)
+    kernel = kernel[places]
     kernel = jnp.flip(kernel, (0, 1)).swapaxes(2, 3) if turned else kernel
     if _is_small(images):
         sums = _sum_of_products(images, kernel, strides, padding, contracted=0)
@@ -154,20 +158,23 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
     ]
 
     def pixels(row_rest, column_rest):
-        places = kernel[row_rest :: strides[0], column_rest :: strides[1]]
-        if not places.size:
+        places = slice(row_rest, None, strides[0]), slice(column_rest, None, strides[1])
+        window = _window(kernel, places)
+        if 0 in window:
             return jnp.zeros((len(images), *counts, images.shape[-1]), images.dtype)
-        widths = [
-            (window - 1 - cut, count - out + cut)
-            for window, cut, count, out in zip(places.shape[:2], cuts, counts, out_sizes)
-        ]
-        return output(cotangents, places, strides=(1, 1), padding=widths, turned=True)
+        widths = [(side - 1 - cut, count - out + cut) for side, cut, count, out in zip(window, cuts, counts, out_sizes)]
+        return output(cotangents, kernel, strides=(1, 1), padding=widths, turned=True, places=places)
 
     lines = [jnp.stack([pixels(row, column) for column in range(strides[1])], axis=3) for row in range(strides[0])]
     padded = jnp.stack(lines, axis=2)
     padded = padded.reshape(len(images), counts[0] * strides[0], counts[1] * strides[1], images.shape[-1])
     top, left = (low - cut for low, cut in zip(lows, cuts))
     return padded[:, top : top + sizes[0], left : left + sizes[1]]
+
+
+def _window(kernel, places: tuple[slice, slice]) -> tuple[int, int]:
+    """How many rows and columns of the kernel are taken."""
+    return tuple(len(range(side)[taken]) for side, taken in zip(kernel.shape, places))
 
 
 def _spread_input_gradient(images, kernel, cotangents, strides, padding) -> jax.Array:

@@ -1,8 +1,8 @@
-"""Builds conv.c and winograd.c for the machine at hand, once, and hands them to XLA.
+"""Builds conv.c, winograd.c and max_pool.c for the machine at hand, once, and hands them to XLA.
 
 It takes some seconds, a C compiler (`cc`, or what the environment variable CC names), and a folder in ~/.cache. Where
-there is no compiler, or with MINMAX_JAX_NATIVE=off, `is_available` says no, and convolutions are left to XLA: results
-are the same but for rounding, and a training step takes longer (docs/performance.md).
+there is no compiler, or with MINMAX_JAX_NATIVE=off, `is_available` says no, and all is left to XLA: results are the
+same but for rounding, and a training step takes longer (docs/performance.md).
 """
 
 import ctypes
@@ -23,8 +23,9 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 _FOLDER = pathlib.Path(__file__).parent
-_SOURCES = (_FOLDER / "conv.c", _FOLDER / "winograd.c")
-_FUNCTIONS = ("minmax_conv", "minmax_conv_kernel_gradient", "minmax_winograd", "minmax_winograd_kernel_gradient")
+_SOURCES = tuple(_FOLDER / name for name in ("conv.c", "winograd.c", "max_pool.c"))
+_OPERATIONS = ("conv", "conv_kernel_gradient", "winograd", "winograd_kernel_gradient", "max_pool", "max_pool_gradient")
+ALL_PLACES = (slice(0, None, 1), slice(0, None, 1))  # of a kernel
 _MOST_LANES = 16  # numbers of the largest vector
 _PLACES = 36  # of the transform of a tile, which covers 4x4 pixels
 _LEAST_TILES = 64  # that a gradient takes in at once
@@ -44,7 +45,7 @@ def is_available() -> bool:
         reason = getattr(error, "stderr", None) or error
         logger.warning("Convolutions on this CPU are slower than they could be: their C code was not built. %s", reason)
         return False
-    for name in _FUNCTIONS:
+    for name in (f"minmax_{operation}" for operation in _OPERATIONS):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     return True
 
@@ -110,6 +111,7 @@ def conv(
     left: int,
     size: tuple[int, int],
     turned: bool = False,
+    places: tuple[slice, slice] = ALL_PLACES,
     finish: Finish | None = None,
     transformed: bool = False,
 ) -> jax.Array:
@@ -123,6 +125,7 @@ def conv(
         left: columns of zeros beside it.
         size: h and w.
         turned: the kernel is [kh, kw, L, K], and its places are taken from last to first, as gradients to images need.
+        places: rows and columns of the kernel that are taken, each with a start and a step.
         finish: what follows.
         transformed: with a quarter of the products, by winograd.c; for 3x3 kernels, stride 1 and channels for which
             `can_transform` holds.
@@ -132,7 +135,9 @@ def conv(
         others = [finish.factor, finish.shift, *([] if finish.residual is None else [finish.residual])]
         arrays += [array.astype(np.float32) for array in others]  # parameters may be kept in double precision
     attributes = dict(stride=stride, top=top, left=left, turned=turned, relu=finish is not None and finish.relu)
-    return _call("minmax_winograd" if transformed else "minmax_conv", shape, *arrays, **attributes)
+    rows, columns = places
+    attributes |= dict(row=rows.start, row_step=rows.step, column=columns.start, column_step=columns.step)
+    return _call("winograd" if transformed else "conv", _floats(shape), *arrays, **attributes)
 
 
 def conv_kernel_gradient(
@@ -140,7 +145,7 @@ def conv_kernel_gradient(
 ) -> jax.Array:
     """The gradient of `conv` to its kernel, [*window, K, L], from the cotangents [B, h, w, L]; all float32."""
     shape = (*window, images.shape[-1], cotangents.shape[-1])
-    return _call("minmax_conv_kernel_gradient", shape, images, cotangents, stride=stride, top=top, left=left)
+    return _call("conv_kernel_gradient", _floats(shape), images, cotangents, stride=stride, top=top, left=left)
 
 
 def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: int, left: int) -> jax.Array:
@@ -148,8 +153,8 @@ def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: i
     channels, (batch, rows, columns, outputs) = images.shape[-1], cotangents.shape
     tiles, numbers = batch * -(-rows // 4) * -(-columns // 4), channels + outputs
     scratch = (_PLACES, min(tiles, max(_LEAST_TILES, _SCRATCH // (_PLACES * numbers))), numbers)
-    name = "minmax_winograd_kernel_gradient"
-    return _call(name, (3, 3, channels, outputs), images, cotangents, scratch=scratch, stride=1, top=top, left=left)
+    results = _floats((3, 3, channels, outputs)), _floats(scratch)
+    return _call("winograd_kernel_gradient", results, images, cotangents, stride=1, top=top, left=left)[0]
 
 
 def can_transform(channels: int, outputs: int) -> bool:
@@ -158,7 +163,26 @@ def can_transform(channels: int, outputs: int) -> bool:
     return whole and (outputs % (2 * _MOST_LANES) == 0 or outputs % (2 * _MOST_LANES) >= _MOST_LANES)
 
 
-def _call(name: str, shape: tuple[int, ...], *arrays: jax.Array, scratch=None, **attributes: int) -> jax.Array:
-    results = [jax.ShapeDtypeStruct(size, np.float32) for size in (shape, scratch) if size is not None]
+def max_pool(features: jax.Array, *, window: int, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:
+    """Of each window of the ReLU of [B, H, W, K] features: the maximum, and a byte that says where it lies; float32."""
+    batch, *sides, channels = features.shape
+    shape = (batch, *((side + 2 * padding - window) // stride + 1 for side in sides), channels)
+    results = _floats(shape), jax.ShapeDtypeStruct(shape, np.uint8)
+    return _call("max_pool", results, features, window=window, stride=stride, padding=padding)
+
+
+def max_pool_gradient(
+    places: jax.Array, cotangents: jax.Array, *, window: int, stride: int, padding: int, size: tuple[int, int]
+) -> jax.Array:
+    """The gradient of `max_pool` to its features, [B, *size, K], from the places and cotangents, [B, h, w, K]."""
+    shape = (len(places), *size, places.shape[-1])
+    return _call("max_pool_gradient", _floats(shape), places, cotangents, window=window, stride=stride, padding=padding)
+
+
+def _floats(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, np.float32)
+
+
+def _call(operation: str, results, *arrays: jax.Array, **attributes: int):
     attributes = {key: np.int64(value) for key, value in attributes.items()}
-    return jax.ffi.ffi_call(name, results, vmap_method="sequential")(*arrays, **attributes)[0]
+    return jax.ffi.ffi_call(f"minmax_{operation}", results, vmap_method="sequential")(*arrays, **attributes)

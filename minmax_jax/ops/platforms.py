@@ -17,9 +17,14 @@ def choose(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any])
     A program of a process that has nothing but CPUs holds the form for CPUs alone, so that it is traced in half the
     time. Any other holds both: `lax.platform_dependent` chooses when it is lowered.
     """
-    if jax.default_backend() == "cpu" and not _for_any.get():
+    if is_cpu_alone():
         return cpu(*operands)
     return lax.platform_dependent(*operands, cpu=cpu, default=default)
+
+
+def is_cpu_alone() -> bool:
+    """Whether what is traced now will run on CPUs only."""
+    return jax.default_backend() == "cpu" and not _for_any.get()
 
 
 @contextlib.contextmanager
