@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import minmax_jax as mm
-from minmax_jax.models import batch_norm
 from tests import networks
 
 
@@ -85,33 +84,6 @@ def test_a_stride_for_each_stage_is_needed():
 def test_unknown_stems_are_refused():
     with pytest.raises(ValueError, match="stem='shallow' must be one of"):
         _shapes(mm.ResNet(stage_sizes=(1,), stage_strides=(1,), stem="shallow"))
-
-
-@pytest.mark.parametrize("unbiased, correction", [(False, 1.0), (True, 12 / 11)])
-def test_running_variance(unbiased, correction):
-    """Of 3 x 2 x 2 values a channel; what normalizes them is the biased variance in both cases."""
-    features = np.random.default_rng(0).normal(5.0, 2.0, (3, 2, 2, 4)).astype(np.float32)
-    norm = batch_norm.BatchNorm(4, unbiased_variance=unbiased, use_running_average=False, momentum=0.9)
-    variables = norm.init(jax.random.key(0), features)
-    outputs, updated = norm.apply(variables, features, mutable="batch_stats")
-    variance = features.var(axis=(0, 1, 2))
-    expected = 0.9 * 1 + 0.1 * correction * variance
-    np.testing.assert_allclose(updated["batch_stats"]["var"], expected, rtol=1e-5)
-    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * features.mean(axis=(0, 1, 2)), rtol=1e-5)
-    centred = features - features.mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(outputs, centred / np.sqrt(variance + 1e-5), atol=1e-5)
-
-
-def test_running_variance_over_devices_counts_all_values():
-    features = np.random.default_rng(0).normal(5.0, 2.0, (4, 3, 2, 2, 4)).astype(np.float32)
-    norm = batch_norm.BatchNorm(4, unbiased_variance=True, use_running_average=False, momentum=0.9, axis_name="batch")
-    variables = norm.init(jax.random.key(0), features[0])
-
-    def apply(features):
-        return norm.apply(variables, features, mutable="batch_stats")[1]["batch_stats"]["var"]
-
-    variance = jax.pmap(apply, axis_name="batch")(features)[0]
-    np.testing.assert_allclose(variance, 0.9 + 0.1 * 48 / 47 * features.var(axis=(0, 1, 2, 3)), rtol=1e-5)
 
 
 def test_importing_touches_no_device_and_nothing_heavy():

@@ -1,10 +1,14 @@
 """Batch norm, also with the running variance that PyTorch keeps."""
 
+import functools
+
 import flax.linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
+
+from minmax_jax.ops import channel_sums
 
 
 class BatchNorm(nn.Module):
@@ -40,32 +44,62 @@ class BatchNorm(nn.Module):
         """Normalizes [..., K] features."""
         if self.use_running_average:
             factor, shift = self.running_affine()
-        else:
-            mean, variance = self._statistics(x)
-            if not self.is_initializing():
-                values = np.prod(x.shape[:-1]) * (lax.axis_size(self.axis_name) if self.axis_name else 1)
-                correction = values / max(values - 1, 1) if self.unbiased_variance else 1
-                pairs = (self.running_mean, mean), (self.running_variance, variance * correction)
-                for running, taken in pairs:
-                    running.value = self.momentum * running.value + (1 - self.momentum) * taken
-            factor, shift = self._affine(mean, variance)
-        # One product and one sum: what a step keeps for its gradients is x alone.
-        return (x * factor + shift).astype(self.dtype)
+            return (x * factor + shift).astype(self.dtype)
+        axis_name = None if self.is_initializing() else self.axis_name
+        y, mean, variance = _normalize(x, self.scale, self.bias, self.epsilon, axis_name)
+        if not self.is_initializing():
+            values = np.prod(x.shape[:-1]) * (lax.axis_size(axis_name) if axis_name else 1)
+            correction = values / max(values - 1, 1) if self.unbiased_variance else 1
+            for running, taken in (self.running_mean, mean), (self.running_variance, variance * correction):
+                running.value = self.momentum * running.value + (1 - self.momentum) * taken
+        return y.astype(self.dtype)
 
     def running_affine(self) -> tuple[jax.Array, jax.Array]:
         """The factor and the shift, [K] each, that normalization by the running averages is."""
-        return self._affine(self.running_mean.value, self.running_variance.value)
+        factor = self.scale * lax.rsqrt(self.running_variance.value + self.epsilon)
+        return factor, self.bias - self.running_mean.value * factor
 
-    def _affine(self, mean: jax.Array, variance: jax.Array) -> tuple[jax.Array, jax.Array]:
-        factor = self.scale * lax.rsqrt(variance + self.epsilon)
-        return factor, self.bias - mean * factor
 
-    def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean and biased variance of each channel."""
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        axes = tuple(range(x.ndim - 1))
-        moments = jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
-        if self.axis_name is not None and not self.is_initializing():
-            moments = lax.pmean(jnp.stack(moments), self.axis_name)
-        mean, mean_of_squares = moments
-        return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0)
+# Differentiated by hand: two sums over the batch on the way back where automatic differentiation takes six, and half as
+# many operations to trace in a training step. What is kept is x alone.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _normalize(x, scale, bias, epsilon, axis_name):
+    """x normalized by its mean and biased variance, and these, which gradients do not pass."""
+    return _forward(x, scale, bias, epsilon, axis_name)[0]
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _forward(x, scale, bias, epsilon, axis_name):
+    values = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    sums = channel_sums.channel_sums(values, values, jnp.zeros(x.shape[-1], values.dtype))
+    mean, mean_of_squares = _mean(sums, x, axis_name)
+    variance = jnp.maximum(mean_of_squares - jnp.square(mean), 0)
+    inverse = lax.rsqrt(variance + epsilon)
+    factor = scale * inverse
+    # One product and one sum.
+    return (values * factor + (bias - mean * factor), mean, variance), (x, scale, mean, inverse)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _backward(epsilon, axis_name, kept, cotangents):
+    del epsilon
+    x, scale, mean, inverse = kept
+    to_y, *_ = cotangents
+    values = x.astype(to_y.dtype)
+    to_bias, to_scale = sums = channel_sums.channel_sums(to_y, values, mean) * jnp.stack([jnp.ones_like(mean), inverse])
+    constant, slope = _mean(sums, x, axis_name)
+    # Not of a normalized x, which XLA would compute early, and keep.
+    slope = slope * inverse
+    to_x = scale * inverse * (to_y - values * slope - (constant - mean * slope))
+    return to_x.astype(x.dtype), to_scale.astype(scale.dtype), to_bias.astype(scale.dtype)
+
+
+def _mean(sums, x, axis_name):
+    """Over the batch, and over the devices."""
+    means = sums * (x.shape[-1] / x.size)
+    return means if axis_name is None else lax.pmean(means, axis_name)
+
+
+_normalize.defvjp(_forward, _backward)

@@ -1,5 +1,5 @@
-// What conv.c, winograd.c and max_pool.c have in common: vectors, shapes, threads of XLA's pool, the order of the kernel,
-// and what follows the sums.
+// What the C files have in common: vectors, shapes, threads of XLA's pool, the order of the kernel, and what follows the
+// sums.
 
 #include <sched.h>
 #include <stdatomic.h>

@@ -165,9 +165,12 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
         widths = [(side - 1 - cut, count - out + cut) for side, cut, count, out in zip(window, cuts, counts, out_sizes)]
         return output(cotangents, kernel, strides=(1, 1), padding=widths, turned=True, places=places)
 
-    lines = [jnp.stack([pixels(row, column) for column in range(strides[1])], axis=3) for row in range(strides[0])]
-    padded = jnp.stack(lines, axis=2)
-    padded = padded.reshape(len(images), counts[0] * strides[0], counts[1] * strides[1], images.shape[-1])
+    if strides == (1, 1):
+        padded = pixels(0, 0)
+    else:
+        lines = [jnp.stack([pixels(row, column) for column in range(strides[1])], axis=3) for row in range(strides[0])]
+        padded = jnp.stack(lines, axis=2)
+        padded = padded.reshape(len(images), counts[0] * strides[0], counts[1] * strides[1], images.shape[-1])
     top, left = (low - cut for low, cut in zip(lows, cuts))
     return padded[:, top : top + sizes[0], left : left + sizes[1]]
 

@@ -1,4 +1,4 @@
-"""Builds conv.c, winograd.c and max_pool.c for the machine at hand, once, and hands them to XLA.
+"""Builds the C files beside it for the machine at hand, once, and hands them to XLA.
 
 It takes some seconds, a C compiler (`cc`, or what the environment variable CC names), and a folder in ~/.cache. Where
 there is no compiler, or with MINMAX_JAX_NATIVE=off, `is_available` says no, and all is left to XLA: results are the
@@ -23,8 +23,9 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 _FOLDER = pathlib.Path(__file__).parent
-_SOURCES = tuple(_FOLDER / name for name in ("conv.c", "winograd.c", "max_pool.c"))
-_OPERATIONS = ("conv", "conv_kernel_gradient", "winograd", "winograd_kernel_gradient", "max_pool", "max_pool_gradient")
+_SOURCES = tuple(_FOLDER / name for name in ("conv.c", "winograd.c", "max_pool.c", "channel_sums.c"))
+_CONVOLUTIONS = ("conv", "conv_kernel_gradient", "winograd", "winograd_kernel_gradient")
+_OPERATIONS = (*_CONVOLUTIONS, "max_pool", "max_pool_gradient", "channel_sums")
 ALL_PLACES = (slice(0, None, 1), slice(0, None, 1))  # of a kernel
 _MOST_LANES = 16  # numbers of the largest vector
 _PLACES = 36  # of the transform of a tile, which covers 4x4 pixels
@@ -177,6 +178,11 @@ def max_pool_gradient(
     """The gradient of `max_pool` to its features, [B, *size, K], from the places and cotangents, [B, h, w, K]."""
     shape = (len(places), *size, places.shape[-1])
     return _call("max_pool_gradient", _floats(shape), places, cotangents, window=window, stride=stride, padding=padding)
+
+
+def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> jax.Array:
+    """As `channel_sums.channel_sums`, in float32, parts of the sums in float64."""
+    return _call("channel_sums", _floats((2, len(centres))), values, partners, centres)
 
 
 def _floats(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:

@@ -29,7 +29,8 @@ def is_cpu_alone() -> bool:
 
 @contextlib.contextmanager
 def for_any() -> Iterator[None]:
-    """Lets what is traced inside, and was not before, be lowered for any platform where there are only CPUs, too."""
+    """Lets what is traced inside be lowered for any platform where there are only CPUs, too."""
+    jax.clear_caches()  # of functions inside of functions, which may have been traced for CPUs before
     token = _for_any.set(True)
     try:
         yield

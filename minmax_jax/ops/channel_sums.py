@@ -1,0 +1,26 @@
+"""The two sums over a batch that batch norm needs, on the way there as on the way back, in one reading of the data."""
+
+import jax
+import jax.numpy as jnp
+
+from minmax_jax.ops import native, platforms
+
+
+def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> jax.Array:
+    """[2, K]: for each channel the sum of the values, and that of values * (partners - centres).
+
+    Args:
+        values: [..., K].
+        partners: [..., K], of the same type.
+        centres: [K], what the partners lie around: the nearer to it, the less is lost to rounding.
+    """
+
+    def plain(values, partners, centres):
+        axes = tuple(range(values.ndim - 1))
+        return jnp.stack([jnp.sum(values, axes), jnp.sum(values * (partners - centres), axes)])
+
+    def on_cpu(*arrays):
+        fits = all(array.dtype == jnp.float32 for array in arrays) and native.is_available()
+        return (native.channel_sums if fits else plain)(*arrays)
+
+    return platforms.choose(values, partners, centres, cpu=on_cpu, default=plain)
