@@ -74,7 +74,7 @@ def _normalize(x, scale, bias, epsilon, axis_name):
 def _forward(x, scale, bias, epsilon, axis_name):
     values = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     sums = channel_sums.channel_sums(values, values, jnp.zeros(x.shape[-1], values.dtype))
-    mean, mean_of_squares = _mean(sums, x, axis_name)
+    mean, mean_of_squares = _means(sums, x, axis_name)
     variance = jnp.maximum(mean_of_squares - jnp.square(mean), 0)
     inverse = lax.rsqrt(variance + epsilon)
     factor = scale * inverse
@@ -88,17 +88,17 @@ def _backward(epsilon, axis_name, kept, cotangents):
     x, scale, mean, inverse = kept
     to_y, *_ = cotangents
     values = x.astype(to_y.dtype)
-    to_bias, to_scale = sums = channel_sums.channel_sums(to_y, values, mean) * jnp.stack([jnp.ones_like(mean), inverse])
-    constant, slope = _mean(sums, x, axis_name)
+    to_bias, to_factor = sums = channel_sums.channel_sums(to_y, values, mean)
+    constant, slope = _means(sums, x, axis_name)
     # Not of a normalized x, which XLA would compute early, and keep.
-    slope = slope * inverse
+    slope = slope * jnp.square(inverse)
     to_x = scale * inverse * (to_y - values * slope - (constant - mean * slope))
-    return to_x.astype(x.dtype), to_scale.astype(scale.dtype), to_bias.astype(scale.dtype)
+    return to_x.astype(x.dtype), (to_factor * inverse).astype(scale.dtype), to_bias.astype(scale.dtype)
 
 
-def _mean(sums, x, axis_name):
+def _means(sums, x, axis_name):
     """Over the batch, and over the devices."""
-    means = sums * (x.shape[-1] / x.size)
+    means = [total * (x.shape[-1] / x.size) for total in sums]
     return means if axis_name is None else lax.pmean(means, axis_name)
 
 

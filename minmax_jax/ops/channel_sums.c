@@ -31,7 +31,7 @@ static void sum_part(const Conv *conv, int64_t unit) {
   }
 }
 
-// (values [..., K], partners [..., K], centres [K]) -> [2, K], sums of the values, and of values * (partners - centres)
+// (values [..., K], partners [..., K], centres [K]) -> sums [K] of the values, and of values * (partners - centres)
 XLA_FFI_Error *minmax_channel_sums(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   const XLA_FFI_Buffer **args = (const XLA_FFI_Buffer **)frame->args.args;
@@ -42,11 +42,11 @@ XLA_FFI_Error *minmax_channel_sums(XLA_FFI_CallFrame *frame) {
   const int64_t parts = divide_up(conv.rows, PART_ROWS), numbers = 2 * conv.channels;
   conv.scratch = malloc(parts * numbers * sizeof(float));
   XLA_FFI_Error *error = run_units(frame, &conv, sum_part, parts);
-  float *to = ((XLA_FFI_Buffer *)frame->rets.rets[0])->data;
   for (int64_t number = 0; number < numbers; ++number) {
+    float *to = ((XLA_FFI_Buffer *)frame->rets.rets[number / conv.channels])->data;
     double sum = 0;
     for (int64_t part = 0; part < parts; ++part) sum += conv.scratch[part * numbers + number];
-    to[number] = sum;
+    to[number % conv.channels] = sum;
   }
   free(conv.scratch);
   return error;

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from minmax_jax.ops import native, platforms
 
 
-def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> jax.Array:
-    """[2, K]: for each channel the sum of the values, and that of values * (partners - centres).
+def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """For each channel, [K], the sum of the values, and that of values * (partners - centres).
 
     Args:
         values: [..., K].
@@ -17,7 +17,7 @@ def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> 
 
     def plain(values, partners, centres):
         axes = tuple(range(values.ndim - 1))
-        return jnp.stack([jnp.sum(values, axes), jnp.sum(values * (partners - centres), axes)])
+        return jnp.sum(values, axes), jnp.sum(values * (partners - centres), axes)
 
     def on_cpu(*arrays):
         fits = all(array.dtype == jnp.float32 for array in arrays) and native.is_available()

@@ -180,9 +180,9 @@ def max_pool_gradient(
     return _call("max_pool_gradient", _floats(shape), places, cotangents, window=window, stride=stride, padding=padding)
 
 
-def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> jax.Array:
+def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> tuple[jax.Array, jax.Array]:
     """As `channel_sums.channel_sums`, in float32, parts of the sums in float64."""
-    return _call("channel_sums", _floats((2, len(centres))), values, partners, centres)
+    return tuple(_call("channel_sums", [_floats(centres.shape)] * 2, values, partners, centres))
 
 
 def _floats(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
