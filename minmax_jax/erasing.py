@@ -77,7 +77,6 @@ def erase(
     labels: jax.Array,
     batch_stats: Any,
     *,
-    max_erasures: int,
     num_erasures: jax.Array | int,
     decay: float = 10.0,
     loss_weight: str = "one",
@@ -91,7 +90,6 @@ def erase(
         images: [B, H, W, 3] X_0.
         labels: [B] classes.
         batch_stats: running statistics, handed from pass to pass.
-        max_erasures: the most that `num_erasures` can be.
         num_erasures: R, the number of passes; 0 is one pass whose mask is taken as it is. May be traced, so that
             a schedule needs no second compilation.
         decay: sigma_erase; pass r is trusted exp(-r / decay) times as much as the first.
@@ -110,8 +108,7 @@ def erase(
         return state, jax.tree.map(jnp.add, gradients, pass_gradients)
 
     carry = _start(images, batch_stats), jax.tree.map(jnp.zeros_like, params)
-    if max_erasures == 0:
-        return body(carry)
+    # Also for a single pass: what comes after the loop then takes the memory that the pass has left.
     return lax.while_loop(lambda carry: carry[0].unfinished, body, carry)
 
 
@@ -131,7 +128,7 @@ def erase_differentiably(
     """Erases recursively so that `masks` and `losses` of the result can be differentiated to `params`.
 
     A scan whose passes are computed again on the way back: memory grows by one image and mask a pass, not by
-    one pass's activations. Arguments as in `erase`.
+    one pass's activations. Arguments as in `erase`, and `max_erasures`, the most that `num_erasures` can be.
     """
     one_pass = functools.partial(_one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
 

@@ -131,7 +131,8 @@ def _joint_gradients(given: _Given, state: TrainState):
     """Gradients where the classifier's terms reach the localizer through the masks."""
 
     def loss_fn(params):
-        erased = _erase_by(erasing.erase_differentiably, given, params, state.batch_stats)
+        erase = functools.partial(erasing.erase_differentiably, max_erasures=given.objective.num_erasures)
+        erased = _erase_by(erase, given, params, state.batch_stats)
         sides = _classify_sides(given, params, erased)
         return jnp.mean(erased.losses) + jnp.mean(sides.terms.total), (erased, sides)
 
@@ -147,7 +148,6 @@ def _erase_by(erase_fn, given: _Given, params: Any, batch_stats: streams.BatchSt
         given.images,
         given.labels,
         batch_stats,
-        max_erasures=objective.num_erasures,
         num_erasures=jnp.where(given.step >= objective.erasing_start, objective.num_erasures, 0),
         decay=objective.erasing_decay,
         loss_weight=objective.erased_loss_weight,

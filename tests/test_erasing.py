@@ -61,14 +61,8 @@ def _numpy_recursion(params, num_erasures, decay, loss_weight):
     return images, accumulated, total, history, num_erasures
 
 
-def _erase(params, num_erasures, *, max_erasures=None, decay=10.0, loss_weight="one"):
-    run = functools.partial(
-        erasing.erase,
-        _pass_fn,
-        max_erasures=max_erasures or num_erasures,
-        decay=decay,
-        loss_weight=loss_weight,
-    )
+def _erase(params, num_erasures, *, decay=10.0, loss_weight="one"):
+    run = functools.partial(erasing.erase, _pass_fn, decay=decay, loss_weight=loss_weight)
     return jax.jit(lambda p, r: run(p, IMAGES, LABELS, jnp.int32(0), num_erasures=r))(params, num_erasures)
 
 
@@ -120,9 +114,7 @@ def test_a_schedule_needs_no_second_trace():
         traces.append(1)
         return _pass_fn(*arguments)
 
-    run = jax.jit(
-        lambda r: erasing.erase(counting, params, IMAGES, LABELS, jnp.int32(0), max_erasures=3, num_erasures=r)[0]
-    )
+    run = jax.jit(lambda r: erasing.erase(counting, params, IMAGES, LABELS, jnp.int32(0), num_erasures=r)[0])
     assert [int(run(r).num_passes) for r in (0, 1, 3)] == [1, 1, 3]
     traces_of_first = len(traces)
     run(2)
@@ -197,14 +189,8 @@ def test_differentiable_masks_reach_every_pass_but_not_the_trust():
 
 
 def test_memory_does_not_grow_with_the_number_of_passes():
-    def temporaries(max_erasures):
-        run = functools.partial(
-            erasing.erase,
-            _pass_fn,
-            max_erasures=max_erasures,
-            num_erasures=max_erasures,
-            batch_stats=jnp.int32(0),
-        )
+    def temporaries(num_erasures):
+        run = functools.partial(erasing.erase, _pass_fn, num_erasures=num_erasures, batch_stats=jnp.int32(0))
         compiled = jax.jit(lambda p: run(params=p, images=IMAGES, labels=LABELS)).lower(_params()).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
