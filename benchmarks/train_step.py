@@ -122,7 +122,7 @@ def _create_step(model, tx, state, images, **options):
 
 def _unrolled(unfinished, body, carry):
     del unfinished
-    for _ in range(_NUM_ERASURES.value):
+    for _ in range(max(1, _NUM_ERASURES.value)):
         carry = body(carry)
     return carry
 
