@@ -78,7 +78,6 @@ def _forward(x, scale, bias, epsilon, axis_name):
     variance = jnp.maximum(mean_of_squares - jnp.square(mean), 0)
     inverse = lax.rsqrt(variance + epsilon)
     factor = scale * inverse
-    # One product and one sum.
     return (values * factor + (bias - mean * factor), mean, variance), (x, scale, mean, inverse)
 
 
