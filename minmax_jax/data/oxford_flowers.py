@@ -95,7 +95,7 @@ def _read_mat(path: pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:
     try:
         content = scipy.io.loadmat(path)
         return [content[name].ravel().astype(int) for name in names]
-    except (scipy.io.matlab.MatReadError, ValueError, TypeError, OSError, KeyError, NotImplementedError) as error:
+    except (scipy.io.matlab.MatReadError, ValueError, TypeError, OSError, LookupError, NotImplementedError) as error:
         raise dataset.DataError(
             f"{path} cannot be read as a MATLAB file with {', '.join(names)} ({error}). Get it again from {HOMEPAGE}."
         ) from error
