@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import figures
+from benchmarks import flops as flops_lib
 from experiments import session
 import minmax_jax as mm
 from minmax_jax.models import resnet
-from minmax_jax.ops import platforms
 
 NUM_CLASSES = (2, 5, 200)
 IMAGES, SIDE = 8, 480  # of each device
@@ -58,20 +58,17 @@ class Trunk:
         parameters: number for each of `NUM_CLASSES`.
         statistics: floats of one stream's running statistics.
         norms: layers of batch norm.
-        localizer_flops: of one image's forward pass.
-        classifier_flops: likewise, at half size.
+        flops: of one image.
     """
 
     parameters: tuple[int, ...]
     statistics: int
     norms: int
-    localizer_flops: float
-    classifier_flops: float
+    flops: flops_lib.Flops
 
     def step_flops(self, num_erasures: int) -> float:
-        """Of one device; a backward pass counts as two forward ones."""
-        passes = max(1, num_erasures)
-        return 3 * IMAGES * (passes * self.localizer_flops + 2 * self.classifier_flops)
+        """Of one device."""
+        return IMAGES * self.flops.step(num_erasures)
 
     def step_bytes(self) -> int:
         """Of gradients (two classes), statistics and metrics, all float32."""
@@ -93,20 +90,11 @@ def count(name: str) -> Trunk:
     models = [mm.create_model(resnet.TRUNKS[name](), num_classes=classes) for classes in NUM_CLASSES]
     shapes = [jax.eval_shape(model.init, jax.random.key(0), images, masks) for model in models]
     statistics = jax.tree.leaves(shapes[0]["batch_stats"])
-
-    def flops(method, *inputs):
-        apply = jax.jit(lambda variables, *inputs: models[0].apply(variables, *inputs, method=method))
-        # For a GPU: on a CPU convolutions are code of our own, whose operations XLA does not know.
-        with platforms.for_any():
-            lowered = apply.trace(shapes[0], *inputs).lower(lowering_platforms=("cuda",))
-        return lowered.cost_analysis()["flops"]
-
     return Trunk(
         parameters=tuple(sum(leaf.size for leaf in jax.tree.leaves(shape["params"])) for shape in shapes),
         statistics=sum(leaf.size for leaf in statistics),
         norms=len(statistics) // 2,
-        localizer_flops=flops("localize", images),
-        classifier_flops=flops("classify", images, masks),
+        flops=flops_lib.count(models[0], SIDE, SIDE),
     )
 
 

@@ -3,10 +3,11 @@
     python -m benchmarks.train_step --peer=torch --trunk=resnet18 --size=128 --num_erasures=4 [--json=FILE]
     python -m benchmarks.train_step --peer=torch --what=localize --trunk=resnet18 --size=522,775 --batch_size=1
 
-The peer is plain PyTorch (`torch`; needs the extra `[torch]`), the same step with its loop unrolled (`unrolled`), or
-with residual blocks computed again (`remat`, as by `model.remat`). Both sides have the same weights, images and labels,
-and carry out all erasures. They take turns in one process; the ratio is that of neighbouring turns, median and range.
-docs/performance.md has the figures.
+The peer is plain PyTorch (`torch`; needs the extra `[torch]`), the same with its networks compiled (`torch_compile`),
+this library's step with its loop unrolled (`unrolled`), or with residual blocks computed again (`remat`, as by
+`model.remat`). Both sides have the same weights, images and labels, and carry out all erasures. They take turns in one
+process; the ratio is that of neighbouring turns, median and range. Operations are counted by the definition of the
+layers. docs/performance.md has the figures.
 """
 
 from collections.abc import Callable
@@ -21,12 +22,13 @@ import numpy as np
 
 from benchmarks import all_erasures
 from benchmarks import figures as figures_lib
+from benchmarks import flops as flops_lib
 from experiments import session
 import minmax_jax as mm
 from minmax_jax import erasing
 from minmax_jax.models import resnet
 
-_PEER = flags.DEFINE_enum("peer", "torch", ["torch", "unrolled", "remat"], "What to compare with.")
+_PEER = flags.DEFINE_enum("peer", "torch", ["torch", "torch_compile", "unrolled", "remat"], "What to compare with.")
 _WHAT = flags.DEFINE_enum("what", "train", ["train", "localize"], "A training step, or inference.")
 _TRUNK = flags.DEFINE_enum("trunk", "resnet18", list(resnet.TRUNKS), "Trunk, with the deep stem.")
 _SIZE = flags.DEFINE_list("size", ["128"], "Pixels: the side of a square, or height,width.")
@@ -48,9 +50,16 @@ def main() -> None:
         for name, run in sides.items():
             times[name].append(_time(run))
     ours, theirs = times.values()
+    flops = _count_flops()
     figures = {name: flag.value for name, flag in _options().items()}
     for name in sides:
-        figures[name] = {"seconds": figures_lib.summarize(times[name]), "first_call_seconds": round(first[name], 2)}
+        seconds = figures_lib.summarize(times[name])
+        figures[name] = {
+            "seconds": seconds,
+            "first_call_seconds": round(first[name], 2),
+            "images_per_second": round(_BATCH_SIZE.value / seconds["median"], 2),
+            "tflop_per_second": round(flops / seconds["median"] / 1e12, 3),
+        }
     figures["ratio"] = figures_lib.summarize(np.divide(ours, theirs))
     for name, value in figures.items():
         print(f"{name:<14}{value}")
@@ -68,10 +77,22 @@ def _time(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
+def _size() -> tuple[int, int]:
+    """Height and width of the images."""
+    height, width = map(int, 2 * _SIZE.value if len(_SIZE.value) == 1 else _SIZE.value)
+    return height, width
+
+
+def _count_flops() -> float:
+    """Of one turn."""
+    counted = flops_lib.count(_create_model(), *_size())
+    one_image = counted.inference() if _WHAT.value == "localize" else counted.step(_NUM_ERASURES.value)
+    return _BATCH_SIZE.value * one_image
+
+
 def _create_sides() -> dict[str, Callable[[], None]]:
     """What to time, by name, this library's first."""
-    height, width = map(int, 2 * _SIZE.value if len(_SIZE.value) == 1 else _SIZE.value)
-    images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE.value, height, width, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE.value, *_size(), 3), np.uint8)
     model = _create_model()
     tx = mm.create_optimizer("sgd", _LEARNING_RATE, momentum=0.9, weight_decay=1e-5)
     state = all_erasures.create_state(model, tx, image_size=(64, 64), shared_statistics=True)
@@ -80,8 +101,8 @@ def _create_sides() -> dict[str, Callable[[], None]]:
         sides = {"minmax_jax": functools.partial(run, state)}
     else:
         sides = {"minmax_jax": _create_step(model, tx, state, images)}
-    if _PEER.value == "torch":
-        sides["torch"] = _create_torch_side(model, state, images)
+    if _PEER.value.startswith("torch"):
+        sides[_PEER.value] = _create_torch_side(model, state, images)
     elif _PEER.value == "remat":
         options = all_erasures.KEEP_BARRIERS if jax.default_backend() == "cpu" else None
         sides["remat"] = _create_step(_create_model(remat=True), tx, state, images, compiler_options=options)
@@ -135,6 +156,8 @@ def _create_torch_side(model, state, images):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = torch_twin.create(model, state.variables)
     net.to(device)
+    if _PEER.value == "torch_compile":
+        net.localize, net.classify = torch.compile(net.localize), torch.compile(net.classify)
     given = torch_net.from_uint8(images).to(device)
     labels = torch.zeros(len(images), dtype=torch.long, device=device)
     optimizer = torch.optim.SGD(net.parameters(), _LEARNING_RATE, momentum=0.9, weight_decay=1e-5, nesterov=True)

@@ -14,9 +14,9 @@ def test_counts_of_resnet18():
     # A class more is a map for each of five modalities: 512 weights and a bias, in both heads.
     assert np.diff(trunk.parameters).tolist() == [3 * 2 * 5 * 513, 195 * 2 * 5 * 513]
     assert trunk.step_bytes() == 4 * (trunk.parameters[0] + 3 * trunk.statistics + 11)
-    assert trunk.step_flops(4) - trunk.step_flops(0) == pytest.approx(3 * 8 * 3 * trunk.localizer_flops)
+    assert trunk.step_flops(4) - trunk.step_flops(0) == pytest.approx(3 * 8 * 3 * trunk.flops.localizer)
     # The stem alone: 27, 9 x 64 and 9 x 64 products a value, 64, 64 and 128 channels of 240 x 240.
-    assert trunk.localizer_flops > 2 * (27 * 64 + 576 * 64 + 576 * 128) * 240**2
+    assert trunk.flops.localizer > 2 * (27 * 64 + 576 * 64 + 576 * 128) * 240**2
 
 
 def test_time_of_an_all_reduce():
