@@ -128,19 +128,17 @@ def erase_differentiably(
     """Erases recursively so that `masks` and `losses` of the result can be differentiated to `params`.
 
     A scan whose passes are computed again on the way back: memory grows by one image and mask a pass, not by
-    one pass's activations, and a pass that no image needs costs nothing. Arguments as in `erase`, and
-    `max_erasures`, the most that `num_erasures` can be.
+    one pass's activations. Arguments as in `erase`, and `max_erasures`, the most that `num_erasures` can be.
     """
     one_pass = functools.partial(_one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
 
     def pass_if_unfinished(state, _):
-        following = jax.checkpoint(lambda params, state: one_pass(params, state)[1])
-        return lax.cond(state.unfinished, following, lambda _, state: state, params, state), None
+        _, following = one_pass(params, state)
+        return jax.tree.map(functools.partial(jnp.where, state.unfinished), following, state), None
 
     state = _start(images, batch_stats)
     if max_erasures == 0:
         return one_pass(params, state)[1]
-    # Checkpointed, too: the branches hand on what they were given, and the scan would keep that for each pass.
     return lax.scan(jax.checkpoint(pass_if_unfinished), state, length=max_erasures)[0]
 
 

@@ -161,25 +161,6 @@ def test_differentiable_form_has_the_same_values_and_loss_gradients():
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_differentiable_form_skips_passes_that_no_image_needs():
-    carried_out = []
-
-    def counting(params, images, batch_stats, num_passes):
-        jax.debug.callback(lambda r: carried_out.append(int(r)), num_passes)
-        return _pass_fn(params, images, batch_stats, num_passes)
-
-    def run(params, num_erasures):
-        carried_out.clear()
-        erase = functools.partial(erasing.erase_differentiably, counting, max_erasures=4, num_erasures=num_erasures)
-        jax.block_until_ready(jax.jit(erase)(params, IMAGES, LABELS, jnp.int32(0)))
-        jax.effects_barrier()
-        return carried_out
-
-    assert run(_params(confident=False), 4) == [0]
-    assert run(_params(), 1) == [0]
-    assert run(_params(), 3) == [0, 1, 2]
-
-
 def test_differentiable_masks_reach_every_pass_but_not_the_trust():
     """Against differences: where pass r decides P, P = tau M_r, and tau counts as a constant."""
     params = _params()
