@@ -147,6 +147,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation = evaluation = ml_collections.ConfigDict()
     evaluation.batch_size = 4  # images of one shape, over all devices of a host
     evaluation.threshold = 0.5  # a pixel is foreground where the mask is at least this; published
+    # Masks (turned back), probabilities and entropies are means over the image and its mirror images, those that
+    # training uses (data.flip_horizontal, data.flip_vertical), at two or four times the cost; published: False.
+    evaluation.flips = False
     evaluation.empty = "skip"  # images whose Dice is 0/0: "skip", "one" or "nan"
     # Which validated model is tested, none of the rules sees a mask; the latest among equals; published:
     # "classification_error". Others: "joint_error" (mean of classifier's and localizer's), "smoothed_error" (mean

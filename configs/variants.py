@@ -65,3 +65,4 @@ def _use_parity(config: ml_collections.ConfigDict) -> None:
     config.model.dropout = 0.0  # not as published: no two implementations draw alike
     config.mask.normalization = "batch"
     config.mask.alignment = "corners"
+    config.evaluation.flips = False

@@ -1,8 +1,9 @@
 """Evaluates the selected model of a run again, from its checkpoint.
 
-    python -m experiments.evaluate --workdir=runs/synthetic --split=test [--crf]
+    python -m experiments.evaluate --workdir=runs/synthetic --split=test [--crf] [--flips]
 
-Prints what `results.json` holds, and changes nothing. With --crf the masks are refined first, see docs/crf.md.
+Prints what `results.json` holds, and changes nothing. With --crf the masks are refined first, see docs/crf.md;
+with --flips all that is found is a mean over the image and its mirror images, as config.evaluation.flips tells.
 """
 
 import json
@@ -17,6 +18,7 @@ from minmax_jax import config_schema, testing, workdirs
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Which images.")
 _CRF = flags.DEFINE_bool("crf", None, "Refine the masks by config.evaluation.crf; default: if it is enabled there.")
+_FLIPS = flags.DEFINE_bool("flips", None, "Look at mirror images too; default: as config.evaluation.flips says.")
 flags.mark_flag_as_required("workdir")
 
 
@@ -24,7 +26,8 @@ def main() -> None:
     config = workdirs.read_config(pathlib.Path(_WORKDIR.value))
     config_schema.check_fields(config, common.get_config())
     session.start(config.compilation_cache)
-    print(json.dumps(testing.evaluate_workdir(_WORKDIR.value, _SPLIT.value, crf=_CRF.value), indent=2))
+    found = testing.evaluate_workdir(_WORKDIR.value, _SPLIT.value, crf=_CRF.value, flips=_FLIPS.value)
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

@@ -158,6 +158,11 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
             f"config.data.train_fraction={fields['data.train_fraction']} and data.train_per_class="
             f"{fields['data.train_per_class']} exclude each other; set one."
         )
+    if fields["evaluation.flips"] and not (fields["data.flip_horizontal"] or fields["data.flip_vertical"]):
+        problems.append(
+            "config.evaluation.flips=True takes the flips of training, and there are none: set data.flip_horizontal"
+            " or data.flip_vertical, or leave it False."
+        )
     if fields["data.max_side"] and fields["data.max_side"] < fields["data.min_side"]:
         problems.append(
             f"config.data.max_side={fields['data.max_side']} must be at least data.min_side={fields['data.min_side']}."

@@ -68,9 +68,22 @@ def create_parts(config: ml_collections.ConfigDict) -> Parts:
         shared_statistics=config.model.shared_statistics,
         average=config.train.average_decay > 0,
     )
-    localize = parallel.pmap_localize(create_localize(model, objective))
-    refine = create_refine(config) if config.evaluation.crf.enabled else None
-    return Parts(splits, steps_per_epoch, model, objective, tx, localize, refine, parallel.replicate(state))
+    localize = create_localize(
+        model,
+        objective,
+        flip_horizontal=config.evaluation.flips and config.data.flip_horizontal,
+        flip_vertical=config.evaluation.flips and config.data.flip_vertical,
+    )
+    return Parts(
+        splits=splits,
+        steps_per_epoch=steps_per_epoch,
+        model=model,
+        objective=objective,
+        tx=tx,
+        localize=parallel.pmap_localize(localize),
+        refine=create_refine(config) if config.evaluation.crf.enabled else None,
+        state=parallel.replicate(state),
+    )
 
 
 @contextlib.contextmanager
@@ -246,8 +259,14 @@ def create_optimizer(config: ml_collections.ConfigDict, *, steps_per_epoch: int)
     return optimizers.create_optimizer(options.pop("name"), learning_rate, **options)
 
 
-def create_localize(model: minmax_net.MinMaxNet, objective: objective_lib.Objective):
-    """Inference with the masks of training: (state, images) -> Localization."""
+def create_localize(
+    model: minmax_net.MinMaxNet,
+    objective: objective_lib.Objective,
+    *,
+    flip_horizontal: bool = False,
+    flip_vertical: bool = False,
+):
+    """Inference with the masks of training: (state, images) -> Localization. Flips are as of `inference.localize`."""
 
     def localize(state: train_state.TrainState, images: jax.Array) -> inference.Localization:
         return inference.localize(
@@ -259,6 +278,8 @@ def create_localize(model: minmax_net.MinMaxNet, objective: objective_lib.Object
             sigma=schedules.at(objective.sigma, jnp.maximum(state.step - 1, 0)),
             omega=objective.omega,
             alignment=objective.mask_alignment,
+            flip_horizontal=flip_horizontal,
+            flip_vertical=flip_vertical,
         )
 
     return localize

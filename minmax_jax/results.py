@@ -41,6 +41,7 @@ def collect(
         "trained_on": _describe_choice(train_labels, config.data),
         "selection": config.evaluation.selection,
         "threshold": {"policy": "fixed", "value": config.evaluation.threshold},
+        "flips": config.evaluation.flips,
         "empty_masks": config.evaluation.empty,
         **({"crf": crf} if crf["enabled"] else {}),
         "seed": config.seed,

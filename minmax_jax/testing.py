@@ -102,13 +102,16 @@ def _draw_pictures(config, folder, state, parts) -> None:
         panels.draw_panel(path, some, found, threshold=config.evaluation.threshold)
 
 
-def evaluate_workdir(workdir: str | pathlib.Path, split: str, *, crf: bool | None = None) -> dict[str, Any]:
+def evaluate_workdir(
+    workdir: str | pathlib.Path, split: str, *, crf: bool | None = None, flips: bool | None = None
+) -> dict[str, Any]:
     """Evaluates the selected model of a run on one of its splits; changes nothing in the folder.
 
     Args:
         workdir: folder of the run.
         split: "train", "validation" or "test".
         crf: whether a CRF refines the masks, with the parameters of the configuration; None: as configured.
+        flips: whether what is found is a mean over the flips that training used; None: as configured.
 
     Returns:
         As in `results.json`, under the name of the split.
@@ -121,6 +124,8 @@ def evaluate_workdir(workdir: str | pathlib.Path, split: str, *, crf: bool | Non
     config = workdirs.read_config(folder)
     if crf is not None:
         config.evaluation.crf.enabled = crf
+    if flips is not None:
+        config.evaluation.flips = flips
     parts = factory.create_parts(config)
     if split not in parts.splits:
         raise ValueError(f"--split={split!r} must be one of {tuple(parts.splits)}.")

@@ -109,6 +109,7 @@ _COMMON = {
     "train.eval_every": 1,
     "evaluation.selection": "classification_error",
     "evaluation.threshold": 0.5,
+    "evaluation.flips": False,
     "evaluation.crf.enabled": False,
     "evaluation.crf.gaussian_weight": 3.0,
     "evaluation.crf.bilateral_weight": 10.0,
@@ -288,6 +289,17 @@ def test_own_data_needs_its_name_and_no_folds():
     config.data.folds = "folds"
     with pytest.raises(config_schema.ConfigError, match=r"(?s)data.name is empty.*data.folds='folds' must be empty"):
         config_schema.check_values(config, num_devices=1, num_local_devices=1)
+
+
+def test_evaluation_over_flips_needs_flips_in_training():
+    from minmax_jax import factory
+
+    config = synthetic.get_config()
+    config.update_from_flattened_dict({"evaluation.flips": True, "data.flip_horizontal": False})
+    config_schema.check_values(config, num_devices=1, num_local_devices=1)  # there is the other
+    config.data.flip_vertical = False
+    with pytest.raises(config_schema.ConfigError, match="config.evaluation.flips=True takes the flips of training"):
+        factory.create_parts(config)
 
 
 def test_the_first_word_of_the_variant_names_own_data():

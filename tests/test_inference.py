@@ -51,6 +51,28 @@ def test_a_run_localizes_with_the_masks_it_trained_with(batch):
     chex.assert_trees_all_close(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("flipped", [(), (2,), (1,), (1, 2)])
+def test_what_is_found_is_a_mean_over_flips(batch, flipped):
+    """And what is found in the mirror image is the mirror image of what is found."""
+    model = networks.tiny_model()
+    state, _ = networks.start(model, mm.Objective())
+    images = np.asarray(batch["images"])
+    options = {"flip_horizontal": 2 in flipped, "flip_vertical": 1 in flipped}
+    views = [axes for axes in ((), (1,), (2,), (1, 2)) if set(axes) <= set(flipped)]
+    alone = [_localize(model, state, np.flip(images, axes)) for axes in views]
+
+    found = _localize(model, state, images, **options)
+    turned_back = [np.flip(one.masks, axes) for one, axes in zip(alone, views)]
+    np.testing.assert_allclose(found.masks, np.mean(turned_back, axis=0), rtol=1e-4, atol=1e-5)
+    for name in ("probabilities", "foreground_entropy", "background_entropy"):
+        expected = np.mean([getattr(one, name) for one in alone], axis=0)
+        np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-4, err_msg=name)
+    np.testing.assert_array_equal(found.classes, np.argmax(found.probabilities, axis=-1))
+    mirrored = _localize(model, state, np.flip(images, flipped), **options)
+    np.testing.assert_allclose(np.flip(mirrored.masks, flipped), found.masks, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(mirrored.localizer_classes, found.localizer_classes)
+
+
 def test_uint8_and_scaled_images_are_the_same(batch):
     model = networks.tiny_model()
     state, _ = networks.start(model, mm.Objective())

@@ -131,6 +131,15 @@ def test_the_masks_of_a_finished_run_can_be_refined(finished):
     assert {"f1_background"} <= changed <= {"f1_foreground", "f1_background"}
 
 
+def test_the_masks_of_a_finished_run_can_be_averaged_over_flips(finished):
+    """Those of training: both, on the built-in images."""
+    folder, found, _ = finished
+    averaged = testing.evaluate_workdir(folder, "test", flips=True)
+    assert averaged["flips"] and not found["flips"]
+    assert averaged["test"]["f1_background"] != found["test"]["f1_background"]
+    assert averaged["test"]["baselines"] == found["test"]["baselines"]
+
+
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     folder, found, _ = finished
     monkeypatch.setattr(training.parallel, "pmap_train_step", None)
