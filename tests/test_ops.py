@@ -28,7 +28,8 @@ CONVOLUTIONS = [  # height, width, window, stride, padding, channels of the imag
     (7, 6, 3, 1, 1, 10, 70),  # several blocks of windows, and of channels the last is not full
     (13, 5, 3, 2, 1, 24, 100),
     (9, 12, 3, 1, 1, 24, 48),
-    (8, 8, 3, 1, 1, 40, 64),  # back from 64 channels to 40, for which winograd.c has no place
+    (19, 23, 3, 2, 1, 140, 150),  # several blocks of rows and units of channels of the kernel's gradient
+    (5, 140, 1, 1, 0, 33, 130),
 ]
 
 
@@ -81,6 +82,7 @@ def test_conv_and_its_gradients_equal_xla(height, width, window, stride, padding
         (9, 14, 0, 2, 24, 48),  # a slice of 16 channels is left
         (41, 38, 1, 1, 96, 96),  # several groups of tiles
         (7, 5, 3, 0, 40, 24),  # fewer channels than two vectors
+        (10, 9, 1, 1, 17, 37),  # channels that fill no vector
         (13, 36, 1, 1, 128, 160),
     ],
 )
@@ -115,13 +117,15 @@ def test_a_conv_of_nothing_has_no_gradient(shape):
     assert output.shape == shape
     gradient = native.winograd_kernel_gradient(images, jnp.ones(shape), top=1, left=1)
     np.testing.assert_array_equal(gradient, np.zeros(kernel.shape))
+    gradient = native.conv_kernel_gradient(images, jnp.ones(shape), stride=1, top=1, left=1, window=(3, 3))
+    np.testing.assert_array_equal(gradient, np.zeros(kernel.shape))
 
 
 @pytest.mark.parametrize(
     "channels, outputs, able",
-    [(64, 64, True), (16, 48, True), (24, 24, True), (8, 64, False), (64, 8, False), (20, 64, False), (64, 40, False)],
+    [(64, 64, True), (16, 48, True), (24, 24, True), (20, 17, True), (3, 64, False), (64, 15, False)],
 )
-def test_which_channels_can_be_transformed(channels, outputs, able):
+def test_which_channels_are_worth_transforming(channels, outputs, able):
     assert native.can_transform(channels, outputs) == able
 
 

@@ -4,7 +4,7 @@
 //   gradient[i, j, k, l] = sum over b, y, x of at(b, y, x, i, j)[k] * cotangents[b, y, x, l]
 //   at(b, y, x, i, j)    = images[b, y * stride + i - top, x * stride + j - left], or 0 outside of the images
 //
-// Tiles of the result, eight by two vectors of channels l, are summed in registers. Each number is summed by one thread
+// Tiles of the result, TILE by two vectors of channels l, are summed in registers. Each number is summed by one thread
 // in one order: the number of threads changes no result.
 
 #include "conv.h"
@@ -12,7 +12,8 @@
 #define LINE 16           // floats of a line of the cache
 #define BLOCK_ROWS 4      // of the output, that share what is read of the images
 #define BLOCK_WINDOWS 64  // of the images, likewise, where rows are short
-#define BLOCK_PIXELS 256  // of the gradient: the cotangents of a block stay in the cache for all tiles
+#define BLOCK_PIXELS 128  // of the gradient, at least: what is copied of them stays in the cache for all tiles
+#define UNIT_CHANNELS 128  // k, and l, of the gradient that share these copies, where that leaves enough units
 
 // Output: tiles of pixels, whose windows begin `stride` places after one another in `rows`.
 
@@ -25,10 +26,7 @@ INLINE void output_tile(const Conv *conv, const float *rows, int64_t width, int6
     // The places of one row of the kernel lie side by side, as their weights do.
     const float *x = rows + i * width * conv->channels;
     for (int64_t k = 0; k < row; ++k, ++x, weights += SLICE)
-      for (int v = 0; v < vectors; ++v) {
-        const vector values = load(weights + v * LANES);
-        for (int p = 0; p < pixels; ++p) sums[p][v] += x[p * step] * values;
-      }
+      add_products(sums, x, step, weights, LANES, pixels, vectors);
   }
   for (int p = 0; p < pixels; ++p)
     for (int v = 0; v < vectors; ++v) {
@@ -40,10 +38,11 @@ INLINE void output_tile(const Conv *conv, const float *rows, int64_t width, int6
 
 // `count` neighbouring pixels.
 static void output_line(const Conv *conv, const float *rows, int64_t width, int64_t slice, int64_t count, float *to) {
-  const int vectors = conv->outputs - slice * SLICE > LANES ? 2 : 1;
-  for (int64_t x = 0; x < count; x += TILE) {
+  const int vectors = count_vectors(conv->outputs - slice * SLICE);
+  for (int64_t x = 0, size; x < count; x += size) {
     const float *from = rows + x * conv->stride * conv->channels;
-    DISPATCH(MIN(TILE, count - x), vectors, output_tile, conv, from, width, slice, to + x * conv->outputs)
+    size = next_tile(count - x);
+    DISPATCH(size, vectors, output_tile, conv, from, width, slice, to + x * conv->outputs)
   }
 }
 
@@ -106,93 +105,112 @@ static void run_windows(const Conv *conv, int64_t unit) {
   free(copied);
 }
 
-// Gradient: tiles of channels k.
+// Gradient: a unit is one row i of the kernel and some channels k and l. Block of rows after block of rows it copies the
+// images' channels in lines of the cache and the cotangents' in slices, each by itself: where they lie, pixels are so far
+// apart that few of them would fit into the cache at once.
 
 typedef struct {
-  int64_t first, last;  // rows of the cotangents, counted over the whole batch
-  int64_t i, j, k, l;
-} Place;
+  int64_t i, k, l;            // of the unit, the first of each
+  int64_t channels, outputs;  // numbers of k and l
+  int64_t row, rows;          // of the cotangents, counted over the whole batch: a block
+  float *images;              // [lines of k, rows, W, LINE], those that the kernel's row i meets
+  float *cotangents;          // [slices of l, rows, w, SLICE]
+} Block;
 
-// For each row of the cotangents that meets the images: the first pixels of both that meet, and how many.
-INLINE int64_t meet(const Conv *conv, const Place *at, int64_t row, const float **x, const float **g) {
-  const int64_t b = row / conv->out_rows, y = row % conv->out_rows * conv->stride + at->i - conv->top;
-  const int64_t offset = at->j - conv->left;  // column x * stride + offset of the images meets column x
-  if (y < 0 || y >= conv->rows || offset >= conv->columns) return 0;
-  const int64_t first = MAX(0, (conv->stride - 1 - offset) / conv->stride);
-  const int64_t last = MIN(conv->out_columns, (conv->columns - 1 - offset) / conv->stride + 1);
-  *x = conv->images + ((b * conv->rows + y) * conv->columns + first * conv->stride + offset) * conv->channels + at->k;
-  *g = conv->cotangents + (row * conv->out_columns + first) * conv->outputs + at->l;
-  return last - first;
+// The row of the images that meets a row of the cotangents; whether it is one is for the caller to see.
+INLINE int64_t image_row(const Conv *conv, const Block *block, int64_t row) {
+  return row % conv->out_rows * conv->stride + block->i - conv->top;
 }
 
-INLINE float *gradient_at(const Conv *conv, const Place *at) {
-  return conv->result + ((at->i * conv->kernel_columns + at->j) * conv->channels + at->k) * conv->outputs + at->l;
+// `width` numbers, or those before the end of the array. What is copied beyond the channels is used for nothing.
+INLINE void copy_some(const float *from, const float *end, float *to, const int64_t width) {
+  if (end - from >= width) {
+    for (int64_t at = 0; at < width; at += LANES) store(load(from + at), to + at);
+  } else {
+    memset(to, 0, width * sizeof(float));
+    memcpy(to, from, (end - from) * sizeof(float));
+  }
 }
 
-INLINE void gradient_tile(const Conv *conv, const Place *at, const int channels, const int vectors) {
+static void copy_block(const Conv *conv, const Block *block) {
+  const int64_t pixels = block->rows * conv->out_columns, places = block->rows * conv->columns;
+  const float *images_end = conv->images + conv->batch * conv->rows * conv->columns * conv->channels;
+  const float *end = conv->cotangents + conv->batch * conv->out_rows * conv->out_columns * conv->outputs;
+  const float *g = conv->cotangents + block->row * conv->out_columns * conv->outputs + block->l;
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, g += conv->outputs)
+    for (int64_t l = 0; l < block->outputs; l += SLICE)
+      copy_some(g + l, end, block->cotangents + l * pixels + pixel * SLICE, SLICE);
+  for (int64_t row = 0; row < block->rows; ++row) {
+    const int64_t y = image_row(conv, block, block->row + row), b = (block->row + row) / conv->out_rows;
+    if (y < 0 || y >= conv->rows) continue;
+    const float *x = conv->images + (b * conv->rows + y) * conv->columns * conv->channels + block->k;
+    for (int64_t column = 0; column < conv->columns; ++column, x += conv->channels)
+      for (int64_t k = 0; k < block->channels; k += LINE)
+        copy_some(x + k, images_end, block->images + k * places + (row * conv->columns + column) * LINE, LINE);
+  }
+}
+
+// Adds what a block gives to a tile: place (i, j) of the kernel, channels from k and l on, counted within the unit.
+INLINE void gradient_tile(const Conv *conv, const Block *block, int64_t j, int64_t k, int64_t l, const int channels,
+                          const int vectors) {
   vector sums[TILE][2] = {0};
-  const int64_t second = second_vector(conv, at->l);
-  const float *x, *g;
-  for (int64_t row = at->first; row < at->last; ++row)
-    for (int64_t left = meet(conv, at, row, &x, &g); left > 0; --left) {
-      for (int v = 0; v < vectors; ++v) {
-        const vector values = load(g + v * second);
-        for (int c = 0; c < channels; ++c) sums[c][v] += x[c] * values;
-      }
-      x += conv->stride * conv->channels;
-      g += conv->outputs;
-    }
-  float *to = gradient_at(conv, at);
-  for (int c = 0; c < channels; ++c, to += conv->outputs) {
-    *(vector *)to += sums[c][0];
-    if (vectors == 2 && second == LANES) *(vector *)(to + LANES) += sums[c][1];
-    // What both vectors hold is added once.
-    if (vectors == 2 && second < LANES)
-      for (int64_t lane = LANES - second; lane < LANES; ++lane) to[second + lane] += sums[c][1][lane];
+  const int64_t offset = j - conv->left;  // column x * stride + offset of the images meets column x
+  const int64_t first = MAX(0, divide_up(-offset, conv->stride));
+  const int64_t met = offset < conv->columns ? (conv->columns - 1 - offset) / conv->stride + 1 : 0;
+  const int64_t last = MIN(conv->out_columns, met);
+  const float *images = block->images + k / LINE * LINE * block->rows * conv->columns + k % LINE;
+  const float *cotangents = block->cotangents + l * block->rows * conv->out_columns;
+  for (int64_t row = 0; row < block->rows; ++row) {
+    const int64_t y = image_row(conv, block, block->row + row);
+    if (y < 0 || y >= conv->rows) continue;
+    const float *x = images + (row * conv->columns + first * conv->stride + offset) * LINE;
+    const float *g = cotangents + (row * conv->out_columns + first) * SLICE;
+    for (int64_t column = first; column < last; ++column, x += conv->stride * LINE, g += SLICE)
+      add_products(sums, x, 1, g, LANES, channels, vectors);
   }
+  float *to = conv->result + ((block->i * conv->kernel_columns + j) * conv->channels + block->k + k) * conv->outputs;
+  for (int c = 0; c < channels; ++c, to += conv->outputs)
+    for (int v = 0; v < vectors; ++v) {
+      const int64_t at = block->l + l + v * LANES, lanes = conv->outputs - at;
+      store_some(load_some(to + at, lanes) + sums[c][v], to + at, lanes);
+    }
 }
 
-static void gradient_rest(const Conv *conv, const Place *at, int64_t channels) {
-  const int64_t lanes = conv->outputs - at->l;
-  float sums[TILE][LANES] = {{0}};
-  const float *x, *g;
-  for (int64_t row = at->first; row < at->last; ++row)
-    for (int64_t left = meet(conv, at, row, &x, &g); left > 0; --left) {
-      for (int64_t c = 0; c < channels; ++c)
-        for (int64_t lane = 0; lane < lanes; ++lane) sums[c][lane] += x[c] * g[lane];
-      x += conv->stride * conv->channels;
-      g += conv->outputs;
-    }
-  float *to = gradient_at(conv, at);
-  for (int64_t c = 0; c < channels; ++c)
-    for (int64_t lane = 0; lane < lanes; ++lane) to[c * conv->outputs + lane] += sums[c][lane];
+static void add_block(const Conv *conv, const Block *block) {
+  for (int64_t l = 0; l < block->outputs; l += SLICE)
+    for (int64_t j = 0; j < conv->kernel_columns; ++j)
+      for (int64_t line = 0; line < block->channels; line += LINE)
+        for (int64_t k = line, size, last = MIN(line + LINE, block->channels); k < last; k += size) {
+          size = next_tile(last - k);
+          DISPATCH(size, count_vectors(block->outputs - l), gradient_tile, conv, block, j, k, l)
+        }
 }
 
-static void gradient_tiles(const Conv *conv, Place at, int64_t channels) {
-  for (at.l = 0; at.l < conv->outputs; at.l += 2 * LANES) {
-    const int vectors = count_vectors(conv, at.l);
-    if (vectors) {
-      DISPATCH(channels, vectors, gradient_tile, conv, &at)
-    } else {
-      gradient_rest(conv, &at, channels);
-    }
-  }
+static int64_t count_gradient_units(const Conv *conv) {
+  return conv->kernel_rows * divide_up(conv->channels, conv->k_width) * divide_up(conv->outputs, conv->l_width);
 }
 
 static void run_gradient(const Conv *conv, int64_t unit) {
-  const int64_t k_first = unit / conv->parts * LINE, k_last = MIN(k_first + LINE, conv->channels);
-  const int64_t i_first = conv->parts == 1 ? 0 : unit % conv->parts;
-  const int64_t i_last = conv->parts == 1 ? conv->kernel_rows : i_first + 1;
-  const int64_t rows = conv->batch * conv->out_rows, step = BLOCK_PIXELS / conv->out_columns + 1;
-  for (int64_t i = i_first; i < i_last; ++i)
-    for (int64_t j = 0; j < conv->kernel_columns; ++j)
-      memset(gradient_at(conv, &(Place){.i = i, .j = j, .k = k_first}), 0,
-             (k_last - k_first) * conv->outputs * sizeof(float));
-  for (int64_t row = 0; row < rows; row += step)
-    for (int64_t i = i_first; i < i_last; ++i)
-      for (int64_t j = 0; j < conv->kernel_columns; ++j)
-        for (int64_t k = k_first; k < k_last; k += TILE)
-          gradient_tiles(conv, (Place){row, MIN(row + step, rows), i, j, k, 0}, MIN(TILE, k_last - k));
+  const int64_t l_parts = divide_up(conv->outputs, conv->l_width), k_parts = divide_up(conv->channels, conv->k_width);
+  const int64_t rows = conv->batch * conv->out_rows, step = divide_up(BLOCK_PIXELS, MAX(1, conv->out_columns));
+  Block block = {.i = unit / l_parts / k_parts, .l = unit % l_parts * conv->l_width};
+  block.k = unit / l_parts % k_parts * conv->k_width;
+  block.channels = MIN(conv->k_width, conv->channels - block.k);
+  block.outputs = MIN(conv->l_width, conv->outputs - block.l);
+  block.images = malloc(step * conv->columns * conv->k_width * sizeof(float));
+  block.cotangents = malloc(step * conv->out_columns * conv->l_width * sizeof(float));
+  for (int64_t at = 0; at < conv->kernel_columns * block.channels; ++at) {
+    const int64_t j = at / block.channels, k = block.k + at % block.channels;
+    float *to = conv->result + ((block.i * conv->kernel_columns + j) * conv->channels + k) * conv->outputs + block.l;
+    memset(to, 0, block.outputs * sizeof(float));
+  }
+  for (block.row = 0; block.row < rows; block.row += step) {
+    block.rows = MIN(step, rows - block.row);
+    copy_block(conv, &block);
+    add_block(conv, &block);
+  }
+  free(block.cotangents);
+  free(block.images);
 }
 
 // All arrays are float32: images [B, H, W, K], kernels [kh, kw, K, L], outputs and cotangents [B, h, w, L].
@@ -214,7 +232,10 @@ XLA_FFI_Error *minmax_conv(XLA_FFI_CallFrame *frame) {
 XLA_FFI_Error *minmax_conv_kernel_gradient(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   Conv conv = read_call(frame, frame->args.args[1], frame->rets.rets[0]);
-  const int64_t slices = divide_up(conv.channels, LINE);
-  conv.parts = slices < 2 * count_threads(frame) ? conv.kernel_rows : 1;
-  return run_units(frame, &conv, run_gradient, slices * conv.parts);
+  conv.k_width = conv.l_width = UNIT_CHANNELS;
+  while (count_gradient_units(&conv) < 2 * count_threads(frame) && conv.k_width > LINE) {
+    if (conv.l_width > SLICE) conv.l_width /= 2;
+    else conv.k_width /= 2;
+  }
+  return run_units(frame, &conv, run_gradient, count_gradient_units(&conv));
 }

@@ -16,7 +16,12 @@
 #else
 #define LANES 4
 #endif
-#define TILE 8             // pixels, or channels, whose sums stay in registers: TILE times two vectors
+// Pixels, or channels, whose sums stay in registers: TILE times two vectors, beside two of weights and one more.
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define TILE 8  // of 32 registers
+#else
+#define TILE 6  // of 16
+#endif
 #define SLICE (2 * LANES)  // channels l that are computed together
 #define UNITS 4            // of the output, wanted for each thread
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -45,6 +50,23 @@ INLINE void store_some(vector values, float *to, int64_t lanes) {
 
 INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Of a slice, where `left` channels are left.
+INLINE int count_vectors(int64_t left) { return left > LANES ? 2 : 1; }
+
+// The size of the next tile where `left` are left. All are nearly of one size: a small one keeps the processor waiting.
+INLINE int64_t next_tile(int64_t left) { return divide_up(left, divide_up(left, TILE)); }
+
+// Adds to the sums of a tile: numbers of the images, `step` apart, times vectors of weights, `second` apart.
+INLINE void add_products(vector sums[TILE][2], const float *images, int64_t step, const float *weights, int64_t second,
+                         const int size, const int vectors) {
+  vector values[2];
+  for (int v = 0; v < vectors; ++v) values[v] = load(weights + v * second);
+  for (int t = 0; t < size; ++t) {
+    const vector x = images[t * step] - (vector){0};
+    for (int v = 0; v < vectors; ++v) sums[t][v] += x * values[v];
+  }
+}
+
 typedef struct {
   const float *images, *kernel, *cotangents;
   const float *factor, *shift, *residual;  // of the output, or NULL
@@ -58,18 +80,10 @@ typedef struct {
   int64_t line;                                // places of a whole row of the kernel
   int64_t turned;               // whether `kernel` is [kh, kw, L, K], and its places are taken from last to first
   int64_t relu;                 // whether negative numbers of the output become 0
+  int64_t k_width, l_width;     // channels of a unit of the kernel's gradient
   int64_t parts;                // units that one image, one slice of channels or one part of the tiles is cut into
   int64_t first, count, group;  // tiles that are computed together, and the most of them
 } Conv;
-
-// Of a tile at channel l: two vectors, the second shifted back into the first where fewer channels are left; or one; or
-// none, where fewer are left than one holds.
-INLINE int count_vectors(const Conv *conv, int64_t l) {
-  const int64_t left = conv->outputs - l;
-  return left > LANES ? 2 : left == LANES;
-}
-
-INLINE int64_t second_vector(const Conv *conv, int64_t l) { return MIN(LANES, conv->outputs - l - LANES); }
 
 // Calls tile(..., size, vectors) with constants, so that sums stay in registers.
 #define DISPATCH(size, vectors, tile, ...)                                  \
@@ -77,8 +91,13 @@ INLINE int64_t second_vector(const Conv *conv, int64_t l) { return MIN(LANES, co
     CASE(1, vectors, tile, __VA_ARGS__) CASE(2, vectors, tile, __VA_ARGS__) \
     CASE(3, vectors, tile, __VA_ARGS__) CASE(4, vectors, tile, __VA_ARGS__) \
     CASE(5, vectors, tile, __VA_ARGS__) CASE(6, vectors, tile, __VA_ARGS__) \
-    CASE(7, vectors, tile, __VA_ARGS__) CASE(8, vectors, tile, __VA_ARGS__) \
+    LARGE_CASES(vectors, tile, __VA_ARGS__)                                 \
   }
+#if TILE == 8
+#define LARGE_CASES(vectors, tile, ...) CASE(7, vectors, tile, __VA_ARGS__) CASE(8, vectors, tile, __VA_ARGS__)
+#else
+#define LARGE_CASES(vectors, tile, ...)
+#endif
 #define CASE(n, vectors, tile, ...)                 \
   case n:                                           \
     if (vectors == 2) tile(__VA_ARGS__, n, 2);      \

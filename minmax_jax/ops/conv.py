@@ -195,7 +195,7 @@ def _spread_input_gradient(images, kernel, cotangents, strides, padding) -> jax.
 
 def kernel_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
     """Gradient to the kernel, [kh, kw, K, L]; without conv.c as kh * kw products of shifted views of the images."""
-    if kernel.shape[:2] != (1, 1) and _is_native(images, strides, padding):
+    if _is_native(images, strides, padding):
         (top, _), (left, _) = padding
         if _is_transformed(kernel.shape[:2], strides, cotangents.shape[1:3], *kernel.shape[2:]):
             return native.winograd_kernel_gradient(images, cotangents, top=top, left=left)

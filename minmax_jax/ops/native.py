@@ -152,16 +152,16 @@ def conv_kernel_gradient(
 def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: int, left: int) -> jax.Array:
     """The gradient of a transformed `conv` to its kernel, [3, 3, K, L], from the cotangents [B, h, w, L]."""
     channels, (batch, rows, columns, outputs) = images.shape[-1], cotangents.shape
-    tiles, numbers = batch * -(-rows // 4) * -(-columns // 4), channels + outputs
+    tiles = batch * -(-rows // 4) * -(-columns // 4)
+    numbers = sum(-(-number // _MOST_LANES) * _MOST_LANES for number in (channels, outputs))
     scratch = (_PLACES, min(tiles, max(_LEAST_TILES, _SCRATCH // (_PLACES * numbers))), numbers)
     results = _floats((3, 3, channels, outputs)), _floats(scratch)
     return _call("winograd_kernel_gradient", results, images, cotangents, stride=1, top=top, left=left)[0]
 
 
 def can_transform(channels: int, outputs: int) -> bool:
-    """Whether winograd.c has a place for each vector of K channels to L, whatever the processor."""
-    whole = channels % 8 == outputs % 8 == 0 and min(channels, outputs) >= _MOST_LANES
-    return whole and (outputs % (2 * _MOST_LANES) == 0 or outputs % (2 * _MOST_LANES) >= _MOST_LANES)
+    """Whether winograd.c is worth while for K channels to L: it fills vectors up with zeros."""
+    return min(channels, outputs) >= _MOST_LANES
 
 
 def max_pool(features: jax.Array, *, window: int, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:

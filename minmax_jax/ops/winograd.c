@@ -47,32 +47,46 @@ static void find_images(const Conv *conv, int64_t tile, const float *zeros, cons
   find_window(conv->images, conv->rows, conv->columns, conv->channels, at, WINDOW, zeros, pixels);
 }
 
-// The transform of a tile of the images, [36, K] with `step` between the places.
-static void read_images(const Conv *conv, int64_t tile, const float *zeros, float *to, int64_t step) {
+// The order of the transforms of tiles: [36, blocks of channels, tiles, channels of a block], `step` between the places.
+// Channels are whole vectors, filled up with zeros; the last block is the smaller one.
+typedef struct {
+  float *start;
+  int64_t step, channels, block, tiles;
+} Order;
+
+INLINE int64_t fill_up(int64_t channels) { return divide_up(channels, LANES) * LANES; }
+
+INLINE float *find_transform(const Order *order, int64_t t, int64_t c) {
+  const int64_t first = c / order->block * order->block;
+  return order->start + first * order->tiles + t * MIN(order->block, order->channels - first) + c - first;
+}
+
+// Writes the transform of a tile of the images to place t of an order.
+static void read_images(const Conv *conv, int64_t tile, const float *zeros, const Order *order, int64_t t) {
   const float *pixels[PLACES], *next[PLACES];
   find_images(conv, tile, zeros, pixels);
   find_images(conv, tile + 1, zeros, next);
-  for (int64_t c = 0; c < conv->channels; c += LANES) {
-    const int64_t k = MIN(c, conv->channels - LANES);
+  for (int64_t k = 0; k < conv->channels; k += LANES) {
     vector x[PLACES] __attribute__((aligned(64))), y[PLACES] __attribute__((aligned(64)));
-    for (int place = 0; place < PLACES; ++place) x[place] = load(pixels[place] + k);
+    for (int place = 0; place < PLACES; ++place) x[place] = load_some(pixels[place] + k, conv->channels - k);
     for (int place = 0; place < PLACES; ++place) __builtin_prefetch(next[place] + k);
     TRANSFORM(transform_images, WINDOW, WINDOW, x, y);
-    for (int place = 0; place < PLACES; ++place) store(y[place], to + place * step + k);
+    float *to = find_transform(order, t, k);
+    for (int place = 0; place < PLACES; ++place) store(y[place], to + place * order->step);
   }
 }
 
-// Likewise of the cotangents, [36, L].
-static void read_cotangents(const Conv *conv, int64_t tile, const float *zeros, float *to, int64_t step) {
+// Likewise of the cotangents.
+static void read_cotangents(const Conv *conv, int64_t tile, const float *zeros, const Order *order, int64_t t) {
   const float *pixels[SIDE * SIDE];
   const Place at = find_tile(conv, tile);
   find_window(conv->cotangents, conv->out_rows, conv->out_columns, conv->outputs, at, SIDE, zeros, pixels);
-  for (int64_t c = 0; c < conv->outputs; c += LANES) {
-    const int64_t l = MIN(c, conv->outputs - LANES);
+  for (int64_t l = 0; l < conv->outputs; l += LANES) {
     vector x[SIDE * SIDE] __attribute__((aligned(64))), y[PLACES] __attribute__((aligned(64)));
-    for (int pixel = 0; pixel < SIDE * SIDE; ++pixel) x[pixel] = load(pixels[pixel] + l);
+    for (int pixel = 0; pixel < SIDE * SIDE; ++pixel) x[pixel] = load_some(pixels[pixel] + l, conv->outputs - l);
     TRANSFORM(transform_cotangents, SIDE, WINDOW, x, y);
-    for (int place = 0; place < PLACES; ++place) store(y[place], to + place * step + l);
+    float *to = find_transform(order, t, l);
+    for (int place = 0; place < PLACES; ++place) store(y[place], to + place * order->step);
   }
 }
 
@@ -83,8 +97,8 @@ static void read_cotangents(const Conv *conv, int64_t tile, const float *zeros, 
 static void read_kernel(const Conv *conv, int64_t l, float *to) {
   const int64_t size = conv->channels * SLICE, step = size + PAD;
   for (int64_t k = 0; k < conv->channels; ++k)
-    for (int v = 0; v < count_vectors(conv, l); ++v) {
-      const float *from = conv->weights + l / SLICE * 9 * size + k * SLICE + v * second_vector(conv, l);
+    for (int v = 0; v < count_vectors(conv->outputs - l); ++v) {
+      const float *from = conv->weights + l / SLICE * 9 * size + k * SLICE + v * LANES;
       vector x[9] __attribute__((aligned(64))), y[PLACES] __attribute__((aligned(64)));
       for (int place = 0; place < 9; ++place) x[place] = load(from + place * size);
       TRANSFORM(transform_kernel, 3, WINDOW, x, y);
@@ -92,21 +106,25 @@ static void read_kernel(const Conv *conv, int64_t l, float *to) {
     }
 }
 
-INLINE void multiply_channels(const float *images, const float *kernel, int64_t channels, float *to,
+INLINE void store_sums(const vector sums[TILE][2], float *to, const int size, const int vectors) {
+  for (int t = 0; t < size; ++t)
+    for (int v = 0; v < vectors; ++v) store(sums[t][v], to + t * SLICE + v * LANES);
+}
+
+INLINE void multiply_channels(const Conv *conv, const float *images, const float *kernel, float *to, const int tiles,
                               const int vectors) {
   vector sums[TILE][2] = {0};
-  for (int64_t k = 0; k < channels; ++k, ++images, kernel += SLICE)
-    for (int v = 0; v < vectors; ++v)
-      for (int t = 0; t < TILE; ++t) sums[t][v] += images[t * channels] * load(kernel + v * LANES);
-  for (int t = 0; t < TILE; ++t)
-    for (int v = 0; v < vectors; ++v) store(sums[t][v], to + t * SLICE + v * LANES);
+  const int64_t step = fill_up(conv->channels);
+  for (int64_t k = 0; k < conv->channels; ++k, ++images, kernel += SLICE)
+    add_products(sums, images, step, kernel, LANES, tiles, vectors);
+  store_sums(sums, to, tiles, vectors);
 }
 
 static void write_output(const Conv *conv, int64_t tile, int64_t l, const float *from) {
   const Place at = find_tile(conv, tile);
   const int64_t rows = MIN(SIDE, conv->out_rows - at.y), columns = MIN(SIDE, conv->out_columns - at.x);
   float *to = conv->result + ((at.b * conv->out_rows + at.y) * conv->out_columns + at.x) * conv->outputs + l;
-  for (int v = 0; v < count_vectors(conv, l); ++v, from += LANES, to += second_vector(conv, l)) {
+  for (int v = 0; v < count_vectors(conv->outputs - l); ++v, from += LANES, to += LANES) {
     vector x[PLACES] __attribute__((aligned(64))), y[SIDE * SIDE] __attribute__((aligned(64)));
     for (int place = 0; place < PLACES; ++place) x[place] = load(from + place * PRODUCTS);
     TRANSFORM(transform_output, WINDOW, SIDE, x, y);
@@ -114,7 +132,8 @@ static void write_output(const Conv *conv, int64_t tile, int64_t l, const float 
       const int64_t row = pixel / columns, column = pixel % columns;
       float *place = to + (row * conv->out_columns + column) * conv->outputs;
       const vector sums = y[row * SIDE + column];
-      store(finish(conv, sums, l + v * second_vector(conv, l), place, LANES), place);
+      const int64_t at = l + v * LANES, lanes = conv->outputs - at;
+      store_some(finish(conv, sums, at, place, lanes), place, lanes);
     }
   }
 }
@@ -122,27 +141,28 @@ static void write_output(const Conv *conv, int64_t tile, int64_t l, const float 
 // One slice of a block of up to BLOCK_TILES tiles.
 static void multiply_block(const Conv *conv, const float *images, const float *kernel, int64_t l, int64_t count,
                            float *products) {
-  const int64_t channels = conv->channels, two = count_vectors(conv, l) == 2;
-  for (int64_t place = 0; place < PLACES; ++place, kernel += channels * SLICE + PAD)
-    // Rows without a tile, up to a multiple of TILE, are multiplied, too, and not used.
-    for (int64_t t = 0; t < count; t += TILE) {
-      const float *from = images + place * (PART_TILES * channels + PAD) + t * channels;
+  const int64_t step = fill_up(conv->channels), vectors = count_vectors(conv->outputs - l);
+  for (int64_t place = 0; place < PLACES; ++place, kernel += conv->channels * SLICE + PAD)
+    for (int64_t t = 0, size; t < count; t += size) {
+      const float *from = images + place * (PART_TILES * step + PAD) + t * step;
       float *to = products + place * PRODUCTS + t * SLICE;
-      if (two) multiply_channels(from, kernel, channels, to, 2);
-      else multiply_channels(from, kernel, channels, to, 1);
+      size = next_tile(count - t);
+      DISPATCH(size, vectors, multiply_channels, conv, from, kernel, to)
     }
 }
 
 static void run_output(const Conv *conv, int64_t unit) {
-  const int64_t channels = conv->channels, step = PART_TILES * channels + PAD, first = unit / conv->parts * PART_TILES;
+  const int64_t channels = fill_up(conv->channels), step = PART_TILES * channels + PAD;
+  const int64_t first = unit / conv->parts * PART_TILES;
   const int64_t count = MIN(PART_TILES, count_tiles(conv) - first), width = divide_up(conv->outputs, SLICE);
   const int64_t l_first = unit % conv->parts * width / conv->parts * SLICE;
   const int64_t l_last = (unit % conv->parts + 1) * width / conv->parts * SLICE;
   float *zeros = calloc(channels, sizeof(float));
   float *images = aligned_alloc(64, PLACES * step * sizeof(float));
-  float *kernel = aligned_alloc(64, PLACES * (channels * SLICE + PAD) * sizeof(float));
+  float *kernel = aligned_alloc(64, PLACES * (conv->channels * SLICE + PAD) * sizeof(float));
   float *products = aligned_alloc(64, PLACES * PRODUCTS * sizeof(float));
-  for (int64_t t = 0; t < count; ++t) read_images(conv, first + t, zeros, images + t * channels, step);
+  const Order order = {images, step, channels, channels, PART_TILES};
+  for (int64_t t = 0; t < count; ++t) read_images(conv, first + t, zeros, &order, t);
   for (int64_t l = l_first; l < MIN(l_last, conv->outputs); l += SLICE) {
     read_kernel(conv, l, kernel);
     for (int64_t block = 0; block < count; block += BLOCK_TILES) {
@@ -157,66 +177,72 @@ static void run_output(const Conv *conv, int64_t unit) {
   free(zeros);
 }
 
-// Gradient: one group of tiles after another, whose transforms lie in the scratch: [36, group, K] of the images and
-// [36, group, L] of the cotangents.
+// Gradient: one group of tiles after another, whose transforms lie in the scratch in blocks of channels, so that what
+// one unit reads of a place lies side by side.
+
+INLINE Order order_images(const Conv *conv) {
+  const int64_t channels = fill_up(conv->channels);
+  return (Order){conv->scratch, conv->group * channels, channels, CHANNELS, conv->group};
+}
+
+INLINE Order order_cotangents(const Conv *conv) {
+  const int64_t channels = fill_up(conv->outputs);
+  float *start = conv->scratch + PLACES * conv->group * fill_up(conv->channels);
+  return (Order){start, conv->group * channels, channels, SLICE, conv->group};
+}
 
 static void run_transforms(const Conv *conv, int64_t unit) {
-  const int64_t last = MIN((unit + 1) * TRANSFORM_TILES, conv->count), group = conv->group;
+  const int64_t last = MIN((unit + 1) * TRANSFORM_TILES, conv->count);
+  const Order images = order_images(conv), cotangents = order_cotangents(conv);
   float *zeros = calloc(MAX(conv->channels, conv->outputs), sizeof(float));
-  float *images = conv->scratch, *cotangents = conv->scratch + PLACES * group * conv->channels;
   for (int64_t t = unit * TRANSFORM_TILES; t < last; ++t) {
-    read_images(conv, conv->first + t, zeros, images + t * conv->channels, group * conv->channels);
-    read_cotangents(conv, conv->first + t, zeros, cotangents + t * conv->outputs, group * conv->outputs);
+    read_images(conv, conv->first + t, zeros, &images, t);
+    read_cotangents(conv, conv->first + t, zeros, &cotangents, t);
   }
   free(zeros);
 }
 
-// A unit is a slice of channels k and one of channels l.
+// A unit is a block of channels k and a slice of channels l.
 
-INLINE void multiply_tiles(const Conv *conv, const float *images, const float *cotangents, int64_t second, float *to,
-                           const int vectors) {
+INLINE void multiply_tiles(const Conv *conv, const float *images, int64_t width, const float *cotangents, float *to,
+                           const int channels, const int vectors) {
   vector sums[TILE][2] = {0};
-  for (int64_t t = 0; t < conv->count; ++t, images += conv->channels, cotangents += conv->outputs)
-    for (int v = 0; v < vectors; ++v)
-      for (int c = 0; c < TILE; ++c) sums[c][v] += images[c] * load(cotangents + v * second);
-  for (int c = 0; c < TILE; ++c)
-    for (int v = 0; v < vectors; ++v) store(sums[c][v], to + c * SLICE + v * LANES);
+  for (int64_t t = 0; t < conv->count; ++t, images += width, cotangents += vectors * LANES)
+    add_products(sums, images, 1, cotangents, LANES, channels, vectors);
+  store_sums(sums, to, channels, vectors);
 }
 
 static void write_gradient(const Conv *conv, int64_t k, int64_t l, const float *sums) {
-  const int64_t second = second_vector(conv, l), lanes = MIN(SLICE, conv->outputs - l);
-  float found[9][SLICE] __attribute__((aligned(64)));
-  for (int v = 0; v < count_vectors(conv, l); ++v) {
+  float *to = conv->result + k * conv->outputs + l;
+  for (int v = 0; v < count_vectors(conv->outputs - l); ++v, sums += LANES, to += LANES) {
     vector x[PLACES] __attribute__((aligned(64))), y[9] __attribute__((aligned(64)));
-    for (int place = 0; place < PLACES; ++place) x[place] = load(sums + place * CHANNELS * SLICE + v * LANES);
+    for (int place = 0; place < PLACES; ++place) x[place] = load(sums + place * CHANNELS * SLICE);
     TRANSFORM(transform_kernel_back, WINDOW, 3, x, y);
-    for (int place = 0; place < 9; ++place) store(y[place], found[place] + v * second);
-  }
-  for (int place = 0; place < 9; ++place) {
-    float *to = conv->result + (place * conv->channels + k) * conv->outputs + l;
-    for (int64_t lane = 0; lane < lanes; ++lane) to[lane] = found[place][lane] + (conv->first ? to[lane] : 0);
+    for (int place = 0; place < 9; ++place) {
+      float *at = to + place * conv->channels * conv->outputs;
+      const int64_t lanes = conv->outputs - l - v * LANES;
+      store_some(conv->first ? load_some(at, lanes) + y[place] : y[place], at, lanes);
+    }
   }
 }
 
 static void run_gradient(const Conv *conv, int64_t unit) {
-  const int64_t slices = divide_up(conv->outputs, SLICE), l = unit % slices * SLICE, second = second_vector(conv, l);
-  const int64_t k = unit / slices * CHANNELS, channels = MIN(CHANNELS, conv->channels - k);
-  const int64_t step = conv->group * conv->channels;
+  const int64_t slices = divide_up(conv->outputs, SLICE), l = unit % slices * SLICE;
+  const int64_t k = unit / slices * CHANNELS, channels = MIN(CHANNELS, conv->channels - k), width = fill_up(channels);
+  const Order images = order_images(conv), cotangents = order_cotangents(conv);
+  const float *x = find_transform(&images, 0, k), *g = find_transform(&cotangents, 0, l);
   float *sums = aligned_alloc(64, PLACES * CHANNELS * SLICE * sizeof(float));
-  for (int64_t place = 0; place < PLACES; ++place)
-    for (int64_t c = 0; c < channels; c += TILE) {
-      const float *images = conv->scratch + place * step + k + c;
-      const float *cotangents = conv->scratch + PLACES * step + place * conv->group * conv->outputs + l;
-      float *to = sums + place * CHANNELS * SLICE + c * SLICE;
-      if (count_vectors(conv, l) == 2) multiply_tiles(conv, images, cotangents, second, to, 2);
-      else multiply_tiles(conv, images, cotangents, second, to, 1);
+  for (int64_t place = 0; place < PLACES; ++place, x += images.step, g += cotangents.step)
+    for (int64_t c = 0, size; c < channels; c += size) {
+      float *to = sums + (place * CHANNELS + c) * SLICE;
+      size = next_tile(channels - c);
+      DISPATCH(size, count_vectors(conv->outputs - l), multiply_tiles, conv, x + c, width, g, to)
     }
   for (int64_t c = 0; c < channels; ++c) write_gradient(conv, k + c, l, sums + c * SLICE);
   free(sums);
 }
 
-// Arrays as in conv.c. K and L are multiples of 8, at least 16, and no slice of 32 of L holds fewer than 16: so each
-// vector has a place.
+// Arrays as in conv.c.
 
 // (images, kernel[, factor, shift[, residual]]) -> output
 XLA_FFI_Error *minmax_winograd(XLA_FFI_CallFrame *frame) {
@@ -228,7 +254,7 @@ XLA_FFI_Error *minmax_winograd(XLA_FFI_CallFrame *frame) {
   return run_packed(frame, &conv, run_output, tile_parts * conv.parts);
 }
 
-// (images, cotangents) -> (gradient, scratch [36, group, K + L])
+// (images, cotangents) -> (gradient, scratch [36, group, K + L], whose order is that of Order)
 XLA_FFI_Error *minmax_winograd_kernel_gradient(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   Conv conv = read_call(frame, frame->args.args[1], frame->rets.rets[0]);
