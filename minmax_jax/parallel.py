@@ -1,6 +1,6 @@
 """All of pmap and of several hosts: nothing else in the library knows how many devices there are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import itertools
 import pickle
@@ -49,11 +49,12 @@ def replicate(state: Any) -> Any:
     return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
-def pmap_train_step(train_step: Callable) -> Callable:
-    """A train step whose batch is shared by all devices of all hosts; the state is the same on each.
+def pmap_train_step(train_step: Callable, devices: Sequence[jax.Device] | None = None) -> Callable:
+    """A train step whose batch is shared by devices; the state is the same on each.
 
     Args:
         train_step: `train_step.train_step` with everything bound but state, batch and axis name.
+        devices: those that share it, or None: all devices of all hosts.
 
     Returns:
         (replicated state, this host's batch) -> (state, metrics). The state that goes in must not be used again.
@@ -64,6 +65,7 @@ def pmap_train_step(train_step: Callable) -> Callable:
         in_axes=(None, 0),
         out_axes=(None, None),
         donate_argnums=(0,),
+        devices=devices,
     )
 
 

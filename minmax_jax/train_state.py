@@ -58,8 +58,11 @@ def create_train_state(
         average: keep an average of parameters and statistics, see `average_decay` of `train_step`.
     """
     statics = dict(model=model, tx=tx, image_size=image_size, shared_statistics=shared_statistics, average=average)
+    create = functools.partial(_create, **statics)
+    if isinstance(rng, jax.core.Tracer):  # part of another program, or wanted for its shapes alone
+        return create(rng)
     # One program, not one for each shape of array. It runs once: optimising its machine code would cost seconds.
-    return jax.jit(functools.partial(_create, **statics), compiler_options={"xla_backend_optimization_level": 0})(rng)
+    return jax.jit(create, compiler_options={"xla_backend_optimization_level": 0})(rng)
 
 
 def _create(rng: jax.Array, *, model, tx, image_size, shared_statistics, average) -> TrainState:

@@ -197,3 +197,13 @@ def test_images_of_another_type_are_refused(batch):
     state, step = networks.start(networks.tiny_model(), mm.Objective())
     with pytest.raises(TypeError, match="images are int32"):
         step(state, batch | {"images": batch["images"].astype(jnp.int32)})
+
+
+def test_a_fresh_state_is_part_of_a_program_or_wanted_for_its_shapes():
+    create = functools.partial(
+        mm.create_train_state, model=networks.tiny_model(), tx=mm.create_optimizer("sgd", 1e-2), image_size=(16, 16)
+    )
+    state = create(jax.random.key(0))
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, state)
+    chex.assert_trees_all_close(_values(jax.jit(create)(jax.random.key(0))), _values(state), rtol=1e-5)
