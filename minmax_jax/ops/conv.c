@@ -105,9 +105,9 @@ static void run_windows(const Conv *conv, int64_t unit) {
   free(copied);
 }
 
-// Gradient: a unit is one row i of the kernel and some channels k and l. Block of rows after block of rows it copies the
-// images' channels in lines of the cache and the cotangents' in slices, each by itself: where they lie, pixels are so far
-// apart that few of them would fit into the cache at once.
+// Gradient: a unit is one row i of the kernel and some channels k and l. Block of rows after block of rows, it copies
+// lines of the images' channels and slices of the cotangents', so that pixels of each lie side by side: as they are, they
+// lie so far apart that few would fit into the cache at once.
 
 typedef struct {
   int64_t i, k, l;            // of the unit, the first of each
