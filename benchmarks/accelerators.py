@@ -10,6 +10,7 @@ docs/performance.md has the figures.
 
 import collections
 import functools
+import importlib.metadata
 import math
 import os
 import re
@@ -29,7 +30,7 @@ from minmax_jax.models import resnet
 from minmax_jax.ops import platforms
 
 _CHIP = flags.DEFINE_enum("chip", "v5e", ["v5e", "h100"], "What to compile for.")
-_DEVICES = flags.DEFINE_integer("devices", 1, "That share a step; on a v5e 1 or 4.", 1)
+_DEVICES = flags.DEFINE_enum("devices", "1", ["1", "4"], "That share a step.")
 _TRUNK = flags.DEFINE_enum("trunk", "resnet18", list(resnet.TRUNKS), "Trunk, with the deep stem.")
 _SIZE = flags.DEFINE_integer("size", 480, "Pixels, height and width.", 32)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images of each device.", 1)
@@ -74,11 +75,18 @@ def main() -> None:
 
 
 def _find_devices():
-    """Devices that can be compiled for."""
+    """Devices that can be compiled for.
+
+    Raises:
+        ModuleNotFoundError: if the compiler is not installed.
+    """
+    extra, pattern = {"v5e": ("tpu", r"libtpu"), "h100": ("cuda", r"jax-cuda\d+-pjrt")}[_CHIP.value]
+    if not any(re.fullmatch(pattern, package.name) for package in importlib.metadata.distributions()):
+        raise ModuleNotFoundError(f"--chip={_CHIP.value} needs its compiler: pip install -e '.[{extra}]'.")
     if _CHIP.value == "h100":
         shape = f"1x1x{_DEVICES.value}"
         return topologies.get_topology_desc(platform="cuda", target_config=_H100, topology=shape).devices
-    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[: _DEVICES.value]
+    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[: int(_DEVICES.value)]
 
 
 def _compile(devices):
@@ -133,6 +141,6 @@ def read_program(text: str) -> dict:
 
 if __name__ == "__main__":
     # No chip is looked for, neither here nor in the neighbourhood.
-    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
     jax.config.update("jax_platforms", "cpu")
     session.run(main)

@@ -12,7 +12,7 @@
 #define LINE 16           // floats of a line of the cache
 #define BLOCK_ROWS 4      // of the output, that share what is read of the images
 #define BLOCK_WINDOWS 64  // of the images, likewise, where rows are short
-#define BLOCK_PIXELS 128  // of the gradient, at least: what is copied of them stays in the cache for all tiles
+#define BLOCK_PIXELS 128   // of the gradient, at least: what is copied of them stays in the cache for all tiles
 #define UNIT_CHANNELS 128  // k, and l, of the gradient that share these copies, where that leaves enough units
 
 // Output: tiles of pixels, whose windows begin `stride` places after one another in `rows`.
