@@ -13,7 +13,7 @@ from absl import flags
 
 from configs import common
 from experiments import session
-from minmax_jax import config_schema, testing, workdirs
+from minmax_jax import config_schema, parallel, testing, workdirs
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Which images.")
@@ -27,7 +27,8 @@ def main() -> None:
     config_schema.check_fields(config, common.get_config())
     session.start(config.compilation_cache)
     found = testing.evaluate_workdir(_WORKDIR.value, _SPLIT.value, crf=_CRF.value, flips=_FLIPS.value)
-    print(json.dumps(found, indent=2))
+    if parallel.is_main_host():
+        print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from configs import common
 from experiments import session
-from minmax_jax import config_schema, results, training
+from minmax_jax import config_schema, parallel, results, training
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; a variant follows after a colon.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or continued.")
@@ -21,8 +21,9 @@ def main() -> None:
     config_schema.check_fields(_CONFIG.value, common.get_config())
     session.start(_CONFIG.value.compilation_cache)
     found = training.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
-    print(results.describe(found))
-    print(f"Results: {_WORKDIR.value}/results.json   Pictures: {_WORKDIR.value}/pictures/")
+    if parallel.is_main_host():
+        print(results.describe(found))
+        print(f"Results: {_WORKDIR.value}/results.json   Pictures: {_WORKDIR.value}/pictures/")
 
 
 if __name__ == "__main__":

@@ -90,9 +90,10 @@ def test_a_killed_process_ends_the_job_with_a_message_and_the_same_command_resum
     assert _LAST_WORD.search(err), err
     assert 3 <= programs.last_step(killed) < 8
     for folder in (killed, reference):
-        for code, _, err in _wait_for_both(start(folder), tmp_path):
+        for index, (code, out, err) in enumerate(_wait_for_both(start(folder), tmp_path)):
             assert code == 0, err
             assert "This process was ended" not in err
+            assert out.count("Results: ") == (1 if index == 0 else 0)
     results = [json.loads((folder / "results.json").read_text()) for folder in (killed, reference)]
     for name in ("test", "step", "state_digest"):
         assert results[0][name] == results[1][name]
