@@ -72,3 +72,28 @@ def test_the_number_of_threads_changes_nothing():
     )
     assert native.is_available()
     assert one_thread.stdout.split()[-1] == _compute()
+
+
+_SHORT_OF_MEMORY = """
+import resource, jax, jax.numpy as jnp, numpy as np
+from minmax_jax.ops import native
+images, kernel = jax.block_until_ready((jnp.ones((1, 1, 1, 4096)), jnp.ones((1, 1, 4096, 4096))))
+conv = jax.jit(lambda *arrays: native.conv(*arrays, stride=1, top=0, left=0, size=(1, 1)))
+assert native.is_available()
+compiled = conv.lower(images, kernel).compile()
+in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+unlimited = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**24, unlimited[1]))  # The kernel in another order takes 2**26.
+try:
+    jax.block_until_ready(compiled(images, kernel))
+except jax.errors.JaxRuntimeError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, unlimited)
+print(np.unique(compiled(images, kernel)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_memory_that_is_not_there_is_an_error_and_not_the_end():
+    said = subprocess.run([sys.executable, "-c", _SHORT_OF_MEMORY], capture_output=True, text=True, check=True).stdout
+    assert said.split("\n")[:2] == ["RESOURCE_EXHAUSTED: Out of memory.", "[4096.]"]

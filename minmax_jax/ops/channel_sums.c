@@ -7,7 +7,7 @@
 
 // A unit is a part of the rows: `images` are the values, `cotangents` their partners, `kernel` the centres. Sums of
 // values and of products lie in turn in `scratch`, [parts, 2, K].
-static void sum_part(const Conv *conv, int64_t unit) {
+static void sum_part(const Conv *conv, int64_t unit, float *own) {
   const int64_t channels = conv->channels, last = MIN((unit + 1) * PART_ROWS, conv->rows);
   for (int64_t k = 0; k < channels; k += VECTORS * LANES) {
     vector sums[VECTORS] = {0}, products[VECTORS] = {0}, centres[VECTORS];
@@ -40,8 +40,9 @@ XLA_FFI_Error *minmax_channel_sums(XLA_FFI_CallFrame *frame) {
   conv.rows = 1;
   for (int64_t axis = 0; axis < args[0]->rank - 1; ++axis) conv.rows *= args[0]->dims[axis];
   const int64_t parts = divide_up(conv.rows, PART_ROWS), numbers = 2 * conv.channels;
-  conv.scratch = malloc(parts * numbers * sizeof(float));
-  XLA_FFI_Error *error = run_units(frame, &conv, sum_part, parts);
+  conv.scratch = allocate(parts * numbers);
+  if (conv.scratch == NULL) return tell_memory_is_short(frame);
+  XLA_FFI_Error *error = run_units(frame, &conv, sum_part, parts, 0);
   for (int64_t number = 0; number < numbers; ++number) {
     float *to = ((XLA_FFI_Buffer *)frame->rets.rets[number / conv.channels])->data;
     double sum = 0;

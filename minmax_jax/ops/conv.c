@@ -47,13 +47,13 @@ static void output_line(const Conv *conv, const float *rows, int64_t width, int6
 }
 
 // A unit is a block of rows of one image. `rows` holds the rows of the image that it needs, with their padding.
-static void run_rows(const Conv *conv, int64_t unit) {
+static void run_rows(const Conv *conv, int64_t unit, float *rows) {
   const int64_t b = unit / conv->parts, first = unit % conv->parts * BLOCK_ROWS;
   const int64_t count = MIN(BLOCK_ROWS, conv->out_rows - first), needed = (count - 1) * conv->stride + conv->kernel_rows;
   const int64_t width = (conv->out_columns - 1) * conv->stride + conv->kernel_columns, line = width * conv->channels;
   const int64_t inside = MIN(conv->columns, width - conv->left);
   float *to = conv->result + (b * conv->out_rows + first) * conv->out_columns * conv->outputs;
-  float *rows = calloc(needed * line, sizeof(float));
+  memset(rows, 0, needed * line * sizeof(float));
   for (int64_t row = 0; row < needed; ++row) {
     const int64_t y = first * conv->stride - conv->top + row;
     if (0 <= y && y < conv->rows)
@@ -65,7 +65,11 @@ static void run_rows(const Conv *conv, int64_t unit) {
     for (int64_t y = 0; y < count; ++y)
       output_line(conv, rows + y * conv->stride * line, width, slice, conv->out_columns,
                   to + y * conv->out_columns * conv->outputs + slice * SLICE);
-  free(rows);
+}
+
+static int64_t count_floats_of_rows(const Conv *conv) {
+  const int64_t needed = (BLOCK_ROWS - 1) * conv->stride + conv->kernel_rows;
+  return needed * ((conv->out_columns - 1) * conv->stride + conv->kernel_columns) * conv->channels;
 }
 
 // Where a row of the output is shorter than a tile, tiles reach over rows and images: windows are copied one behind the
@@ -77,9 +81,9 @@ static int are_windows(const Conv *conv) {
          conv->columns == conv->out_columns && conv->top == 0 && conv->left == 0;
 }
 
-static float *copy_windows(const Conv *conv, int64_t first, int64_t count) {
+static void copy_windows(const Conv *conv, int64_t first, int64_t count, float *windows) {
   const int64_t places = conv->kernel_rows * conv->kernel_columns;
-  float *windows = calloc(count * places * conv->channels, sizeof(float));
+  memset(windows, 0, count * places * conv->channels * sizeof(float));
   for (int64_t at = 0; at < count * places; ++at) {
     const int64_t pixel = first + at / places, row = pixel / conv->out_columns, b = row / conv->out_rows;
     const int64_t y = row % conv->out_rows * conv->stride - conv->top + at % places / conv->kernel_columns;
@@ -88,21 +92,19 @@ static float *copy_windows(const Conv *conv, int64_t first, int64_t count) {
       memcpy(windows + at * conv->channels, conv->images + ((b * conv->rows + y) * conv->columns + x) * conv->channels,
              conv->channels * sizeof(float));
   }
-  return windows;
 }
 
-static void run_windows(const Conv *conv, int64_t unit) {
+static void run_windows(const Conv *conv, int64_t unit, float *own) {
   const int64_t part = unit % conv->parts, slices = divide_up(conv->outputs, SLICE);
   const int64_t first = unit / conv->parts * BLOCK_WINDOWS;
   const int64_t count = MIN(BLOCK_WINDOWS, conv->batch * conv->out_rows * conv->out_columns - first);
   Conv flat = *conv;
   flat.kernel_rows = flat.kernel_columns = flat.stride = 1;
   flat.channels = conv->kernel_rows * conv->kernel_columns * conv->channels;
-  float *copied = are_windows(conv) ? NULL : copy_windows(conv, first, count);
-  const float *windows = copied ? copied : conv->images + first * conv->channels;
+  const float *windows = are_windows(conv) ? conv->images + first * conv->channels : own;
+  if (windows == own) copy_windows(conv, first, count, own);
   for (int64_t slice = part * slices / conv->parts; slice < (part + 1) * slices / conv->parts; ++slice)
     output_line(&flat, windows, 1, slice, count, conv->result + first * conv->outputs + slice * SLICE);
-  free(copied);
 }
 
 // Gradient: a unit is one row i of the kernel and some channels k and l. Block of rows after block of rows, it copies
@@ -190,15 +192,22 @@ static int64_t count_gradient_units(const Conv *conv) {
   return conv->kernel_rows * divide_up(conv->channels, conv->k_width) * divide_up(conv->outputs, conv->l_width);
 }
 
-static void run_gradient(const Conv *conv, int64_t unit) {
+// Rows of the cotangents that a block takes in.
+INLINE int64_t count_block_rows(const Conv *conv) { return divide_up(BLOCK_PIXELS, MAX(1, conv->out_columns)); }
+
+static int64_t count_floats_of_block(const Conv *conv) {
+  return count_block_rows(conv) * (conv->columns * conv->k_width + conv->out_columns * conv->l_width);
+}
+
+static void run_gradient(const Conv *conv, int64_t unit, float *own) {
   const int64_t l_parts = divide_up(conv->outputs, conv->l_width), k_parts = divide_up(conv->channels, conv->k_width);
-  const int64_t rows = conv->batch * conv->out_rows, step = divide_up(BLOCK_PIXELS, MAX(1, conv->out_columns));
+  const int64_t rows = conv->batch * conv->out_rows, step = count_block_rows(conv);
   Block block = {.i = unit / l_parts / k_parts, .l = unit % l_parts * conv->l_width};
   block.k = unit / l_parts % k_parts * conv->k_width;
   block.channels = MIN(conv->k_width, conv->channels - block.k);
   block.outputs = MIN(conv->l_width, conv->outputs - block.l);
-  block.images = malloc(step * conv->columns * conv->k_width * sizeof(float));
-  block.cotangents = malloc(step * conv->out_columns * conv->l_width * sizeof(float));
+  block.images = own;
+  block.cotangents = own + step * conv->columns * conv->k_width;
   for (int64_t at = 0; at < conv->kernel_columns * block.channels; ++at) {
     const int64_t j = at / block.channels, k = block.k + at % block.channels;
     float *to = conv->result + ((block.i * conv->kernel_columns + j) * conv->channels + k) * conv->outputs + block.l;
@@ -209,8 +218,6 @@ static void run_gradient(const Conv *conv, int64_t unit) {
     copy_block(conv, &block);
     add_block(conv, &block);
   }
-  free(block.cotangents);
-  free(block.images);
 }
 
 // All arrays are float32: images [B, H, W, K], kernels [kh, kw, K, L], outputs and cotangents [B, h, w, L].
@@ -221,11 +228,12 @@ XLA_FFI_Error *minmax_conv(XLA_FFI_CallFrame *frame) {
   Conv conv = read_output_call(frame);
   if (conv.out_columns >= TILE && !are_windows(&conv)) {
     conv.parts = divide_up(conv.out_rows, BLOCK_ROWS);
-    return run_packed(frame, &conv, run_rows, conv.batch * conv.parts);
+    return run_packed(frame, &conv, run_rows, conv.batch * conv.parts, count_floats_of_rows(&conv));
   }
   const int64_t blocks = divide_up(conv.batch * conv.out_rows * conv.out_columns, BLOCK_WINDOWS);
   conv.parts = MIN(divide_up(UNITS * count_threads(frame), MAX(1, blocks)), divide_up(conv.outputs, SLICE));
-  return run_packed(frame, &conv, run_windows, blocks * conv.parts);
+  const int64_t window = conv.kernel_rows * conv.kernel_columns * conv.channels;
+  return run_packed(frame, &conv, run_windows, blocks * conv.parts, are_windows(&conv) ? 0 : BLOCK_WINDOWS * window);
 }
 
 // (images, cotangents) -> gradient
@@ -237,5 +245,5 @@ XLA_FFI_Error *minmax_conv_kernel_gradient(XLA_FFI_CallFrame *frame) {
     if (conv.l_width > SLICE) conv.l_width /= 2;
     else conv.k_width /= 2;
   }
-  return run_units(frame, &conv, run_gradient, count_gradient_units(&conv));
+  return run_units(frame, &conv, run_gradient, count_gradient_units(&conv), count_floats_of_block(&conv));
 }

@@ -20,7 +20,7 @@ INLINE void store_places(mask values, uint8_t *to, int64_t lanes) {
 
 // A unit is one row of one image: of the maxima, and of the features for the gradient.
 
-static void find_maxima(const Conv *conv, int64_t unit) {
+static void find_maxima(const Conv *conv, int64_t unit, float *own) {
   const int64_t b = unit / conv->out_rows, top = unit % conv->out_rows * conv->stride - conv->top;
   for (int64_t column = 0; column < conv->out_columns; ++column) {
     const int64_t left = column * conv->stride - conv->left, at = (unit * conv->out_columns + column) * conv->channels;
@@ -42,7 +42,7 @@ static void find_maxima(const Conv *conv, int64_t unit) {
   }
 }
 
-static void spread(const Conv *conv, int64_t unit) {
+static void spread(const Conv *conv, int64_t unit, float *own) {
   const int64_t b = unit / conv->rows, y = unit % conv->rows + conv->top;
   for (int64_t column = 0; column < conv->columns; ++column) {
     const int64_t x = column + conv->left;
@@ -88,7 +88,7 @@ XLA_FFI_Error *minmax_max_pool(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   void **rets = frame->rets.rets;
   const Conv conv = read_pool(frame, frame->args.args[0], rets[0], rets[1]);
-  return run_units(frame, &conv, find_maxima, conv.batch * conv.out_rows);
+  return run_units(frame, &conv, find_maxima, conv.batch * conv.out_rows, 0);
 }
 
 // (places, cotangents [B, h, w, K]) -> gradient [B, H, W, K]
@@ -96,5 +96,5 @@ XLA_FFI_Error *minmax_max_pool_gradient(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   void **args = frame->args.args;
   const Conv conv = read_pool(frame, frame->rets.rets[0], args[1], args[0]);
-  return run_units(frame, &conv, spread, conv.batch * conv.rows);
+  return run_units(frame, &conv, spread, conv.batch * conv.rows, 0);
 }

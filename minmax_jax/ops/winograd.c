@@ -151,16 +151,21 @@ static void multiply_block(const Conv *conv, const float *images, const float *k
     }
 }
 
-static void run_output(const Conv *conv, int64_t unit) {
+// In turn: transforms of a part's images and of a slice of the kernel, products, zeros.
+static int64_t count_floats_of_part(const Conv *conv) {
+  const int64_t channels = fill_up(conv->channels), kernel = conv->channels * SLICE + PAD;
+  return PLACES * (PART_TILES * channels + PAD + kernel + PRODUCTS) + channels;
+}
+
+static void run_output(const Conv *conv, int64_t unit, float *images) {
   const int64_t channels = fill_up(conv->channels), step = PART_TILES * channels + PAD;
   const int64_t first = unit / conv->parts * PART_TILES;
   const int64_t count = MIN(PART_TILES, count_tiles(conv) - first), width = divide_up(conv->outputs, SLICE);
   const int64_t l_first = unit % conv->parts * width / conv->parts * SLICE;
   const int64_t l_last = (unit % conv->parts + 1) * width / conv->parts * SLICE;
-  float *zeros = calloc(channels, sizeof(float));
-  float *images = aligned_alloc(64, PLACES * step * sizeof(float));
-  float *kernel = aligned_alloc(64, PLACES * (conv->channels * SLICE + PAD) * sizeof(float));
-  float *products = aligned_alloc(64, PLACES * PRODUCTS * sizeof(float));
+  float *kernel = images + PLACES * step, *products = kernel + PLACES * (conv->channels * SLICE + PAD);
+  float *zeros = products + PLACES * PRODUCTS;
+  memset(zeros, 0, channels * sizeof(float));
   const Order order = {images, step, channels, channels, PART_TILES};
   for (int64_t t = 0; t < count; ++t) read_images(conv, first + t, zeros, &order, t);
   for (int64_t l = l_first; l < MIN(l_last, conv->outputs); l += SLICE) {
@@ -171,10 +176,6 @@ static void run_output(const Conv *conv, int64_t unit) {
       for (int64_t t = 0; t < in_block; ++t) write_output(conv, first + block + t, l, products + t * SLICE);
     }
   }
-  free(products);
-  free(kernel);
-  free(images);
-  free(zeros);
 }
 
 // Gradient: one group of tiles after another, whose transforms lie in the scratch in blocks of channels, so that what
@@ -191,15 +192,14 @@ INLINE Order order_cotangents(const Conv *conv) {
   return (Order){start, conv->group * channels, channels, SLICE, conv->group};
 }
 
-static void run_transforms(const Conv *conv, int64_t unit) {
+static void run_transforms(const Conv *conv, int64_t unit, float *zeros) {
   const int64_t last = MIN((unit + 1) * TRANSFORM_TILES, conv->count);
   const Order images = order_images(conv), cotangents = order_cotangents(conv);
-  float *zeros = calloc(MAX(conv->channels, conv->outputs), sizeof(float));
+  memset(zeros, 0, MAX(conv->channels, conv->outputs) * sizeof(float));
   for (int64_t t = unit * TRANSFORM_TILES; t < last; ++t) {
     read_images(conv, conv->first + t, zeros, &images, t);
     read_cotangents(conv, conv->first + t, zeros, &cotangents, t);
   }
-  free(zeros);
 }
 
 // A unit is a block of channels k and a slice of channels l.
@@ -226,12 +226,11 @@ static void write_gradient(const Conv *conv, int64_t k, int64_t l, const float *
   }
 }
 
-static void run_gradient(const Conv *conv, int64_t unit) {
+static void run_gradient(const Conv *conv, int64_t unit, float *sums) {
   const int64_t slices = divide_up(conv->outputs, SLICE), l = unit % slices * SLICE;
   const int64_t k = unit / slices * CHANNELS, channels = MIN(CHANNELS, conv->channels - k), width = fill_up(channels);
   const Order images = order_images(conv), cotangents = order_cotangents(conv);
   const float *x = find_transform(&images, 0, k), *g = find_transform(&cotangents, 0, l);
-  float *sums = aligned_alloc(64, PLACES * CHANNELS * SLICE * sizeof(float));
   for (int64_t place = 0; place < PLACES; ++place, x += images.step, g += cotangents.step)
     for (int64_t c = 0, size; c < channels; c += size) {
       float *to = sums + (place * CHANNELS + c) * SLICE;
@@ -239,7 +238,6 @@ static void run_gradient(const Conv *conv, int64_t unit) {
       DISPATCH(size, count_vectors(conv->outputs - l), multiply_tiles, conv, x + c, width, g, to)
     }
   for (int64_t c = 0; c < channels; ++c) write_gradient(conv, k + c, l, sums + c * SLICE);
-  free(sums);
 }
 
 // Arrays as in conv.c.
@@ -251,7 +249,7 @@ XLA_FFI_Error *minmax_winograd(XLA_FFI_CallFrame *frame) {
   const int64_t tile_parts = MAX(1, divide_up(count_tiles(&conv), PART_TILES));
   const int64_t wanted = divide_up(UNITS * count_threads(frame), tile_parts);
   conv.parts = MIN(wanted, divide_up(conv.outputs, SLICE));
-  return run_packed(frame, &conv, run_output, tile_parts * conv.parts);
+  return run_packed(frame, &conv, run_output, tile_parts * conv.parts, count_floats_of_part(&conv));
 }
 
 // (images, cotangents) -> (gradient, scratch [36, group, K + L], whose order is that of Order)
@@ -259,7 +257,7 @@ XLA_FFI_Error *minmax_winograd_kernel_gradient(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   Conv conv = read_call(frame, frame->args.args[1], frame->rets.rets[0]);
   const XLA_FFI_Buffer *scratch = frame->rets.rets[1];
-  const int64_t tiles = count_tiles(&conv);
+  const int64_t tiles = count_tiles(&conv), zeros = MAX(conv.channels, conv.outputs);
   const int64_t units = divide_up(conv.channels, CHANNELS) * divide_up(conv.outputs, SLICE);
   conv.scratch = scratch->data;
   conv.group = scratch->dims[1];
@@ -267,8 +265,8 @@ XLA_FFI_Error *minmax_winograd_kernel_gradient(XLA_FFI_CallFrame *frame) {
   if (tiles == 0) memset(conv.result, 0, 9 * conv.channels * conv.outputs * sizeof(float));
   for (conv.first = 0; conv.first < tiles && error == NULL; conv.first += conv.group) {
     conv.count = MIN(conv.group, tiles - conv.first);
-    error = run_units(frame, &conv, run_transforms, divide_up(conv.count, TRANSFORM_TILES));
-    if (error == NULL) error = run_units(frame, &conv, run_gradient, units);
+    error = run_units(frame, &conv, run_transforms, divide_up(conv.count, TRANSFORM_TILES), zeros);
+    if (error == NULL) error = run_units(frame, &conv, run_gradient, units, PLACES * CHANNELS * SLICE);
   }
   return error;
 }
