@@ -4,7 +4,8 @@
 
 Needs the compiler of the chip, `pip install -e '.[tpu]'` or `'.[cuda]'`, and for ResNet-101 on a TPU patience. One
 device, or with --devices a pmap over several. It tells what the step keeps in a device's memory, in which precision it
-convolves, what the devices exchange, and which large arrays it transposes; not how long it takes: only a chip can.
+convolves, what the devices exchange, which large arrays it transposes, and of a GPU what moves through the memory; not
+how long it takes: only a chip can.
 docs/performance.md has the figures.
 """
 
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import figures as figures_lib
+from benchmarks import traffic
 from experiments import session
 import minmax_jax as mm
 from minmax_jax import parallel
@@ -68,7 +70,10 @@ def main() -> None:
     memory = compiled.memory_analysis()
     figures["peak_mib"] = round(memory.peak_memory_in_bytes / 2**20, 1)
     figures["kept_mib"] = round(memory.temp_size_in_bytes / 2**20, 1)
-    figures |= read_program(compiled.as_text())
+    text = compiled.as_text()
+    figures |= read_program(text)
+    if _CHIP.value == "h100":
+        figures |= traffic.read(text, passes=max(1, _NUM_ERASURES.value))
     for name, value in figures.items():
         print(f"{name:<18}{value}")
     figures_lib.write(figures)
@@ -103,7 +108,7 @@ def _compile(devices):
         "images": _shape(mesh, images, jnp.uint8, parallel.AXIS),
         "labels": _shape(mesh, images[:2], jnp.int32, parallel.AXIS),
     }
-    with platforms.for_any():
+    with platforms.for_target({"v5e": "tpu", "h100": "cuda"}[_CHIP.value]):
         state = jax.eval_shape(create, jax.random.key(0))
         state = jax.tree.map(lambda leaf: _shape(mesh, leaf.shape, leaf.dtype), state)
         lowered = parallel.pmap_train_step(step, devices=devices).lower(state, batch)

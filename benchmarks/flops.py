@@ -39,7 +39,7 @@ def count(model: mm.MinMaxNet, height: int, width: int) -> Flops:
     def of(method, *inputs):
         apply = jax.jit(lambda variables, *inputs: model.apply(variables, *inputs, method=method))
         # For a GPU: on a CPU convolutions are code of our own, whose operations XLA does not know.
-        with platforms.for_any():
+        with platforms.for_target("cuda"):
             lowered = apply.trace(variables, *inputs).lower(lowering_platforms=("cuda",))
         return lowered.cost_analysis()["flops"]
 

@@ -3,7 +3,7 @@
 from absl.testing import flagsaver
 import pytest
 
-from benchmarks import accelerators
+from benchmarks import accelerators, traffic
 
 PROGRAM = """
   %conv.1 = f32[8,4,4,16]{3,2,1,0:T(8,128)} convolution(%a, %b), window={size=3x3 pad=1_1x1_1}
@@ -23,6 +23,37 @@ def test_what_a_program_convolves_exchanges_and_transposes():
         "all_reduces": 2,
         "exchanged_mb": 4.0,  # 2 + 1 and 1, and a byte
         "large_transposes": {"f32[1024,1024]": 1},
+    }
+
+
+LOOP = """
+HloModule step
+
+%fused.1 (p: f32[1000,2]) -> f32[1000,2] {
+  ROOT %inner = f32[1000,2]{1,0} add(%p, %p)
+}
+
+%body.1 (arg: (f32[1000,2], pred[])) -> (f32[1000,2], pred[]) {
+  %arg = (f32[1000,2]{1,0}, pred[]) parameter(0)
+  %x = f32[1000,2]{1,0} get-tuple-element(%arg), index=0
+  %conv.1 = (bf16[1000,1]{1,0:T(8,128)}, u8[0]{0}) custom-call(%x, /*index=1*/%x), target="__cudnn$convForward"
+  ROOT %fusion.1 = f32[1000,2]{1,0} fusion(%x), kind=kLoop, calls=%fused.1
+}
+
+ENTRY %main (a: f32[1000,2], b: s32[]) -> f32[1000,2] {
+  %a = f32[1000,2]{1,0} parameter(0)
+  %negated = f32[1000,2]{1,0} negate(%a)
+  %loop = (f32[1000,2]{1,0}, pred[]) while(%negated), condition=%unknown, body=%body.1
+  ROOT %known = (f32[1000,2]{1,0}, pred[]) while(%negated), body=%body.1, config={"known_trip_count":{"n":"2"}}
+}
+"""
+
+
+def test_what_a_program_moves():
+    # 3 turns that are told and 2 that the program knows, of 2000 + 2 * 8000 bytes and of 8000 + 8000; 16000 before.
+    assert traffic.read(LOOP, passes=3) == {
+        "kernels": {"convolutions": 5, "others": 6},
+        "moved_gb": {"convolutions": 9e-5, "others": 9.6e-5},
     }
 
 

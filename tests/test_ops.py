@@ -246,8 +246,7 @@ def test_max_pool_does_not_hide_what_is_not_a_number(has_native):
 
 @pytest.mark.parametrize("height, width, channels", [(8, 8, 16), (9, 7, 40), (12, 5, 3), (2, 3, 33)])
 @pytest.mark.parametrize("window, stride, padding", [(3, 2, 1), (2, 2, 0), (3, 1, 1), (5, 3, 2)])
-def test_max_pool_and_gradient_equal_xla(height, width, channels, window, stride, padding):
-    assert native.is_available()
+def test_max_pool_and_gradient_equal_xla(has_native, height, width, channels, window, stride, padding):
     # Whole numbers, so that many maxima are equal: the first one has the gradient.
     features = jnp.round(2 * jax.random.normal(jax.random.key(0), (2, height, width, channels)))
 
@@ -334,9 +333,12 @@ def test_other_platforms_get_the_forms_of_xla():
     allowed = list(map(export.DisabledSafetyCheck.custom_call, names))
 
     def lower(function, platform):
-        with platforms.for_any():
+        with platforms.for_target(platform):
             return export.export(jax.jit(function), platforms=[platform], disabled_checks=allowed)(images, kernel)
 
     for function in (loss, jax.grad(loss, (0, 1))):
-        ours, xlas = (lower(function, platform).mlir_module() for platform in ("cpu", "cuda"))
-        assert "@minmax_" in ours and "@minmax_" not in xlas and "stablehlo.convolution" in xlas
+        ours, gpus, tpus = (lower(function, platform).mlir_module() for platform in ("cpu", "cuda", "tpu"))
+        assert "@minmax_" in ours
+        for xlas in (gpus, tpus):
+            assert "@minmax_" not in xlas and "stablehlo.convolution" in xlas
+    assert "select_and_scatter" in tpus and "select_and_scatter" not in gpus  # of the max pool's gradient

@@ -1,10 +1,12 @@
-"""Max pooling of what passes a ReLU, whose gradient is fast and needs little memory on a CPU."""
+"""Max pooling of what passes a ReLU, whose gradient is fast and needs little memory."""
 
 import functools
 
 import flax.linen as nn
 import jax
+from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from minmax_jax.ops import native, platforms
 
@@ -14,15 +16,15 @@ _MOST_WINDOW = 15  # whose places fit in a byte
 def relu_max_pool(features: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
     """Square max pooling of the ReLU of [B, H, W, K] features, padded by zeros on all sides.
 
-    The gradient goes to the first of equal maxima, and nowhere if these are not above 0. Where there are only CPUs
-    max_pool.c computes it, which keeps no more than a byte for each maximum; XLA keeps the features, and takes many
-    times as long.
+    The gradient goes to the first of equal maxima, and nowhere if these are not above 0. It needs no more than a byte
+    for each maximum; on CPUs max_pool.c computes it. TPUs have XLA's, which keeps the features. On a GPU that one adds
+    up in any order, by chance, and its indices take ten times the room.
     """
-    fits = features.dtype == jnp.float32 and window <= _MOST_WINDOW
     # What is kept differs: there is no choice when the program is lowered, as for convolutions.
-    if fits and platforms.is_cpu_alone() and native.is_available():
-        return _native_pool(features, window, stride, padding, features.shape[1:3])
-    return _xla_pool(features, window, stride, padding)
+    if window > _MOST_WINDOW or platforms.is_tpu():
+        return _xla_pool(features, window, stride, padding)
+    by_c = features.dtype == jnp.float32 and platforms.is_cpu_alone() and native.is_available()
+    return _pool(features, window, stride, padding, features.shape[1:3], by_c)
 
 
 def _xla_pool(features, window, stride, padding):
@@ -31,19 +33,51 @@ def _xla_pool(features, window, stride, padding):
     return nn.relu(nn.max_pool(features, (window, window), (stride, stride), sides))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _native_pool(features, window, stride, padding, size):
-    return _forward(features, window, stride, padding, size)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
+def _pool(features, window, stride, padding, size, by_c):
+    return _forward(features, window, stride, padding, size, by_c)[0]
 
 
-def _forward(features, window, stride, padding, size):
+def _forward(features, window, stride, padding, size, by_c):
     del size
-    return native.max_pool(features, window=window, stride=stride, padding=padding)
+    return (native.max_pool if by_c else _find_maxima)(features, window=window, stride=stride, padding=padding)
 
 
-def _backward(window, stride, padding, size, places, cotangents):
-    statics = dict(window=window, stride=stride, padding=padding, size=size)
-    return (native.max_pool_gradient(places, cotangents, **statics),)
+def _backward(window, stride, padding, size, by_c, places, cotangents):
+    spread = native.max_pool_gradient if by_c else _spread
+    return (spread(places, cotangents, window=window, stride=stride, padding=padding, size=size),)
 
 
-_native_pool.defvjp(_forward, _backward)
+_pool.defvjp(_forward, _backward)
+
+
+def _find_maxima(features: jax.Array, *, window: int, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:
+    """As `native.max_pool`: the place is counted by rows of the window, and window**2 if nothing is above 0."""
+    batch, *sides, channels = features.shape
+    rows, columns = ((side + 2 * padding - window) // stride + 1 for side in sides)
+    values = features.astype(jnp.promote_types(features.dtype, jnp.float32))  # which CPUs compare faster
+    values = jnp.pad(values, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    maxima = jnp.zeros((batch, rows, columns, channels), values.dtype)
+    places = jnp.full(maxima.shape, window**2, jnp.uint8)
+    for place, (i, j) in enumerate(np.ndindex(window, window)):
+        last = (batch, i + (rows - 1) * stride + 1, j + (columns - 1) * stride + 1, channels)
+        seen = lax.slice(values, (0, i, j, 0), last, (1, stride, stride, 1))
+        taken = ~(seen <= maxima) & (maxima == maxima)  # what is not a number stays so
+        maxima, places = jnp.where(taken, seen, maxima), jnp.where(taken, np.uint8(place), places)
+    return maxima.astype(features.dtype), places
+
+
+def _spread(
+    places: jax.Array, cotangents: jax.Array, *, window: int, stride: int, padding: int, size: tuple[int, int]
+) -> jax.Array:
+    """As `native.max_pool_gradient`."""
+    values = cotangents.astype(jnp.promote_types(cotangents.dtype, jnp.float32))
+    zero = np.zeros((), values.dtype)
+    gradient = jnp.zeros((), values.dtype)
+    for place, offsets in enumerate(np.ndindex(window, window)):
+        # Apart by the stride, and as far from the edges as this place of their windows is; beyond them is cut off.
+        before = [offset - padding for offset in offsets]
+        after = [side - first - (count - 1) * stride - 1 for side, first, count in zip(size, before, places.shape[1:3])]
+        sides = [(0, 0, 0), *((*ends, stride - 1) for ends in zip(before, after)), (0, 0, 0)]
+        gradient += lax.pad(jnp.where(places == place, values, zero), zero, sides)
+    return gradient.astype(cotangents.dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
-_for_any = contextvars.ContextVar("for_any", default=False)
+_target = contextvars.ContextVar("target", default=None)
 
 
 def choose(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
@@ -24,15 +24,21 @@ def choose(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any])
 
 def is_cpu_alone() -> bool:
     """Whether what is traced now will run on CPUs only."""
-    return jax.default_backend() == "cpu" and not _for_any.get()
+    return jax.default_backend() == "cpu" and _target.get() is None
+
+
+def is_tpu() -> bool:
+    """Whether what is traced now will run on TPUs."""
+    return (_target.get() or jax.default_backend()) == "tpu"
 
 
 @contextlib.contextmanager
-def for_any() -> Iterator[None]:
-    """Lets what is traced inside be lowered for any platform where there are only CPUs, too."""
-    jax.clear_caches()  # of functions inside of functions, which may have been traced for CPUs before
-    token = _for_any.set(True)
+def for_target(platform: str) -> Iterator[None]:
+    """Lets what is traced inside be lowered for "cuda", "rocm" or "tpu" where there are only CPUs, too."""
+    jax.clear_caches()  # of functions inside of functions, which may have been traced for CPUs before, or are here
+    token = _target.set(platform)
     try:
         yield
     finally:
-        _for_any.reset(token)
+        _target.reset(token)
+        jax.clear_caches()
