@@ -35,7 +35,7 @@ def is_tpu() -> bool:
 @contextlib.contextmanager
 def for_target(platform: str) -> Iterator[None]:
     """Lets what is traced inside be lowered for "cuda", "rocm" or "tpu" where there are only CPUs, too."""
-    jax.clear_caches()  # of functions inside of functions, which may have been traced for CPUs before, or are here
+    jax.clear_caches()  # What was traced for one platform, as functions inside of functions are, is not for another.
     token = _target.set(platform)
     try:
         yield
