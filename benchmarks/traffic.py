@@ -10,6 +10,7 @@ _NO_WORK = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "i
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \([^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _KIND = r"\((?:[^()]|\([^()]*\))*\)|\S+"  # of one array, or of several, whose layouts may have brackets, too
 _INSTRUCTION = re.compile(rf"^ *(?:ROOT )?%?([\w.\-]+) = ({_KIND}) ([\w\-]+)\((.*?)\)(.*)$", re.MULTILINE)
+_OPERAND = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"(?:body|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 
 
@@ -27,6 +28,19 @@ def read(text: str, passes: int) -> dict[str, dict[str, float]]:
     entry = next(name for is_entry, name, _ in _COMPUTATION.findall(text) if is_entry)
     sizes = {name: count_bytes(kind) for found in computations.values() for name, kind, *_ in found}
 
+    def taken(operands: str, rest: str) -> int:
+        """Bytes that a kernel reads: of what it cuts slices from, no more than these."""
+        fused = re.search(r"calls=%?([\w.\-]+)", rest)
+        if fused is None:
+            return sum(sizes.get(operand, 0) for operand in _OPERAND.findall(operands))
+        inside = computations[fused[1]]
+        total = 0
+        for parameter in (name for name, _, operation, *_ in inside if operation == "parameter"):
+            users = [(name, operation) for name, _, operation, used, _ in inside if parameter in _OPERAND.findall(used)]
+            is_cut = users and all(operation in ("slice", "dynamic-slice") for _, operation in users)
+            total += sum(sizes[name] for name, _ in users) if is_cut else sizes[parameter]
+        return total
+
     def walk(computation: str, times: int) -> Iterator[tuple[str, int, int]]:
         for name, _, operation, operands, rest in computations[computation]:
             if operation in ("while", "call", "conditional"):
@@ -35,8 +49,8 @@ def read(text: str, passes: int) -> dict[str, dict[str, float]]:
                 for called in _CALLED.findall(rest):
                     yield from walk(called, times * turns)
             elif operation not in _NO_WORK:
-                taken = sum(sizes.get(operand, 0) for operand in re.findall(r"%([\w.\-]+)", operands))
-                yield "convolutions" if "__cudnn$conv" in rest else "others", times, times * (sizes[name] + taken)
+                group = "convolutions" if "__cudnn$conv" in rest else "others"
+                yield group, times, times * (sizes[name] + taken(operands, rest))
 
     kernels, moved = collections.Counter(), collections.Counter()
     for group, times, number in walk(entry, 1):

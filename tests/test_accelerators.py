@@ -29,8 +29,14 @@ def test_what_a_program_convolves_exchanges_and_transposes():
 LOOP = """
 HloModule step
 
-%fused.1 (p: f32[1000,2]) -> f32[1000,2] {
-  ROOT %inner = f32[1000,2]{1,0} add(%p, %p)
+%fused.1 (p.1: f32[1000,2]) -> f32[1000,2] {
+  %p.1 = f32[1000,2]{1,0} parameter(0)
+  ROOT %inner = f32[1000,2]{1,0} add(%p.1, %p.1)
+}
+
+%fused.2 (p.2: f32[1000,2]) -> f32[10,2] {
+  %p.2 = f32[1000,2]{1,0} parameter(0)
+  ROOT %cut = f32[10,2]{1,0} slice(%p.2), slice={[0:10], [0:2]}
 }
 
 %body.1 (arg: (f32[1000,2], pred[])) -> (f32[1000,2], pred[]) {
@@ -43,6 +49,7 @@ HloModule step
 ENTRY %main (a: f32[1000,2], b: s32[]) -> f32[1000,2] {
   %a = f32[1000,2]{1,0} parameter(0)
   %negated = f32[1000,2]{1,0} negate(%a)
+  %part = f32[10,2]{1,0} fusion(%a), kind=kLoop, calls=%fused.2
   %loop = (f32[1000,2]{1,0}, pred[]) while(%negated), condition=%unknown, body=%body.1
   ROOT %known = (f32[1000,2]{1,0}, pred[]) while(%negated), body=%body.1, config={"known_trip_count":{"n":"2"}}
 }
@@ -50,9 +57,10 @@ ENTRY %main (a: f32[1000,2], b: s32[]) -> f32[1000,2] {
 
 
 def test_what_a_program_moves():
-    # 3 turns that are told and 2 that the program knows, of 2000 + 2 * 8000 bytes and of 8000 + 8000; 16000 before.
+    # 3 turns that are told and 2 that the program knows, of 2000 + 2 * 8000 bytes and of 8000 + 8000; before
+    # them 16000, and a slice of 80 from 80.
     assert traffic.read(LOOP, passes=3) == {
-        "kernels": {"convolutions": 5, "others": 6},
+        "kernels": {"convolutions": 5, "others": 7},
         "moved_gb": {"convolutions": 9e-5, "others": 9.6e-5},
     }
 
