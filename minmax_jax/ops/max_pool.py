@@ -17,8 +17,8 @@ def relu_max_pool(features: jax.Array, window: int, stride: int, padding: int) -
     """Square max pooling of the ReLU of [B, H, W, K] features, padded by zeros on all sides.
 
     The gradient goes to the first of equal maxima, and nowhere if these are not above 0. It needs no more than a byte
-    for each maximum; on CPUs max_pool.c computes it. TPUs have XLA's, which keeps the features. On a GPU that one adds
-    up in any order, by chance, and its indices take ten times the room.
+    for each maximum; on CPUs max_pool.c computes it. TPUs have XLA's, which keeps the features; on a GPU that one makes
+    four indices of 32 bits for each maximum, and adds up in any order.
     """
     # What is kept differs: there is no choice when the program is lowered, as for convolutions.
     if window > _MOST_WINDOW or platforms.is_tpu():
