@@ -38,9 +38,9 @@ static void take_units(Work *work, float *own) {
 
 static void help(void *data) {
   Work *work = data;
-  float *own = allocate(work->own_floats);
+  float *own = atomic_load(&work->next) < work->units ? allocate(work->own_floats) : NULL;
   if (own != NULL) take_units(work, own);
-  else leave(work);  // the others do it all
+  else leave(work);  // The others do it all, or did.
 }
 
 static XLA_FFI_Error *tell_memory_is_short(XLA_FFI_CallFrame *frame) {
