@@ -5,8 +5,7 @@
 Needs the compiler of the chip, `pip install -e '.[tpu]'` or `'.[cuda]'`, and for ResNet-101 on a TPU patience. One
 device, or with --devices a pmap over several. It tells what the step keeps in a device's memory, in which precision it
 convolves, what the devices exchange, which large arrays it transposes, and of a GPU what moves through the memory; not
-how long it takes: only a chip can.
-docs/performance.md has the figures.
+how long it takes: only a chip can. docs/performance.md has the figures.
 """
 
 import collections
@@ -40,7 +39,7 @@ _NUM_ERASURES = flags.DEFINE_integer("num_erasures", 4, "R.", 0)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
 _NUM_CLASSES = 2
 _LARGE = 2**20  # numbers of an array whose transposition is told
-_BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1}
+_PLATFORMS = {"v5e": "tpu", "h100": "cuda"}  # and the extras that install their compilers
 # Device properties of an H100 SXM (NVIDIA, H100 data sheet and CUDA programming guide, compute capability 9.0).
 _H100 = """
 gpu_device_info {
@@ -85,9 +84,10 @@ def _find_devices():
     Raises:
         ModuleNotFoundError: if the compiler is not installed.
     """
-    extra, pattern = {"v5e": ("tpu", r"libtpu"), "h100": ("cuda", r"jax-cuda\d+-pjrt")}[_CHIP.value]
+    platform = _PLATFORMS[_CHIP.value]
+    pattern = {"tpu": r"libtpu", "cuda": r"jax-cuda\d+-pjrt"}[platform]
     if not any(re.fullmatch(pattern, package.name) for package in importlib.metadata.distributions()):
-        raise ModuleNotFoundError(f"--chip={_CHIP.value} needs its compiler: pip install -e '.[{extra}]'.")
+        raise ModuleNotFoundError(f"--chip={_CHIP.value} needs its compiler: pip install -e '.[{platform}]'.")
     if _CHIP.value == "h100":
         shape = f"1x1x{_DEVICES.value}"
         return topologies.get_topology_desc(platform="cuda", target_config=_H100, topology=shape).devices
@@ -108,7 +108,7 @@ def _compile(devices):
         "images": _shape(mesh, images, jnp.uint8, parallel.AXIS),
         "labels": _shape(mesh, images[:2], jnp.int32, parallel.AXIS),
     }
-    with platforms.for_target({"v5e": "tpu", "h100": "cuda"}[_CHIP.value]):
+    with platforms.for_target(_PLATFORMS[_CHIP.value]):
         state = jax.eval_shape(create, jax.random.key(0))
         state = jax.tree.map(lambda leaf: _shape(mesh, leaf.shape, leaf.dtype), state)
         lowered = parallel.pmap_train_step(step, devices=devices).lower(state, batch)
@@ -128,13 +128,12 @@ def read_program(text: str) -> dict:
         arrays = re.findall(r"(\w+)\[([\d,]*)\]", found[1]) if found else []
         if not arrays:
             continue
-        sizes = [math.prod(map(int, dims.split(","))) if dims else 1 for _, dims in arrays]
         dtype, dims = arrays[0]
         if found[2] == "convolution" or "__cudnn$conv" in line:
             convolutions[dtype] += 1
         elif found[2] in ("all-reduce", "all-reduce-start"):
-            exchanged.append(sum(size * _BYTES[dtype] for (dtype, _), size in zip(arrays, sizes)))
-        elif found[2] == "transpose" and sizes[0] >= _LARGE:
+            exchanged.append(traffic.count_bytes(found[1]))
+        elif found[2] == "transpose" and math.prod(map(int, dims.split(","))) >= _LARGE:
             transposed[f"{dtype}[{dims}]"] += 1
     return {
         "convolutions": dict(convolutions),
