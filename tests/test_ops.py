@@ -308,6 +308,25 @@ def test_resize_equals_numpy_interpolation(size):
     np.testing.assert_allclose(resize.resize_bilinear(images, size), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "alignment, size", [("corners", (5, 7)), ("corners", (2, 13)), ("corners", (1, 1)), ("features", (17, 24))]
+)
+def test_resizing_for_a_gpu_equals_the_products(alignment, size):
+    """What is compiled for GPUs reads neighbours instead, on the way back too."""
+    rng = np.random.default_rng(0)
+    images, cotangents = rng.normal(size=(2, 4, 6, 3)), rng.normal(size=(2, *size, 3))
+    rows, columns = (resize.interpolation_matrix(*sides, alignment=alignment) for sides in zip((4, 6), size))
+    with platforms.for_target("cuda"):
+        resized = functools.partial(resize.resize_bilinear, size=size, alignment=alignment)
+        assert "dot_general" not in str(jax.make_jaxpr(resized)(images))
+        actual, backward = jax.vjp(resized, images.astype(np.float32))
+        (gradient,) = backward(cotangents.astype(np.float32))
+    terms = "oh,bhwk,pw->bopk", "oh,bopk,pw->bhwk"
+    expected = [np.einsum(term, rows, given, columns) for term, given in zip(terms, (images, cotangents))]
+    np.testing.assert_allclose(actual, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-5, atol=1e-6)
+
+
 def test_resize_to_the_same_size_changes_nothing():
     images = jnp.ones((1, 3, 5, 2))
     assert resize.resize_bilinear(images, (3, 5)) is images

@@ -27,6 +27,11 @@ def is_cpu_alone() -> bool:
     return jax.default_backend() == "cpu" and _target.get() is None
 
 
+def is_gpu() -> bool:
+    """Whether what is traced now will run on GPUs."""
+    return (_target.get() or jax.default_backend()) in ("gpu", "cuda", "rocm")
+
+
 def is_tpu() -> bool:
     """Whether what is traced now will run on TPUs."""
     return (_target.get() or jax.default_backend()) == "tpu"
