@@ -36,6 +36,7 @@ _TRUNK = flags.DEFINE_enum("trunk", "resnet18", list(resnet.TRUNKS), "Trunk, wit
 _SIZE = flags.DEFINE_integer("size", 480, "Pixels, height and width.", 32)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images of each device.", 1)
 _NUM_ERASURES = flags.DEFINE_integer("num_erasures", 4, "R.", 0)
+_ACCUMULATION = flags.DEFINE_integer("accumulation", 1, "Micro-batches.", 1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
 _NUM_CLASSES = 2
 _LARGE = 2**20  # numbers of an array whose transposition is told
@@ -64,7 +65,8 @@ def main() -> None:
     session.start("off")  # what is compiled without a chip cannot be read from the cache
     start = time.perf_counter()
     compiled = _compile(_find_devices())
-    figures = {flag.name: flag.value for flag in (_CHIP, _DEVICES, _TRUNK, _SIZE, _BATCH_SIZE, _NUM_ERASURES, _DTYPE)}
+    asked = (_CHIP, _DEVICES, _TRUNK, _SIZE, _BATCH_SIZE, _NUM_ERASURES, _ACCUMULATION, _DTYPE)
+    figures = {flag.name: flag.value for flag in asked}
     figures["compile_seconds"] = round(time.perf_counter() - start, 1)
     memory = compiled.memory_analysis()
     figures["peak_mib"] = round(memory.peak_memory_in_bytes / 2**20, 1)
@@ -99,9 +101,8 @@ def _compile(devices):
     model = mm.create_model(resnet.TRUNKS[_TRUNK.value](dtype=dtype), num_classes=_NUM_CLASSES, dtype=dtype)
     tx = mm.create_optimizer("sgd", 1e-3, momentum=0.9, weight_decay=1e-5)
     create = functools.partial(mm.create_train_state, model=model, tx=tx, image_size=(_SIZE.value, _SIZE.value))
-    step = functools.partial(
-        mm.train_step, model=model, tx=tx, objective=mm.Objective(num_erasures=_NUM_ERASURES.value)
-    )
+    objective = mm.Objective(num_erasures=_NUM_ERASURES.value)
+    step = functools.partial(mm.train_step, model=model, tx=tx, objective=objective, accumulation=_ACCUMULATION.value)
     mesh = jax.sharding.Mesh(np.array(devices), (parallel.AXIS,))
     images = (len(devices), _BATCH_SIZE.value, _SIZE.value, _SIZE.value, 3)
     batch = {
