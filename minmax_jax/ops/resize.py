@@ -89,9 +89,9 @@ _interpolate.defvjp(_interpolate_forward, _interpolate_backward)
 
 
 def _mix(images: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
-    """The matrix, whose rows have few numbers, side by side, and zeros, times the images' rows or columns."""
+    """The matrix, whose rows are zeros but for a few numbers side by side, times the images along an axis."""
     # On a GPU such a product becomes a kernel of Triton's, which with three channels compiles in some programs only; to
-    # read what is not 0 is less work there. CPUs and TPUs multiply faster than they gather.
+    # read what is not 0 is less work there. CPUs take 2 to 40 times as long for it, and TPUs are made for products.
     return (_gather if platforms.is_gpu() else _multiply)(images, axis, matrix)
 
 
