@@ -4,8 +4,6 @@
 small matrices, one for the rows and one for the columns.
 """
 
-import functools
-
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -67,25 +65,8 @@ def resize_bilinear(images: jax.Array, size: tuple[int, int], *, alignment: str 
     """
     for axis, size_out in zip((1, 2), size):
         if images.shape[axis] != size_out:
-            images = _interpolate(images, axis, images.shape[axis], size_out, alignment)
+            images = _mix(images, axis, interpolation_matrix(images.shape[axis], size_out, alignment=alignment))
     return images
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _interpolate(images, axis, size_in, size_out, alignment):
-    """Along one axis, 1 or 2."""
-    return _mix(images, axis, interpolation_matrix(size_in, size_out, alignment=alignment))
-
-
-def _interpolate_forward(images, *statics):
-    return _interpolate(images, *statics), None
-
-
-def _interpolate_backward(axis, size_in, size_out, alignment, _, cotangents):
-    return (_mix(cotangents, axis, interpolation_matrix(size_in, size_out, alignment=alignment).T),)
-
-
-_interpolate.defvjp(_interpolate_forward, _interpolate_backward)
 
 
 def _mix(images: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
@@ -106,4 +87,12 @@ def _gather(images, axis, matrix):
     first = np.minimum(np.argmax(matrix != 0, axis=1), size_in - count)
     places = first[:, None] + np.arange(count)
     weights = np.take_along_axis(matrix, places, axis=1).reshape(size_out, count, *[1] * (3 - axis))
-    return jnp.sum(jnp.take(images, places, axis, mode="clip") * jnp.asarray(weights, images.dtype), axis=axis + 1)
+
+    @jax.custom_vjp
+    def gather(images):
+        read = jnp.take(images, places, axis, mode="clip")
+        return jnp.sum(read * jnp.asarray(weights, images.dtype), axis=axis + 1)
+
+    # By itself the gradient of a gather adds up in any order.
+    gather.defvjp(lambda images: (gather(images), None), lambda _, cotangents: (_gather(cotangents, axis, matrix.T),))
+    return gather(images)
