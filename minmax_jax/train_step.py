@@ -19,6 +19,7 @@ from minmax_jax import erasing, losses, masks, schedules, streams
 from minmax_jax import images as images_lib
 from minmax_jax import objective as objective_lib
 from minmax_jax.models import minmax_net
+from minmax_jax.ops import device_means
 from minmax_jax.train_state import TrainState
 
 # Which randomness a pass draws from: the classifier's two, then the localizer's, one an erasure.
@@ -76,7 +77,7 @@ def train_step(
     gradients, (erased, sides) = differentiate(given, state)
     batch_stats, metrics = sides.batch_stats, _metrics(given, erased, sides)
     if axis_name is not None:
-        gradients, batch_stats, metrics = lax.pmean((gradients, batch_stats, metrics), axis_name)
+        gradients, batch_stats, metrics = device_means.device_means((gradients, batch_stats, metrics), axis_name)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -1,5 +1,6 @@
-"""Convolution, max pool and resizing against XLA's own gradients and NumPy."""
+"""Convolution, max pool, resizing and device means against XLA's own gradients and NumPy."""
 
+import contextlib
 import functools
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax.ops import conv, finished_conv, max_pool, native, platforms, resize
+from minmax_jax.ops import conv, device_means, finished_conv, max_pool, native, platforms, resize
 
 CONVOLUTIONS = [  # height, width, window, stride, padding, channels of the images and of the output
     (8, 8, 3, 1, 1, 3, 5),
@@ -330,6 +331,22 @@ def test_resizing_for_a_gpu_equals_the_products(alignment, size):
 def test_resize_to_the_same_size_changes_nothing():
     images = jnp.ones((1, 3, 5, 2))
     assert resize.resize_bilinear(images, (3, 5)) is images
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_device_means_are_numpys_and_one_exchange_on_cpus(platform):
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (4, 3, 2), "bias": (4, 2), "loss": (4,)}
+    tree = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    tree["kernel"] = tree["kernel"].astype(jnp.bfloat16)
+    with platforms.for_target(platform) if platform != "cpu" else contextlib.nullcontext():
+        means = jax.pmap(functools.partial(device_means.device_means, axis_name="x"), axis_name="x", out_axes=None)
+        assert means.lower(tree).as_text().count("stablehlo.all_reduce") == (1 if platform == "cpu" else 3)
+        found = means(tree)
+    for name, array in tree.items():
+        tolerance = 1e-2 if array.dtype == jnp.bfloat16 else 1e-6
+        np.testing.assert_allclose(np.float64(found[name]), np.float64(array).mean(axis=0), tolerance, tolerance)
+        assert found[name].dtype == array.dtype and found[name].shape == array.shape[1:]
 
 
 def test_other_platforms_get_the_forms_of_xla():

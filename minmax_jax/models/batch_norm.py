@@ -8,7 +8,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from minmax_jax.ops import channel_sums
+from minmax_jax.ops import channel_sums, device_means
 
 
 class BatchNorm(nn.Module):
@@ -98,7 +98,7 @@ def _backward(epsilon, axis_name, kept, cotangents):
 def _means(sums, x, axis_name):
     """Over the batch, and over the devices."""
     means = [total * (x.shape[-1] / x.size) for total in sums]
-    return means if axis_name is None else lax.pmean(means, axis_name)
+    return means if axis_name is None else device_means.device_means(means, axis_name)
 
 
 _normalize.defvjp(_forward, _backward)
