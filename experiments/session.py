@@ -15,7 +15,7 @@ from absl import logging as absl_logging
 import jax
 
 from experiments import last_word
-from minmax_jax import checkpoints, parallel, training
+from minmax_jax import checkpoints, job, parallel, training
 
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "Address and port of process 0, to train on several hosts.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Of the job; with --coordinator.")
@@ -27,6 +27,12 @@ _MENDABLE = (ValueError, OSError, ModuleNotFoundError, checkpoints.CheckpointErr
 _LAST_WORD = (
     "Error: This process was ended, by a signal or because another process of the job is gone or never came: see what"
     " that one said. Start the same command again in all processes; training continues from its newest checkpoint."
+)
+# Of Gloo, by which CPUs exchange, and which connects to the address that each host's own name stands for.
+_NOT_CONNECTED = "Gloo context initialization failed"
+_OWN_NAME = (
+    "Error: The processes do not reach each other. On each host /etc/hosts must give the host's own name the address"
+    " where the others reach it: not 127.0.1.1, as Debian does."
 )
 _logger = logging.getLogger("minmax_jax")
 
@@ -41,10 +47,10 @@ def run(main: Callable[[], None]) -> None:
         _log_to_stderr()
         try:
             main()
-            parallel.finish()
+            job.leave()
             last_word.dismiss()
         except BaseException as error:
-            if parallel.is_distributed():
+            if job.is_joined():
                 _end_for_all(error)
             if _is_told_in_one_line(error):
                 last_word.dismiss()
@@ -69,6 +75,9 @@ def _end_for_all(error: BaseException) -> NoReturn:
         last_word.dismiss()
     elif isinstance(error, jax.errors.JaxRuntimeError) and not _TRACEBACK.value:
         print(error, file=sys.stderr, flush=True)  # That the other process is gone, most often.
+        if _NOT_CONNECTED in str(error):
+            print(_OWN_NAME, file=sys.stderr, flush=True)
+            last_word.dismiss()
     else:
         traceback.print_exception(error)
     sys.stdout.flush()
@@ -96,11 +105,12 @@ def start(cache: str) -> None:
         cache: its folder, "" for ~/.cache/minmax_jax, or "off".
     """
     gc.set_threshold(50_000)  # Tracing makes many objects and no garbage: looking for it took a sixth of the time.
-    if _COORDINATOR.value or _MULTIHOST.value:
+    named = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if any(named) or _MULTIHOST.value:
         last_word.stand_by(_LAST_WORD)
         if not _TRACEBACK.value:
             faulthandler.disable()  # Where all threads were, when another process is gone, tells nothing.
-        parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        job.join(*named)
     if not parallel.is_main_host():
         _logger.setLevel(logging.WARNING)
     if cache == "off":

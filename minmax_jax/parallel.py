@@ -11,36 +11,6 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 AXIS = "batch"
-# Seconds without a sign of life until a process counts as dead, and the job ends; JAX's own choice is 100.
-_HEARTBEAT_TIMEOUT = 60
-# Seconds that processes which are ready wait for the main one, which draws the pictures.
-_SHUTDOWN_TIMEOUT = 3600
-
-
-def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = 0) -> None:
-    """Joins the processes of a job; the first call to JAX in each of them.
-
-    Args:
-        coordinator: address and port of process 0; "" lets a TPU pod, SLURM or Open MPI tell.
-        num_processes: in the job; only with a coordinator.
-        process_id: of this process, from 0; only with a coordinator.
-    """
-    # The preemption service would take SIGTERM and let the process go on; nothing here asks it.
-    jax.config.update("jax_enable_preemption_service", False)
-    named = (coordinator, num_processes, process_id) if coordinator else ()
-    jax.distributed.initialize(
-        *named, heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT, shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT
-    )
-
-
-def is_distributed() -> bool:
-    """Whether this process is one of a job."""
-    return jax.distributed.is_initialized()
-
-
-def finish() -> None:
-    """Leaves the job, when all its processes are ready to."""
-    jax.distributed.shutdown()
 
 
 def replicate(state: Any) -> Any:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 import minmax_jax as mm
-from minmax_jax import checkpoints, parallel
+from minmax_jax import checkpoints, job, parallel
 from minmax_jax.data import pipeline, transforms
 from tests import networks, splits
 
@@ -89,7 +89,7 @@ def go_on(folder: pathlib.Path) -> list[float]:
 if __name__ == "__main__":
     coordinator, num_processes, process_id, *folders = sys.argv[1:]
     jax.config.update("jax_enable_x64", True)
-    parallel.initialize(coordinator, int(num_processes), int(process_id))
+    job.join(coordinator, int(num_processes), int(process_id))
     found = {
         "num_devices": jax.device_count(),
         "losses": train(pathlib.Path(folders[0])),
@@ -97,4 +97,4 @@ if __name__ == "__main__":
         "shares": parallel.gather_from_hosts(parallel.share_of_host(5).tolist()),
     }
     print(json.dumps(found))
-    parallel.finish()
+    job.leave()

@@ -1,0 +1,83 @@
+"""What keeps the processes of a job from finding each other is said before they wait for each other."""
+
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from minmax_jax import job
+from tests import programs
+
+_NOT_CONNECTED = """
+import jax
+from experiments import session
+
+def main():
+    session.start("off")
+    raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo context initialization failed: Connection refused")
+
+session.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (("host0", 2, 0), "coordinator = 'host0' is not an address and a port, such as host0:12345"),
+        ((":12345", 2, 0), "coordinator = ':12345' is not an address"),
+        (("127.0.0.1:port", 2, 0), "coordinator = '127.0.0.1:port' is not an address"),
+        (("127.0.0.1:65536", 2, 0), "coordinator = '127.0.0.1:65536' is not an address"),
+        (("127.0.0.1:12345",), "process_id = 0 does not go with num_processes = 0: .* 0 to N - 1"),
+        (("127.0.0.1:12345", 2, 2), "process_id = 2 does not go with num_processes = 2"),
+        (("127.0.0.1:12345", 2, -1), "process_id = -1 does not go with num_processes = 2"),
+        (("", 2, 1), "num_processes = 2 and process_id = 1 go with a coordinator"),
+        ((), "no job of a TPU pod, SLURM or Open MPI is found here"),
+    ],
+)
+def test_what_does_not_fit_together(given, message, monkeypatch):
+    for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "KUBERNETES_SERVICE_HOST", "JAX_COORDINATOR_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=message):
+        job.join(*given)
+
+
+def _knows_no_name(host, *args, **kwargs):
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+def test_names_without_an_address(monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "node7")
+    monkeypatch.setattr(socket, "getaddrinfo", _knows_no_name)
+    with pytest.raises(OSError, match="coordinator = 'host0:12345': host0 stands for no address .Name or service"):
+        job.join("host0:12345", 2, 1)
+    with pytest.raises(
+        OSError, match="this host's name, 'node7', stands for no address .*: add a line 'ADDRESS node7'"
+    ):
+        job.join()
+
+
+def test_a_port_that_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"process 0 cannot listen at port {port} .*: name a free one"):
+            job.join(f"127.0.0.1:{port}", 2, 0)
+
+
+def test_an_own_name_that_stands_for_another_host(monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "198.51.100.7")  # Kept for documentation: nobody has it.
+    with pytest.raises(OSError, match=re.escape("stands for 198.51.100.7, which is none of its own addresses: add")):
+        job.join()
+
+
+def test_processes_that_do_not_reach_each_other():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = [f"--coordinator={address}", "--num_processes=1", "--process_id=0"]
+    program = [sys.executable, "-c", _NOT_CONNECTED, *flags]
+    done = subprocess.run(program, cwd=programs.ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    *_, error, mend = done.stderr.splitlines()
+    assert error == "UNKNOWN: Gloo context initialization failed: Connection refused"
+    assert mend.startswith("Error: The processes do not reach each other. On each host /etc/hosts must give")
