@@ -28,12 +28,6 @@ _LAST_WORD = (
     "Error: This process was ended, by a signal or because another process of the job is gone or never came: see what"
     " that one said. Start the same command again in all processes; training continues from its newest checkpoint."
 )
-# Of Gloo, by which CPUs exchange, and which connects to the address that each host's own name stands for.
-_NOT_CONNECTED = "Gloo context initialization failed"
-_OWN_NAME = (
-    "Error: The processes do not reach each other. On each host /etc/hosts must give the host's own name the address"
-    " where the others reach it: not 127.0.1.1, as Debian does."
-)
 _logger = logging.getLogger("minmax_jax")
 
 
@@ -75,9 +69,6 @@ def _end_for_all(error: BaseException) -> NoReturn:
         last_word.dismiss()
     elif isinstance(error, jax.errors.JaxRuntimeError) and not _TRACEBACK.value:
         print(error, file=sys.stderr, flush=True)  # That the other process is gone, most often.
-        if _NOT_CONNECTED in str(error):
-            print(_OWN_NAME, file=sys.stderr, flush=True)
-            last_word.dismiss()
     else:
         traceback.print_exception(error)
     sys.stdout.flush()

@@ -75,6 +75,11 @@ def _to_devices(on_host: TrainState, like: TrainState) -> TrainState:
     return parallel.replicate(on_host.replace(rng=rng))
 
 
+def state_digest(state: TrainState) -> str:
+    """Digest of all that a checkpoint keeps of a state."""
+    return digest(_to_host(state))
+
+
 def model_digest(state: TrainState) -> str:
     """Digest of what inference reads: parameters and statistics, averaged where the state keeps averages."""
     return digest(for_inference(state).variables)

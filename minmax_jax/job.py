@@ -5,6 +5,9 @@ import re
 import socket
 
 import jax
+from jax import lax
+from jax.experimental import multihost_utils
+import numpy as np
 
 # Seconds until the last of them must have come.
 _JOIN_TIMEOUT = 300
@@ -25,7 +28,8 @@ def join(coordinator: str = "", num_processes: int = 0, process_id: int = 0) -> 
 
     Raises:
         ValueError: what is given does not fit together, or nothing is given and no job is found.
-        OSError: the name of the coordinator or of this host stands for no address, or the port is taken.
+        OSError: the name of the coordinator or of this host stands for no address, the port is taken, or the
+            processes do not reach each other.
     """
     _check(coordinator, num_processes, process_id)
     _check_own_name()
@@ -40,15 +44,9 @@ def join(coordinator: str = "", num_processes: int = 0, process_id: int = 0) -> 
         waiting = "Process %d of %d, with process 0 at %s, waits for the others, for %d seconds at most."
         _logger.info(waiting, process_id, num_processes, coordinator, _JOIN_TIMEOUT)
         jax.distributed.initialize(coordinator, num_processes, process_id, **timeouts)
-        return
-    _logger.info("Waits for the other processes, for %d seconds at most.", _JOIN_TIMEOUT)
-    try:
-        jax.distributed.initialize(**timeouts)
-    except ValueError as error:
-        raise ValueError(
-            f"no job of a TPU pod, SLURM or Open MPI is found here ({error}): start the program by one of them, or name"
-            " the coordinator, num_processes and process_id"
-        ) from error
+    else:
+        _join_as_started(timeouts)
+    _meet()
 
 
 def is_joined() -> bool:
@@ -59,6 +57,34 @@ def is_joined() -> bool:
 def leave() -> None:
     """Leaves the job, when all its processes are ready to."""
     jax.distributed.shutdown()
+
+
+def _join_as_started(timeouts):
+    _logger.info("Waits for the other processes, for %d seconds at most.", _JOIN_TIMEOUT)
+    try:
+        jax.distributed.initialize(**timeouts)
+    except ValueError as error:
+        raise ValueError(
+            f"No job of a TPU pod, SLURM or Open MPI is found here ({error}): start the program by one of them, or name"
+            " the coordinator, num_processes and process_id"
+        ) from error
+
+
+def _meet():
+    """Exchanges a number between all devices, and between all processes, while these are at the same place.
+
+    CPUs connect in their first exchange, and wait only 30 seconds for each other there: programs that one host compiles
+    and another has in its cache are further apart. Later exchanges wait.
+    """
+    number = np.ones(jax.local_device_count())
+    try:
+        jax.block_until_ready(jax.pmap(lambda x: lax.psum(x, "all"), axis_name="all")(number))
+        multihost_utils.process_allgather(number[:1])
+    except jax.errors.JaxRuntimeError as error:
+        raise OSError(
+            f"The processes of this job do not reach each other ({error}). If all were there: on each host, /etc/hosts"
+            " must give the host's own name the address where others reach it, not 127.0.1.1 as Debian has it"
+        ) from error
 
 
 def _check(coordinator, num_processes, process_id):
@@ -98,7 +124,7 @@ def _check_own_name():
     try:
         addresses = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise OSError(f"this host's name, '{name}', stands for no address ({error.strerror}): {mend}") from error
+        raise OSError(f"This host's name, '{name}', stands for no address ({error.strerror}): {mend}") from error
     for family, kind, _, _, address in addresses:
         with socket.socket(family, kind) as listener:
             try:
@@ -107,4 +133,4 @@ def _check_own_name():
             except OSError:
                 continue
     found = ", ".join(dict.fromkeys(address[0] for *_, address in addresses))
-    raise OSError(f"this host's name, '{name}', stands for {found}, which is none of its own addresses: {mend}")
+    raise OSError(f"This host's name, '{name}', stands for {found}, which is none of its own addresses: {mend}")

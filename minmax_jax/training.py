@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from minmax_jax import checkpoints, factory, metric_writers, parallel, progress, selection, testing, workdirs
+from minmax_jax import agreement, checkpoints, factory, metric_writers, parallel, progress, selection, testing, workdirs
 from minmax_jax.train_step import train_step
 
 logger = logging.getLogger(__name__)
@@ -43,11 +43,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     parts = factory.create_parts(config)
     state, run = factory.load_pretrained(config, parts.state), checkpoints.Progress()
     folder = workdirs.open_workdir(workdir, config)
+    agreement.check_inputs(config, parts.splits, folder)
     saved = checkpoints.Checkpoints(folder / "checkpoints")
     batches = factory.create_train_batches(config, parts.splits["train"])
     restored = saved.restore_newest(state, batches)
     if restored is not None:
         state, run = restored
+    agreement.check_state(state)
     first_step, total_steps = int(state.step), config.train.epochs * parts.steps_per_epoch
     if first_step == total_steps and (folder / "results.json").exists():
         logger.info("This run is finished.")

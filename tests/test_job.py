@@ -1,5 +1,6 @@
 """What keeps the processes of a job from finding each other is said before they wait for each other."""
 
+import os
 import re
 import socket
 import subprocess
@@ -10,16 +11,27 @@ import pytest
 from minmax_jax import job
 from tests import programs
 
-_NOT_CONNECTED = """
+_START = "from experiments import session; session.run(lambda: session.start('off'))"
+# What JAX raises where processes do not reach each other comes from this one alone.
+_OUT_OF_REACH = """
 import jax
-from experiments import session
+from jax.experimental import multihost_utils
 
-def main():
-    session.start("off")
+def fail(number):
     raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo context initialization failed: Connection refused")
 
-session.run(main)
+multihost_utils.process_allgather = fail
 """
+
+
+def _start(code, *flags):
+    """What is said by a process of its own: JAX wants to know of the job before all else."""
+    jobs = ("SLURM_", "OMPI_", "KUBERNETES_", "JAX_COORDINATOR_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(jobs)}
+    program = [sys.executable, "-c", code, *flags]
+    done = subprocess.run(program, cwd=programs.ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    return done.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -33,12 +45,9 @@ session.run(main)
         (("127.0.0.1:12345", 2, 2), "process_id = 2 does not go with num_processes = 2"),
         (("127.0.0.1:12345", 2, -1), "process_id = -1 does not go with num_processes = 2"),
         (("", 2, 1), "num_processes = 2 and process_id = 1 go with a coordinator"),
-        ((), "no job of a TPU pod, SLURM or Open MPI is found here"),
     ],
 )
-def test_what_does_not_fit_together(given, message, monkeypatch):
-    for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "KUBERNETES_SERVICE_HOST", "JAX_COORDINATOR_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
+def test_what_does_not_fit_together(given, message):
     with pytest.raises(ValueError, match=message):
         job.join(*given)
 
@@ -53,7 +62,7 @@ def test_names_without_an_address(monkeypatch):
     with pytest.raises(OSError, match="coordinator = 'host0:12345': host0 stands for no address .Name or service"):
         job.join("host0:12345", 2, 1)
     with pytest.raises(
-        OSError, match="this host's name, 'node7', stands for no address .*: add a line 'ADDRESS node7'"
+        OSError, match="This host's name, 'node7', stands for no address .*: add a line 'ADDRESS node7'"
     ):
         job.join()
 
@@ -71,13 +80,14 @@ def test_an_own_name_that_stands_for_another_host(monkeypatch):
         job.join()
 
 
+def test_no_job_where_one_is_promised():
+    *_, error, _ = _start(_START, "--multihost")
+    assert error.startswith("Error: No job of a TPU pod, SLURM or Open MPI is found here (")
+
+
 def test_processes_that_do_not_reach_each_other():
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = [f"--coordinator={address}", "--num_processes=1", "--process_id=0"]
-    program = [sys.executable, "-c", _NOT_CONNECTED, *flags]
-    done = subprocess.run(program, cwd=programs.ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    *_, error, mend = done.stderr.splitlines()
-    assert error == "UNKNOWN: Gloo context initialization failed: Connection refused"
-    assert mend.startswith("Error: The processes do not reach each other. On each host /etc/hosts must give")
+    *_, error, _ = _start(_OUT_OF_REACH + _START, f"--coordinator={address}", "--num_processes=1", "--process_id=0")
+    assert error.startswith("Error: The processes of this job do not reach each other (UNKNOWN: Gloo context")
+    assert "/etc/hosts must give the host's own name the address where others reach it" in error

@@ -99,3 +99,22 @@ def test_a_killed_process_ends_the_job_with_a_message_and_the_same_command_resum
         assert results[0][name] == results[1][name]
     steps = [line["step"] for line in metric_writers.read(killed / "metrics.jsonl") if line["kind"] == "train"]
     assert steps == list(range(1, 9))
+
+
+@pytest.mark.slow
+def test_hosts_that_were_given_different_things_end_before_they_train(tmp_path):
+    command = programs.command(tmp_path / "0", f"--coordinator={_free_address()}", "--num_processes=2")
+    differing = ["--config.seed=5", "--config.data.num_validation=6", f"--workdir={tmp_path / '1'}"]
+    hosts = _start_both(command, tmp_path, lambda index: [f"--process_id={index}", *differing * index])
+    for code, _, err in _wait_for_both(hosts, tmp_path):
+        assert code == 1
+        assert err[err.index("Error: ") :].splitlines() == [
+            "Error: The hosts of this job differ:",
+            "  config.data.num_validation: 8 on host 0, 6 on host 1",
+            "  config.seed: 0 on host 0, 5 on host 1",
+            *[line for line in err.splitlines() if line.startswith("  the validation split: '8 images, digest ")],
+            "  what host 0 wrote to the workdir: 'there' on host 0, 'not there' on host 1",
+            "Give all the same configuration, copies of the same data, and one workdir that all see.",
+            "(--traceback shows where it arose.)",
+        ]
+        assert err.count("the validation split: ") == 1
