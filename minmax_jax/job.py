@@ -1,6 +1,7 @@
 """The processes of a job, one a host or a GPU: how they find each other, and how they part."""
 
 import logging
+import os
 import re
 import socket
 
@@ -112,8 +113,8 @@ def _check(coordinator, num_processes, process_id):
             socket.create_server(("", int(port))).close()
         except OSError as error:
             raise OSError(
-                f"coordinator = '{coordinator}': process 0 cannot listen at port {port} ({error.strerror}): name a free"
-                " one to all processes"
+                f"coordinator = '{coordinator}': process 0 cannot listen at port {port} ({os.strerror(error.errno)})."
+                " Either it runs already, or name a free port to all processes"
             ) from error
 
 

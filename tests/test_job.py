@@ -70,7 +70,9 @@ def test_names_without_an_address(monkeypatch):
 def test_a_port_that_is_taken():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=f"process 0 cannot listen at port {port} .*: name a free one"):
+        with pytest.raises(
+            OSError, match=f"process 0 cannot listen at port {port} .Address already in use.* free port"
+        ):
             job.join(f"127.0.0.1:{port}", 2, 0)
 
 
