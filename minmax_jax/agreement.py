@@ -32,8 +32,8 @@ def check_inputs(config: ml_collections.ConfigDict, splits: Mapping[str, dataset
     """
     if jax.process_count() == 1:
         return
-    with _marker(folder) as name:
-        marker = folder / parallel.gather_from_hosts([name])[0]
+    with _marker(folder) as written:
+        marker = folder / parallel.gather_from_hosts([written])[0]
         mine = {f"config.{name}": value for name, value in config_schema.flatten(config).items()}
         mine |= {f"the {name} split": _describe(split) for name, split in splits.items()}
         mine["what host 0 wrote to the workdir"] = "there" if marker.exists() else "not there"

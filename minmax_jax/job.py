@@ -10,13 +10,13 @@ from jax import lax
 from jax.experimental import multihost_utils
 import numpy as np
 
+logger = logging.getLogger(__name__)
 # Seconds until the last of them must have come.
 _JOIN_TIMEOUT = 300
 # Seconds without a sign of life until a process counts as dead, and the job ends; JAX's own choice is 100.
 _HEARTBEAT_TIMEOUT = 60
 # Seconds that processes which are ready wait for the main one, which draws the pictures.
 _SHUTDOWN_TIMEOUT = 3600
-_logger = logging.getLogger("minmax_jax")
 
 
 def join(coordinator: str = "", num_processes: int = 0, process_id: int = 0) -> None:
@@ -43,7 +43,7 @@ def join(coordinator: str = "", num_processes: int = 0, process_id: int = 0) -> 
     }
     if coordinator:
         waiting = "Process %d of %d, with process 0 at %s, waits for the others, for %d seconds at most."
-        _logger.info(waiting, process_id, num_processes, coordinator, _JOIN_TIMEOUT)
+        logger.info(waiting, process_id, num_processes, coordinator, _JOIN_TIMEOUT)
         jax.distributed.initialize(coordinator, num_processes, process_id, **timeouts)
     else:
         _join_as_started(timeouts)
@@ -61,7 +61,7 @@ def leave() -> None:
 
 
 def _join_as_started(timeouts):
-    _logger.info("Waits for the other processes, for %d seconds at most.", _JOIN_TIMEOUT)
+    logger.info("Waits for the other processes, for %d seconds at most.", _JOIN_TIMEOUT)
     try:
         jax.distributed.initialize(**timeouts)
     except ValueError as error:
