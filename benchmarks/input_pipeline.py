@@ -23,7 +23,7 @@ from benchmarks import figures as figures_lib
 from configs import common
 from experiments import session
 import minmax_jax as mm
-from minmax_jax import config_schema, factory, parallel
+from minmax_jax import config_schema, factory, inputs, parallel
 from minmax_jax.data import dataset
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, augmentation, network.")
@@ -43,9 +43,9 @@ def main() -> None:
     config_schema.check_fields(config, common.get_config())
     session.start(config.compilation_cache)
     config.data.cache_gib = 0.0
-    split = factory.create_splits(config)["train"]
+    split = inputs.create_splits(config)["train"]
     cached = dataset.cache_images(split, max_gib=_GIB_OF_CACHE)
-    figures = {"images": len(split), "batch_size": config.batch_size, "crop": factory.crop_size(config.data, split)}
+    figures = {"images": len(split), "batch_size": config.batch_size, "crop": inputs.crop_size(config.data, split)}
     figures["read"] = _rates(map(split.read_image, itertools.cycle(range(len(split)))))
     figures["augment"] = _rates(_augmented(config, split))
     for name, source in (("pipeline", split), ("pipeline, cached", cached)):
@@ -65,7 +65,7 @@ def main() -> None:
 
 def _create_batches(config, split: dataset.Split, workers: int) -> Iterator[dict]:
     config.data.num_workers = workers
-    return factory.create_train_batches(config, split)
+    return inputs.create_train_batches(config, split)
 
 
 def _rates(items: Iterator, scale: int = 1) -> dict[str, float]:
@@ -81,7 +81,7 @@ def _rates(items: Iterator, scale: int = 1) -> dict[str, float]:
 
 
 def _augmented(config, split: dataset.Split) -> Iterator[dict]:
-    rng, augmentation = np.random.default_rng(0), factory.create_augmentation(config.data, split)
+    rng, augmentation = np.random.default_rng(0), inputs.create_augmentation(config.data, split)
     examples = [{"images": split.read_image(index)} for index in range(min(16, len(split)))]
     return (augmentation.random_map(example, rng) for example in itertools.cycle(examples))
 
@@ -109,7 +109,7 @@ def _train(config, split: dataset.Split) -> dict[str, float]:
     config.data.num_workers = 0
     parts = factory.create_parts(config)
     step = functools.partial(mm.train_step, model=parts.model, tx=parts.tx, objective=parts.objective)
-    train, batches = parallel.pmap_train_step(step), factory.create_train_batches(config, split)
+    train, batches = parallel.pmap_train_step(step), inputs.create_train_batches(config, split)
     state, waits, durations = parts.state, [], []
     for _ in range(_STEPS.value + 1):
         begin = time.perf_counter()

@@ -1,5 +1,7 @@
 """Checks of a configuration before any long work starts: the fields, their types, and the values that must fit."""
 
+from collections.abc import Iterator
+import contextlib
 import difflib
 import math
 from typing import Any
@@ -87,6 +89,15 @@ _RANGES = {
 
 class ConfigError(ValueError):
     """A configuration that cannot be trained; the message names the field, the value and the mend."""
+
+
+@contextlib.contextmanager
+def naming(group: str) -> Iterator[None]:
+    """Tells of a value that a constructor refuses where in the configuration it stands."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{group}: {error}") from error
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -1,24 +1,30 @@
 """From a configuration to the things that a run is made of. The fields are described in configs/common.py."""
 
-from collections.abc import Callable, Iterator
-import contextlib
+from collections.abc import Callable
 import dataclasses
 import functools
 
-import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
 
-from minmax_jax import config_schema, evaluation, inference, interop, optimizers, parallel, schedules, train_state
+from minmax_jax import (
+    config_schema,
+    evaluation,
+    inference,
+    inputs,
+    interop,
+    optimizers,
+    parallel,
+    schedules,
+    train_state,
+)
 from minmax_jax import crf as crf_lib
 from minmax_jax import objective as objective_lib
-from minmax_jax.data import dataset, pipeline, stains, synthetic, transforms
+from minmax_jax.data import dataset
 from minmax_jax.models import minmax_net, resnet
-
-_GREATEST_CROP = 480  # as published
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +59,18 @@ def create_parts(config: ml_collections.ConfigDict) -> Parts:
         ValueError: for a field or a dataset that cannot be used.
     """
     config_schema.check_values(config, num_devices=jax.device_count(), num_local_devices=jax.local_device_count())
-    splits = create_splits(config)
+    splits = inputs.create_splits(config)
     steps_per_epoch = max(1, len(splits["train"]) // config.batch_size)
     model = create_model(config, num_classes=len(splits["train"].class_names))
-    with _naming("config.loss, config.mask, config.erasing"):
+    with config_schema.naming("config.loss, config.mask, config.erasing"):
         objective = create_objective(config, steps_per_epoch=steps_per_epoch)
-    with _naming("config.optimizer, config.learning_rate"):
+    with config_schema.naming("config.optimizer, config.learning_rate"):
         tx = create_optimizer(config, steps_per_epoch=steps_per_epoch)
     state = train_state.create_train_state(
         jax.random.key(config.seed),
         model=model,
         tx=tx,
-        image_size=crop_size(config.data, splits["train"]),
+        image_size=inputs.crop_size(config.data, splits["train"]),
         shared_statistics=config.model.shared_statistics,
         average=config.train.average_decay > 0,
     )
@@ -84,91 +90,6 @@ def create_parts(config: ml_collections.ConfigDict) -> Parts:
         refine=create_refine(config) if config.evaluation.crf.enabled else None,
         state=parallel.replicate(state),
     )
-
-
-@contextlib.contextmanager
-def _naming(group: str) -> Iterator[None]:
-    """Tells of a value that a constructor refuses where in the configuration it stands."""
-    try:
-        yield
-    except ValueError as error:
-        raise config_schema.ConfigError(f"{group}: {error}") from error
-
-
-def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
-    """The splits "train", "validation" and "test", normalised and resized as configured.
-
-    Raises:
-        ValueError: for a dataset that is not prepared, or a split that is empty or has too few images.
-    """
-    data = config.data
-    counts = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
-    if data.dataset == "synthetic":
-        with _naming("config.data.synthetic"):
-            options = synthetic.SyntheticConfig(**data.synthetic)
-        splits = {name: synthetic.load(name, count, config=options) for name, count in counts.items()}
-    else:
-        # TFDS takes a second to import: only what reads its files waits for it.
-        from minmax_jax.data import cub, prepared
-
-        name = {"cub5": "cub", "custom": data.name}.get(data.dataset, data.dataset)
-        splits = prepared.load(
-            data.dir,
-            name,
-            class_names=cub.CUB5_CLASS_NAMES if data.dataset == "cub5" else (),
-            folds_dir=data.folds,
-            validation_share=data.validation_share,
-            seed=data.validation_seed,
-        )
-    return {name: _prepared(name, split, counts[name], data) for name, split in splits.items()}
-
-
-def _prepared(name: str, split: dataset.Split, count: int, data: ml_collections.ConfigDict) -> dataset.Split:
-    if count > len(split):
-        raise ValueError(f"config.data.num_{name}={count}: the {name} split has {len(split)} images. 0 takes all.")
-    if 0 < count < len(split):
-        split = dataset.subset(split, dataset.stratified(split.labels, count, seed=data.subset_seed))
-    if name == "train":
-        with _naming("config.data.train_per_class"):
-            few = dataset.few_per_class(
-                split.labels, fraction=data.train_fraction, count=data.train_per_class, seed=data.subset_seed
-            )
-        split = dataset.subset(split, few)
-    if data.stain_normalization == "macenko":
-        split = dataset.map_images(split, stains.normalize_stains)
-    split = dataset.resize_images(split, scale=data.scale, min_side=data.min_side, max_side=data.max_side)
-    return dataset.cache_images(split, max_gib=data.cache_gib) if data.cache_gib else split
-
-
-def crop_size(data: ml_collections.ConfigDict, split: dataset.Split) -> tuple[int, int]:
-    """Height and width of training crops; where the configuration leaves it open, they suit the images.
-
-    Args:
-        data: the configuration's group.
-        split: training images, resized as configured.
-    """
-    side = data.crop_size or dataset.typical_side(split, at_most=_GREATEST_CROP)
-    return side, side
-
-
-def create_train_batches(config: ml_collections.ConfigDict, split: dataset.Split) -> grain.DatasetIterator:
-    """This host's share of the training batches."""
-    return pipeline.train_batches(
-        split,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augmentation=create_augmentation(config.data, split),
-        num_workers=config.data.num_workers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-
-
-def create_augmentation(data: ml_collections.ConfigDict, split: dataset.Split) -> transforms.Augmentation:
-    """What is done to each training image; arguments as of `crop_size`."""
-    names = ("padding", "flip_horizontal", "flip_vertical", "stain_augmentation")
-    names += ("brightness", "contrast", "saturation", "hue")
-    return transforms.Augmentation(crop_size(data, split), **{name: data[name] for name in names})
 
 
 def create_model(config: ml_collections.ConfigDict, *, num_classes: int) -> minmax_net.MinMaxNet:
@@ -207,7 +128,7 @@ def load_pretrained(config: ml_collections.ConfigDict, state: train_state.TrainS
     """
     if not config.model.pretrained:
         return state
-    with _naming(f"config.model.pretrained={config.model.pretrained!r}"):
+    with config_schema.naming(f"config.model.pretrained={config.model.pretrained!r}"):
         variables = interop.load_trunk(interop.read_tensors(config.model.pretrained), state.variables)
     average = state.average and jax.tree.map(jnp.copy, variables)
     return parallel.replicate(state.replace(**variables, average=average))

@@ -11,7 +11,18 @@ import jax
 import ml_collections
 import numpy as np
 
-from minmax_jax import agreement, checkpoints, factory, metric_writers, parallel, progress, selection, testing, workdirs
+from minmax_jax import (
+    agreement,
+    checkpoints,
+    factory,
+    inputs,
+    metric_writers,
+    parallel,
+    progress,
+    selection,
+    testing,
+    workdirs,
+)
 from minmax_jax.train_step import train_step
 
 logger = logging.getLogger(__name__)
@@ -45,7 +56,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     folder = workdirs.open_workdir(workdir, config)
     agreement.check_inputs(config, parts.splits, folder)
     saved = checkpoints.Checkpoints(folder / "checkpoints")
-    batches = factory.create_train_batches(config, parts.splits["train"])
+    batches = inputs.create_train_batches(config, parts.splits["train"])
     restored = saved.restore_newest(state, batches)
     if restored is not None:
         state, run = restored

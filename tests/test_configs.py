@@ -269,19 +269,19 @@ def test_impossible_values_are_named(field, value, message):
 
 
 def test_few_samples_are_those_of_training_only():
-    from minmax_jax import factory
+    from minmax_jax import inputs
 
     config = synthetic.get_config()
     config.update_from_flattened_dict({"data.num_train": 40, "data.train_fraction": 0.2, "data.num_test": 12})
-    parts = factory.create_splits(config)
+    parts = inputs.create_splits(config)
     assert [len(parts[name]) for name in ("train", "validation", "test")] == [8, 256, 12]
     config.update_from_flattened_dict({"data.train_fraction": 1.0, "data.train_per_class": 3})
-    fewer = factory.create_splits(config)["train"]
+    fewer = inputs.create_splits(config)["train"]
     np.testing.assert_array_equal(np.bincount(fewer.labels), [3] * 4)
     assert set(parts["train"].names) < set(fewer.names)
     config.data.train_per_class = 11
     with pytest.raises(config_schema.ConfigError, match="data.train_per_class: There are not 11 examples"):
-        factory.create_splits(config)
+        inputs.create_splits(config)
 
 
 def test_own_data_needs_its_name_and_no_folds():

@@ -3,22 +3,20 @@
 XLA's CPU backend compiles the two gradient convolutions, whose layouts are unusual, to naive loops when they
 stand in the body of a while loop or scan (jax issue 12868): up to fifty times slower than outside. The erasing
 loop differentiates inside its body, so on a CPU all is done by code of our own: conv.c, and winograd.c for what most
-of a trunk is, 3x3 convolutions of stride 1. Where that cannot be built, it is written as what XLA does well there: an
-ordinary convolution for the input, matrix products of shifted views for the kernel. Other platforms keep XLA's
-convolutions and gradients.
+of a trunk is, 3x3 convolutions of stride 1. Where that cannot be built, it is written as what XLA does well there:
+ordinary convolutions for output and input, products (conv_products.py) for the kernel and for small maps. Other
+platforms keep XLA's convolutions and gradients.
 """
 
 import functools
-import itertools
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
-from minmax_jax.ops import native, platforms
+from minmax_jax.ops import conv_products, native, platforms
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_SMALL_MAP = 36  # places
 
 
 def conv_general_dilated(
@@ -127,17 +125,15 @@ def output(
     if _is_native(images, strides, padding):
         (top, _), (left, _) = padding
         window = _window(kernel, places)
-        size = _output_size(images, window, strides, padding)
+        size = conv_products.output_size(images, window, strides, padding)
         channels = kernel.shape[:1:-1] if turned else kernel.shape[2:]
         transformed = _is_transformed(window, strides, size, *channels)
         statics = dict(stride=strides[0], top=top, left=left, size=size, turned=turned, places=places)
         return native.conv(images, kernel, finish=finish, transformed=transformed, **statics)
     kernel = kernel[places]
     kernel = jnp.flip(kernel, (0, 1)).swapaxes(2, 3) if turned else kernel
-    if _is_small(images):
-        sums = _sum_of_products(images, kernel, strides, padding, contracted=0)
-    else:
-        sums = xla_conv(images, kernel, strides, padding)
+    form = conv_products.output if conv_products.is_small(images) else xla_conv
+    sums = form(images, kernel, strides=strides, padding=padding)
     return sums if finish is None else finish(sums)
 
 
@@ -147,8 +143,8 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
     The kernel is flipped, and its channels are swapped. Pixels whose rows, and columns, leave the same rest when
     divided by the stride meet the same places of the kernel: they are computed together, and interleaved at the end.
     """
-    if _is_small(images) and not _is_native(images, strides, padding):
-        return _spread_input_gradient(images, kernel, cotangents, strides, padding)
+    if conv_products.is_small(images) and not _is_native(images, strides, padding):
+        return conv_products.input_gradient(images, kernel, cotangents, strides=strides, padding=padding)
     sizes, out_sizes, lows = images.shape[1:3], cotangents.shape[1:3], [low for low, _ in padding]
     # Rows and columns of the padding that are not computed: with a stride, rests are counted from its first.
     cuts = [low if strides == (1, 1) else 0 for low in lows]
@@ -180,39 +176,15 @@ def _window(kernel, places: tuple[slice, slice]) -> tuple[int, int]:
     return tuple(len(range(side)[taken]) for side, taken in zip(kernel.shape, places))
 
 
-def _spread_input_gradient(images, kernel, cotangents, strides, padding) -> jax.Array:
-    """The same by products, which need no other order of the kernel; the cotangents are spread out by the stride."""
-    spread, widths = [], []
-    for axis, (stride, (low, _)) in enumerate(zip(strides, padding)):
-        size, out, window = images.shape[1 + axis], cotangents.shape[1 + axis], kernel.shape[axis]
-        before = window - 1 - low
-        after = size + low - ((out - 1) * stride + 1)
-        spread.append((0, 0, stride - 1))
-        widths.append((before, after))
-    dilated = lax.pad(cotangents, jnp.zeros((), cotangents.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
-    return _sum_of_products(dilated, jnp.flip(kernel, (0, 1)), (1, 1), widths, contracted=1)
-
-
 def kernel_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
-    """Gradient to the kernel, [kh, kw, K, L]; without conv.c as kh * kw products of shifted views of the images."""
-    if _is_native(images, strides, padding):
-        (top, _), (left, _) = padding
-        if _is_transformed(kernel.shape[:2], strides, cotangents.shape[1:3], *kernel.shape[2:]):
-            return native.winograd_kernel_gradient(images, cotangents, top=top, left=left)
-        statics = dict(stride=strides[0], top=top, left=left, window=kernel.shape[:2])
-        return native.conv_kernel_gradient(images, cotangents, **statics)
-    cotangents = cotangents.reshape(-1, cotangents.shape[-1])
-    products = [view.T @ cotangents for _, view in _views(images, kernel.shape, strides, padding)]
-    return jnp.stack(products).reshape(kernel.shape)
-
-
-def _is_small(images: jax.Array) -> bool:
-    """Whether a map has so few places that a sum of products is the fastest form.
-
-    Where it has fewer than the kernel, XLA's convolution swaps the two, and falls back to naive loops: thirty times
-    slower.
-    """
-    return images.shape[1] * images.shape[2] < _SMALL_MAP
+    """Gradient to the kernel, [kh, kw, K, L]."""
+    if not _is_native(images, strides, padding):
+        return conv_products.kernel_gradient(images, kernel, cotangents, strides=strides, padding=padding)
+    (top, _), (left, _) = padding
+    if _is_transformed(kernel.shape[:2], strides, cotangents.shape[1:3], *kernel.shape[2:]):
+        return native.winograd_kernel_gradient(images, cotangents, top=top, left=left)
+    statics = dict(stride=strides[0], top=top, left=left, window=kernel.shape[:2])
+    return native.conv_kernel_gradient(images, cotangents, **statics)
 
 
 def _is_native(images, strides, padding) -> bool:
@@ -225,28 +197,3 @@ def _is_transformed(window, strides, size, channels, outputs) -> bool:
     rows, columns = size
     filled = min(size) >= 4 and 2 * rows * columns >= (-(-rows // 4) * 4) * (-(-columns // 4) * 4)
     return filled and window == (3, 3) and strides == (1, 1) and native.can_transform(channels, outputs)
-
-
-def _sum_of_products(images, kernel, strides, padding, *, contracted) -> jax.Array:
-    """Products with the kernel's places, [K, L] each; `contracted` is the axis of these that meets the images'."""
-    total = 0
-    for (row, column), view in _views(images, kernel.shape, strides, padding):
-        total += lax.dot_general(view, kernel[row, column], (((1,), (contracted,)), ((), ())))
-    rows, columns = _output_size(images, kernel.shape, strides, padding)
-    return total.reshape(len(images), rows, columns, kernel.shape[3 - contracted])
-
-
-def _views(images, kernel_shape, strides, padding):
-    """For each place of the kernel what it meets, [B * h * w, K]."""
-    # lax.pad cuts where the padding is negative, as a convolution does.
-    padded = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)])
-    rows, columns = _output_size(images, kernel_shape, strides, padding)
-    for row, column in itertools.product(*map(range, kernel_shape[:2])):
-        end = (row + (rows - 1) * strides[0] + 1, column + (columns - 1) * strides[1] + 1)
-        view = lax.slice(padded, (0, row, column, 0), (len(images), *end, images.shape[-1]), (1, *strides, 1))
-        yield (row, column), view.reshape(-1, images.shape[-1])
-
-
-def _output_size(images, kernel_shape, strides, padding) -> tuple[int, int]:
-    sides = zip(images.shape[1:3], padding, kernel_shape[:2], strides)
-    return tuple((size + low + high - window) // stride + 1 for size, (low, high), window, stride in sides)
