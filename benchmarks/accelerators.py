@@ -26,7 +26,7 @@ from benchmarks import figures as figures_lib
 from benchmarks import traffic
 from experiments import session
 import minmax_jax as mm
-from minmax_jax import parallel
+from minmax_jax.distributed import pmap
 from minmax_jax.models import resnet
 from minmax_jax.ops import platforms
 
@@ -103,16 +103,16 @@ def _compile(devices):
     create = functools.partial(mm.create_train_state, model=model, tx=tx, image_size=(_SIZE.value, _SIZE.value))
     objective = mm.Objective(num_erasures=_NUM_ERASURES.value)
     step = functools.partial(mm.train_step, model=model, tx=tx, objective=objective, accumulation=_ACCUMULATION.value)
-    mesh = jax.sharding.Mesh(np.array(devices), (parallel.AXIS,))
+    mesh = jax.sharding.Mesh(np.array(devices), (pmap.AXIS,))
     images = (len(devices), _BATCH_SIZE.value, _SIZE.value, _SIZE.value, 3)
     batch = {
-        "images": _shape(mesh, images, jnp.uint8, parallel.AXIS),
-        "labels": _shape(mesh, images[:2], jnp.int32, parallel.AXIS),
+        "images": _shape(mesh, images, jnp.uint8, pmap.AXIS),
+        "labels": _shape(mesh, images[:2], jnp.int32, pmap.AXIS),
     }
     with platforms.for_target(_PLATFORMS[_CHIP.value]):
         state = jax.eval_shape(create, jax.random.key(0))
         state = jax.tree.map(lambda leaf: _shape(mesh, leaf.shape, leaf.dtype), state)
-        lowered = parallel.pmap_train_step(step, devices=devices).lower(state, batch)
+        lowered = pmap.pmap_train_step(step, devices=devices).lower(state, batch)
     return lowered.compile(compiler_options=_OPTIONS[_CHIP.value])
 
 

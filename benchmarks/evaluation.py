@@ -21,8 +21,8 @@ from benchmarks import figures as figures_lib
 from benchmarks import torch_evaluation, torch_twin
 from configs import common
 from experiments import session
-from minmax_jax import config_schema, factory, testing
 from minmax_jax.data import dataset
+from minmax_jax.runs import build, config_checks, final_test
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, network, evaluation.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Of the test set, evenly spread over it; 0 takes all.", 0)
@@ -32,15 +32,15 @@ flags.mark_flags_as_required(["config"])
 
 def main() -> None:
     config = _CONFIG.value
-    config_schema.check_fields(config, common.get_config())
+    config_checks.check_fields(config, common.get_config())
     session.start("off")
     config.model.shared_statistics = True  # the peer has one set
-    parts = factory.create_parts(config)
+    parts = build.create_parts(config)
     split = _choose(parts.splits["test"])
     mask = config.mask
     net = torch_twin.create(parts.model, parts.state.variables, sigma=mask.sigma, omega=mask.omega)
     sides = {
-        "minmax_jax": functools.partial(testing.evaluate_split, config, split, parts.localize, parts.state),
+        "minmax_jax": functools.partial(final_test.evaluate_split, config, split, parts.localize, parts.state),
         "torch": functools.partial(torch_evaluation.evaluate, net, split),
     }
     first, summaries = {}, {}

@@ -20,7 +20,7 @@ from benchmarks import all_erasures
 from benchmarks import figures as figures_lib
 from experiments import session
 import minmax_jax as mm
-from minmax_jax import parallel
+from minmax_jax.distributed import pmap
 from minmax_jax.models import resnet
 
 _TRUNK = flags.DEFINE_enum("trunk", "resnet18", list(resnet.TRUNKS), "Trunk, with the deep stem.")
@@ -60,13 +60,13 @@ def _measure(num_erasures: int) -> dict:
 
 
 def _create_step(num_erasures: int):
-    norm_axis = parallel.AXIS if _CROSS_REPLICA_NORM.value else None
+    norm_axis = pmap.AXIS if _CROSS_REPLICA_NORM.value else None
     model = mm.create_model(resnet.TRUNKS[_TRUNK.value](norm_axis=norm_axis), num_classes=_NUM_CLASSES)
     tx = mm.create_optimizer("sgd", 1e-4, momentum=0.9, weight_decay=1e-5)
     state = all_erasures.create_state(model, tx, image_size=(64, 64))
     objective = mm.Objective(num_erasures=num_erasures)
     step = functools.partial(mm.train_step, model=model, tx=tx, objective=objective)
-    return parallel.pmap_train_step(step), parallel.replicate(state)
+    return pmap.pmap_train_step(step), pmap.replicate(state)
 
 
 def _bytes_sent() -> int:

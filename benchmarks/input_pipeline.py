@@ -23,8 +23,9 @@ from benchmarks import figures as figures_lib
 from configs import common
 from experiments import session
 import minmax_jax as mm
-from minmax_jax import config_schema, factory, inputs, parallel
 from minmax_jax.data import dataset
+from minmax_jax.distributed import pmap
+from minmax_jax.runs import build, build_data, config_checks
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, augmentation, network.")
 _WORKERS = flags.DEFINE_list("workers", ["0", "1", "2"], "Numbers of processes that read; 0: two threads.")
@@ -40,12 +41,12 @@ _GIB_OF_CACHE = 4.0
 
 def main() -> None:
     config = _CONFIG.value
-    config_schema.check_fields(config, common.get_config())
+    config_checks.check_fields(config, common.get_config())
     session.start(config.compilation_cache)
     config.data.cache_gib = 0.0
-    split = inputs.create_splits(config)["train"]
+    split = build_data.create_splits(config)["train"]
     cached = dataset.cache_images(split, max_gib=_GIB_OF_CACHE)
-    figures = {"images": len(split), "batch_size": config.batch_size, "crop": inputs.crop_size(config.data, split)}
+    figures = {"images": len(split), "batch_size": config.batch_size, "crop": build_data.crop_size(config.data, split)}
     figures["read"] = _rates(map(split.read_image, itertools.cycle(range(len(split)))))
     figures["augment"] = _rates(_augmented(config, split))
     for name, source in (("pipeline", split), ("pipeline, cached", cached)):
@@ -65,7 +66,7 @@ def main() -> None:
 
 def _create_batches(config, split: dataset.Split, workers: int) -> Iterator[dict]:
     config.data.num_workers = workers
-    return inputs.create_train_batches(config, split)
+    return build_data.create_train_batches(config, split)
 
 
 def _rates(items: Iterator, scale: int = 1) -> dict[str, float]:
@@ -81,7 +82,7 @@ def _rates(items: Iterator, scale: int = 1) -> dict[str, float]:
 
 
 def _augmented(config, split: dataset.Split) -> Iterator[dict]:
-    rng, augmentation = np.random.default_rng(0), inputs.create_augmentation(config.data, split)
+    rng, augmentation = np.random.default_rng(0), build_data.create_augmentation(config.data, split)
     examples = [{"images": split.read_image(index)} for index in range(min(16, len(split)))]
     return (augmentation.random_map(example, rng) for example in itertools.cycle(examples))
 
@@ -107,15 +108,15 @@ def _resident_bytes() -> int:
 def _train(config, split: dataset.Split) -> dict[str, float]:
     """Steps one by one: how long each took, and how long its batch had to be waited for."""
     config.data.num_workers = 0
-    parts = factory.create_parts(config)
+    parts = build.create_parts(config)
     step = functools.partial(mm.train_step, model=parts.model, tx=parts.tx, objective=parts.objective)
-    train, batches = parallel.pmap_train_step(step), inputs.create_train_batches(config, split)
+    train, batches = pmap.pmap_train_step(step), build_data.create_train_batches(config, split)
     state, waits, durations = parts.state, [], []
     for _ in range(_STEPS.value + 1):
         begin = time.perf_counter()
         batch = next(batches)
         waits.append(time.perf_counter() - begin)
-        state, metrics = train(state, parallel.split_among_devices(batch))
+        state, metrics = train(state, pmap.split_among_devices(batch))
         jax.block_until_ready((state, metrics))
         durations.append(time.perf_counter() - begin)
     waits, durations = np.array(waits[1:]), np.array(durations[1:])  # The first one compiles.

@@ -13,7 +13,8 @@ from absl import flags
 
 from configs import common
 from experiments import session
-from minmax_jax import config_schema, parallel, testing, workdirs
+from minmax_jax.distributed import pmap
+from minmax_jax.runs import config_checks, final_test, workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Which images.")
@@ -23,11 +24,11 @@ flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
-    config = workdirs.read_config(pathlib.Path(_WORKDIR.value))
-    config_schema.check_fields(config, common.get_config())
+    config = workdir.read_config(pathlib.Path(_WORKDIR.value))
+    config_checks.check_fields(config, common.get_config())
     session.start(config.compilation_cache)
-    found = testing.evaluate_workdir(_WORKDIR.value, _SPLIT.value, crf=_CRF.value, flips=_FLIPS.value)
-    if parallel.is_main_host():
+    found = final_test.evaluate_workdir(_WORKDIR.value, _SPLIT.value, crf=_CRF.value, flips=_FLIPS.value)
+    if pmap.is_main_host():
         print(json.dumps(found, indent=2))
 
 

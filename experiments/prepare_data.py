@@ -14,20 +14,20 @@ import pathlib
 from absl import flags
 
 from experiments import session
-from minmax_jax import config_schema
-from minmax_jax.data import (
+from minmax_jax.data.importing import (
     csv_files,
     cub,
     download,
     glas,
     image_folder,
     mask_rules,
-    overview,
     oxford_flowers,
+    raw_dataset,
     records,
-    release,
+    summary,
     tiles,
 )
+from minmax_jax.runs import config_checks
 
 _OWN = ("image_folder", "csv")
 _DOWNLOADABLE = {"cub": cub, "oxford_flowers": oxford_flowers}
@@ -57,16 +57,16 @@ def main() -> None:
     name, config = _DATASET.value, f"{_DATASET.value.removesuffix('_flowers')}.py"
     if _DATASET.value in _OWN:
         name, config = _NAME.value, f"custom.py:{_NAME.value}"
-        release.check_name(name, taken=config_schema.DATASETS)
+        raw_dataset.check_name(name, taken=config_checks.DATASETS)
     if _CHECK.value:
         records.check(_DATA_DIR.value, name)
     else:
         records.prepare(name, _read_release, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
-    print(overview.describe(_DATA_DIR.value, name))
+    print(summary.describe(_DATA_DIR.value, name))
     print(f"Train with --config=configs/{config} --config.data.dir={_DATA_DIR.value}")
 
 
-def _read_release(scratch: pathlib.Path) -> release.Release:
+def _read_release(scratch: pathlib.Path) -> raw_dataset.Release:
     """What the flags name; archives are unpacked to a folder."""
     sources = _SOURCE.value
     if _TILE_SIZE.value and _DATASET.value not in _OWN:
@@ -88,7 +88,7 @@ def _read_release(scratch: pathlib.Path) -> release.Release:
     return tiles.cut(found, tiling, seed=_SEED.value)
 
 
-def _read_own(source: str, mask_rule: mask_rules.Rule) -> release.Release:
+def _read_own(source: str, mask_rule: mask_rules.Rule) -> raw_dataset.Release:
     if _DATASET.value == "csv":
         return csv_files.read_release(source, _FOLDS.value, mask_rule=mask_rule)
     return image_folder.read_release(

@@ -15,7 +15,8 @@ from absl import logging as absl_logging
 import jax
 
 from experiments import last_word
-from minmax_jax import checkpoints, job, parallel, training
+from minmax_jax.distributed import hosts, pmap
+from minmax_jax.runs import checkpoints, training
 
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "Address and port of process 0, to train on several hosts.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Of the job; with --coordinator.")
@@ -41,10 +42,10 @@ def run(main: Callable[[], None]) -> None:
         _log_to_stderr()
         try:
             main()
-            job.leave()
+            hosts.leave()
             last_word.dismiss()
         except BaseException as error:
-            if job.is_joined():
+            if hosts.is_joined():
                 _end_for_all(error)
             if _is_told_in_one_line(error):
                 last_word.dismiss()
@@ -101,8 +102,8 @@ def start(cache: str) -> None:
         last_word.stand_by(_LAST_WORD)
         if not _TRACEBACK.value:
             faulthandler.disable()  # Where all threads were, when another process is gone, tells nothing.
-        job.join(*named)
-    if not parallel.is_main_host():
+        hosts.join(*named)
+    if not pmap.is_main_host():
         _logger.setLevel(logging.WARNING)
     if cache == "off":
         return

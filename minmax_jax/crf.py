@@ -24,7 +24,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from minmax_jax import images as images_lib
+from minmax_jax.ops import intensity
 
 # Masks are clipped to [_CLIP, 1 - _CLIP]; those of `masks.foreground_masks` lie well within.
 _CLIP = 1e-5
@@ -103,7 +103,7 @@ def _refine(masks, images, crf, create_filters) -> jax.Array:
 
     def refine_one(pair):
         mask, image = pair
-        gaussian, bilateral = (create(127.5 * images_lib.normalize(image), crf) for create in create_filters)
+        gaussian, bilateral = (create(127.5 * intensity.normalize(image), crf) for create in create_filters)
         mask = jnp.clip(mask.astype(jnp.float32), _CLIP, 1 - _CLIP)
         unary = jnp.log(mask) - jnp.log1p(-mask)
 

@@ -7,9 +7,10 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from minmax_jax import images as images_lib
-from minmax_jax import losses, masks, streams
+from minmax_jax import batch_stats as batch_stats_lib
+from minmax_jax import losses, masks
 from minmax_jax.models import minmax_net
+from minmax_jax.ops import intensity
 
 
 @flax.struct.dataclass
@@ -35,7 +36,7 @@ class Localization:
 
 def localize(
     params: Any,
-    batch_stats: streams.BatchStats,
+    batch_stats: batch_stats_lib.BatchStats,
     images: jax.Array,
     *,
     model: minmax_net.MinMaxNet,
@@ -61,14 +62,14 @@ def localize(
             probabilities and entropies are means over all views; each view costs as much as the first.
         flip_vertical: likewise top and bottom; with both, an image is looked at in four ways.
     """
-    images = images_lib.normalize(images)
+    images = intensity.normalize(images)
 
     def apply(stream, method, *inputs):
-        variables = {"params": params, "batch_stats": streams.read(batch_stats, stream)}
+        variables = {"params": params, "batch_stats": batch_stats_lib.read(batch_stats, stream)}
         return model.apply(variables, *inputs, method=method)
 
     def find(images):
-        logits, class_maps = apply(streams.WHOLE, "localize", images)
+        logits, class_maps = apply(batch_stats_lib.WHOLE, "localize", images)
         foreground = masks.foreground_masks(
             logits,
             class_maps,
@@ -78,8 +79,8 @@ def localize(
             normalization=normalization,
             alignment=alignment,
         )
-        foreground_logits = apply(streams.FOREGROUND, "classify", images, foreground)
-        background_logits = apply(streams.BACKGROUND, "classify", images, 1 - foreground)
+        foreground_logits = apply(batch_stats_lib.FOREGROUND, "classify", images, foreground)
+        background_logits = apply(batch_stats_lib.BACKGROUND, "classify", images, 1 - foreground)
         answers = {
             "probabilities": jax.nn.softmax(foreground_logits),
             "localizer_probabilities": jax.nn.softmax(logits),

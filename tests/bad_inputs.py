@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 
-from minmax_jax.data import release
+from minmax_jax.data.importing import raw_dataset
 from tests import encoded, own_layout
 from tests.own_layout import (
     BAD,
@@ -51,7 +51,7 @@ class Case:
     name: str
     spoil: own_layout.Spoil
     message: str
-    read: Callable[[pathlib.Path], release.Release]
+    read: Callable[[pathlib.Path], raw_dataset.Release]
     skipped: str = ""
     kept: dict[str, int] = dataclasses.field(default_factory=dict)
 

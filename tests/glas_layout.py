@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from minmax_jax.data import glas
+from minmax_jax.data.importing import glas
 
 NAMES = (
     [f"train_{index}" for index in range(1, 86)]

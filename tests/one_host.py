@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import optax
 
 import minmax_jax as mm
-from minmax_jax import checkpoints, job, parallel
 from minmax_jax.data import pipeline, transforms
+from minmax_jax.distributed import hosts, pmap
+from minmax_jax.runs import checkpoints
 from tests import networks, splits
 
 # (num_erasures, mask_normalization, whether batch norm is cross-replica)
@@ -28,7 +29,7 @@ _STEPS = 3
 def create(num_erasures, normalization, is_cross_replica):
     """A fresh state, on the host, and a step: for one device if this process is alone, or else for those of all."""
     alone = jax.process_count() == 1
-    axis_name = parallel.AXIS if is_cross_replica and not alone else None
+    axis_name = pmap.AXIS if is_cross_replica and not alone else None
     model = networks.tiny_model(norm_axis=axis_name, dropout=0.3, dtype=jnp.float64)
     objective = mm.Objective(num_erasures=num_erasures, background_weight=0.3, mask_normalization=normalization)
     tx = optax.sgd(0.05, momentum=0.9)
@@ -38,8 +39,8 @@ def create(num_erasures, normalization, is_cross_replica):
     if alone:
         # As four devices do whose batch norm is of each by itself.
         return state, jax.jit(functools.partial(step, accumulation=1 if is_cross_replica else 4))
-    step = parallel.pmap_train_step(step)
-    return state, lambda state, batch: step(state, parallel.split_among_devices(batch))
+    step = pmap.pmap_train_step(step)
+    return state, lambda state, batch: step(state, pmap.split_among_devices(batch))
 
 
 def _batches():
@@ -63,7 +64,7 @@ def train(folder: pathlib.Path) -> list[list[float]]:
     losses = []
     for index, case in enumerate(CASES):
         fresh, step = create(*case)
-        state, batches, found = parallel.replicate(fresh), _batches(), []
+        state, batches, found = pmap.replicate(fresh), _batches(), []
         for _ in range(_STEPS):
             state, metrics = step(state, _next(batches))
             found.append(float(metrics["loss"]))
@@ -89,12 +90,12 @@ def go_on(folder: pathlib.Path) -> list[float]:
 if __name__ == "__main__":
     coordinator, num_processes, process_id, *folders = sys.argv[1:]
     jax.config.update("jax_enable_x64", True)
-    job.join(coordinator, int(num_processes), int(process_id))
+    hosts.join(coordinator, int(num_processes), int(process_id))
     found = {
         "num_devices": jax.device_count(),
         "losses": train(pathlib.Path(folders[0])),
         "later": go_on(pathlib.Path(folders[1])),
-        "shares": parallel.gather_from_hosts(parallel.share_of_host(5).tolist()),
+        "shares": pmap.gather_from_hosts(pmap.share_of_host(5).tolist()),
     }
     print(json.dumps(found))
-    job.leave()
+    hosts.leave()

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from minmax_jax.data import csv_files, image_folder, mask_rules, release, tiles
+from minmax_jax.data.importing import csv_files, image_folder, mask_rules, raw_dataset, tiles
 from tests import encoded
 
 SIZE = (40, 48)
@@ -46,15 +46,15 @@ def write(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-def read_folders(root: pathlib.Path) -> release.Release:
+def read_folders(root: pathlib.Path) -> raw_dataset.Release:
     return image_folder.read_release(str(root / "images"), masks=str(root / "masks"), mask_rule=mask_rules.above(0))
 
 
-def read_lists(root: pathlib.Path) -> release.Release:
+def read_lists(root: pathlib.Path) -> raw_dataset.Release:
     return csv_files.read_release(str(root), str(root / "lists"), mask_rule=mask_rules.above(0))
 
 
-def read_tiles(root: pathlib.Path) -> release.Release:
+def read_tiles(root: pathlib.Path) -> raw_dataset.Release:
     """Four tiles an image, noise being coloured."""
     return tiles.cut(read_folders(root), tiles.Tiling(32))
 

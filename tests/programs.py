@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from minmax_jax import metric_writers
+from minmax_jax.runs import metric_writers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # 32x32 images, a trunk of one block with 4 channels: seconds instead of minutes.

@@ -7,7 +7,8 @@ import zipfile
 
 import pytest
 
-from minmax_jax.data import archives, dataset
+from minmax_jax.data import dataset
+from minmax_jax.data.importing import archives
 
 
 def _tar(path, members, mode="w:gz"):

@@ -12,7 +12,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from minmax_jax.data import cub, dataset, faults, glas, inspection, overview, prepared, records
+from minmax_jax.data import dataset, load
+from minmax_jax.data.importing import checks, cub, glas, problems, records, summary
 from tests import bad_inputs, cub_layout, encoded, glas_layout, own_layout
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -63,9 +64,9 @@ def test_bad_input(root, case):
     records.check(str(root.parent / "out"), "pets")
     parts = records.read_splits(str(root.parent / "out"), "pets")
     assert {split: len(part) for split, part in parts.items()} == bad_inputs.NUM_KEPT | case.kept
-    (fault,) = faults.read(folder)
+    (fault,) = problems.read(folder)
     assert fault.split == case.skipped and f"{fault.split}: {fault.reason}" in str(caught.value)
-    table = overview.describe(str(root.parent / "out"), "pets")
+    table = summary.describe(str(root.parent / "out"), "pets")
     assert table.endswith(f"\nLeft out: 1 image ({fault.split} 1); {folder / 'skipped.csv'} tells why.")
 
 
@@ -73,7 +74,7 @@ def test_bad_input(root, case):
 def test_a_good_one_is_left_as_it_is(root, read):
     folder = _prepare(read, root, skip_bad=True)
     assert not (folder / "skipped.csv").exists()
-    assert "Left out" not in overview.describe(str(root.parent / "out"), "pets")
+    assert "Left out" not in summary.describe(str(root.parent / "out"), "pets")
 
 
 def test_several_are_listed_by_split(root, caplog):
@@ -81,22 +82,22 @@ def test_several_are_listed_by_split(root, caplog):
     own_layout.put("images/train/dog/0.png", b"")(root)
     own_layout.put("masks/train/dog/2.png", b"")(root)
     folder = _prepare(own_layout.read_folders, root, skip_bad=True)
-    assert [(fault.split, fault.name) for fault in faults.read(folder)] == [
+    assert [(fault.split, fault.name) for fault in problems.read(folder)] == [
         ("train", "train/dog/0.png"),
         ("train", "train/dog/2.png"),
         ("test", "test/dog/1.png"),
     ]
     assert "Left out 3 images (train 2, test 1)" in caplog.text
-    assert "Left out: 3 images (train 2, test 1)" in overview.describe(str(root.parent / "out"), "pets")
+    assert "Left out: 3 images (train 2, test 1)" in summary.describe(str(root.parent / "out"), "pets")
 
 
 def test_masks_without_foreground_are_kept_and_counted(root):
     for path in (own_layout.BAD, "test/cat/0.png", "test/dog/1.png"):
         own_layout.put(f"masks/{path}", encoded.encode(np.zeros((40, 48), np.uint8)))(root)
     _prepare(own_layout.read_folders, root)
-    table = overview.describe(str(root.parent / "out"), "pets")
+    table = summary.describe(str(root.parent / "out"), "pets")
     assert table.endswith("\nMasks without any foreground: train 1, test 2.")
-    assert len(prepared.load(str(root.parent / "out"), "pets")["train"]) == 6
+    assert len(load.load(str(root.parent / "out"), "pets")["train"]) == 6
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_files_without_the_right_to_read(root, monkeypatch):
     monkeypatch.setattr(pathlib.Path, "read_bytes", refuse)
     with pytest.raises(dataset.DataError, match=r"train/cat/1.png cannot be read \(.*Permission denied"):
         _prepare(own_layout.read_folders, root)
-    assert len(faults.read(_prepare(own_layout.read_folders, root, skip_bad=True))) == 1
+    assert len(problems.read(_prepare(own_layout.read_folders, root, skip_bad=True))) == 1
 
 
 def test_a_disk_that_is_full(root):
@@ -167,7 +168,7 @@ def test_a_disk_that_is_full_at_other_times(root, monkeypatch, place):
         if place == "write":
             patch.setattr(records.tfds.core.DatasetInfo, "write_to_directory", fail)
         if place == "list":
-            patch.setattr(faults, "write", fail)
+            patch.setattr(problems, "write", fail)
         with pytest.raises(dataset.DataError, match=r"out/pets cannot be written \(.*No space left on device\)"):
             _prepare(read, root, skip_bad=True)
     assert not _left(root)
@@ -193,7 +194,7 @@ def test_half_of_what_was_prepared_is_not_taken_for_whole(root, file, kept):
         path.write_bytes(content[: int(kept * len(content))])
     _prepare(own_layout.read_folders, root)
     with pytest.raises(dataset.DataError, match=r"pets/2.0.0 is damaged \(.*\). Delete it, and prepare it again"):
-        overview.describe(str(root.parent / "out"), "pets")
+        summary.describe(str(root.parent / "out"), "pets")
 
 
 def test_official_releases_skip_alike(tmp_path):
@@ -201,7 +202,7 @@ def test_official_releases_skip_alike(tmp_path):
     (official / "train_5.bmp").write_bytes(b"")
     (official / "testA_1_anno.bmp").unlink()
     folder = records.prepare("glas", lambda scratch: glas.read_release(str(tmp_path)), tmp_path / "out", skip_bad=True)
-    assert [fault.name for fault in faults.read(folder)] == ["train_5", "testA_1"]
+    assert [fault.name for fault in problems.read(folder)] == ["train_5", "testA_1"]
     parts = records.read_splits(str(tmp_path / "out"), "glas")
     assert {split: len(part) for split, part in parts.items()} == {"train": 84, "test": 79}
 
@@ -246,7 +247,7 @@ def test_a_damaged_zip_file(tmp_path):
             file.write(path, path.relative_to(official.parent))
     archive.write_bytes(archive.read_bytes().replace(content[60:], content[61:] + b"x", 1))
     with pytest.raises(dataset.DataError, match=r"train_7.bmp cannot be read \(Bad CRC-32"):
-        inspection.check(glas.read_release(str(archive)))
+        checks.check(glas.read_release(str(archive)))
 
 
 def _run(root, *flags):

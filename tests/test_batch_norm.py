@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from minmax_jax.models import batch_norm
-from minmax_jax.ops import channel_sums, native
+from minmax_jax.ops import channel_sums
+from minmax_jax.ops.cpu import native
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 2, 3), (700, 33), (2, 17, 16, 70), (5, 9, 7, 256), (0, 4, 4, 16)])

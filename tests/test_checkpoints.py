@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax import checkpoints, parallel, train_state
+from minmax_jax import state as state_lib
 from minmax_jax.data import pipeline, transforms
+from minmax_jax.distributed import pmap
+from minmax_jax.runs import checkpoints
 from tests import splits
 
 # After the first array of a damaged checkpoint, orbax stops to listen to its readers; they complain into the void.
@@ -15,14 +17,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytes
 
 
 def _state(step, value=1.0):
-    state = train_state.TrainState(
+    state = state_lib.TrainState(
         step=jnp.int32(step),
         params={"kernel": jnp.full((3, 2), value)},
         batch_stats={"whole": {"mean": jnp.full(2, -value)}},
         opt_state=({"trace": jnp.full((3, 2), 2 * value)},),
         rng=jax.random.key(7),
     )
-    return parallel.replicate(state)
+    return pmap.replicate(state)
 
 
 def _batches():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import common, cub, cub5, custom, glas, oxford, synthetic
-from minmax_jax import config_schema
+from minmax_jax.runs import config_checks
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _VARIANTS = {
@@ -31,12 +31,12 @@ ALL = {"common": common.get_config} | {
 
 @pytest.mark.parametrize("name", ALL)
 def test_configurations_have_the_same_fields(name):
-    config_schema.check_fields(ALL[name](), common.get_config())
+    config_checks.check_fields(ALL[name](), common.get_config())
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "common"])
 def test_configurations_have_possible_values(name):
-    config_schema.check_values(ALL[name](), num_devices=1, num_local_devices=1)
+    config_checks.check_values(ALL[name](), num_devices=1, num_local_devices=1)
 
 
 def test_every_field_is_read_somewhere():
@@ -46,25 +46,25 @@ def test_every_field_is_read_somewhere():
     )
     source = re.sub(r"_(CHOICES|RANGES) = \{.*?\n\}\n", "", source, flags=re.DOTALL)
     handed_on = ("data.synthetic.", "optimizer.", "learning_rate.")
-    for name in config_schema.flatten(common.get_config()):
+    for name in config_checks.flatten(common.get_config()):
         field = name.rpartition(".")[2]
         read = re.search(rf"\.{field}\b|\"{field}\"|\[f?\"num_", source) if "." in name else f"config.{field}" in source
         assert read or name.startswith(handed_on), name
 
 
 def test_handed_on_groups_fit_what_takes_them():
-    from minmax_jax import factory
     from minmax_jax.data import synthetic as images
+    from minmax_jax.runs import build
 
     config = synthetic.get_config()
     images.SyntheticConfig(**config.data.synthetic)
-    factory.create_optimizer(config, steps_per_epoch=3)
-    factory.create_crf(config)
+    build.create_optimizer(config, steps_per_epoch=3)
+    build.create_crf(config)
 
 
 def test_every_range_and_choice_belongs_to_a_field():
-    known = set(config_schema.flatten(common.get_config()))
-    assert set(config_schema._RANGES) | set(config_schema._CHOICES) <= known
+    known = set(config_checks.flatten(common.get_config()))
+    assert set(config_checks._RANGES) | set(config_checks._CHOICES) <= known
 
 
 # The publication's table of recipes: what all have in common, then what differs.
@@ -183,22 +183,23 @@ _PARITY = {
     + [("glas:maxmin", _COMMON | _PUBLISHED["glas"] | _MAXMIN)],
 )
 def test_published_values(name, values):
-    config = config_schema.flatten(ALL[name]())
+    config = config_checks.flatten(ALL[name]())
     assert {field: config[field] for field in values} == values
 
 
 def test_recipes_from_scratch_put_features_where_they_lie():
-    from minmax_jax import factory
+    from minmax_jax.runs import build
 
     for config in (glas.get_config("cpu"), custom.get_config("own,cpu"), synthetic.get_config()):
-        assert factory.create_objective(config, steps_per_epoch=1).mask_alignment == "features"
+        assert build.create_objective(config, steps_per_epoch=1).mask_alignment == "features"
     assert glas.get_config("cpu,parity").mask.alignment == "corners"
 
 
 def test_sigma_of_the_follow_up_rises_by_the_epoch():
-    from minmax_jax import factory, schedules
+    from minmax_jax import schedules
+    from minmax_jax.runs import build
 
-    objective = factory.create_objective(glas.get_config("maxmin"), steps_per_epoch=8)
+    objective = build.create_objective(glas.get_config("maxmin"), steps_per_epoch=8)
     at_epochs = [float(schedules.at(objective.sigma, 8 * epoch + 7)) for epoch in (0, 1, 49, 50, 60)]
     assert at_epochs == pytest.approx([0.15, 0.151, 0.199, 0.2, 0.2])
 
@@ -206,8 +207,8 @@ def test_sigma_of_the_follow_up_rises_by_the_epoch():
 def test_missing_unknown_and_mistyped_fields_are_named_together():
     fields = synthetic.get_config().to_dict() | {"batchsize": 4, "seed": "zero"}
     del fields["data"]["scale"]
-    with pytest.raises(config_schema.ConfigError) as error:
-        config_schema.check_fields(ml_collections.ConfigDict(fields), common.get_config())
+    with pytest.raises(config_checks.ConfigError) as error:
+        config_checks.check_fields(ml_collections.ConfigDict(fields), common.get_config())
     assert str(error.value).splitlines() == [
         "config.data.scale is missing; its default is 1.0",
         "config.batchsize is not a field; did you mean config.batch_size?",
@@ -218,8 +219,8 @@ def test_missing_unknown_and_mistyped_fields_are_named_together():
 @pytest.mark.parametrize("value", [True, "1", None, 1.5])
 def test_a_whole_number_is_no_other_type(value):
     fields = ml_collections.ConfigDict(synthetic.get_config().to_dict() | {"seed": value})
-    with pytest.raises(config_schema.ConfigError, match="config.seed="):
-        config_schema.check_fields(fields, common.get_config())
+    with pytest.raises(config_checks.ConfigError, match="config.seed="):
+        config_checks.check_fields(fields, common.get_config())
 
 
 @pytest.mark.parametrize(
@@ -263,43 +264,43 @@ def test_impossible_values_are_named(field, value, message):
     config.model.stage_sizes, config.model.stage_strides = (1, 1, 1), (1, 1, 1)
     config.data.max_side, config.data.train_per_class = 500, 3
     config.update_from_flattened_dict({field: value})
-    with pytest.raises(config_schema.ConfigError, match=message) as error:
-        config_schema.check_values(config, num_devices=4, num_local_devices=4)
+    with pytest.raises(config_checks.ConfigError, match=message) as error:
+        config_checks.check_values(config, num_devices=4, num_local_devices=4)
     assert f"{field}=" in str(error.value)
 
 
 def test_few_samples_are_those_of_training_only():
-    from minmax_jax import inputs
+    from minmax_jax.runs import build_data
 
     config = synthetic.get_config()
     config.update_from_flattened_dict({"data.num_train": 40, "data.train_fraction": 0.2, "data.num_test": 12})
-    parts = inputs.create_splits(config)
+    parts = build_data.create_splits(config)
     assert [len(parts[name]) for name in ("train", "validation", "test")] == [8, 256, 12]
     config.update_from_flattened_dict({"data.train_fraction": 1.0, "data.train_per_class": 3})
-    fewer = inputs.create_splits(config)["train"]
+    fewer = build_data.create_splits(config)["train"]
     np.testing.assert_array_equal(np.bincount(fewer.labels), [3] * 4)
     assert set(parts["train"].names) < set(fewer.names)
     config.data.train_per_class = 11
-    with pytest.raises(config_schema.ConfigError, match="data.train_per_class: There are not 11 examples"):
-        inputs.create_splits(config)
+    with pytest.raises(config_checks.ConfigError, match="data.train_per_class: There are not 11 examples"):
+        build_data.create_splits(config)
 
 
 def test_own_data_needs_its_name_and_no_folds():
     config = custom.get_config()
     config.data.folds = "folds"
-    with pytest.raises(config_schema.ConfigError, match=r"(?s)data.name is empty.*data.folds='folds' must be empty"):
-        config_schema.check_values(config, num_devices=1, num_local_devices=1)
+    with pytest.raises(config_checks.ConfigError, match=r"(?s)data.name is empty.*data.folds='folds' must be empty"):
+        config_checks.check_values(config, num_devices=1, num_local_devices=1)
 
 
 def test_evaluation_over_flips_needs_flips_in_training():
-    from minmax_jax import factory
+    from minmax_jax.runs import build
 
     config = synthetic.get_config()
     config.update_from_flattened_dict({"evaluation.flips": True, "data.flip_horizontal": False})
-    config_schema.check_values(config, num_devices=1, num_local_devices=1)  # there is the other
+    config_checks.check_values(config, num_devices=1, num_local_devices=1)  # there is the other
     config.data.flip_vertical = False
-    with pytest.raises(config_schema.ConfigError, match="config.evaluation.flips=True takes the flips of training"):
-        factory.create_parts(config)
+    with pytest.raises(config_checks.ConfigError, match="config.evaluation.flips=True takes the flips of training"):
+        build.create_parts(config)
 
 
 def test_the_first_word_of_the_variant_names_own_data():

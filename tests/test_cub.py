@@ -8,7 +8,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from minmax_jax.data import cub, dataset, overview, prepared, records
+from minmax_jax.data import dataset, load
+from minmax_jax.data.importing import cub, records, summary
 from tests import cub_layout
 
 # Ten training and five test images of each class.
@@ -34,7 +35,7 @@ def data_dir(official, tmp_path_factory):
 
 
 def test_official_splits_and_a_fifth_of_each_class_validates(data_dir):
-    parts = prepared.load(data_dir, "cub")
+    parts = load.load(data_dir, "cub")
     assert {name: len(part) for name, part in parts.items()} == {"train": 48, "validation": 12, "test": 30}
     assert parts["train"].class_names == tuple(CLASSES)
     np.testing.assert_array_equal(np.bincount(parts["validation"].labels), [2] * 6)
@@ -45,7 +46,7 @@ def test_official_splits_and_a_fifth_of_each_class_validates(data_dir):
 
 
 def test_masks_are_the_majority_of_the_votes_and_boxes_are_shares(data_dir):
-    part = prepared.load(data_dir, "cub")["test"]
+    part = load.load(data_dir, "cub")["test"]
     for index in (0, 29):
         number = [name for _, name, _ in IMAGES].index(part.names[index]) + 1
         expected = np.arange(40) >= number % 32 + 3  # three votes of five
@@ -56,8 +57,8 @@ def test_masks_are_the_majority_of_the_votes_and_boxes_are_shares(data_dir):
 
 
 def test_cub5_is_a_subset_by_class(data_dir):
-    parts = prepared.load(data_dir, "cub", class_names=cub.CUB5_CLASS_NAMES)
-    whole = prepared.load(data_dir, "cub")
+    parts = load.load(data_dir, "cub", class_names=cub.CUB5_CLASS_NAMES)
+    whole = load.load(data_dir, "cub")
     assert {name: len(part) for name, part in parts.items()} == {"train": 40, "validation": 10, "test": 25}
     for name, part in parts.items():
         assert part.class_names == cub.CUB5_CLASS_NAMES
@@ -69,7 +70,7 @@ def test_cub5_is_a_subset_by_class(data_dir):
 
 def test_a_dataset_without_a_class_is_refused(data_dir):
     with pytest.raises(ValueError, match=r"has no class '020.Chat'"):
-        prepared.load(data_dir, "cub", class_names=("019.Gray_Catbird", "020.Chat"))
+        load.load(data_dir, "cub", class_names=("019.Gray_Catbird", "020.Chat"))
 
 
 def test_archives_will_do(official, tmp_path):
@@ -77,11 +78,11 @@ def test_archives_will_do(official, tmp_path):
         with tarfile.open(tmp_path / archive, "w:gz") as tar:
             tar.add(official / part, part)
     _prepare([tmp_path], tmp_path / "out")
-    assert len(prepared.load(str(tmp_path / "out"), "cub")["test"]) == 30
+    assert len(load.load(str(tmp_path / "out"), "cub")["test"]) == 30
 
 
 def test_the_table(data_dir):
-    header, train, test = overview.describe(data_dir, "cub").splitlines()
+    header, train, test = summary.describe(data_dir, "cub").splitlines()
     assert re.split(r"  +", header)[:5] == ["split", "images", "classes", "with mask", "with box"]
     assert re.fullmatch(r"train +60 +6 +60 +60  34x40 to 34x40 +[\d.]+%  10 to 10", train)
     assert re.fullmatch(r"test +30 +6 +30 +30  34x40 to 34x40 +[\d.]+%  5 to 5", test)
@@ -162,8 +163,8 @@ def test_published_folds_of_the_full_release(shared, tmp_path):
     birds = {"folds_dir": str(folds / "Caltech-UCSD-Birds-200-2011")}
     cub5 = {"folds_dir": str(folds / "Caltech-UCSD-Birds-200-2011-CUB5"), "class_names": cub.CUB5_CLASS_NAMES}
     for options, sizes in ((birds, (4794, 1200, 5794)), (cub5, (120, 30, 145))):
-        parts = prepared.load(str(tmp_path), "cub", **options)
+        parts = load.load(str(tmp_path), "cub", **options)
         assert tuple(len(part) for part in parts.values()) == sizes
-        seeded = prepared.load(str(tmp_path), "cub", **options | {"folds_dir": ""})
+        seeded = load.load(str(tmp_path), "cub", **options | {"folds_dir": ""})
         assert tuple(len(part) for part in seeded.values()) == sizes
         assert set(seeded["test"].names) == set(parts["test"].names)

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import parallel
+from minmax_jax.distributed import pmap
 from tests import networks
 
 TX = optax.sgd(0.05, momentum=0.9)
@@ -73,8 +73,8 @@ def _train(model, objective, *, start=None, devices=1, accumulation=1):
     batch = {"images": np.random.default_rng(0).uniform(-1, 1, (8, 32, 32, 3)), "labels": np.arange(8) % 3}
     if devices > 1:
         assert devices == jax.local_device_count()
-        state, batch = parallel.replicate(state), parallel.split_among_devices(batch)
-        step = parallel.pmap_train_step(step)
+        state, batch = pmap.replicate(state), pmap.split_among_devices(batch)
+        step = pmap.pmap_train_step(step)
     else:
         step = jax.jit(step)
     metrics = []
@@ -95,7 +95,7 @@ def test_four_devices_with_cross_replica_norm_do_what_one_does(case):
     objective = _objective(*case)
     expected = _train(_model(), objective)
     assert all((metrics["num_passes"] > 1) == (case[0] > 0) for metrics in expected[0])
-    _assert_same(_train(_model(parallel.AXIS), objective, devices=4), expected)
+    _assert_same(_train(_model(pmap.AXIS), objective, devices=4), expected)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from minmax_jax.data import archives, dataset, download
+from minmax_jax.data import dataset
+from minmax_jax.data.importing import archives, download
 
 CONTENT = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

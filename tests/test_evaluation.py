@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax import evaluation, inference
+from minmax_jax import inference
 from minmax_jax.data import dataset
+from minmax_jax.evaluation import evaluate
 from minmax_jax.report import panels
 from tests import splits
 
@@ -29,7 +30,7 @@ def _red_localizer(images):
 
 def test_masks_come_back_at_each_image_s_own_resolution():
     split = splits.make_split([(40, 50), (33, 64), (40, 51), (64, 64), (40, 50)])
-    found = list(evaluation.localize_split(_red_localizer, split, batch_size=2))
+    found = list(evaluate.localize_split(_red_localizer, split, batch_size=2))
     assert sorted(item.index for item in found) == [0, 1, 2, 3, 4]
     for item in found:
         image = split.read_image(item.index)
@@ -39,17 +40,17 @@ def test_masks_come_back_at_each_image_s_own_resolution():
 def test_masks_are_refined_with_their_own_image_without_its_margins():
     split = splits.make_split([(40, 50), (33, 64), (40, 51)])
     refine = lambda mask, image: mask * (image[..., 1] > 127)
-    for found in evaluation.localize_split(_red_localizer, split, batch_size=2, refine_fn=refine):
+    for found in evaluate.localize_split(_red_localizer, split, batch_size=2, refine_fn=refine):
         image = split.read_image(found.index)
         np.testing.assert_allclose(found.mask, image[..., 0] / 255.0 * (image[..., 1] > 127), rtol=1e-6)
-    results = evaluation.evaluate(_red_localizer, split, batch_size=2, refine_fn=lambda mask, image: 0 * mask)
+    results = evaluate.evaluate(_red_localizer, split, batch_size=2, refine_fn=lambda mask, image: 0 * mask)
     assert [result.f1_foreground for result in results] == [0, 0, 0]
 
 
 def test_numbers_equal_those_of_plain_loops():
     split = splits.make_split([(40, 50), (33, 64), (64, 64)])
-    results = evaluation.evaluate(_red_localizer, split, batch_size=2, threshold=0.6)
-    summary = evaluation.summarize(results)
+    results = evaluate.evaluate(_red_localizer, split, batch_size=2, threshold=0.6)
+    summary = evaluate.summarize(results)
     expected, expected_background = [], []
     for index in range(3):
         predicted = split.read_image(index)[..., 0] / 255.0 >= 0.6
@@ -69,9 +70,9 @@ def test_images_without_a_mask_count_in_the_error_and_in_no_f1():
     read_mask = lambda index: None if index == 1 else whole.read_mask(index)
     split = dataclasses.replace(whole, read_mask=read_mask)
     for empty in ("skip", "one", "nan"):
-        summary = evaluation.summarize(evaluation.evaluate(_red_localizer, split, batch_size=2), empty=empty)
-        with_mask = evaluation.evaluate(_red_localizer, dataset.subset(whole, [0, 2]), batch_size=2)
-        expected = evaluation.summarize(with_mask, empty=empty)
+        summary = evaluate.summarize(evaluate.evaluate(_red_localizer, split, batch_size=2), empty=empty)
+        with_mask = evaluate.evaluate(_red_localizer, dataset.subset(whole, [0, 2]), batch_size=2)
+        expected = evaluate.summarize(with_mask, empty=empty)
         assert (summary["num_images"], summary["num_images_with_mask"]) == (3, 2)
         for name in ("f1_foreground", "f1_background", "baselines"):
             assert summary[name] == expected[name]
@@ -80,17 +81,17 @@ def test_images_without_a_mask_count_in_the_error_and_in_no_f1():
 
 def test_without_any_mask_there_is_no_f1(tmp_path):
     split = dataclasses.replace(splits.make_split([(40, 50)]), read_mask=lambda index: None)
-    summary = evaluation.summarize(evaluation.evaluate(_red_localizer, split, batch_size=1))
+    summary = evaluate.summarize(evaluate.evaluate(_red_localizer, split, batch_size=1))
     assert summary["num_images_with_mask"] == 0
     assert np.isnan([summary["f1_foreground"], summary["baselines"]["all_ones"]["f1_background"]]).all()
-    (found,) = evaluation.localize_split(_red_localizer, split, batch_size=1)
+    (found,) = evaluate.localize_split(_red_localizer, split, batch_size=1)
     panels.draw_panel(tmp_path / "panel.png", split, found, threshold=0.5)
     assert (tmp_path / "panel.png").stat().st_size > 1000
 
 
 def test_all_ones_baseline():
     split = splits.make_split([(40, 50), (32, 33)])
-    baseline = evaluation.summarize(evaluation.evaluate(_red_localizer, split, batch_size=4))["baselines"]["all_ones"]
+    baseline = evaluate.summarize(evaluate.evaluate(_red_localizer, split, batch_size=4))["baselines"]["all_ones"]
     shares = [25 / 50, 16 / 33]
     assert baseline["f1_foreground"] == pytest.approx(100 * np.mean([2 * p / (1 + p) for p in shares]))
     assert baseline["f1_background"] == 0
@@ -99,7 +100,7 @@ def test_all_ones_baseline():
 def test_masks_are_compared_at_the_true_mask_s_resolution():
     """A true mask of twice the size: the found one is enlarged with aligned corners, not the true one shrunk."""
     split = splits.make_split([(32, 32)], mask_sizes=[(64, 64)])
-    (result,) = evaluation.evaluate(_red_localizer, split, batch_size=1)
+    (result,) = evaluate.evaluate(_red_localizer, split, batch_size=1)
     red = split.read_image(0)[..., 0] / 255.0
     places = np.linspace(0, 31, 64)
     rows = np.stack([np.interp(places, np.arange(32), line) for line in red])
@@ -119,14 +120,14 @@ def test_one_batch_shape_for_each_padded_shape():
         return _red_localizer(images)
 
     split = splits.make_split([(40, 50)] * 5 + [(96, 64)] * 3)
-    results = evaluation.evaluate(recording, split, batch_size=4)
+    results = evaluate.evaluate(recording, split, batch_size=4)
     assert set(shapes) == {(4, 64, 64, 3), (4, 96, 64, 3)} and len(results) == 8
 
 
 def test_a_mask_of_the_true_one_s_size_stays_as_it_is():
     mask = np.random.default_rng(0).random((7, 9), np.float32)
-    np.testing.assert_array_equal(evaluation.resize_mask(mask, (7, 9)), mask)
-    assert evaluation.resize_mask(mask, (7, 9)).dtype == evaluation.resize_mask(mask, (7, 8)).dtype == np.float64
+    np.testing.assert_array_equal(evaluate.resize_mask(mask, (7, 9)), mask)
+    assert evaluate.resize_mask(mask, (7, 9)).dtype == evaluate.resize_mask(mask, (7, 8)).dtype == np.float64
 
 
 def test_the_next_batch_is_under_way_before_the_last_is_looked_at():
@@ -137,7 +138,7 @@ def test_the_next_batch_is_under_way_before_the_last_is_looked_at():
         return _red_localizer(images)
 
     split = splits.make_split([(40, 50)] * 3)
-    found = evaluation.localize_split(recording, split, batch_size=1)
+    found = evaluate.localize_split(recording, split, batch_size=1)
     assert [next(found).index, len(calls)] == [0, 2]
     assert [next(found).index, len(calls)] == [1, 3]
     assert [next(found).index, len(calls)] == [2, 3]
@@ -150,4 +151,4 @@ def test_an_image_that_cannot_be_read_is_told_by_its_name():
 
     split = dataclasses.replace(splits.make_split([(40, 50)]), read_image=read_image)
     with pytest.raises(dataset.DataError, match="pet.png"):
-        evaluation.evaluate(_red_localizer, split, batch_size=1)
+        evaluate.evaluate(_red_localizer, split, batch_size=1)

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from minmax_jax.data import dataset, glas, inspection, overview, prepared, records, release
+from minmax_jax.data import dataset, load
+from minmax_jax.data.importing import checks, glas, raw_dataset, records, summary
 from tests import glas_layout
 
 
@@ -33,7 +34,7 @@ def data_dir(official, tmp_path_factory):
 
 
 def test_published_sizes_and_classes(data_dir):
-    parts = prepared.load(data_dir, "glas")
+    parts = load.load(data_dir, "glas")
     assert {name: len(part) for name, part in parts.items()} == {"train": 67, "validation": 18, "test": 80}
     assert parts["test"].class_names == ("benign", "malignant")
     for part in parts.values():
@@ -44,7 +45,7 @@ def test_published_sizes_and_classes(data_dir):
 
 
 def test_pixels_and_masks_come_through(data_dir, official):
-    for part in prepared.load(data_dir, "glas").values():
+    for part in load.load(data_dir, "glas").values():
         for index in (0, len(part) - 1):
             name = part.names[index]
             place = glas_layout.NAMES.index(name)
@@ -55,7 +56,7 @@ def test_pixels_and_masks_come_through(data_dir, official):
 
 
 def test_splits_can_be_sent_to_workers(data_dir):
-    part = prepared.load(data_dir, "glas")["validation"]
+    part = load.load(data_dir, "glas")["validation"]
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).read_image(3), part.read_image(3))
 
 
@@ -68,16 +69,16 @@ def test_published_folds(data_dir, tmp_path):
     for name, names in rows.items():
         lines = [f"{image}.bmp,{image}_anno.bmp,{glas_layout.class_of(image)}\n" for image in names]
         (tmp_path / f"{name}_s_0_f_0.csv").write_text("".join(lines))
-    parts = prepared.load(data_dir, "glas", folds_dir=str(tmp_path))
+    parts = load.load(data_dir, "glas", folds_dir=str(tmp_path))
     assert [list(part.names) for part in parts.values()] == list(rows.values())
 
 
 def test_a_zip_file_will_do(official, tmp_path):
     shutil.make_archive(str(tmp_path / "release"), "zip", official.parent)
     found = glas.read_release(str(tmp_path / "release.zip"))
-    inspection.check(found)
+    checks.check(found)
     items = {item.name: item for item in found}
-    record = release.read_record(items["testA_7"], found)
+    record = raw_dataset.read_record(items["testA_7"], found)
     mask = np.asarray(Image.open(io.BytesIO(record["mask"])))
     np.testing.assert_array_equal(mask, glas_layout.mask_of(glas_layout.NAMES.index("testA_7"), record["size"]))
     assert len(items) == 165
@@ -88,9 +89,9 @@ def test_leftovers_of_a_killed_run_are_removed(official, tmp_path):
     leftover.mkdir(parents=True)
     (leftover / "glas-train.array_record-00000-of-00001").write_bytes(b"half")
     with pytest.raises(dataset.DataError, match="holds no prepared 'glas' dataset"):
-        prepared.load(str(tmp_path), "glas")
+        load.load(str(tmp_path), "glas")
     _prepare(official, tmp_path)
-    assert not leftover.exists() and len(prepared.load(str(tmp_path), "glas")["test"]) == 80
+    assert not leftover.exists() and len(load.load(str(tmp_path), "glas")["test"]) == 80
 
 
 def test_preparing_again_changes_nothing(official, data_dir):
@@ -149,7 +150,7 @@ def test_a_damaged_release_is_refused_and_leaves_nothing_behind(official, tmp_pa
     with pytest.raises(dataset.DataError, match=message):
         _prepare(copy, tmp_path / "out")
     with pytest.raises(dataset.DataError, match="holds no prepared"):
-        prepared.load(str(tmp_path / "out"), "glas")
+        load.load(str(tmp_path / "out"), "glas")
 
 
 def test_all_problems_are_listed_at_once(official, tmp_path):
@@ -158,7 +159,7 @@ def test_all_problems_are_listed_at_once(official, tmp_path):
     _truncate(copy, "train_5.bmp")
     (copy / "testA_1_anno.bmp").unlink()
     with pytest.raises(dataset.DataError, match=r"(?s)train_5.bmp cannot.*testA_1_anno.bmp is missing"):
-        inspection.check(glas.read_release(str(copy)))
+        checks.check(glas.read_release(str(copy)))
 
 
 def test_sources_that_are_none(tmp_path):
@@ -175,19 +176,19 @@ def test_sources_that_are_none(tmp_path):
 
 def test_an_unprepared_dataset_names_the_command():
     with pytest.raises(dataset.DataError, match="python -m experiments.prepare_data --dataset=glas"):
-        prepared.load("", "glas")
+        load.load("", "glas")
 
 
 def test_an_unprepared_dataset_of_one_s_own_names_the_command():
     with pytest.raises(dataset.DataError, match="prepare_data --dataset=image_folder --name=pets --source"):
-        prepared.load("", "pets")
+        load.load("", "pets")
 
 
 def test_what_another_version_prepared_is_prepared_again(tmp_path):
     (tmp_path / "glas" / "1.0.0").mkdir(parents=True)
     (tmp_path / "glas" / "1.0.0" / "dataset_info.json").write_text("{}")
     with pytest.raises(dataset.DataError, match=r"of version 2.0.0, only of 1.0.0, by another version of this library"):
-        prepared.load(str(tmp_path), "glas")
+        load.load(str(tmp_path), "glas")
 
 
 @pytest.mark.parametrize("file", ["dataset_info.json", "glas-test.array_record-00000"])
@@ -195,11 +196,11 @@ def test_damaged_records_are_told(data_dir, tmp_path, file):
     shutil.copytree(data_dir, tmp_path / "copy")
     _truncate(tmp_path / "copy" / "glas" / "2.0.0", file)
     with pytest.raises(dataset.DataError, match=r"2.0.0 is damaged .* Delete it, and prepare it again"):
-        prepared.load(str(tmp_path / "copy"), "glas")
+        load.load(str(tmp_path / "copy"), "glas")
 
 
 def test_the_table_of_a_prepared_dataset(data_dir):
-    table = overview.describe(data_dir, "glas")
+    table = summary.describe(data_dir, "glas")
     assert re.search(r"train +85 +2 +85 +0 .*benign 42, malignant 43", table)
 
 
@@ -211,7 +212,7 @@ def test_all_ones_baseline_of_the_real_test_set(shared, tmp_path):
 
     subprocess.run([sys.executable, shared / "data" / "unpack.py", tmp_path], check=True, capture_output=True)
     _prepare(tmp_path, tmp_path / "out")
-    parts = prepared.load(str(tmp_path / "out"), "glas", folds_dir=str(shared / "data" / "folds" / "glas"))
+    parts = load.load(str(tmp_path / "out"), "glas", folds_dir=str(shared / "data" / "folds" / "glas"))
     assert {name: len(part) for name, part in parts.items()} == {"train": 67, "validation": 18, "test": 80}
     shares = np.array([parts["test"].read_mask(index).mean() for index in range(80)])
     assert 100 * np.mean(2 * shares / (1 + shares)) == pytest.approx(66.015, abs=0.005)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import factory, masks
+from minmax_jax import masks
+from minmax_jax.runs import build
 from tests import networks
 
 
@@ -46,7 +47,7 @@ def test_a_run_localizes_with_the_masks_it_trained_with(batch):
     model = networks.tiny_model()
     objective = mm.Objective(sigma=0.3, omega=5.0, mask_alignment="features")
     state, _ = networks.start(model, objective)
-    found = factory.create_localize(model, objective)(state, batch["images"])
+    found = build.create_localize(model, objective)(state, batch["images"])
     expected = _localize(model, state, batch["images"], sigma=0.3, omega=5.0, alignment="features")
     chex.assert_trees_all_close(found, expected, rtol=1e-5)
 

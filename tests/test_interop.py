@@ -10,7 +10,8 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 import minmax_jax as mm
-from minmax_jax import factory, interop
+from minmax_jax import interop
+from minmax_jax.runs import build
 from tests import networks
 
 NUM_CLASSES, MODALITIES = 3, 2
@@ -286,14 +287,14 @@ def test_training_starts_from_the_file(tmp_path, average_decay):
     tensors = _draw(_shapes("deep"))
     np.savez(tmp_path / "trunk.npz", **tensors)
     config.model.pretrained = str(tmp_path / "trunk.npz")
-    state = factory.load_pretrained(config, factory.create_parts(config).state)
+    state = build.load_pretrained(config, build.create_parts(config).state)
     for variables in filter(None, (state.variables, state.average)):
         _assert_equal(variables["params"]["trunk"]["stem_norm1"]["scale"], tensors["bn1.weight"])
 
 
 def test_a_bad_file_stops_the_program_before_it_writes(tmp_path):
     from configs import synthetic
-    from minmax_jax import training
+    from minmax_jax.runs import training
 
     config = synthetic.get_config()
     config.data.num_train = config.data.num_validation = config.data.num_test = 8

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from minmax_jax.ops import native
+from minmax_jax.ops.cpu import native
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_it_can_be_switched_off(fresh, monkeypatch):
 
 def test_the_number_of_threads_changes_nothing():
     command = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    command += "from minmax_jax.ops import native; assert native.is_available()\n"
+    command += "from minmax_jax.ops.cpu import native; assert native.is_available()\n"
     command += "from tests import test_native; print(test_native._compute())"
     one_thread = subprocess.run(
         [sys.executable, "-c", command], capture_output=True, text=True, check=True, env=os.environ | {"XLA_FLAGS": ""}
@@ -76,7 +76,7 @@ def test_the_number_of_threads_changes_nothing():
 
 _SHORT_OF_MEMORY = """
 import resource, jax, jax.numpy as jnp, numpy as np
-from minmax_jax.ops import native
+from minmax_jax.ops.cpu import native
 images, kernel = jax.block_until_ready((jnp.ones((1, 1, 1, 4096)), jnp.ones((1, 1, 4096, 4096))))
 conv = jax.jit(lambda *arrays: native.conv(*arrays, stride=1, top=0, left=0, size=(1, 1)))
 assert native.is_available()

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax.ops import conv, device_means, finished_conv, max_pool, native, platforms, resize
+from minmax_jax.ops import conv, device_means, fused_conv, max_pool, platforms, resize
+from minmax_jax.ops.cpu import native
 
 CONVOLUTIONS = [  # height, width, window, stride, padding, channels of the images and of the output
     (8, 8, 3, 1, 1, 3, 5),
@@ -176,7 +177,7 @@ def test_what_follows_a_conv_and_its_gradients(side, window, stride, outputs, wi
 
     def ours(images, kernel, factor, shift, residual):
         finish = native.Finish(factor, shift, residual, relu)
-        form = functools.partial(finished_conv.conv_general_dilated, finish=finish)
+        form = functools.partial(fused_conv.conv_general_dilated, finish=finish)
         module = nn.Conv(
             outputs, (window, window), stride, [(window // 2,) * 2] * 2, use_bias=False, conv_general_dilated=form
         )
@@ -361,7 +362,7 @@ def test_other_platforms_get_the_forms_of_xla():
             (3, 3),
             padding=[(1, 1)] * 2,
             use_bias=False,
-            conv_general_dilated=functools.partial(finished_conv.conv_general_dilated, finish=finish),
+            conv_general_dilated=functools.partial(fused_conv.conv_general_dilated, finish=finish),
         )
         return jnp.sum(module.apply({"params": {"kernel": kernel}}, features))
 

@@ -10,17 +10,8 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
-from minmax_jax.data import (
-    csv_files,
-    dataset,
-    image_folder,
-    inspection,
-    mask_rules,
-    overview,
-    prepared,
-    records,
-    release,
-)
+from minmax_jax.data import dataset, load
+from minmax_jax.data.importing import checks, csv_files, image_folder, mask_rules, raw_dataset, records, summary
 from tests import encoded
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -53,7 +44,7 @@ def _write_classes(root, count=10):
 
 def _load(name, read_release, tmp_path):
     records.prepare(name, lambda scratch: read_release(), tmp_path / "out")
-    return prepared.load(str(tmp_path / "out"), name)
+    return load.load(str(tmp_path / "out"), name)
 
 
 def test_folders_of_classes_are_split_by_a_seed(tmp_path):
@@ -93,7 +84,7 @@ def test_folders_of_splits_with_masks_beside_them(tmp_path):
     assert parts["train"].read_mask(0) is None and parts["validation"].read_mask(0) is None
     np.testing.assert_array_equal(parts["train"].read_mask(1), _mask())
     np.testing.assert_array_equal(parts["test"].read_mask(0), ~_mask())
-    table = overview.describe(str(tmp_path / "out"), "letters")
+    table = summary.describe(str(tmp_path / "out"), "letters")
     assert "train            2        2          1         0  40x48 to 40x48             25.0%  a 1, b 1" in table
 
 
@@ -126,7 +117,7 @@ def test_the_content_tells_what_a_file_is(tmp_path):
     ]
     _write(tmp_path / "lists", {"train.csv": "\n".join(rows[:2]).encode(), "test.csv": "\n".join(rows[2:]).encode()})
     found = csv_files.read_release(str(root), str(tmp_path / "lists"), **RULE)
-    assert inspection.check(found) is found
+    assert checks.check(found) is found
     records.prepare("odd", lambda scratch: found, tmp_path / "out")
     parts = records.read_splits(str(tmp_path / "out"), "odd")
     read = {name: part.read_image(index) for part in parts.values() for index, name in enumerate(part.names)}
@@ -200,11 +191,11 @@ def test_rules_that_are_none(rule):
 
 def test_jpeg_masks_need_a_threshold(tmp_path):
     _write(tmp_path, {"a.png": encoded.encode(_pixels(0)), "m.jpg": encoded.encode(np.uint8(_mask() * 255), "JPEG")})
-    item = release.Item("a", "a", tmp_path / "a.png", tmp_path / "m.jpg")
+    item = raw_dataset.Item("a", "a", tmp_path / "a.png", tmp_path / "m.jpg")
 
     def read(rule):
-        found = release.Release(("a",), {"train": [item]}, mask_rules.parse(rule), description="")
-        return release.read_record(item, found)["mask"]
+        found = raw_dataset.Release(("a",), {"train": [item]}, mask_rules.parse(rule), description="")
+        return raw_dataset.read_record(item, found)["mask"]
 
     assert read(">127") == encoded.encode(_mask(), compress_level=3)
     for rule in (">0", "255"):
@@ -273,7 +264,7 @@ def test_lists_must_be_utf8(tmp_path):
 def test_folders_that_cannot_be_used(tmp_path, files, message):
     root = _write(tmp_path / "images", files)
     with pytest.raises(dataset.DataError, match=message):
-        inspection.check(image_folder.read_release(str(root), **RULE))
+        checks.check(image_folder.read_release(str(root), **RULE))
 
 
 def test_folders_that_are_none(tmp_path):
@@ -355,6 +346,6 @@ def test_from_a_folder_to_results(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "cub", "Pets", "my pets", "2pets", "../pets"])
 def test_names_that_cannot_be_used(name):
-    release.check_name("my_pets2", taken=("cub",))
+    raw_dataset.check_name("my_pets2", taken=("cub",))
     with pytest.raises(dataset.DataError, match=f"--name='{name}' must be a name .* none of cub"):
-        release.check_name(name, taken=("cub",))
+        raw_dataset.check_name(name, taken=("cub",))

@@ -11,7 +11,8 @@ from PIL import Image
 import pytest
 import scipy.io
 
-from minmax_jax.data import cub, dataset, oxford_flowers, prepared, records, release
+from minmax_jax.data import dataset, load
+from minmax_jax.data.importing import cub, oxford_flowers, raw_dataset, records
 from tests import encoded, flowers_layout
 
 LABELS = np.array([3, 1, 2, 3, 2, 1, 1])
@@ -30,7 +31,7 @@ def _prepare(sources, data_dir):
 
 def test_official_splits_labels_and_masks(official, tmp_path):
     _prepare([official], tmp_path)
-    parts = prepared.load(str(tmp_path), "oxford_flowers")
+    parts = load.load(str(tmp_path), "oxford_flowers")
     assert {name: part.names for name, part in parts.items()} == {
         "train": ("image_00001", "image_00006"),
         "validation": ("image_00002",),
@@ -47,7 +48,7 @@ def test_official_splits_labels_and_masks(official, tmp_path):
 
 def test_images_are_kept_as_they_are_encoded_and_masks_take_one_bit(official, tmp_path):
     found = oxford_flowers.read_release([str(official)], tmp_path)
-    record = release.read_record(found.splits["validation"][0], found)
+    record = raw_dataset.read_record(found.splits["validation"][0], found)
     assert record["image"] == (official / "jpg" / "image_00002.jpg").read_bytes()
     assert Image.open(io.BytesIO(record["mask"])).mode == "1"
 
@@ -63,7 +64,7 @@ def test_archives_will_do_and_leave_nothing_behind(official, tmp_path, together)
             with tarfile.open(archives / archive, "w:gz") as tar:
                 tar.add(official / part, part)
     folder = _prepare([archives] if together else sorted(archives.iterdir()), tmp_path / "out")
-    assert len(prepared.load(str(tmp_path / "out"), "oxford_flowers")["test"]) == 4
+    assert len(load.load(str(tmp_path / "out"), "oxford_flowers")["test"]) == 4
     assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -132,8 +133,8 @@ def test_published_folds_of_the_full_release(shared, tmp_path):
         labels[number - 1] = class_name + 1
     ids = {key: np.array([number for number, _ in part]) for key, part in rows.items()}
     _prepare([flowers_layout.write(tmp_path / "official", labels, ids)], tmp_path)
-    parts = prepared.load(str(tmp_path), "oxford_flowers", folds_dir=str(folder))
-    official = prepared.load(str(tmp_path), "oxford_flowers")
+    parts = load.load(str(tmp_path), "oxford_flowers", folds_dir=str(folder))
+    official = load.load(str(tmp_path), "oxford_flowers")
     assert {name: len(part) for name, part in parts.items()} == {"train": 1020, "validation": 1020, "test": 6149}
     for name, part in parts.items():
         assert set(part.names) == set(official[name].names) and len(set(part.labels)) == 102

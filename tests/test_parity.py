@@ -21,8 +21,10 @@ import pytest
 
 from configs import common, variants
 import minmax_jax as mm
-from minmax_jax import erasing, factory, interop, losses, masks, train_state
+from minmax_jax import erasing, interop, losses, masks
+from minmax_jax import state as state_lib
 from minmax_jax.ops import resize
+from minmax_jax.runs import build
 from tests import recorded
 from tests.conftest import SHARED
 
@@ -69,11 +71,11 @@ def _create_case(numbers, options, images, tensors, dtype) -> Case:
     config.model.stage_strides = tuple(options.get("stage_strides", (1, 2, 2, 2)))
     config.erasing.update(num_erasures=options["erase"], start_epoch=0, decay=options["sigma_erase"])
     config.learning_rate.peak = options["lr"]
-    model = factory.create_model(config, num_classes=options["num_classes"])
+    model = build.create_model(config, num_classes=options["num_classes"])
     heads = {name: getattr(model, name).clone(dtype=dtype) for name in ("localizer_head", "classifier_head")}
     model = model.clone(trunk=model.trunk.clone(dtype=dtype), **heads)
-    tx = factory.create_optimizer(config, steps_per_epoch=1)
-    state = train_state.create_train_state(
+    tx = build.create_optimizer(config, steps_per_epoch=1)
+    state = state_lib.create_train_state(
         jax.random.key(0), model=model, tx=tx, image_size=(64, 64), shared_statistics=True
     )
     found = interop.from_published(tensors, state.variables)
@@ -84,7 +86,7 @@ def _create_case(numbers, options, images, tensors, dtype) -> Case:
         recorded=numbers,
         options=options,
         model=model,
-        objective=factory.create_objective(config, steps_per_epoch=1),
+        objective=build.create_objective(config, steps_per_epoch=1),
         tx=tx,
         state=state.replace(**variables, opt_state=tx.init(variables["params"])),
         batch={"images": images, "labels": jnp.asarray(numbers["labels"], jnp.int32)},

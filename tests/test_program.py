@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from configs import synthetic
-from minmax_jax import checkpoints, inference, metric_writers, testing, training
+from minmax_jax import inference
+from minmax_jax.runs import checkpoints, final_test, metric_writers, training
 from tests import flowers_layout, programs
 
 
@@ -113,18 +114,18 @@ def test_a_continued_run_traces_each_function_once(finished, tmp_path):
 
 def test_evaluating_again_gives_the_same_numbers(finished):
     folder, found, _ = finished
-    again = testing.evaluate_workdir(folder, "test")
+    again = final_test.evaluate_workdir(folder, "test")
     assert {name: again[name] for name in ("test", "step", "state_digest")} == {
         name: found[name] for name in ("test", "step", "state_digest")
     }
-    assert testing.evaluate_workdir(folder, "validation")["validation"]["num_images"] == 8
+    assert final_test.evaluate_workdir(folder, "validation")["validation"]["num_images"] == 8
 
 
 @pytest.mark.slow
 def test_the_masks_of_a_finished_run_can_be_refined(finished):
     """The CRF changes the masks, not what was found in the image, and the results tell of it."""
     folder, found, _ = finished
-    refined = testing.evaluate_workdir(folder, "test", crf=True)
+    refined = final_test.evaluate_workdir(folder, "test", crf=True)
     assert refined["crf"] == json.loads((folder / "config.json").read_text())["evaluation"]["crf"] | {"enabled": True}
     assert "crf" not in found
     changed = {name for name, value in refined["test"].items() if value != found["test"][name]}
@@ -134,7 +135,7 @@ def test_the_masks_of_a_finished_run_can_be_refined(finished):
 def test_the_masks_of_a_finished_run_can_be_averaged_over_flips(finished):
     """Those of training: both, on the built-in images."""
     folder, found, _ = finished
-    averaged = testing.evaluate_workdir(folder, "test", flips=True)
+    averaged = final_test.evaluate_workdir(folder, "test", flips=True)
     assert averaged["flips"] and not found["flips"]
     assert averaged["test"]["f1_background"] != found["test"]["f1_background"]
     assert averaged["test"]["baselines"] == found["test"]["baselines"]
@@ -142,7 +143,7 @@ def test_the_masks_of_a_finished_run_can_be_averaged_over_flips(finished):
 
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     folder, found, _ = finished
-    monkeypatch.setattr(training.parallel, "pmap_train_step", None)
+    monkeypatch.setattr(training.pmap, "pmap_train_step", None)
     assert training.train_and_evaluate(_config(), folder) == found
 
 

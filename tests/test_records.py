@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from configs import synthetic
-from minmax_jax import metric_writers, progress, results, selection
+from minmax_jax.evaluation import selection
+from minmax_jax.runs import metric_writers, results, timing
 
 
 def _validation(error, localizer=0.0):
@@ -36,7 +37,7 @@ def test_no_rule_sees_a_mask():
 
 
 def test_seconds_are_written_as_a_clock():
-    assert [progress.format_seconds(s) for s in (0.4, 59.6, 61, 3600, 7325)] == [
+    assert [timing.format_seconds(s) for s in (0.4, 59.6, 61, 3600, 7325)] == [
         "0:00",
         "1:00",
         "1:01",
@@ -47,8 +48,8 @@ def test_seconds_are_written_as_a_clock():
 
 def test_the_rate_leaves_out_pauses_and_the_time_left_counts_them(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    timer = progress.StepTimer()
+    monkeypatch.setattr(timing.time, "monotonic", lambda: now[0])
+    timer = timing.StepTimer()
     now[0] += 50  # the first step compiles
     assert timer.restart() == 50
     assert timer.close_window() == 0

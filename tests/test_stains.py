@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from configs import synthetic
-from minmax_jax import inputs
 from minmax_jax.data import dataset, pipeline, stains, transforms
+from minmax_jax.runs import build_data
 from tests import splits
 
 # Of length 1; neither is the reference's.
@@ -183,9 +183,9 @@ def test_batches_do_not_depend_on_workers():
 def test_configured_normalisation_is_that_of_all_splits_before_they_are_resized():
     config = synthetic.get_config()
     config.update_from_flattened_dict({f"data.num_{name}": 4 for name in ("train", "validation", "test")})
-    plain = inputs.create_splits(config)
+    plain = build_data.create_splits(config)
     config.data.stain_normalization, config.data.scale, config.data.cache_gib = "macenko", 0.5, 1.0
-    for name, split in inputs.create_splits(config).items():
+    for name, split in build_data.create_splits(config).items():
         expected = dataset.resize_images(dataset.map_images(plain[name], stains.normalize_stains), scale=0.5)
         np.testing.assert_array_equal(split.read_image(0), expected.read_image(0))
         unchanged = dataset.resize_images(plain[name], scale=0.5)
@@ -198,7 +198,7 @@ def test_configured_augmentation_is_that_of_training_batches():
     batches = []
     for strength in (0.0, 0.3):
         config.data.stain_augmentation = strength
-        split = inputs.create_splits(config)["train"]
-        batches.append(next(inputs.create_train_batches(config, split)))
+        split = build_data.create_splits(config)["train"]
+        batches.append(next(build_data.create_train_batches(config, split)))
     np.testing.assert_array_equal(batches[0]["labels"], batches[1]["labels"])
     assert not np.array_equal(batches[0]["images"], batches[1]["images"])

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
-from minmax_jax.data import dataset, image_folder, mask_rules, pictures, records, release, slides, tiles
+from minmax_jax.data import dataset, image_files
+from minmax_jax.data.importing import image_folder, mask_rules, raw_dataset, records, slides, tiles
 from tests import encoded, tiled_tiff
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -41,13 +42,13 @@ def _write(root, files):
 def _read(folder, image, mask=None, boxes=(), rule=">0", **tiling):
     """The records of an image's tiles, decoded, by name."""
     _write(folder, {"image": image} | ({"mask": mask} if mask else {}))
-    item = release.Item("a/1.svs", "a", folder / "image", folder / "mask" if mask else None, boxes)
-    found = release.Release(("a",), {"train": [item]}, mask_rules.parse(rule), description="")
+    item = raw_dataset.Item("a/1.svs", "a", folder / "image", folder / "mask" if mask else None, boxes)
+    found = raw_dataset.Release(("a",), {"train": [item]}, mask_rules.parse(rule), description="")
     tiling = tiles.Tiling(**{"side": 64, "least_tissue": 0.0} | tiling)
     read = list(tiles.read_records(item, found, tiling=tiling))
     for record in read:
-        record["image"] = pictures.read_rgb(record["image"], "tile")
-        record["mask"] = np.asarray(pictures.open_picture(record["mask"], "mask")) if record["mask"] else None
+        record["image"] = image_files.read_rgb(record["image"], "tile")
+        record["mask"] = np.asarray(image_files.open_picture(record["mask"], "mask")) if record["mask"] else None
         assert record["label"] == "a" and tuple(record["size"]) == record["image"].shape[:2]
     return {record["name"].removeprefix("a/1.svs/"): record for record in read}
 
@@ -250,10 +251,10 @@ def test_tiles_without_tissue_are_left_out(tmp_path, encode):
 
 def _release(**counts):
     items = {
-        split: [release.Item(f"{split}/{name}/{i}", name, pathlib.Path("x")) for name in "ab" for i in range(count)]
+        split: [raw_dataset.Item(f"{split}/{name}/{i}", name, pathlib.Path("x")) for name in "ab" for i in range(count)]
         for split, count in counts.items()
     }
-    return release.Release(("a", "b"), items, mask_rules.above(0), description="Slides.")
+    return raw_dataset.Release(("a", "b"), items, mask_rules.above(0), description="Slides.")
 
 
 def test_images_validate_and_not_tiles():
@@ -335,8 +336,8 @@ def test_images_that_pillow_refuses_for_their_size(tmp_path, monkeypatch):
         _read(tmp_path, encoded.encode(_pixels()))
     with monkeypatch.context() as patch:
         # The tiles themselves are read again by Pillow, here.
-        patch.setattr(pictures, "read_rgb", lambda content, name: np.zeros((64, 64, 3), np.uint8))
-        patch.setattr(pictures, "open_picture", lambda content, name: np.zeros((64, 64), bool))
+        patch.setattr(image_files, "read_rgb", lambda content, name: np.zeros((64, 64, 3), np.uint8))
+        patch.setattr(image_files, "open_picture", lambda content, name: np.zeros((64, 64), bool))
         assert len(_read(tmp_path, tiled_tiff.encode(_pixels()), tiled_tiff.encode(_values()))) == 12
 
 
@@ -356,9 +357,9 @@ def test_the_check_lists_all_images_and_writes_nothing(tmp_path):
 def test_records_go_on_in_further_files(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "_RECORDS_PER_FILE", 5)
     _write(tmp_path, {f"{name}.tif": tiled_tiff.encode(_pixels(seed)) for seed, name in enumerate("abcd")})
-    items = [release.Item(name, name, tmp_path / f"{name}.tif") for name in "abcd"]
+    items = [raw_dataset.Item(name, name, tmp_path / f"{name}.tif") for name in "abcd"]
     splits = {"train": items[:2], "validation": items[2:3], "test": items[3:]}
-    found = release.Release(tuple("abcd"), splits, mask_rules.above(0), description="")
+    found = raw_dataset.Release(tuple("abcd"), splits, mask_rules.above(0), description="")
     folder = records.prepare("slides", lambda scratch: tiles.cut(found, tiles.Tiling(64)), tmp_path / "out")
     assert len(list(folder.glob("slides-train.array_record-*"))) == 5  # of 24 tiles
     for split, part in records.read_splits(str(tmp_path / "out"), "slides").items():

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 from benchmarks import torch_evaluation, torch_net, torch_twin  # noqa: E402
 import minmax_jax as mm  # noqa: E402
-from minmax_jax import evaluation  # noqa: E402
+from minmax_jax.evaluation import evaluate  # noqa: E402
 from tests import splits  # noqa: E402
 
 SHAPE = dict(stage_sizes=(1, 1), stage_strides=(1, 2), width=4)
@@ -30,7 +30,7 @@ def test_both_evaluations_give_the_same_numbers():
     def localize(images):
         return mm.localize(state.params, state.batch_stats, images, model=model)
 
-    ours = evaluation.summarize(evaluation.evaluate(jax.jit(localize), split, batch_size=2))
+    ours = evaluate.summarize(evaluate.evaluate(jax.jit(localize), split, batch_size=2))
     theirs = torch_evaluation.evaluate(net, split)
     torch_evaluation.check_agreement(ours, theirs)
     assert 0 < theirs["f1_foreground"] < 100

@@ -10,7 +10,7 @@ class MinMaxNet(nn.Module):
     """The two networks of the method.
 
     The running statistics of batch norm are kept outside: the caller passes in those of the stream (whole images,
-    foreground, background) that the call reads, see `minmax_jax.streams`. So any module with batch norm can be the
+    foreground, background) that the call reads, see `minmax_jax.batch_stats`. So any module with batch norm can be the
     trunk.
 
     Attributes:

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from minmax_jax.models import batch_norm
-from minmax_jax.ops import conv, finished_conv, max_pool, native
+from minmax_jax.ops import conv, fused_conv, max_pool
+from minmax_jax.ops.cpu import native
 
 ModuleDef = Callable[..., nn.Module]
 # Convolutions before the max pool: (channels as a multiple of the width, window, stride).
@@ -146,7 +147,7 @@ def _layer(
     )
     if normalize.use_running_average:
         finish = native.Finish(*normalize.running_affine(), residual=residual, relu=relu)
-        form = functools.partial(finished_conv.conv_general_dilated, finish=finish)
+        form = functools.partial(fused_conv.conv_general_dilated, finish=finish)
         return convolve(conv_general_dilated=form)(x)
     y = normalize(convolve(conv_general_dilated=conv.conv_general_dilated)(x))
     y = y if residual is None else residual + y

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from minmax_jax.ops import native, platforms
+from minmax_jax.ops import platforms
+from minmax_jax.ops.cpu import native
 
 
 def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> tuple[jax.Array, jax.Array]:

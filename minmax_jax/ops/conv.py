@@ -14,7 +14,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from minmax_jax.ops import conv_products, native, platforms
+from minmax_jax.ops import conv_products, platforms
+from minmax_jax.ops.cpu import native
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 

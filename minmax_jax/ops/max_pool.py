@@ -8,7 +8,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from minmax_jax.ops import native, platforms
+from minmax_jax.ops import platforms
+from minmax_jax.ops.cpu import native
 
 _MOST_WINDOW = 15  # whose places fit in a byte
 

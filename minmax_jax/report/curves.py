@@ -2,7 +2,7 @@
 
 import pathlib
 
-from minmax_jax import metric_writers
+from minmax_jax.runs import metric_writers
 
 # Title, unit, and the (kind, name, label) of each line.
 _CHARTS = (

@@ -4,14 +4,14 @@ import pathlib
 
 import numpy as np
 
-from minmax_jax import evaluation
 from minmax_jax.data import dataset
+from minmax_jax.evaluation import evaluate
 
 _HEIGHT_INCHES = 2.8
 _FOUND_COLOR, _TRUE_COLOR = "#ffd400", "#00d5ff"
 
 
-def draw_panel(path: pathlib.Path, split: dataset.Split, found: evaluation.Found, *, threshold: float) -> None:
+def draw_panel(path: pathlib.Path, split: dataset.Split, found: evaluate.Found, *, threshold: float) -> None:
     """Writes a PNG: the image, its true mask if it has one, the found mask as heat map, and outlines on the image.
 
     Args:
@@ -64,7 +64,7 @@ def _outline(axis, mask: np.ndarray, level: float, color: str, extent: tuple[flo
         axis.contour(columns, rows, mask, levels=[level], colors=[color], linewidths=1.4)
 
 
-def _caption(split: dataset.Split, found: evaluation.Found) -> str:
+def _caption(split: dataset.Split, found: evaluate.Found) -> str:
     true, label = split.class_names[split.labels[found.index]], split.class_names[found.label]
     verdict = "right" if true == label else f"wrong, it is {true}"
     return (

@@ -1,0 +1,146 @@
+"""Own images listed in CSV files, one for each split, in the rows of the published split files or with a header."""
+
+from collections.abc import Iterator
+import csv
+import io
+import pathlib
+
+import numpy as np
+
+from minmax_jax.data import dataset
+from minmax_jax.data import splits as splits_lib
+from minmax_jax.data.importing import mask_rules, problems, raw_dataset
+
+_BOX = ("left", "top", "right", "bottom")
+_COLUMNS = ("image", "mask", "class", *_BOX)
+# What the columns of a file without header are.
+_WITHOUT_HEADER = (_COLUMNS[:3], _COLUMNS)
+
+
+def read_release(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw_dataset.Release:
+    """The images that the files name; the name of an image is its path.
+
+    A row is `image,mask,class`, and `left,top,right,bottom`, in pixels, if the bounding box is known; mask and box may
+    be empty. With a header the columns may come in any order, and those of mask and box may be left out.
+
+    Args:
+        source: folder that the paths start from.
+        folder: holds, anywhere below, one file each whose name starts with train, valid (can be left out) and test.
+        mask_rule: which pixels of a mask are foreground.
+
+    Raises:
+        DataError: for files that cannot be read as such lists. A row that cannot be used is a fault of the release,
+            naming file and line.
+    """
+    root = pathlib.Path(source)
+    if not root.is_dir():
+        raise dataset.DataError(f"--source={source!r} is not a folder.")
+    if not folder or not pathlib.Path(folder).is_dir():
+        raise dataset.DataError(f"--folds={folder!r} is not a folder; it must hold train.csv and test.csv.")
+    files = {
+        split: splits_lib.find_files(pathlib.Path(folder), prefix)
+        for split, prefix in splits_lib.SPLIT_PREFIXES.items()
+    }
+    for split, found in files.items():
+        if len(found) > 1 or (not found and split != "validation"):
+            listed = ", ".join(map(str, found)) or "none"
+            wanted = f"one {splits_lib.SPLIT_PREFIXES[split]}*.csv"
+            raise dataset.DataError(f"--folds={folder!r} must hold exactly {wanted}, found: {listed}.")
+    # In this order, of an image in two splits the later row is that which trains.
+    splits, seen, bad = {split: [] for split in files if files[split]}, {}, []
+    for split in ("test", "validation", "train"):
+        for path in files[split]:
+            _read_file(path, root, split, seen=seen, items=splits[split], bad=bad)
+    return raw_dataset.of_own_images(
+        splits, bad, mask_rule=mask_rule, description=f"Images of the folder {root}, split by the files in {folder}."
+    )
+
+
+def _read_file(
+    path: pathlib.Path,
+    root: pathlib.Path,
+    split: str,
+    *,
+    seen: dict[str, str],
+    items: list[raw_dataset.Item],
+    bad: list[problems.Fault],
+) -> None:
+    """Adds the rows of a file to `items`, or to what is bad; `seen` tells where each image stood."""
+    line = 0
+    for line, row in _read_rows(path):
+        where = f"{path}, line {line}"
+        try:
+            item = _to_item(row, root)
+            if item.name in seen:
+                raise dataset.DataError(f"image {item.name!r} stands already in {seen[item.name]}. Keep one row.")
+        except dataset.DataError as error:
+            bad.append(problems.Fault(split, row["image"] or f"line {line}", f"{where}: {error}", row["class"]))
+        else:
+            seen[item.name] = where
+            items.append(item)
+    if not line:
+        raise dataset.DataError(
+            f"{path} lists no images. Add some" + (", or delete it." if split == "validation" else ".")
+        )
+
+
+def _to_item(row: dict[str, str], root: pathlib.Path) -> raw_dataset.Item:
+    place = pathlib.PurePosixPath(row["image"].replace("\\", "/"))
+    if not row["image"] or not row["class"]:
+        raise dataset.DataError(f"the row names no {'class' if row['image'] else 'image'}.")
+    if place.is_absolute() or ".." in place.parts:
+        raise dataset.DataError(f"image {str(place)!r} must be a path below --source={str(root)!r}.")
+    mask = row.get("mask", "").replace("\\", "/")
+    return raw_dataset.Item(
+        name=str(place),
+        class_name=row["class"],
+        image=root / place,
+        mask=root / mask if mask else None,
+        boxes=_to_box([row.get(side, "") for side in _BOX]),
+    )
+
+
+def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields (line number, {column: value})."""
+    text = raw_dataset.read_text(path)
+    if "\0" in text:
+        raise dataset.DataError(f"{path} is no CSV file in UTF-8: it has NUL bytes. Save it as such.")
+    layouts = _WITHOUT_HEADER
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            values = [value.strip() for value in row]
+            names = [value.lower() for value in values]
+            if reader.line_num == 1 and {"image", "class"} <= set(names):
+                _check_header(names, path)
+                layouts = (names,)
+            elif any(values):
+                columns = next((layout for layout in layouts if len(layout) == len(values)), None)
+                if columns is None:
+                    expected = " or ".join(",".join(layout) for layout in layouts)
+                    raise dataset.DataError(f"{path}, line {reader.line_num}: {row} is not {expected}.")
+                yield reader.line_num, dict(zip(columns, values))
+    except csv.Error as error:
+        raise dataset.DataError(
+            f"{path}, line {reader.line_num}, is no row of a CSV file ({error}). Mend it."
+        ) from error
+
+
+def _check_header(names: list[str], path: pathlib.Path) -> None:
+    for name in names:
+        if name not in _COLUMNS or names.count(name) > 1:
+            raise dataset.DataError(
+                f"{path}, line 1: the columns must be of {','.join(_COLUMNS)}, each at most once; {name!r} must go."
+            )
+
+
+def _to_box(sides: list[str]) -> tuple[tuple[float, float, float, float], ...]:
+    if not any(sides):
+        return ()
+    try:
+        left, top, right, bottom = map(float, sides)
+        if not np.isfinite([left, top, right, bottom]).all():
+            raise ValueError
+    except ValueError as error:
+        raise dataset.DataError(f"the box {sides} is not four numbers.") from error
+    return ((top, left, bottom, right),)

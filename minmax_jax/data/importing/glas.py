@@ -1,0 +1,98 @@
+"""GlaS: 165 H&E images of colon glands, benign or malignant, with gland annotations.
+
+Sirinukunwattana et al., "Gland segmentation in colon histology images: the GlaS challenge contest", Medical Image
+Analysis 2017; also known as the Warwick-QU set. For research; not for commercial use.
+
+The official layout is one folder with `NAME.bmp` and `NAME_anno.bmp` for each image and `Grade.csv` with their
+classes. A pixel is foreground where its annotation is above 0. Test A and test B are one test set, as published.
+"""
+
+import csv
+import io
+import pathlib
+import zipfile
+
+from minmax_jax.data import dataset
+from minmax_jax.data.importing import mask_rules, raw_dataset
+
+OFFICIAL_FOLDER = "Warwick QU Dataset (Released 2016_07_08)"
+HOMEPAGE = "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest/"
+CLASS_NAMES = ("benign", "malignant")
+NUM_IMAGES = {"train": 85, "test": 80}
+_GRADE_COLUMN = "grade (GlaS)"
+
+
+def read_release(source: str) -> raw_dataset.Release:
+    """The images that Grade.csv lists.
+
+    Args:
+        source: the official layout: a folder, or a ZIP file.
+
+    Raises:
+        DataError: for a folder that is none, another number of images, or images without a class.
+    """
+    folder = open_source(source)
+    grades = read_grades(folder)
+    items = [
+        raw_dataset.Item(name, grade, image=folder / f"{name}.bmp", mask=folder / f"{name}_anno.bmp")
+        for name, grade in grades.items()
+    ]
+    splits = {split: [item for item in items if _split_of(item.name) == split] for split in NUM_IMAGES}
+    problems = [
+        f"Grade.csv lists {len(splits[split])} {split} images; the official release has {count}."
+        for split, count in NUM_IMAGES.items()
+        if len(splits[split]) != count
+    ]
+    files = {pathlib.PurePosixPath(path.name).stem for path in folder.iterdir() if path.name.endswith(".bmp")}
+    for name in sorted(files - grades.keys()):
+        if not name.endswith("_anno"):
+            problems.append(f"{name}.bmp has no class: it is not in Grade.csv.")
+    if problems:
+        raise dataset.DataError(f"{folder} is not the official release:\n  " + "\n  ".join(problems))
+    return raw_dataset.Release(
+        CLASS_NAMES, splits, mask_rules.above(0), description=__doc__, homepage=HOMEPAGE, official=True
+    )
+
+
+def _split_of(name: str) -> str:
+    return "train" if name.startswith("train") else "test"
+
+
+def open_source(source: str) -> raw_dataset.Path:
+    """The official folder: `source` itself, a folder in it, or a folder in the ZIP file that it is.
+
+    Raises:
+        DataError: if there is none.
+    """
+    path = pathlib.Path(source)
+    if not path.exists():
+        raise dataset.DataError(f"--source={source!r} does not exist. Get the dataset from {HOMEPAGE}.")
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise dataset.DataError(f"--source={source!r} is neither a folder nor a ZIP file.")
+    root = path if path.is_dir() else zipfile.Path(path)
+    for folder in (root, root / OFFICIAL_FOLDER):
+        if (folder / "Grade.csv").is_file():
+            return folder
+    raise dataset.DataError(f"--source={source!r} holds no Grade.csv, neither at its top nor in {OFFICIAL_FOLDER!r}.")
+
+
+def read_grades(folder: raw_dataset.Path) -> dict[str, str]:
+    """Class name of each image, from Grade.csv.
+
+    Raises:
+        DataError: for a file without the column of classes, or a class that is neither benign nor malignant.
+    """
+    rows = csv.DictReader(io.StringIO(raw_dataset.read_text(folder / "Grade.csv")))
+    rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in rows]
+    if not rows or not {"name", _GRADE_COLUMN} <= rows[0].keys():
+        raise dataset.DataError(f"Grade.csv needs the columns `name` and `{_GRADE_COLUMN}`.")
+    grades = {}
+    for row in rows:
+        if row[_GRADE_COLUMN] not in CLASS_NAMES:
+            raise dataset.DataError(
+                f"Grade.csv gives {row['name']!r} the class {row[_GRADE_COLUMN]!r}; it must be one of {CLASS_NAMES}."
+            )
+        if row["name"] in grades:
+            raise dataset.DataError(f"Grade.csv lists {row['name']!r} twice. Get the dataset again from {HOMEPAGE}.")
+        grades[row["name"]] = row[_GRADE_COLUMN]
+    return grades

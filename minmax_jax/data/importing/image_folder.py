@@ -1,0 +1,121 @@
+"""Own images in folders: DIR/<split>/<class>/* or DIR/<class>/*, with masks in a second such folder."""
+
+import pathlib
+
+import numpy as np
+
+from minmax_jax.data import dataset
+from minmax_jax.data import splits as splits_lib
+from minmax_jax.data.importing import mask_rules, raw_dataset
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "valid": "validation",
+    "val": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+# What desktops leave in folders; files whose name begins with a dot, too.
+_LITTER = ("Thumbs.db", "desktop.ini")
+
+
+def read_release(
+    source: str,
+    *,
+    masks: str = "",
+    mask_rule: mask_rules.Rule,
+    test_share: float = 0.2,
+    seed: int = 0,
+) -> raw_dataset.Release:
+    """The images of a folder; the name of an image is its path in it.
+
+    Args:
+        source: DIR. Where its folders are named train, valid (or val, validation; can be left out) and test, they are
+            the splits; otherwise they are the classes, and a share of each class tests.
+        masks: folder with the masks, laid out alike; a mask has the name of its image, with any ending. Images without
+            one are used as such.
+        mask_rule: which pixels of a mask are foreground.
+        test_share: of each class, rounded up, where the folders are classes.
+        seed: of that choice.
+
+    Raises:
+        DataError: if the folders are laid out otherwise, if one is empty or cannot be read, or if no mask belongs to an
+            image.
+    """
+    root = pathlib.Path(source)
+    if not root.is_dir():
+        raise dataset.DataError(f"--source={source!r} is not a folder.")
+    if masks and not pathlib.Path(masks).is_dir():
+        raise dataset.DataError(f"--masks={masks!r} is not a folder.")
+    folders = {folder.name: folder for folder in _entries(root)}
+    if not folders.keys() & _SPLIT_NAMES:
+        everything = _read_classes(root, root, masks)
+        train, test = _choose_test(everything, share=test_share, seed=seed)
+        splits = {"train": [everything[index] for index in train], "test": [everything[index] for index in test]}
+    else:
+        splits = {_split_of(name, root): _read_classes(folder, root, masks) for name, folder in folders.items()}
+        missing = {"train", "test"} - splits.keys()
+        if missing:
+            raise dataset.DataError(f"{root} lacks the folder {min(missing)!r} beside {sorted(folders)}.")
+        if len(splits) < len(folders):
+            raise dataset.DataError(f"{root} has two folders of validation images: {sorted(folders)}. Keep one.")
+    if masks and not any(item.mask for items in splits.values() for item in items):
+        raise dataset.DataError(f"--masks={masks!r} holds no mask of an image: it must be laid out as {root} is.")
+    return raw_dataset.of_own_images(splits, mask_rule=mask_rule, description=f"Images of the folder {root}.")
+
+
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise dataset.DataError(
+            f"{folder} cannot be read ({error.strerror}). Get the right to read it, or move it elsewhere."
+        ) from error
+    return [path for path in paths if not path.name.startswith(".") and path.name not in _LITTER]
+
+
+def _split_of(name: str, root: pathlib.Path) -> str:
+    if name not in _SPLIT_NAMES:
+        raise dataset.DataError(
+            f"{root / name} is no split; where one folder is, all must be named train, valid or test."
+        )
+    return _SPLIT_NAMES[name]
+
+
+def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: str) -> list[raw_dataset.Item]:
+    items = []
+    for class_folder in _entries(folder):
+        if not class_folder.is_dir():
+            raise dataset.DataError(f"{class_folder} lies outside the folders of the classes. Move it, or delete it.")
+        known = _find_masks(pathlib.Path(masks) / class_folder.relative_to(root)) if masks else {}
+        paths = _entries(class_folder)
+        if not paths:
+            raise dataset.DataError(f"{class_folder} holds no images. Add some, or delete the folder.")
+        for path in paths:
+            if path.is_dir():
+                raise dataset.DataError(
+                    f"{path} is a folder inside that of a class. The layout is DIR/<class>/* or DIR/<split>/<class>/*,"
+                    " with splits named train, valid and test."
+                )
+            items.append(
+                raw_dataset.Item(path.relative_to(root).as_posix(), class_folder.name, path, mask=known.get(path.stem))
+            )
+    return items
+
+
+def _find_masks(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The masks in a folder, by name without ending."""
+    found = {}
+    for path in _entries(folder) if folder.is_dir() else ():
+        if path.stem in found:
+            raise dataset.DataError(f"{found[path.stem]} and {path} are masks of one image. Keep one.")
+        found[path.stem] = path
+    return found
+
+
+def _choose_test(items: list[raw_dataset.Item], *, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    class_names, labels = np.unique([item.class_name for item in items], return_inverse=True)
+    for label, name in enumerate(class_names.tolist()):
+        if np.count_nonzero(labels == label) < 3:
+            raise dataset.DataError(f"The class {name!r} needs at least 3 images: to train, to validate and to test.")
+    return splits_lib.choose_validation(labels, share=share, seed=seed)

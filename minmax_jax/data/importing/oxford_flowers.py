@@ -1,0 +1,112 @@
+"""Oxford Flowers 102: 8,189 photographs of 102 flowers, with segmentations that a program made.
+
+Nilsback and Zisserman, "Automated flower classification over a large number of classes", ICVGIP 2008.
+
+The official files are `102flowers.tgz` (`jpg/image_00001.jpg` and so on), `102segmentations.tgz`
+(`segmim/segmim_00001.jpg`: the flower on blue), `imagelabels.mat` (the labels, from 1) and `setid.mat` (which images
+train, validate and test). A class is named by its label counted from 0, as in the published split files.
+"""
+
+from collections.abc import Sequence
+import pathlib
+
+import numpy as np
+import scipy.io
+
+from minmax_jax.data import dataset
+from minmax_jax.data.importing import archives, download, mask_rules, raw_dataset
+
+HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
+# Each part of the release, and the archive that holds it.
+PARTS = {
+    "jpg": "102flowers.tgz",
+    "segmim": "102segmentations.tgz",
+    "imagelabels.mat": "imagelabels.mat",
+    "setid.mat": "setid.mat",
+}
+# Sizes and checksums are those that tensorflow_datasets publishes (oxford_flowers102/checksums.tsv); of the
+# segmentations nobody publishes any.
+FILES = (
+    download.File(
+        (f"{HOMEPAGE}102flowers.tgz",),
+        size=344862509,
+        sha256="2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
+    ),
+    download.File((f"{HOMEPAGE}102segmentations.tgz",)),
+    download.File(
+        (f"{HOMEPAGE}imagelabels.mat",),
+        size=502,
+        sha256="4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
+    ),
+    download.File(
+        (f"{HOMEPAGE}setid.mat",),
+        size=14989,
+        sha256="46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd",
+    ),
+)
+_SPLITS = {"train": "trnid", "validation": "valid", "test": "tstid"}
+_BLUE = np.array([0, 0, 254])
+
+
+def read_release(sources: Sequence[str], scratch: pathlib.Path) -> raw_dataset.Release:
+    """All images, in the official splits.
+
+    Args:
+        sources: folders with the official files, unpacked or not, or these files themselves.
+        scratch: folder to unpack archives to.
+
+    Raises:
+        DataError: if a part is missing, or if labels and splits do not fit each other.
+    """
+    jpg, segmim, labels_file, splits_file = (
+        archives.find(sources, part, archive=archive, scratch=scratch, homepage=HOMEPAGE)
+        for part, archive in PARTS.items()
+    )
+    (labels,) = _read_mat(labels_file, ["labels"])
+    ids = dict(zip(_SPLITS, _read_mat(splits_file, _SPLITS.values())))
+    every_id = np.concatenate(list(ids.values()))
+    if not np.array_equal(np.sort(every_id), np.arange(1, len(labels) + 1)):
+        raise dataset.DataError(
+            f"{splits_file} must name each of the {len(labels)} images of {labels_file.name} once. Get both again from"
+            f" {HOMEPAGE}."
+        )
+    classes = np.arange(1, labels.max() + 1)
+    if not np.array_equal(np.unique(labels), classes):
+        raise dataset.DataError(f"{labels_file} must hold each label from 1 to {labels.max()}. Get it from {HOMEPAGE}.")
+    splits = {
+        split: [
+            raw_dataset.Item(
+                name=f"image_{number:05d}",
+                class_name=str(labels[number - 1] - 1),
+                image=jpg / f"image_{number:05d}.jpg",
+                mask=segmim / f"segmim_{number:05d}.jpg",
+            )
+            for number in np.sort(numbers)
+        ]
+        for split, numbers in ids.items()
+    }
+    class_names = tuple(str(label - 1) for label in classes)
+    return raw_dataset.Release(
+        class_names, splits, mask_rules.Rule(is_flower), description=__doc__, homepage=HOMEPAGE, official=True
+    )
+
+
+def _read_mat(path: pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:
+    """Arrays of whole numbers, made flat."""
+    try:
+        content = scipy.io.loadmat(path)
+        return [content[name].ravel().astype(int) for name in names]
+    except (scipy.io.matlab.MatReadError, ValueError, TypeError, OSError, LookupError, NotImplementedError) as error:
+        raise dataset.DataError(
+            f"{path} cannot be read as a MATLAB file with {', '.join(names)} ({error}). Get it again from {HOMEPAGE}."
+        ) from error
+
+
+def is_flower(values: np.ndarray) -> np.ndarray:
+    """The published rule, [H, W, 3] to [H, W]: what is left when (0, 0, 254) is subtracted, not below 0.
+
+    A mask of one channel was made binary already, and is cut in the middle.
+    """
+    if values.ndim == 2:
+        return values > 127
+    return (values.astype(int) > _BLUE).any(axis=-1)

@@ -1,0 +1,214 @@
+"""A dataset as it was downloaded: which files it has, and how they become records."""
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import pathlib
+import re
+import zipfile
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from minmax_jax.data import dataset, image_files
+from minmax_jax.data.importing import mask_rules, problems
+
+# A path in a folder, or in a ZIP file: both can be read alike.
+Path = pathlib.Path | zipfile.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One image of a release.
+
+    Attributes:
+        name: unique in the release; no slash at its ends.
+        class_name: what the image shows.
+        image: its file.
+        mask: the file that tells its foreground, if there is one.
+        boxes: around its objects, (top, left, bottom, right) each, in pixels of the image as stored.
+    """
+
+    name: str
+    class_name: str
+    image: Path
+    mask: Path | None = None
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+
+
+def _read_whole(item: Item, found: "Release") -> Iterator[dict]:
+    yield read_record(item, found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """What is known of a dataset before its images are read.
+
+    Attributes:
+        class_names: of all classes, in the order of their labels.
+        splits: the items of each.
+        mask_rule: which of their pixels are foreground.
+        description: of the dataset.
+        homepage: where it comes from.
+        read_records: item, release -> the records that the item becomes: one, or its tiles.
+        bad: images of its lists that are in no split, for what is wrong there.
+        official: whether its splits are published, and so stay as they are, even where they share images.
+    """
+
+    class_names: tuple[str, ...]
+    splits: dict[str, list[Item]]
+    mask_rule: mask_rules.Rule
+    description: str
+    homepage: str = ""
+    read_records: Callable[[Item, "Release"], Iterator[dict]] = _read_whole
+    bad: tuple[problems.Fault, ...] = ()
+    official: bool = False
+
+    def __iter__(self) -> Iterator[Item]:
+        """All items."""
+        return (item for items in self.splits.values() for item in items)
+
+
+def check_name(name: str, *, taken: Sequence[str]) -> None:
+    """Refuses names of own datasets that cannot be a folder's, or mean another one.
+
+    Raises:
+        DataError: for such a name.
+    """
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in taken:
+        raise dataset.DataError(
+            f"--name={name!r} must be a name for your images, of small letters, digits and underscores, and none of"
+            f" {', '.join(taken)}."
+        )
+
+
+def of_own_images(
+    splits: dict[str, list[Item]],
+    bad: Sequence[problems.Fault] = (),
+    *,
+    mask_rule: mask_rules.Rule,
+    description: str,
+) -> Release:
+    """A release with the classes of its training images, sorted, numbers by their value.
+
+    Args:
+        splits: the items of each.
+        bad: images that are in no split, for what is wrong with them.
+        mask_rule: which of their pixels are foreground.
+        description: of the dataset.
+
+    Raises:
+        DataError: for an empty split, a single class, or a class whose name cannot be stored.
+    """
+    reasons = f" {problems.listing(bad)}" if bad else ""
+    for split, items in splits.items():
+        if not items:
+            raise dataset.DataError(f"The {split} split has no images.{reasons}")
+    known = {item.class_name for item in splits["train"]}
+    for name in known:
+        if not problems.is_utf8(name) or name.strip() != name or name.splitlines() != [name]:
+            raise dataset.DataError(
+                f"The class '{problems.printable(name)}' has a name that is not UTF-8, or with a line break, or a space"
+                " at its end. Rename it."
+            )
+    if len(known) < 2:
+        raise dataset.DataError(f"There is one class, {min(known)!r}; at least two are needed.{reasons}")
+    class_names = sorted(known, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    return Release(tuple(class_names), splits, mask_rule, problems.printable(description), bad=tuple(bad))
+
+
+def read_record(item: Item, found: Release) -> dict:
+    """Reads the files of an item.
+
+    Args:
+        item: of the release.
+        found: the release.
+
+    Returns:
+        Its record, see `records.features`: the image in the format that it has, the mask as PNG with one bit a pixel.
+
+    Raises:
+        DataError: if a file is missing, is no whole image, is too small, or if sizes or boxes do not fit.
+    """
+    content = read_file(item.image)
+    picture = image_files.open_picture(content, str(item.image))
+    size = image_files.to_rgb(picture, str(item.image)).shape[:2]
+    if min(size) < dataset.LEAST_SIDE:
+        raise dataset.DataError(
+            f"{item.image} has {size} pixels (height, width); each side needs at least {dataset.LEAST_SIDE}."
+        )
+    return {
+        "image": image_files.compact(content, picture, str(item.image)),
+        "mask": _encode_mask(item, picture, size, found.mask_rule) if item.mask else b"",
+        "boxes": relative_boxes(item, picture.size, image_files.orientation(picture)).astype(np.float32),
+        "label": item.class_name,
+        "name": item.name,
+        "size": np.array(size, np.int32),
+    }
+
+
+def _encode_mask(item: Item, picture: Image.Image, size: tuple[int, int], rule: mask_rules.Rule) -> bytes:
+    stored = image_files.open_picture(read_file(item.mask), str(item.mask))
+    mask_rules.refuse_blurred(rule, stored, str(item.mask))
+    upright = image_files.upright_mask(stored, tag=image_files.orientation(picture), size=picture.size)
+    foreground = rule.is_foreground(image_files.read_values(upright))
+    if foreground.shape != size:
+        raise dataset.DataError(
+            f"{item.mask} has {foreground.shape} pixels (height, width), its image {item.image} {size}."
+        )
+    return image_files.to_png(foreground)
+
+
+def read_file(path: Path) -> bytes:
+    """Its content.
+
+    Raises:
+        DataError: if there is no such file, or if it cannot be read.
+    """
+    try:
+        if path.is_file():
+            return path.read_bytes()
+    # What a damaged or encrypted ZIP file raises, besides.
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise dataset.DataError(
+            f"{path} cannot be read ({error}). Get an intact copy, or the right to read."
+        ) from error
+    if path.exists():
+        raise dataset.DataError(f"{path} is a folder, or no file in any case.")
+    if isinstance(path, pathlib.Path) and path.is_symlink():
+        raise dataset.DataError(f"{path} is a link to a file that is missing.")
+    raise dataset.DataError(f"{path} is missing.")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        DataError: as `read_file`; if it is no such text.
+    """
+    try:
+        return read_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise dataset.DataError(f"{path} is no text in UTF-8 ({error}). Save it as such.") from error
+
+
+def relative_boxes(item: Item, size: tuple[int, int], tag: int) -> np.ndarray:
+    """Boxes [K, 4] as shares of the upright image; what reaches over its border is cut.
+
+    Args:
+        item: that has the boxes.
+        size: width and height of its image as it is stored.
+        tag: the image's orientation.
+
+    Raises:
+        DataError: for a box that holds no pixel.
+    """
+    width, height = size
+    boxes = np.array(item.boxes, np.float64).reshape(-1, 4)
+    boxes = np.clip(boxes / [height, width, height, width], 0, 1)
+    if not (boxes[:, :2] < boxes[:, 2:]).all():
+        raise dataset.DataError(
+            f"{item.image} of {height}x{width} pixels has the boxes {item.boxes} (top, left,"
+            " bottom, right), of which at least one holds no pixel of it."
+        )
+    return image_files.turn_boxes(boxes, tag)

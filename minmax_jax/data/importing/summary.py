@@ -1,0 +1,45 @@
+"""The table of a prepared dataset that a user sees."""
+
+import pathlib
+
+import numpy as np
+
+from minmax_jax.data.importing import problems, records
+
+
+def describe(data_dir: str, name: str) -> str:
+    """A table of a prepared dataset: images, masks, boxes, sizes, foreground share and classes of each split.
+
+    Lines under it tell of masks without any foreground, and of images that were left out.
+    """
+    empty = {}
+    lines = [
+        f"{'split':<10}{'images':>8}{'classes':>9}{'with mask':>11}{'with box':>10}"
+        f"  {'sizes (pixels)':<22}{'foreground':>10}  images a class"
+    ]
+    for split_name, split in records.read_splits(data_dir, name).items():
+        least, greatest = split.sizes.min(axis=0), split.sizes.max(axis=0)
+        sizes = f"{least[0]}x{least[1]} to {greatest[0]}x{greatest[1]}"
+        masks = (split.read_mask(index) for index in range(len(split)))
+        shares = [mask.mean() for mask in masks if mask is not None]
+        empty[split_name] = shares.count(0)
+        with_box = sum(len(split.read_boxes(index)) > 0 for index in range(len(split)))
+        foreground = f"{100 * np.mean(shares):.1f}%" if shares else "-"
+        counts = np.bincount(split.labels, minlength=len(split.class_names))
+        lines.append(
+            f"{split_name:<10}{len(split):>8}{np.count_nonzero(counts):>9}{len(shares):>11}{with_box:>10}"
+            f"  {sizes:<22}{foreground:>10}  {_describe_counts(counts, split.class_names)}"
+        )
+    if any(empty.values()):
+        counts = ", ".join(f"{split_name} {count}" for split_name, count in empty.items() if count)
+        lines.append(f"Masks without any foreground: {counts}.")
+    folder = pathlib.Path(data_dir) / name / records.VERSION
+    if skipped := problems.read(folder):
+        lines.append(f"Left out: {problems.summary(skipped)}; {folder / problems.LIST} tells why.")
+    return "\n".join(lines)
+
+
+def _describe_counts(counts: np.ndarray, class_names: tuple[str, ...]) -> str:
+    if len(counts) <= 5:
+        return ", ".join(f"{class_name} {count}" for class_name, count in zip(class_names, counts))
+    return f"{counts.min()} to {counts.max()}"

@@ -1,0 +1,167 @@
+"""Images too large to hold are cut into tiles when they are prepared; each becomes an image of its own."""
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+import itertools
+
+import numpy as np
+
+from minmax_jax.data import dataset, image_files, splits
+from minmax_jax.data.importing import raw_dataset, slides
+
+# Of HSV, 0 to 1: below it are glass, white and grey. On images of GlaS, all tissue, 89 % of the pixels are above it.
+_LEAST_SATURATION = 0.07
+# Of a box, or of the tile where that is smaller: what shows less of an object has no box of it.
+_LEAST_VISIBLE = 0.25
+# Of each class; that of config.data.validation_share.
+_VALIDATION_SHARE = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """How images are cut.
+
+    Attributes:
+        side: of a tile, in pixels; an image that is smaller is one tile.
+        scale: share of full resolution at which it is cut.
+        least_tissue: share of a tile's pixels that must be tissue; 0 keeps all tiles.
+    """
+
+    side: int
+    scale: float = 1.0
+    least_tissue: float = 0.1
+
+
+def cut(found: raw_dataset.Release, tiling: Tiling, *, seed: int = 0) -> raw_dataset.Release:
+    """The release, of which each image becomes tiles; no image is in two splits.
+
+    Args:
+        found: of files in folders, not in archives.
+        tiling: how they are cut.
+        seed: where there are no validation images, of the choice of 20 % of the training images of each class.
+
+    Raises:
+        ValueError: for a tiling that cannot be.
+        DataError: if a class has one training image, and no validation images are given.
+    """
+    if tiling.side < dataset.LEAST_SIDE:
+        raise ValueError(f"--tile_size={tiling.side} must be 0 or at least {dataset.LEAST_SIDE} pixels.")
+    if not 0 < tiling.scale <= 1:
+        raise ValueError(f"--tile_scale={tiling.scale} must be above 0 and at most 1, full resolution.")
+    if not 0 <= tiling.least_tissue <= 1:
+        raise ValueError(f"--least_tissue={tiling.least_tissue} must be from 0, which keeps all tiles, to 1.")
+    splits = found.splits
+    if "validation" not in splits:
+        splits = {**_part_training(splits["train"], seed), "test": splits["test"]}
+    return dataclasses.replace(
+        found,
+        splits=splits,
+        description=f"{found.description} Cut: {tiling}.",
+        read_records=functools.partial(read_records, tiling=tiling),
+    )
+
+
+def _part_training(items: list[raw_dataset.Item], seed: int) -> dict[str, list[raw_dataset.Item]]:
+    class_names, labels = np.unique([item.class_name for item in items], return_inverse=True)
+    for name, count in zip(class_names.tolist(), np.bincount(labels)):
+        if count < 2:
+            raise dataset.DataError(
+                f"The class {name!r} has one training image, and one image of each class must validate: no image may"
+                " have tiles in two splits. Add images, or name those that validate."
+            )
+    train, validation = splits.choose_validation(labels, share=_VALIDATION_SHARE, seed=seed)
+    return {"train": [items[index] for index in train], "validation": [items[index] for index in validation]}
+
+
+def read_records(item: raw_dataset.Item, found: raw_dataset.Release, *, tiling: Tiling) -> Iterator[dict]:
+    """Yields the records of an image's tiles, in rows, as `raw_dataset.read_record` those of whole images.
+
+    A tile's name is that of the image, "/", and its TOP_LEFT in pixels of full resolution.
+
+    Raises:
+        DataError: as `raw_dataset.read_record`; if no tile has the tissue that is asked for.
+    """
+    image = slides.open_image(item.image)
+    mask = slides.open_mask(item.mask, image, rule=found.mask_rule) if item.mask else None
+    boxes = raw_dataset.relative_boxes(item, image.stored_size, image.orientation) * (image.size * 2)
+    windows = grid(_scaled_size(item, image, tiling.scale), tiling.side)
+    num_kept = 0
+    for window in windows:
+        size = (window[2] - window[0], window[3] - window[1])
+        box = tuple(side / tiling.scale for side in window)
+        pixels = image.read(box, size)
+        if tissue_share(pixels) < tiling.least_tissue:
+            continue
+        num_kept += 1
+        yield {
+            "image": image_files.to_png(pixels),
+            "mask": image_files.to_png(mask.read(box, size)) if mask else b"",
+            "boxes": cut_boxes(boxes, box),
+            "label": item.class_name,
+            "name": f"{item.name}/{round(box[0])}_{round(box[1])}",
+            "size": np.array(size, np.int32),
+        }
+    if not num_kept:
+        raise dataset.DataError(
+            f"{item.image}: none of its {len(windows)} tiles has tissue on {tiling.least_tissue:.0%} of its pixels."
+            " Lower --least_tissue (0 keeps all), or leave out the image."
+        )
+
+
+def _scaled_size(item: raw_dataset.Item, image: slides.LargeImage, scale: float) -> tuple[int, int]:
+    """Height and width in whole pixels of that scale; what is left at the lower and right border is dropped."""
+    # 0.29 * 100 is a little less than 29.
+    size = tuple(int(side * scale + 1e-6) for side in image.size)
+    if min(size) < dataset.LEAST_SIDE:
+        raise dataset.DataError(
+            f"{item.image} has {size} pixels (height, width) at --tile_scale={scale}; each side needs at least"
+            f" {dataset.LEAST_SIDE}."
+        )
+    return size
+
+
+def grid(size: tuple[int, int], side: int) -> list[tuple[int, int, int, int]]:
+    """Windows (top, left, bottom, right) of one size that cover an image, in rows.
+
+    The last of each row and column are shifted inwards, so that they end with the image.
+
+    Args:
+        size: height and width of the image.
+        side: of a window; where the image is smaller, its own.
+    """
+    height, width = (min(side, length) for length in size)
+    starts = ([*range(0, length - side, side), max(length - side, 0)] for length in size)
+    return [(top, left, top + height, left + width) for top, left in itertools.product(*starts)]
+
+
+def tissue_share(pixels: np.ndarray) -> float:
+    """Share of the pixels [H, W, 3] uint8 that are tissue: stains have a colour, glass is white or grey.
+
+    A pixel is tissue where its saturation, (max - min) / max of its channels, is at least 0.07.
+    """
+    # Channel by channel: a reduction over an axis of three takes NumPy ten times as long.
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    greatest = np.maximum(np.maximum(red, green), blue)
+    least = np.minimum(np.minimum(red, green), blue)
+    return float(np.mean((greatest > 0) & (greatest - least >= np.float32(_LEAST_SATURATION) * greatest)))
+
+
+def cut_boxes(boxes: np.ndarray, window: slides.Box) -> np.ndarray:
+    """The visible part of boxes, as shares of a window, [k, 4] float32.
+
+    Boxes of which less than a quarter is visible, and which fill less than a quarter of the window, are left out.
+
+    Args:
+        boxes: [K, 4] (top, left, bottom, right) in the pixels that the window is given in.
+        window: (top, left, bottom, right).
+    """
+    top, left, bottom, right = window
+    visible = np.clip(boxes, [top, left, top, left], [bottom, right, bottom, right])
+    least = _LEAST_VISIBLE * np.minimum(_area(boxes), (bottom - top) * (right - left))
+    shares = (visible - [top, left, top, left]) / ([bottom - top, right - left] * 2)
+    return shares[_area(visible) >= least].astype(np.float32)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

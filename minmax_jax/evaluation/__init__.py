@@ -1,0 +1,1 @@
+"""A method on a labelled split: predictions, metrics, model selection."""

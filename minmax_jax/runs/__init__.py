@@ -1,0 +1,1 @@
+"""A run, from a configuration to its results: training, checkpoints, the workdir."""

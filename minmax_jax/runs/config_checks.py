@@ -1,0 +1,205 @@
+"""Checks of a configuration before any long work starts: the fields, their types, and the values that must fit."""
+
+from collections.abc import Iterator
+import contextlib
+import difflib
+import math
+from typing import Any
+
+import ml_collections
+
+from minmax_jax import optimizers
+from minmax_jax.data import dataset
+from minmax_jax.evaluation import selection
+from minmax_jax.evaluation.metrics import dice
+from minmax_jax.models import resnet
+
+DATASETS = ("synthetic", "glas", "cub", "cub5", "oxford_flowers", "custom")
+_CHOICES = {
+    "data.dataset": DATASETS,
+    "data.stain_normalization": ("none", "macenko"),
+    "model.trunk": tuple(resnet.TRUNKS),
+    "model.stem": tuple(resnet.STEMS),
+    "model.dtype": ("float32", "bfloat16"),
+    "optimizer.name": optimizers.OPTIMIZERS,
+    "learning_rate.schedule": optimizers.LEARNING_RATES,
+    "evaluation.selection": selection.RULES,
+    "evaluation.empty": dice.EMPTY_POLICIES,
+}
+# 0 stands for no value; any other must lie in its range.
+_OPTIONAL = ("data.max_side", "data.crop_size")
+# Least and greatest value, both allowed.
+_RANGES = {
+    "seed": (0, 2**31 - 1),
+    "batch_size": (1, math.inf),
+    "data.validation_share": (1e-6, 1 - 1e-6),
+    "data.validation_seed": (0, 2**31 - 1),
+    "data.subset_seed": (0, 2**31 - 1),
+    "data.train_fraction": (1e-9, 1),
+    "data.train_per_class": (0, math.inf),
+    "data.num_train": (0, math.inf),
+    "data.num_validation": (0, math.inf),
+    "data.num_test": (0, math.inf),
+    "data.scale": (1e-3, 8),
+    "data.min_side": (0, 8192),
+    "data.max_side": (dataset.LEAST_SIDE, 65536),
+    "data.crop_size": (dataset.LEAST_SIDE, 8192),
+    "data.padding": (0, 8),
+    "data.stain_augmentation": (0, 1),
+    "data.brightness": (0, 8),
+    "data.contrast": (0, 8),
+    "data.saturation": (0, 8),
+    "data.hue": (0, 0.5),
+    "data.num_workers": (0, 256),
+    "data.cache_gib": (0, math.inf),
+    "model.width": (1, 4096),
+    "model.classifier_scale": (1e-3, 4),
+    "model.modalities": (1, 1024),
+    "model.dropout": (0, 1 - 1e-6),
+    "loss.background_weight": (0, math.inf),
+    "loss.size_weight": (0, math.inf),
+    "loss.barrier_t": (1e-6, math.inf),
+    "loss.barrier_factor": (1e-6, math.inf),
+    "mask.omega": (1e-6, math.inf),
+    "erasing.num_erasures": (0, 1000),
+    "erasing.start_epoch": (0, math.inf),
+    "optimizer.weight_decay": (0, math.inf),
+    "optimizer.clip_norm": (0, math.inf),
+    "learning_rate.peak": (0, math.inf),
+    "learning_rate.floor": (0, math.inf),
+    "learning_rate.every": (1, math.inf),
+    "train.epochs": (1, math.inf),
+    "train.accumulation": (1, math.inf),
+    "train.average_decay": (0, 1 - 1e-9),
+    "train.eval_every": (1, math.inf),
+    "train.checkpoint_every": (0, math.inf),
+    "train.log_every": (1, math.inf),
+    "evaluation.batch_size": (1, math.inf),
+    "evaluation.threshold": (1e-6, 1 - 1e-6),
+    "evaluation.selection_window": (1, math.inf),
+    "evaluation.num_pictures": (0, math.inf),
+    "evaluation.crf.num_iterations": (0, 1000),
+    "evaluation.crf.gaussian_sigma": (1e-3, 8192),
+    "evaluation.crf.gaussian_weight": (0, math.inf),
+    "evaluation.crf.bilateral_sigma": (1e-3, 8192),
+    "evaluation.crf.color_sigma": (1e-3, math.inf),
+    "evaluation.crf.bilateral_weight": (0, math.inf),
+    "evaluation.crf.max_offsets": (1, math.inf),
+}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be trained; the message names the field, the value and the mend."""
+
+
+@contextlib.contextmanager
+def naming(group: str) -> Iterator[None]:
+    """Tells of a value that a constructor refuses where in the configuration it stands."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{group}: {error}") from error
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """All fields by dotted name, with values as JSON writes them (tuples as lists)."""
+
+    def visit(node, prefix):
+        for key, value in sorted(node.items()):
+            if isinstance(value, (ml_collections.ConfigDict, dict)):
+                yield from visit(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, list(value) if isinstance(value, (tuple, list)) else value
+
+    return dict(visit(config, ""))
+
+
+def check_fields(config: ml_collections.ConfigDict, reference: ml_collections.ConfigDict) -> None:
+    """Compares names and types with those of a complete configuration.
+
+    Raises:
+        ConfigError: naming every missing or unknown field and every value of another type.
+    """
+    given, known = flatten(config), flatten(reference)
+    problems = [
+        f"config.{name} is missing; its default is {known[name]!r}" for name in sorted(known.keys() - given.keys())
+    ]
+    for name in sorted(given.keys() - known.keys()):
+        close = difflib.get_close_matches(name, known, n=1)
+        problems.append(f"config.{name} is not a field" + (f"; did you mean config.{close[0]}?" if close else ""))
+    for name in sorted(given.keys() & known.keys()):
+        expected, value = type(known[name]), given[name]
+        # A whole number may stand for a float; True may not stand for 1.
+        if type(value) is not expected and not (expected is float and type(value) is int):
+            problems.append(f"config.{name}={value!r} is a {type(value).__name__}, not a {expected.__name__}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_local_devices: int) -> None:
+    """Checks the values that nothing else checks before long work starts.
+
+    Args:
+        config: with all fields.
+        num_devices: that share a batch.
+        num_local_devices: that share an evaluation batch.
+
+    Raises:
+        ConfigError: naming every field that does not fit, its value, and what it must be.
+    """
+    fields = flatten(config)
+    problems = [
+        f"config.{name}={fields[name]!r} must be one of {choices}."
+        for name, choices in _CHOICES.items()
+        if fields[name] not in choices
+    ]
+    problems += [
+        f"config.{name}={fields[name]!r} must be from {least} to {greatest}" + (", or 0." if name in _OPTIONAL else ".")
+        for name, (least, greatest) in _RANGES.items()
+        if not least <= fields[name] <= greatest and not (name in _OPTIONAL and fields[name] == 0)
+    ]
+    problems += _problems_of_batches(fields, num_devices, num_local_devices)
+    if fields["data.dataset"] == "custom" and not fields["data.name"]:
+        problems.append(
+            "config.data.name is empty; give the name that the data was prepared by: configs/custom.py:NAME."
+        )
+    if fields["data.dataset"] == "custom" and fields["data.folds"]:
+        problems.append(f"config.data.folds={fields['data.folds']!r} must be empty: own data is split by prepare_data.")
+    if fields["data.train_fraction"] < 1 and fields["data.train_per_class"]:
+        problems.append(
+            f"config.data.train_fraction={fields['data.train_fraction']} and data.train_per_class="
+            f"{fields['data.train_per_class']} exclude each other; set one."
+        )
+    if fields["evaluation.flips"] and not (fields["data.flip_horizontal"] or fields["data.flip_vertical"]):
+        problems.append(
+            "config.evaluation.flips=True takes the flips of training, and there are none: set data.flip_horizontal"
+            " or data.flip_vertical, or leave it False."
+        )
+    if fields["data.max_side"] and fields["data.max_side"] < fields["data.min_side"]:
+        problems.append(
+            f"config.data.max_side={fields['data.max_side']} must be at least data.min_side={fields['data.min_side']}."
+        )
+    if problems:
+        raise ConfigError("\n".join(problems))
+    sizes = fields["model.stage_sizes"] or resnet.TRUNKS[config.model.trunk].keywords["stage_sizes"]
+    if len(sizes) != len(fields["model.stage_strides"]):
+        raise ConfigError(
+            f"config.model.stage_strides={fields['model.stage_strides']} needs one stride for each of the"
+            f" {len(sizes)} stages of sizes {list(sizes)}."
+        )
+
+
+def _problems_of_batches(fields: dict[str, Any], num_devices: int, num_local_devices: int) -> list[str]:
+    """Batches that cannot be shared evenly."""
+    accumulation = max(1, fields["train.accumulation"])
+    cut = f" times config.train.accumulation={accumulation}" if accumulation > 1 else ""
+    problems = []
+    for name, divisor, parts in (
+        ("batch_size", num_devices * accumulation, f"{num_devices} devices{cut}"),
+        ("evaluation.batch_size", num_local_devices, f"{num_local_devices} devices"),
+    ):
+        if fields[name] % divisor:
+            below = fields[name] // divisor * divisor
+            tries = " or ".join(str(value) for value in (below, below + divisor) if value)
+            problems.append(f"config.{name}={fields[name]} must be a multiple of the {parts}; try {tries}.")
+    return problems
