@@ -1,9 +1,27 @@
 """What a user can correct. Every other exception is a defect of the library and keeps its traceback."""
 
+from collections.abc import Iterator
+import contextlib
+
 
 class UserError(Exception):
     """Input that cannot be used: the message names the field, flag or file, its value, and what to do.
 
-    Programs print the message in one line and end with status 1. Subclasses that a caller of the functional API may
-    expect as a `ValueError` or an `OSError` derive from that as well.
+    Programs print the message alone and end with status 1.
     """
+
+
+class OptionError(UserError, ValueError):
+    """An argument that cannot be used; the message begins with it, as in "omega=-1 must be above 0."."""
+
+
+@contextlib.contextmanager
+def naming(prefix: str) -> Iterator[None]:
+    """Puts what the user wrote before the name of an argument: "config.mask." or "--".
+
+    Functions name their own arguments; only programs know from which field or flag a value came.
+    """
+    try:
+        yield
+    except OptionError as error:
+        raise type(error)(f"{prefix}{error}") from error
