@@ -101,7 +101,7 @@ def _compile(devices):
     model = mm.create_model(resnet.TRUNKS[_TRUNK.value](dtype=dtype), num_classes=_NUM_CLASSES, dtype=dtype)
     tx = mm.create_optimizer("sgd", 1e-3, momentum=0.9, weight_decay=1e-5)
     create = functools.partial(mm.create_train_state, model=model, tx=tx, image_size=(_SIZE.value, _SIZE.value))
-    objective = mm.Objective(num_erasures=_NUM_ERASURES.value)
+    objective = mm.Objective(erasing=mm.erasing.ErasingOptions(num_erasures=_NUM_ERASURES.value, start_epoch=0))
     step = functools.partial(mm.train_step, model=model, tx=tx, objective=objective, accumulation=_ACCUMULATION.value)
     mesh = jax.sharding.Mesh(np.array(devices), (pmap.AXIS,))
     images = (len(devices), _BATCH_SIZE.value, _SIZE.value, _SIZE.value, 3)

@@ -106,7 +106,7 @@ def _time_step(trunk: str, num_erasures: int) -> dict[str, float]:
     state = timed("parameters", create, model, tx)
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, _SIDE, _SIDE, 3), np.uint8)
     batch = {"images": images, "labels": np.zeros(_IMAGES, np.int32)}
-    objective = mm.Objective(num_erasures=num_erasures)
+    objective = mm.Objective(erasing=mm.erasing.ErasingOptions(num_erasures=num_erasures, start_epoch=0))
     step = jax.jit(functools.partial(mm.train_step, model=model, tx=tx, objective=objective), donate_argnums=0)
     traced = timed("trace", step.trace, state, batch)
     lowered = timed("lower", traced.lower)

@@ -22,7 +22,7 @@ from benchmarks import torch_evaluation, torch_twin
 from configs import common
 from experiments import session
 from minmax_jax.data import dataset
-from minmax_jax.runs import build, config_checks, final_test
+from minmax_jax.runs import build, build_model, config_checks, final_test
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, network, evaluation.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Of the test set, evenly spread over it; 0 takes all.", 0)
@@ -35,12 +35,13 @@ def main() -> None:
     config_checks.check_fields(config, common.get_config())
     session.start("off")
     config.model.shared_statistics = True  # the peer has one set
-    parts = build.create_parts(config)
-    split = _choose(parts.splits["test"])
-    mask = config.mask
-    net = torch_twin.create(parts.model, parts.state.variables, sigma=mask.sigma, omega=mask.omega)
+    built = build.build_run(config)
+    split = _choose(built.splits["test"])
+    mask, num_classes = config.mask, len(split.class_names)
+    model = build_model.create_model(config.model, num_classes=num_classes)
+    net = torch_twin.create(model, built.state.variables, sigma=mask.sigma, omega=mask.omega)
     sides = {
-        "minmax_jax": functools.partial(final_test.evaluate_split, config, split, parts.localize, parts.state),
+        "minmax_jax": lambda: final_test.evaluate_split(built, split, built.state)[1],
         "torch": functools.partial(torch_evaluation.evaluate, net, split),
     }
     first, summaries = {}, {}

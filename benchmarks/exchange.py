@@ -64,7 +64,7 @@ def _create_step(num_erasures: int):
     model = mm.create_model(resnet.TRUNKS[_TRUNK.value](norm_axis=norm_axis), num_classes=_NUM_CLASSES)
     tx = mm.create_optimizer("sgd", 1e-4, momentum=0.9, weight_decay=1e-5)
     state = all_erasures.create_state(model, tx, image_size=(64, 64))
-    objective = mm.Objective(num_erasures=num_erasures)
+    objective = mm.Objective(erasing=mm.erasing.ErasingOptions(num_erasures=num_erasures, start_epoch=0))
     step = functools.partial(mm.train_step, model=model, tx=tx, objective=objective)
     return pmap.pmap_train_step(step), pmap.replicate(state)
 

@@ -9,7 +9,6 @@ and the resident memory after each of ten epochs. docs/performance.md has the fi
 """
 
 from collections.abc import Iterator
-import functools
 import itertools
 import pathlib
 import time
@@ -22,7 +21,6 @@ import numpy as np
 from benchmarks import figures as figures_lib
 from configs import common
 from experiments import session
-import minmax_jax as mm
 from minmax_jax.data import dataset
 from minmax_jax.distributed import pmap
 from minmax_jax.runs import build, build_data, config_checks
@@ -108,10 +106,9 @@ def _resident_bytes() -> int:
 def _train(config, split: dataset.Split) -> dict[str, float]:
     """Steps one by one: how long each took, and how long its batch had to be waited for."""
     config.data.num_workers = 0
-    parts = build.create_parts(config)
-    step = functools.partial(mm.train_step, model=parts.model, tx=parts.tx, objective=parts.objective)
-    train, batches = pmap.pmap_train_step(step), build_data.create_train_batches(config, split)
-    state, waits, durations = parts.state, [], []
+    built = build.build_run(config)
+    train, batches = pmap.pmap_train_step(built.method.train_step), build_data.create_train_batches(config, split)
+    state, waits, durations = built.state, [], []
     for _ in range(_STEPS.value + 1):
         begin = time.perf_counter()
         batch = next(batches)

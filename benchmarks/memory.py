@@ -66,7 +66,10 @@ def _create_step(num_erasures: int, accumulation: int = 1, remat: bool = False):
     model = mm.create_model(resnet.resnet18(remat=remat), num_classes=_NUM_CLASSES)
     tx = mm.create_optimizer("sgd", 1e-4)
     state = all_erasures.create_state(model, tx, image_size=(64, 64), shared_statistics=True)
-    objective = mm.Objective(num_erasures=num_erasures, mask_normalization="batch")
+    objective = mm.Objective(
+        mask=mm.masks.MaskOptions(normalization="batch"),
+        erasing=mm.erasing.ErasingOptions(num_erasures=num_erasures, start_epoch=0),
+    )
     step = functools.partial(mm.train_step, model=model, tx=tx, objective=objective, accumulation=accumulation)
     return jax.jit(step, donate_argnums=0), state
 

@@ -47,8 +47,8 @@ def _evaluate_image(net, split, index: int, threshold: float) -> dict[str, float
     return {
         "classification_error": 100 * (foreground_logits.argmax().item() != label),
         "localizer_classification_error": 100 * (found.logits.argmax().item() != label),
-        "entropy_foreground": _entropy(foreground_logits),
-        "entropy_background": _entropy(background_logits),
+        "foreground_entropy": _entropy(foreground_logits),
+        "background_entropy": _entropy(background_logits),
         **_compare(mask, torch.tensor(split.read_mask(index)), threshold),
     }
 

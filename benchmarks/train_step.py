@@ -126,7 +126,10 @@ def _create_localization(model, images):
 
 
 def _create_step(model, tx, state, images, **options):
-    objective = mm.Objective(num_erasures=_NUM_ERASURES.value, mask_normalization="batch")
+    objective = mm.Objective(
+        mask=mm.masks.MaskOptions(normalization="batch"),
+        erasing=mm.erasing.ErasingOptions(num_erasures=_NUM_ERASURES.value, start_epoch=0),
+    )
     step = jax.jit(
         functools.partial(mm.train_step, model=model, tx=tx, objective=objective), donate_argnums=0, **options
     )

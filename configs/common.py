@@ -10,6 +10,7 @@ import ml_collections
 def get_config() -> ml_collections.ConfigDict:
     """The published method on no particular data."""
     config = ml_collections.ConfigDict()
+    config.method = "minmax"  # what is trained; "minmax" is arXiv 1907.12934
     config.seed = 0
     config.batch_size = 8  # images a step, over all devices; published
     # Where compiled programs are kept between runs: a folder, "" for ~/.cache/minmax_jax, "off" for nowhere.
@@ -62,13 +63,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.model = model = ml_collections.ConfigDict()
     model.trunk = "resnet101"  # "resnet18", "resnet34", "resnet50" or "resnet101"
-    model.stem = "deep"  # "deep" (three 3x3 convolutions; published) or "plain" (one 7x7, torchvision's)
     # File of trunk weights that training starts from (.npz, .safetensors, .pth), see minmax_jax/interop; "": random.
     # Published: resnet101-imagenet.pth of the scene-parsing project.
     model.pretrained = ""
-    model.width = 64  # channels of the first stage
-    model.stage_sizes = ()  # blocks of each stage; () takes the trunk's own
-    model.stage_strides = (1, 2, 2, 2)  # the stem has output stride 4 before them
     model.separate_trunks = False  # localizer and classifier on a trunk each; published: shared
     model.classifier_scale = 0.5  # size of what the classifier sees; published
     model.modalities = 5  # maps a class, M; published
@@ -83,6 +80,12 @@ def get_config() -> ml_collections.ConfigDict:
     # docs/performance.md.
     model.remat = False
     model.dtype = "float32"  # of the computation, "float32" or "bfloat16"; parameters and losses stay float32
+
+    model.resnet = resnet = ml_collections.ConfigDict()  # of residual trunks only
+    resnet.stem = "deep"  # "deep" (three 3x3 convolutions; published) or "plain" (one 7x7, torchvision's)
+    resnet.width = 64  # channels of the first stage
+    resnet.stage_sizes = ()  # blocks of each stage; () takes the trunk's own
+    resnet.stage_strides = (1, 2, 2, 2)  # the stem has output stride 4 before them
 
     config.loss = loss = ml_collections.ConfigDict()
     loss.background = "surrogate"  # "surrogate" (cross entropy from uniform) or "explicit" (negative entropy)
@@ -114,10 +117,8 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.name = "sgd"  # "sgd", "adam" or "adamw"; published: sgd
     optimizer.momentum = 0.9  # published
     optimizer.nesterov = True  # published
-    optimizer.dampening = 0.0
     optimizer.beta1 = 0.9  # of Adam
     optimizer.beta2 = 0.999
-    optimizer.amsgrad = False
     optimizer.weight_decay = 1e-5  # published
     optimizer.decayed = "all"  # parameters: "all" (published) or "kernels"
     optimizer.clip_norm = 0.0  # greatest global norm of the gradient; 0: any

@@ -24,9 +24,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.cache_gib = 1.0
 
     config.model.trunk = "resnet18"
-    config.model.width = 32
-    config.model.stage_sizes = (1, 1)
-    config.model.stage_strides = (1, 1)
+    config.model.resnet.width = 32
+    config.model.resnet.stage_sizes = (1, 1)
+    config.model.resnet.stage_strides = (1, 1)
     config.model.k_max = 0.3
 
     config.mask.alignment = "features"

@@ -44,9 +44,9 @@ def use_small_trunk(config: ml_collections.ConfigDict) -> None:
     """
     config.data.cache_gib = 1.0
     config.model.trunk = "resnet18"
-    config.model.width = 24
-    config.model.stage_sizes = (1, 1, 1)
-    config.model.stage_strides = (1, 2, 1)
+    config.model.resnet.width = 24
+    config.model.resnet.stage_sizes = (1, 1, 1)
+    config.model.resnet.stage_strides = (1, 2, 1)
     config.model.k_max = 0.3
     config.model.dropout = 0.0
     config.mask.alignment = "features"

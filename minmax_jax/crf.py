@@ -24,6 +24,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from minmax_jax import options
 from minmax_jax.ops import intensity
 
 # Masks are clipped to [_CLIP, 1 - _CLIP]; those of `masks.foreground_masks` lie well within.
@@ -50,7 +51,7 @@ class Crf:
             proportion.
 
     Raises:
-        ValueError: for a number out of range.
+        OptionError: for a number out of range.
     """
 
     num_iterations: int
@@ -62,14 +63,17 @@ class Crf:
     max_offsets: int = 5000
 
     def __post_init__(self):
-        for field in ("num_iterations", "gaussian_weight", "bilateral_weight"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field}={getattr(self, field)} must be at least 0.")
-        for field in ("gaussian_sigma", "bilateral_sigma", "color_sigma", "max_offsets"):
-            if getattr(self, field) <= 0:
-                raise ValueError(f"{field}={getattr(self, field)} must be above 0.")
+        options.check_range("num_iterations", self.num_iterations, 0, 1000)
+        for field in ("gaussian_sigma", "bilateral_sigma"):
+            options.check_range(field, getattr(self, field), 1e-3, 8192)
+        options.check_range("color_sigma", self.color_sigma, 1e-3)
+        for field in ("gaussian_weight", "bilateral_weight"):
+            options.check_range(field, getattr(self, field), 0)
+        options.check_range("max_offsets", self.max_offsets, 1)
 
 
+# ([H, W] mask, [H, W, 3] image) -> [H, W] mask, in NumPy: post-processing of the mask of one image.
+RefineFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # From [H, W] values of the pixels to their product with a kernel matrix, [H, W].
 _FilterFn = Callable[[jax.Array], jax.Array]
 

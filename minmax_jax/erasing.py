@@ -1,14 +1,15 @@
-"""Recursive erasing: hide what the localizer found, so that it finds the rest of the object.
+"""Recursive erasing: hide the region the localizer found, so that it finds the rest of the object.
 
-Source: arXiv 1907.12934, section 3.3 and algorithm 1. Each pass looks at the images as the passes before left
-them, adds its masks, weighted by trust, to the accumulated foreground, and hides that from the next pass.
+Source: arXiv 1907.12934, section 3.3 and algorithm 1. Each pass reads the images as the previous passes left them, adds
+its masks, weighted by trust, to the accumulated foreground, and hides that from the next pass.
 
 Two forms of one recursion. `erase` takes the gradients inside the loop body and carries their sum: each pass is
-differentiated by itself, so memory is that of one pass however many there are, and the loop really stops when
-no image is left to erase. `erase_differentiably` lets a loss on the accumulated masks reach every pass.
+differentiated by itself, so memory does not grow with the number of passes, and the loop stops as soon as no image is
+left to erase. `erase_differentiably` lets a loss on the accumulated masks reach every pass.
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import Any
 
@@ -18,13 +19,41 @@ from jax import lax
 import jax.numpy as jnp
 
 from minmax_jax import losses as losses_lib
+from minmax_jax import options
 
 LOSS_WEIGHTS = ("one", "trust")
 
 
+@dataclasses.dataclass(frozen=True)
+class ErasingOptions:
+    """The recursion; the group `erasing` of a configuration.
+
+    Attributes:
+        num_erasures: R, the greatest number of passes; 0 turns erasing off (published: 4).
+        start_epoch: first epoch with erasing, counted from 0.
+        decay: sigma_erase, in passes: pass r is trusted exp(-r / decay) times as much as the first.
+        loss_weight: weight of the localizer's loss on erased images: "one" (published), or the "trust" that erased
+            them.
+
+    Raises:
+        OptionError: for an unknown loss weight or a number out of range.
+    """
+
+    num_erasures: int = 0
+    start_epoch: int = 1
+    decay: float = 10.0
+    loss_weight: str = "one"
+
+    def __post_init__(self):
+        options.check_range("num_erasures", self.num_erasures, 0, 1000)
+        options.check_range("start_epoch", self.start_epoch, 0)
+        options.check_range("decay", self.decay, 1e-6)
+        options.check_choice("loss_weight", self.loss_weight, LOSS_WEIGHTS)
+
+
 @flax.struct.dataclass
 class LocalizerPass:
-    """What one pass of the localizer returns.
+    """Result of one pass of the localizer.
 
     Attributes:
         logits: [B, C] scores.
@@ -43,13 +72,13 @@ class Erased:
 
     Attributes:
         num_passes: r.
-        images: [B, H, W, 3] X_r, the images with what was found so far set to 0.
+        images: [B, H, W, 3] X_r, the images with the foreground so far set to 0.
         masks: [B, H, W, 1] P, the accumulated foreground.
         losses: [B] sum over the passes of weight times l_r.
         loss_weights: [B] weights of the next pass's losses.
         first_losses: [B] l_0.
-        first_correct: [B] whether the class of the whole image was right.
-        history: [B] h, whether all classes so far were right.
+        first_correct: [B] whether the class predicted for the whole image is correct.
+        history: [B] h, whether all predicted classes so far are correct.
         batch_stats: the running statistics.
         unfinished: whether another pass follows, the same on all devices.
     """
@@ -86,16 +115,15 @@ def erase(
 
     Args:
         pass_fn: one pass of the localizer.
-        params: what is differentiated.
+        params: parameters that the gradients refer to.
         images: [B, H, W, 3] X_0.
         labels: [B] classes.
-        batch_stats: running statistics, handed from pass to pass.
-        num_erasures: R, the number of passes; 0 is one pass whose mask is taken as it is. May be traced, so that
+        batch_stats: running statistics, passed from pass to pass.
+        num_erasures: R, the number of passes; 0 means one pass whose mask is used unweighted. May be traced, so that
             a schedule needs no second compilation.
-        decay: sigma_erase; pass r is trusted exp(-r / decay) times as much as the first.
-        loss_weight: of the localizer's loss on erased images: "one" (published), or the "trust" that erased
-            them, so that an image from which nothing was erased counts once.
-        axis_name: mapped axis of the devices that share a batch; they all go on as long as one has to.
+        decay: as in `ErasingOptions`.
+        loss_weight: as in `ErasingOptions`; with "trust", an image from which nothing was erased counts once.
+        axis_name: mapped axis of the devices that share a batch; all continue as long as one has an image to erase.
 
     Returns:
         The result, and the gradients of mean(losses) to `params`.
@@ -108,7 +136,7 @@ def erase(
         return state, jax.tree.map(jnp.add, gradients, pass_gradients)
 
     carry = _start(images, batch_stats), jax.tree.map(jnp.zeros_like, params)
-    # Also for a single pass: what comes after the loop then takes the memory that the pass has left.
+    # A loop also for a single pass: its memory is free again before the classifier runs.
     return lax.while_loop(lambda carry: carry[0].unfinished, body, carry)
 
 
@@ -127,8 +155,8 @@ def erase_differentiably(
 ) -> Erased:
     """Erases recursively so that `masks` and `losses` of the result can be differentiated to `params`.
 
-    A scan whose passes are computed again on the way back: memory grows by one image and mask a pass, not by
-    one pass's activations. Arguments as in `erase`, and `max_erasures`, the most that `num_erasures` can be.
+    A scan whose passes are rematerialised in the backward pass: memory grows by one image and mask per pass, not by the
+    activations of a pass. Arguments as in `erase`, and `max_erasures`, the greatest value of `num_erasures`.
     """
     one_pass = functools.partial(_one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
 
@@ -177,7 +205,7 @@ def _one_pass(pass_fn, labels, num_erasures, decay, loss_weight, axis_name, para
     weighted = state.loss_weights * losses
     return jnp.mean(weighted), Erased(
         num_passes=state.num_passes + 1,
-        # The next pass must read what is left, not teach this one what to leave.
+        # The next pass must not teach this one's localizer which pixels to leave.
         images=lax.stop_gradient(erased),
         masks=masks,
         losses=state.losses + weighted,
@@ -193,5 +221,5 @@ def _one_pass(pass_fn, labels, num_erasures, decay, loss_weight, axis_name, para
 def _trust(logits: jax.Array, num_passes: jax.Array, decay: float) -> jax.Array:
     """[B] exp(-r / decay) times the confidence in the predicted class."""
     confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
-    # A constant: the classifier's loss must not be lowered by doubting a mask.
+    # The localizer must not lower the classifier's loss by reducing its own confidence.
     return lax.stop_gradient(jnp.exp(-num_passes / decay) * confidence)

@@ -1,4 +1,4 @@
-"""What is in an image, and where: the trained networks on images that nothing is known of."""
+"""Inference: predicted class and foreground mask of unlabelled images."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ from minmax_jax.ops import intensity
 
 @flax.struct.dataclass
 class Localization:
-    """The answer for B images.
+    """Class and mask of B images.
 
     Attributes:
-        classes: [B] int32, the classifier's class: the most probable.
-        probabilities: [B, C] of the classes, from the foreground.
+        classes: [B] int32, the classifier's most probable class.
+        probabilities: [B, C] of the classes, given the foreground.
         masks: [B, H, W, 1] foreground masks in [0, 1]; at least 0.5 is foreground.
-        foreground_entropy: [B] of the classes given the foreground, in nats; low where the region tells the class.
-        background_entropy: [B] of the classes given the rest, in nats; high where nothing was overlooked.
-        localizer_classes: [B] int32, the localizer's class.
+        foreground_entropy: [B] of the classes given the foreground, in nats; low where the region determines the class.
+        background_entropy: [B] of the classes given the background, in nats; high where no part of an object is left.
+        localizer_classes: [B] int32, the localizer's most probable class.
     """
 
     classes: jax.Array
@@ -47,7 +47,7 @@ def localize(
     flip_horizontal: bool = False,
     flip_vertical: bool = False,
 ) -> Localization:
-    """Finds the class of images and the region that it rests on. Nothing is erased.
+    """Predicts class and mask of images. Nothing is erased.
 
     Args:
         params: parameters of the model, as in `TrainState`.
@@ -58,9 +58,9 @@ def localize(
         omega: steepness of the masks; as in training.
         normalization: "image" or "batch", as in `masks.foreground_masks`.
         alignment: "corners" or "features", as in `masks.foreground_masks`; as in training.
-        flip_horizontal: whether each image is also looked at with left and right exchanged. Masks, turned back,
-            probabilities and entropies are means over all views; each view costs as much as the first.
-        flip_vertical: likewise top and bottom; with both, an image is looked at in four ways.
+        flip_horizontal: test-time augmentation: masks (flipped back), probabilities and entropies are means over the
+            image and its mirror image. Each view costs as much as the first.
+        flip_vertical: the same with top and bottom exchanged; both flips together give four views.
     """
     images = intensity.normalize(images)
 
@@ -68,7 +68,7 @@ def localize(
         variables = {"params": params, "batch_stats": batch_stats_lib.read(batch_stats, stream)}
         return model.apply(variables, *inputs, method=method)
 
-    def find(images):
+    def predict_view(images):
         logits, class_maps = apply(batch_stats_lib.WHOLE, "localize", images)
         foreground = masks.foreground_masks(
             logits,
@@ -81,31 +81,31 @@ def localize(
         )
         foreground_logits = apply(batch_stats_lib.FOREGROUND, "classify", images, foreground)
         background_logits = apply(batch_stats_lib.BACKGROUND, "classify", images, 1 - foreground)
-        answers = {
+        scores = {
             "probabilities": jax.nn.softmax(foreground_logits),
             "localizer_probabilities": jax.nn.softmax(logits),
             "foreground_entropy": losses.conditional_entropy(foreground_logits),
             "background_entropy": losses.conditional_entropy(background_logits),
         }
-        return foreground, answers
+        return foreground, scores
 
-    foreground, answers = _mean_over_flips(find, images, flip_horizontal, flip_vertical)
+    foreground, scores = _mean_over_flips(predict_view, images, flip_horizontal, flip_vertical)
     return Localization(
-        classes=jnp.argmax(answers["probabilities"], axis=-1),
-        probabilities=answers["probabilities"],
+        classes=jnp.argmax(scores["probabilities"], axis=-1),
+        probabilities=scores["probabilities"],
         masks=foreground,
-        foreground_entropy=answers["foreground_entropy"],
-        background_entropy=answers["background_entropy"],
-        localizer_classes=jnp.argmax(answers["localizer_probabilities"], axis=-1),
+        foreground_entropy=scores["foreground_entropy"],
+        background_entropy=scores["background_entropy"],
+        localizer_classes=jnp.argmax(scores["localizer_probabilities"], axis=-1),
     )
 
 
-def _mean_over_flips(find, images: jax.Array, horizontal: bool, vertical: bool):
-    """Masks and answers for images [B, H, W, 3]: means of those for the images and for their mirror images."""
+def _mean_over_flips(predict_view, images: jax.Array, horizontal: bool, vertical: bool):
+    """Masks and scores of images [B, H, W, 3]: means over the images and their mirror images."""
     flips = [(), *[(2,)] * horizontal, *[(1,)] * vertical, *[(1, 2)] * (horizontal and vertical)]
     if len(flips) == 1:
-        return find(images)
-    # In a loop, so that the networks are compiled once and the activations of one pass are held.
-    foregrounds, answers = lax.map(find, jnp.stack([jnp.flip(images, axes) for axes in flips]))
-    turned_back = jnp.stack([jnp.flip(masks_of_flip, axes) for masks_of_flip, axes in zip(foregrounds, flips)])
-    return jax.tree.map(lambda array: jnp.mean(array, axis=0), (turned_back, answers))
+        return predict_view(images)
+    # A loop compiles the networks once and holds the activations of one view only.
+    foregrounds, scores = lax.map(predict_view, jnp.stack([jnp.flip(images, axes) for axes in flips]))
+    unflipped = jnp.stack([jnp.flip(masks_of_flip, axes) for masks_of_flip, axes in zip(foregrounds, flips)])
+    return jax.tree.map(lambda array: jnp.mean(array, axis=0), (unflipped, scores))

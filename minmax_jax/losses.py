@@ -1,10 +1,15 @@
-"""The terms of the objective, one value an image, in nats. Nothing here is reduced over the batch.
+"""The terms of the objective, one value per image, in nats. Nothing here is reduced over the batch.
 
 Source: arXiv 1907.12934, section 3; the size terms: the follow-up on max-min uncertainty (IEEE TMI 2022).
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import optax
+
+from minmax_jax import options
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -67,6 +72,51 @@ def uniform_cross_entropy(logits: jax.Array) -> jax.Array:
 BACKGROUND_LOSSES = {"surrogate": uniform_cross_entropy, "explicit": negative_entropy}
 
 
+@dataclasses.dataclass(frozen=True)
+class LossOptions:
+    """Terms of the classifier and their weights; the group `loss` of a configuration.
+
+    Attributes:
+        background: "surrogate" (cross entropy from uniform, published) or "explicit" (negative entropy).
+        background_weight: weight of the background term.
+        size_weight: weight of the size barrier; 0 leaves it out.
+        size_bounds: least and greatest share of the image that the foreground covers; (0, 1) means unknown.
+        barrier_t: steepness of the size barrier in the first epoch.
+        barrier_factor: growth of the steepness per epoch.
+        barrier_limit: greatest steepness.
+
+    Raises:
+        OptionError: for an unknown term or a number out of range.
+    """
+
+    background: str = "surrogate"
+    background_weight: float = 1.0
+    size_weight: float = 0.0
+    size_bounds: tuple[float, float] = (0.0, 1.0)
+    barrier_t: float = 5.0
+    barrier_factor: float = 1.01
+    barrier_limit: float = 10.0
+
+    def __post_init__(self):
+        options.check_choice("background", self.background, BACKGROUND_LOSSES)
+        options.check_range("background_weight", self.background_weight, 0)
+        options.check_range("size_weight", self.size_weight, 0)
+        for name in ("barrier_t", "barrier_factor", "barrier_limit"):
+            options.check_range(name, getattr(self, name), 1e-6)
+        least, greatest = self.size_bounds
+        if not 0 <= least < greatest <= 1:
+            raise options.OptionError(
+                f"size_bounds={tuple(self.size_bounds)} must be two shares, 0 <= least < greatest <= 1."
+            )
+
+    def steepness(self, epoch: jax.Array | int) -> jax.Array | float:
+        """t of the size barrier in an epoch: barrier_t * barrier_factor^epoch, at most barrier_limit."""
+        growth = optax.exponential_decay(
+            self.barrier_t, 1, self.barrier_factor, staircase=True, end_value=self.barrier_limit
+        )
+        return growth(epoch)
+
+
 def log_barrier(values: jax.Array, t: jax.Array | float) -> jax.Array:
     """psi_t(z): a penalty for z > 0, smooth and finite everywhere.
 
@@ -86,23 +136,23 @@ def log_barrier(values: jax.Array, t: jax.Array | float) -> jax.Array:
     return jnp.where(inside, -jnp.log(-negative) / t, tangent)
 
 
-def size_barrier(masks: jax.Array, t: jax.Array | float, bounds: tuple[float, float] | None = None) -> jax.Array:
+def size_barrier(masks: jax.Array, t: jax.Array | float, bounds: tuple[float, float] = (0.0, 1.0)) -> jax.Array:
     """Keeps foreground and background from vanishing, or the foreground's share within bounds.
 
-    Without bounds psi_t(-S+) + psi_t(-S-) of the sizes in pixels, in effect a pull towards half the image;
-    with bounds (a, b) psi_t(a - S+/|X|) + psi_t(S+/|X| - b).
+    With unknown bounds (0, 1): psi_t(-S+) + psi_t(-S-) of the sizes in pixels, which pulls towards half the image.
+    With bounds (a, b): psi_t(a - S+/|X|) + psi_t(S+/|X| - b).
 
     Args:
         masks: [B, H, W, 1] foreground masks in [0, 1].
         t: steepness of the barrier.
-        bounds: least and greatest share of the image that the foreground takes, if they are known.
+        bounds: least and greatest share of the image that the foreground covers; (0, 1) means unknown.
 
     Returns:
         [B] penalties.
     """
     pixels = masks[0].size
     size = jnp.sum(masks, axis=(1, 2, 3))
-    if bounds is None:
+    if tuple(bounds) == (0, 1):
         return log_barrier(-size, t) + log_barrier(size - pixels, t)
     least, greatest = bounds
     return log_barrier(least - size / pixels, t) + log_barrier(size / pixels - greatest, t)

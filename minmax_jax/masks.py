@@ -1,19 +1,68 @@
 """From the localizer's class maps to a soft mask of the region of interest.
 
-Source: arXiv 1907.12934, section 3.1: the class maps, weighted by the class probabilities, enlarged to the image,
+Source: arXiv 1907.12934, section 3.1: the class maps, weighted by the class probabilities, are resized to the image,
 scaled to [0, 1], and pushed towards 0 and 1 by a steep sigmoid.
 """
+
+import dataclasses
 
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
+from minmax_jax import options
 from minmax_jax.ops import resize
 
 NORMALIZATIONS = ("image", "batch")
 GRADIENTS = ("stop", "flow")
 ALIGNMENTS = tuple(resize.ALIGNMENTS)
 _LEAST_RANGE = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskOptions:
+    """How class maps become masks; the group `mask` of a configuration. Defaults are published values, except
+    `normalization`: "image" makes a mask independent of the other images of its batch.
+
+    Attributes:
+        omega: steepness of the sigmoid.
+        sigma: threshold of the sigmoid in the first epoch.
+        sigma_growth: change of the threshold per epoch; 0 keeps it constant.
+        sigma_limit: the last threshold, where it changes.
+        normalization: "image" or "batch" (published), as in `foreground_masks`.
+        gradient: "stop" (published) or "flow", as in `foreground_masks`.
+        alignment: "corners" (published) or "features", as in `foreground_masks`.
+
+    Raises:
+        OptionError: for an unknown option or a number out of range.
+    """
+
+    omega: float = 8.0
+    sigma: float = 0.5
+    sigma_growth: float = 0.0
+    sigma_limit: float = 0.5
+    normalization: str = "image"
+    gradient: str = "stop"
+    alignment: str = "corners"
+
+    def __post_init__(self):
+        options.check_range("omega", self.omega, 1e-6)
+        options.check_choice("normalization", self.normalization, NORMALIZATIONS)
+        options.check_choice("gradient", self.gradient, GRADIENTS)
+        options.check_choice("alignment", self.alignment, ALIGNMENTS)
+        if (self.sigma_limit - self.sigma) * self.sigma_growth < 0:
+            raise options.OptionError(
+                f"sigma_growth={self.sigma_growth} must lead from sigma={self.sigma} to sigma_limit={self.sigma_limit}."
+            )
+
+    def threshold(self, epoch: jax.Array | int) -> jax.Array | float:
+        """sigma in an epoch."""
+        if not self.sigma_growth:
+            return self.sigma
+        num_epochs = round((self.sigma_limit - self.sigma) / self.sigma_growth)
+        return optax.linear_schedule(self.sigma, self.sigma_limit, num_epochs)(epoch)
 
 
 def foreground_masks(
@@ -28,7 +77,7 @@ def foreground_masks(
     alignment: str = "corners",
     axis_name: str | None = None,
 ) -> jax.Array:
-    """M+ = sigmoid(omega (x - sigma)), x the class maps weighted by softmax(logits), enlarged, scaled to [0, 1].
+    """M+ = sigmoid(omega (x - sigma)), x the class maps weighted by softmax(logits), resized, scaled to [0, 1].
 
     Args:
         logits: [B, C] scores of the localizer.
@@ -36,28 +85,27 @@ def foreground_masks(
         size: (H, W) of the images.
         sigma: the threshold; x = sigma gives 0.5.
         omega: the steepness.
-        normalization: range of the minimum and maximum: each "image", or the whole "batch" (published; an
-            image's mask then depends on its batch mates).
-        gradient: "stop" (published) cuts the gradient at the enlarged map: the classifier's two terms must
-            not shape the masks directly, only through a shared trunk. "flow" lets it through.
-        alignment: where the enlargement puts a feature of the class maps. "corners" (published): the first and the
-            last on the first and the last pixel, which moves those between away from what they saw, by up to one
-            output stride less a pixel at the far border. "features": on the pixel that its window was centred on,
-            the multiples of the output stride; this holds for trunks, as ours, whose windows are odd and padded
-            alike on both sides, and of sizes that `ops.resize` tells.
+        normalization: what the minimum and maximum are taken over: each "image", or the whole "batch" (published;
+            the mask of an image then depends on the other images of its batch).
+        gradient: "stop" (published) cuts the gradient at the resized map: the classifier's two terms must not shape
+            the masks directly, only through a shared trunk. "flow" lets it through.
+        alignment: where bilinear resizing puts the features of the class maps. "corners" (published; align_corners)
+            puts the first and last on the first and last pixel, which shifts those between by up to one output
+            stride less a pixel at the far border. "features" puts each on the centre of its receptive field, the
+            multiples of the output stride; this holds for trunks whose windows are odd and padded equally on both
+            sides, and for the sizes named in `ops.resize`.
         axis_name: mapped axis of the devices that share a batch; used by the "batch" normalization.
 
     Returns:
-        [B, H, W, 1] masks, between sigmoid(-omega sigma) and sigmoid(omega (1 - sigma)); of a constant map,
-        all sigmoid(-omega sigma).
+        [B, H, W, 1] masks, between sigmoid(-omega sigma) and sigmoid(omega (1 - sigma)); a constant map gives
+        sigmoid(-omega sigma) everywhere.
 
     Raises:
-        ValueError: for an unknown normalization, gradient or alignment.
+        OptionError: for an unknown normalization, gradient or alignment.
     """
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient={gradient!r} must be one of {GRADIENTS}.")
-    if alignment not in ALIGNMENTS:
-        raise ValueError(f"alignment={alignment!r} must be one of {ALIGNMENTS}.")
+    options.check_choice("normalization", normalization, NORMALIZATIONS)
+    options.check_choice("gradient", gradient, GRADIENTS)
+    options.check_choice("alignment", alignment, ALIGNMENTS)
     weights = jax.nn.softmax(logits)[:, None, None, :]
     maps = jnp.sum(weights * class_maps, axis=-1, keepdims=True)
     maps = resize.resize_bilinear(maps, size, alignment=alignment)
@@ -68,8 +116,6 @@ def foreground_masks(
 
 def _normalize(maps: jax.Array, normalization: str, axis_name: str | None) -> jax.Array:
     """Scales [B, H, W, 1] maps to [0, 1]; a constant map becomes 0."""
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(f"normalization={normalization!r} must be one of {NORMALIZATIONS}.")
     least = jnp.min(maps, axis=(1, 2, 3), keepdims=True)
     greatest = jnp.max(maps, axis=(1, 2, 3), keepdims=True)
     if normalization == "batch":
@@ -79,3 +125,11 @@ def _normalize(maps: jax.Array, normalization: str, axis_name: str | None) -> ja
         least, greatest = jnp.min(least), jnp.max(greatest)
     span = greatest - least
     return (maps - least) / jnp.where(span > _LEAST_RANGE, span, 1.0)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[H, W] soft mask at another size, float64; bilinear with align_corners."""
+    if mask.shape == tuple(size):  # the common case; the two products would cost more than all metrics
+        return mask.astype(float)
+    rows, columns = (resize.interpolation_matrix(*sides) for sides in zip(mask.shape, size))
+    return rows @ mask @ columns.T

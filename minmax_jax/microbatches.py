@@ -1,8 +1,8 @@
-"""Gradient accumulation: networks run on parts of a batch, one part after another, to save memory.
+"""Gradient accumulation over micro-batches: less memory for more time.
 
-The cut is made around each pass of a network, not around the whole step. So what depends on the whole batch (the
-range of batch-normalised masks, whether another erasure follows) is as without the cut; only statistics that a
-network takes of its inputs, as batch norm does, are of one part each.
+Each forward pass is split, not the whole step. What depends on the whole batch (the range of batch-normalized masks,
+the decision to erase again) is therefore unchanged. Only statistics that a network takes of its inputs, such as those
+of batch norm, refer to one micro-batch each.
 """
 
 from collections.abc import Callable
@@ -16,24 +16,24 @@ import jax.numpy as jnp
 def apply_in_parts(
     apply_fn: Callable[..., tuple[Any, Any]], count: int, params: Any, *inputs: jax.Array
 ) -> tuple[Any, Any]:
-    """What `apply_fn` makes of the whole batch, computed part by part.
+    """Applies a function to a batch, one micro-batch after another.
 
-    On the way back each part is computed again and its gradient added to those before. That costs one more forward
-    pass, and memory holds the activations of one part only.
+    The backward pass rematerialises each micro-batch and sums the gradients. That costs one more forward pass; memory
+    holds the activations of one micro-batch only.
 
     Args:
-        apply_fn: (params, parts of the inputs) -> (results [B / count, ...], statistics).
-        count: number of parts, which must divide B.
-        params: what the gradient is taken to, besides the inputs.
+        apply_fn: (params, micro-batch of the inputs) -> (results [B / count, ...], statistics).
+        count: number of micro-batches, which must divide B.
+        params: parameters to differentiate, besides the inputs.
         *inputs: [B, ...] each.
 
     Returns:
-        The results [B, ...], and the mean of the parts' statistics.
+        The results [B, ...], and the mean of the statistics over the micro-batches.
     """
     if count == 1:
         return apply_fn(params, *inputs)
     parts = jax.tree.map(lambda array: array.reshape(count, -1, *array.shape[1:]), inputs)
-    # A loop keeps the compiler from merging the two computations: nothing else has to.
+    # Inside a loop the compiler cannot merge the two computations, so nothing else has to prevent it.
     apply_fn = jax.checkpoint(apply_fn, prevent_cse=False)
     results, statistics = lax.map(lambda part: apply_fn(params, *part), parts)
     results = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), results)

@@ -5,71 +5,42 @@ import dataclasses
 import flax.struct
 import jax
 
-from minmax_jax import erasing, losses, masks, schedules
+from minmax_jax import losses
+from minmax_jax.erasing import ErasingOptions
+from minmax_jax.errors import OptionError
+from minmax_jax.losses import LossOptions
+from minmax_jax.masks import MaskOptions
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """L = mean over the batch of L_loc + L+ + background_weight L- (+ size_weight size barrier).
 
-    Values that may change while training are constants or schedules over steps.
-
     Attributes:
-        background_loss: "surrogate" (cross entropy from uniform, published) or "explicit" (negative entropy).
-        background_weight: of the background's term; constant or schedule.
-        size_weight: of the size barrier; 0 leaves it out.
-        size_bounds: (least, greatest) share of the image that the foreground takes, or None if unknown.
-        barrier_t: steepness of the size barrier; constant or schedule.
-        sigma: threshold of the masks; constant or schedule.
-        omega: steepness of the masks.
-        mask_normalization: "image" or "batch" (published), as in `masks.foreground_masks`.
-        mask_gradient: "stop" (published) or "flow", as in `masks.foreground_masks`.
-        mask_alignment: "corners" (published) or "features", as in `masks.foreground_masks`.
-        num_erasures: R, passes of the recursive erasing; 0 turns it off.
-        erasing_start: step from which on images are erased.
-        erasing_decay: sigma_erase, as `decay` in `erasing.erase`.
-        erased_loss_weight: "one" (published) or "trust", as `loss_weight` in `erasing.erase`.
+        loss: terms of the classifier and their weights.
+        mask: how class maps become masks.
+        erasing: the recursive erasing.
+        steps_per_epoch: unit of the options that change while training, such as `erasing.start_epoch`.
 
     Raises:
-        ValueError: for an unknown option, or a size barrier on masks that it cannot reach.
+        OptionError: for a size barrier on masks that its gradient cannot reach.
     """
 
-    background_loss: str = "surrogate"
-    background_weight: schedules.Schedule | float = 1.0
-    size_weight: float = 0.0
-    size_bounds: tuple[float, float] | None = None
-    barrier_t: schedules.Schedule | float = 5.0
-    sigma: schedules.Schedule | float = 0.5
-    omega: float = 8.0
-    mask_normalization: str = "image"
-    mask_gradient: str = "stop"
-    mask_alignment: str = "corners"
-    num_erasures: int = 0
-    erasing_start: int = 0
-    erasing_decay: float = 10.0
-    erased_loss_weight: str = "one"
+    loss: LossOptions = dataclasses.field(default_factory=LossOptions)
+    mask: MaskOptions = dataclasses.field(default_factory=MaskOptions)
+    erasing: ErasingOptions = dataclasses.field(default_factory=ErasingOptions)
+    steps_per_epoch: int = 1
 
     def __post_init__(self):
-        for field, choices in (
-            ("background_loss", tuple(losses.BACKGROUND_LOSSES)),
-            ("mask_normalization", masks.NORMALIZATIONS),
-            ("mask_gradient", masks.GRADIENTS),
-            ("mask_alignment", masks.ALIGNMENTS),
-            ("erased_loss_weight", erasing.LOSS_WEIGHTS),
-        ):
-            if getattr(self, field) not in choices:
-                raise ValueError(f"{field}={getattr(self, field)!r} must be one of {choices}.")
-        if self.num_erasures < 0 or self.erasing_decay <= 0:
-            raise ValueError(
-                f"num_erasures={self.num_erasures} must be at least 0, erasing_decay={self.erasing_decay} above 0."
+        if self.loss.size_weight != 0 and self.mask.gradient == "stop":
+            raise OptionError(
+                f"loss.size_weight={self.loss.size_weight} has no effect with mask.gradient='stop': the size of the"
+                " masks is learned through their gradient. Set mask.gradient='flow' or loss.size_weight=0."
             )
-        if self.size_weight != 0 and self.mask_gradient == "stop":
-            raise ValueError(
-                f"size_weight={self.size_weight} has no effect with mask_gradient='stop': the size of the"
-                " masks is learnt through their gradient. Set mask_gradient='flow', or size_weight=0."
-            )
-        if self.size_bounds is not None and not 0 <= self.size_bounds[0] < self.size_bounds[1] <= 1:
-            raise ValueError(f"size_bounds={self.size_bounds} must be two shares, 0 <= least < greatest <= 1.")
+
+    def epoch(self, step: jax.Array | int) -> jax.Array | int:
+        """The epoch, from 0, of a step."""
+        return step // self.steps_per_epoch
 
 
 @flax.struct.dataclass
@@ -78,9 +49,9 @@ class ClassifierTerms:
 
     Attributes:
         foreground: L+, cross entropy on the foreground.
-        background: L-, the background's term.
+        background: L-, the background term.
         size: the size barrier, or zeros.
-        total: what is minimised: the weighted sum.
+        total: the weighted sum, which is minimised.
     """
 
     foreground: jax.Array
@@ -98,22 +69,23 @@ def classifier_terms(
     objective: Objective,
     step: jax.Array | int,
 ) -> ClassifierTerms:
-    """The terms of the two classifier passes.
+    """The terms of the classifier's two passes.
 
     Args:
         foreground_logits: [B, C] scores of the foreground.
         background_logits: [B, C] scores of the background.
-        foreground_masks: [B, H, W, 1] masks that parted the two.
+        foreground_masks: [B, H, W, 1] masks that separate the two.
         labels: [B] classes.
         objective: weights and options.
-        step: for the schedules.
+        step: of the training, for the schedules.
     """
+    options = objective.loss
     foreground = losses.cross_entropy(foreground_logits, labels)
-    background = losses.BACKGROUND_LOSSES[objective.background_loss](background_logits)
-    total = foreground + schedules.at(objective.background_weight, step) * background
+    background = losses.BACKGROUND_LOSSES[options.background](background_logits)
+    total = foreground + options.background_weight * background
     size = 0 * foreground
-    if objective.size_weight != 0:
-        barrier_t = schedules.at(objective.barrier_t, step)
-        size = losses.size_barrier(foreground_masks, barrier_t, objective.size_bounds)
-        total = total + objective.size_weight * size
+    if options.size_weight != 0:
+        steepness = options.steepness(objective.epoch(step))
+        size = losses.size_barrier(foreground_masks, steepness, options.size_bounds)
+        total = total + options.size_weight * size
     return ClassifierTerms(foreground=foreground, background=background, size=size, total=total)

@@ -1,17 +1,68 @@
-"""Numbers that change while training. A schedule is what optax calls one: step -> value."""
+"""Learning-rate schedules: functions from the step to the rate, as in optax."""
 
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+import optax
+
+from minmax_jax import options
+from minmax_jax.errors import OptionError
 
 Schedule = Callable[[jax.Array | int], jax.Array | float]
+LEARNING_RATES = ("step", "multistep", "cosine")
 
 
-def at(schedule: Schedule | float, step: jax.Array | int) -> jax.Array | float:
-    """The value of a schedule, or of a constant, at a step."""
-    return schedule(step) if callable(schedule) else schedule
+def create_learning_rate(
+    kind: str,
+    *,
+    peak: float,
+    epochs: int,
+    steps_per_epoch: int,
+    factor: float = 0.1,
+    every: int = 40,
+    milestones: tuple[int, ...] = (),
+    floor: float = 1e-7,
+    warmup_epochs: int = 0,
+) -> Schedule:
+    """The learning rate as a function of the step. Defaults are published values.
+
+    Args:
+        kind: "step" (times `factor` every `every` epochs; published), "multistep" (times `factor` at the milestones),
+            or "cosine" (to `floor` in the last step). The first two are constant within an epoch.
+        peak: the rate after warm-up.
+        epochs: length of the training.
+        steps_per_epoch: steps in one epoch.
+        factor: of each drop of "step" and "multistep".
+        every: epochs between two drops of "step".
+        milestones: epochs of the drops of "multistep".
+        floor: least rate.
+        warmup_epochs: epochs of linear growth from 0, of "cosine".
+
+    Raises:
+        OptionError: for an unknown kind, a number out of range, or a warm-up longer than the training.
+    """
+    options.check_choice("schedule", kind, LEARNING_RATES)
+    options.check_range("peak", peak, 0)
+    options.check_range("floor", floor, 0)
+    options.check_range("every", every, 1)
+    if kind == "step":
+        drops = optax.exponential_decay(peak, every, factor, staircase=True, end_value=floor)
+        return _by_epoch(drops, steps_per_epoch)
+    if kind == "multistep":
+        drops = optax.piecewise_constant_schedule(peak, {epoch: factor for epoch in milestones})
+        return _by_epoch(lambda epoch: jnp.maximum(drops(epoch), floor), steps_per_epoch)
+    if not 0 <= warmup_epochs < epochs:
+        raise OptionError(f"warmup_epochs={warmup_epochs} must be at least 0 and below the {epochs} training epochs.")
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0 if warmup_epochs else peak,
+        peak_value=peak,
+        warmup_steps=warmup_epochs * steps_per_epoch,
+        decay_steps=epochs * steps_per_epoch,
+        end_value=floor,
+    )
 
 
-def by_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
+def _by_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
     """A schedule over steps from one over epochs: constant within each epoch."""
     return lambda step: schedule(step // steps_per_epoch)

@@ -1,4 +1,4 @@
-"""All that one training step reads and writes."""
+"""The training state: everything that one step reads and writes."""
 
 import functools
 from typing import Any
@@ -14,15 +14,15 @@ from minmax_jax.models import minmax_net
 
 @flax.struct.dataclass
 class TrainState:
-    """A pytree; training is a function from one to the next.
+    """A pytree; a training step maps one to the next.
 
     Attributes:
-        step: [] number of steps done.
+        step: [] number of completed steps.
         params: parameters of the model.
         batch_stats: running statistics of each stream, see `minmax_jax.batch_stats`.
         opt_state: state of the optimizer.
         rng: [] key from which every step's randomness is derived.
-        average: parameters and statistics averaged over the steps, or None where only the last ones count.
+        average: exponential moving average of parameters and statistics, or None.
     """
 
     step: jax.Array
@@ -34,7 +34,7 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What inference needs as of the last step: "params" and "batch_stats"."""
+        """The model's variables after the last step: "params" and "batch_stats"."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -47,7 +47,7 @@ def create_train_state(
     shared_statistics: bool = False,
     average: bool = False,
 ) -> TrainState:
-    """Fresh parameters and statistics.
+    """Creates a state with fresh parameters and statistics.
 
     Args:
         rng: a typed key, as `jax.random.key` makes it.
@@ -55,13 +55,13 @@ def create_train_state(
         tx: the optimizer.
         image_size: (H, W) of some images; parameters do not depend on it.
         shared_statistics: one set of running statistics for all streams (published) instead of one each.
-        average: keep an average of parameters and statistics, see `average_decay` of `train_step`.
+        average: keep a moving average of parameters and statistics, see `average_decay` of `train_step`.
     """
     statics = dict(model=model, tx=tx, image_size=image_size, shared_statistics=shared_statistics, average=average)
     create = functools.partial(_create, **statics)
-    if isinstance(rng, jax.core.Tracer):  # part of another program, or wanted for its shapes alone
+    if isinstance(rng, jax.core.Tracer):  # inside another program, or under eval_shape
         return create(rng)
-    # One program, not one for each shape of array. It runs once: optimising its machine code would cost seconds.
+    # One program instead of one per shape. It runs once, and optimising its machine code would cost seconds.
     return jax.jit(create, compiler_options={"xla_backend_optimization_level": 0})(rng)
 
 
@@ -80,6 +80,9 @@ def _create(rng: jax.Array, *, model, tx, image_size, shared_statistics, average
     return state.replace(average=jax.tree.map(jnp.copy, state.variables)) if average else state
 
 
-def for_inference(state: TrainState) -> TrainState:
-    """The state with the averages, if it keeps any, as its parameters and statistics, and nothing but those."""
-    return state.replace(**state.average or {}, opt_state=None, rng=None, average=None)
+def inference_variables(state: TrainState) -> dict[str, Any]:
+    """The variables that are validated, tested and saved: "params", "batch_stats" and the "step" they belong to.
+
+    Parameters and statistics are the averages, where the state keeps them.
+    """
+    return (state.average or state.variables) | {"step": state.step}

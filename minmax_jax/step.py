@@ -1,6 +1,18 @@
-"""One step of training: the only place where networks, losses and erasing meet.
+"""One training step: the only place where networks, losses and erasing meet.
 
-It knows nothing of devices but the name of a mapped axis, and runs under plain Python, jit and pmap alike.
+    train_step(state, images X, labels y):
+        P, X_0 = 0, X                                        # accumulated foreground, images to erase from
+        for r in 0 ... R - 1, while an image is left to erase:                           (erasing.py)
+            logits_r, class_maps = localizer(X_r)                                        (models/localizer.py)
+            M_r = sigmoid(omega (scale(resize(class_maps)) - sigma))                     (masks.py)
+            L_loc += cross_entropy(logits_r, y)                                          (losses.py)
+            P = max(P, trust_r * M_r);  X_{r+1} = X_r * (1 - P)
+        L+ = cross_entropy(classifier(X * P), y)             # low entropy on the foreground
+        L- = cross_entropy(uniform, classifier(X * (1 - P))) # high entropy on the background
+        gradients = d mean(L_loc + L+ + background_weight L-) / d params                 (objective.py)
+        return optimizer update of state, metrics
+
+It runs under plain Python, jit, pmap and shard_map alike; of devices it knows the name of a mapped axis alone.
 """
 
 from collections.abc import Callable
@@ -15,13 +27,13 @@ import jax.numpy as jnp
 import optax
 
 from minmax_jax import batch_stats as batch_stats_lib
-from minmax_jax import erasing, losses, masks, microbatches, schedules
+from minmax_jax import erasing, errors, losses, masks, microbatches
 from minmax_jax import objective as objective_lib
 from minmax_jax.models import minmax_net
 from minmax_jax.ops import device_means, intensity
 from minmax_jax.state import TrainState
 
-# Which randomness a pass draws from: the classifier's two, then the localizer's, one an erasure.
+# Random stream of each forward pass: the classifier's two, then one per erasure of the localizer.
 _FOREGROUND_DRAW, _BACKGROUND_DRAW, _FIRST_LOCALIZER_DRAW = range(3)
 
 
@@ -39,30 +51,32 @@ def train_step(
     """Updates the state by one batch.
 
     Args:
-        state: the state before.
+        state: the state before the step.
         batch: "images" [B, H, W, 3], uint8 or scaled to [-1, 1], and "labels" [B]; on each device its share.
         model: the networks.
         tx: the optimizer.
         objective: what to minimise.
-        accumulation: number of micro-batches that the batch (on each device its share) is cut into; the networks
-            run on one after another, see `minmax_jax.microbatches`. Batch norm normalizes each by itself, and its
-            running statistics take in the mean over them, as over devices.
-        average_decay: share of the average that a step leaves as it was, where the state keeps an average; less in
-            the first steps, so that it forgets the random start.
+        accumulation: number of micro-batches that the batch (on each device its share) is split into, see
+            `minmax_jax.microbatches`. Batch norm normalizes each separately; its running statistics take the mean over
+            them, as over devices.
+        average_decay: decay of the exponential moving average, where the state keeps one; smaller in the first steps,
+            so that the average forgets the random start.
         axis_name: mapped axis of the devices that share the batch, or None.
 
     Returns:
-        The state after, and means over the whole batch: "loss" and its terms "localizer_loss" (summed over the
-        passes), "foreground_loss", "background_loss", "size_loss"; "foreground_entropy" and "background_entropy" in
-        nats; "classification_error" and "localizer_classification_error" in percent; "foreground_share" of the
-        pixels; also "num_passes" of the localizer and "gradient_norm".
+        The state after the step, and means over the whole batch: "loss" and its terms "localizer_loss" (summed over
+        the passes), "foreground_loss", "background_loss", "size_loss"; "foreground_entropy" and "background_entropy"
+        in nats; "classification_error" and "localizer_classification_error" in percent; "foreground_share" of the
+        pixels; "num_passes" of the localizer; "gradient_norm".
 
     Raises:
-        ValueError: if the batch cannot be cut evenly.
+        OptionError: if the batch cannot be split evenly.
     """
     if len(batch["labels"]) % accumulation:
-        raise ValueError(f"{len(batch['labels'])} images a device must be a multiple of accumulation={accumulation}.")
-    given = _Given(
+        raise errors.OptionError(
+            f"accumulation={accumulation} must divide the {len(batch['labels'])} images of each device."
+        )
+    inputs = _StepInputs(
         images=intensity.normalize(batch["images"]),
         labels=batch["labels"],
         sample_keys=_sample_keys(state, len(batch["labels"]), axis_name),
@@ -72,9 +86,9 @@ def train_step(
         accumulation=accumulation,
         axis_name=axis_name,
     )
-    differentiate = _separate_gradients if objective.mask_gradient == "stop" else _joint_gradients
-    gradients, (erased, sides) = differentiate(given, state)
-    batch_stats, metrics = sides.batch_stats, _metrics(given, erased, sides)
+    differentiate = _separate_gradients if objective.mask.gradient == "stop" else _joint_gradients
+    gradients, (erased, passes) = differentiate(inputs, state)
+    batch_stats, metrics = passes.batch_stats, _metrics(inputs, erased, passes)
     if axis_name is not None:
         gradients, batch_stats, metrics = device_means.device_means((gradients, batch_stats, metrics), axis_name)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
@@ -85,8 +99,8 @@ def train_step(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Given:
-    """What all passes of a step have in common."""
+class _StepInputs:
+    """Inputs shared by all forward passes of one training step."""
 
     images: jax.Array
     labels: jax.Array
@@ -99,8 +113,8 @@ class _Given:
 
 
 @flax.struct.dataclass
-class _Sides:
-    """What the classifier's two passes return."""
+class _ClassifierPasses:
+    """Results of the classifier on the foreground and on the background."""
 
     foreground_logits: jax.Array
     background_logits: jax.Array
@@ -109,57 +123,59 @@ class _Sides:
 
 
 def _sample_keys(state: TrainState, batch_size: int, axis_name: str | None) -> jax.Array:
-    """[B] keys that depend on the step and on an image's place in the global batch, not on its device."""
+    """[B] keys that depend on the step and on an image's index in the global batch, not on its device."""
     device = 0 if axis_name is None else lax.axis_index(axis_name)
-    places = device * batch_size + jnp.arange(batch_size)
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(state.rng, state.step), places)
+    indices = device * batch_size + jnp.arange(batch_size)
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(state.rng, state.step), indices)
 
 
-def _separate_gradients(given: _Given, state: TrainState):
-    """Gradients where the masks are constants: the localizer's, pass by pass, plus the classifier's."""
-    erased, localizer_gradients = _erase_by(erasing.erase, given, state.params, state.batch_stats)
-
-    def loss_fn(params):
-        sides = _classify_sides(given, params, erased)
-        return jnp.mean(sides.terms.total), sides
-
-    classifier_gradients, sides = jax.grad(loss_fn, has_aux=True)(state.params)
-    return jax.tree.map(jnp.add, localizer_gradients, classifier_gradients), (erased, sides)
-
-
-def _joint_gradients(given: _Given, state: TrainState):
-    """Gradients where the classifier's terms reach the localizer through the masks."""
+def _separate_gradients(inputs: _StepInputs, state: TrainState):
+    """Gradients with constant masks: the localizer's, pass by pass, plus the classifier's."""
+    erased, localizer_gradients = _erase_by(erasing.erase, inputs, state.params, state.batch_stats)
 
     def loss_fn(params):
-        erase = functools.partial(erasing.erase_differentiably, max_erasures=given.objective.num_erasures)
-        erased = _erase_by(erase, given, params, state.batch_stats)
-        sides = _classify_sides(given, params, erased)
-        return jnp.mean(erased.losses) + jnp.mean(sides.terms.total), (erased, sides)
+        passes = _classify(inputs, params, erased)
+        return jnp.mean(passes.terms.total), passes
+
+    classifier_gradients, passes = jax.grad(loss_fn, has_aux=True)(state.params)
+    return jax.tree.map(jnp.add, localizer_gradients, classifier_gradients), (erased, passes)
+
+
+def _joint_gradients(inputs: _StepInputs, state: TrainState):
+    """Gradients with the classifier's terms reaching the localizer through the masks."""
+
+    def loss_fn(params):
+        erase = functools.partial(erasing.erase_differentiably, max_erasures=inputs.objective.erasing.num_erasures)
+        erased = _erase_by(erase, inputs, params, state.batch_stats)
+        passes = _classify(inputs, params, erased)
+        return jnp.mean(erased.losses) + jnp.mean(passes.terms.total), (erased, passes)
 
     return jax.grad(loss_fn, has_aux=True)(state.params)
 
 
-def _erase_by(erase_fn, given: _Given, params: Any, batch_stats: batch_stats_lib.BatchStats):
+def _erase_by(erase_fn, inputs: _StepInputs, params: Any, batch_stats: batch_stats_lib.BatchStats):
     """Runs one of the two forms of the recursion."""
-    objective = given.objective
+    objective, options = inputs.objective, inputs.objective.erasing
     return erase_fn(
-        functools.partial(_localizer_pass, given),
+        functools.partial(_localizer_pass, inputs),
         params,
-        given.images,
-        given.labels,
+        inputs.images,
+        inputs.labels,
         batch_stats,
-        num_erasures=jnp.where(given.step >= objective.erasing_start, objective.num_erasures, 0),
-        decay=objective.erasing_decay,
-        loss_weight=objective.erased_loss_weight,
-        axis_name=given.axis_name,
+        num_erasures=jnp.where(objective.epoch(inputs.step) >= options.start_epoch, options.num_erasures, 0),
+        decay=options.decay,
+        loss_weight=options.loss_weight,
+        axis_name=inputs.axis_name,
     )
 
 
-def _localizer_pass(given: _Given, params: Any, images: jax.Array, batch_stats: batch_stats_lib.BatchStats, num_passes):
-    """Pass r of the localizer, over images that earlier passes have erased from."""
-    objective, draw = given.objective, _FIRST_LOCALIZER_DRAW + num_passes
+def _localizer_pass(
+    inputs: _StepInputs, params: Any, images: jax.Array, batch_stats: batch_stats_lib.BatchStats, num_passes
+):
+    """Pass r of the localizer, on images that earlier passes have erased from."""
+    options, draw = inputs.objective.mask, _FIRST_LOCALIZER_DRAW + num_passes
     (logits, class_maps), updated = _train_pass(
-        given, params, batch_stats, batch_stats_lib.WHOLE, draw, "localize", images
+        inputs, params, batch_stats, batch_stats_lib.WHOLE, draw, "localize", images
     )
     if not batch_stats_lib.is_shared(batch_stats):
         whole = num_passes == 0
@@ -169,58 +185,60 @@ def _localizer_pass(given: _Given, params: Any, images: jax.Array, batch_stats: 
         logits,
         class_maps,
         images.shape[1:3],
-        sigma=schedules.at(objective.sigma, given.step),
-        omega=objective.omega,
-        normalization=objective.mask_normalization,
-        gradient=objective.mask_gradient,
-        alignment=objective.mask_alignment,
-        axis_name=given.axis_name,
+        sigma=options.threshold(inputs.objective.epoch(inputs.step)),
+        omega=options.omega,
+        normalization=options.normalization,
+        gradient=options.gradient,
+        alignment=options.alignment,
+        axis_name=inputs.axis_name,
     )
     batch_stats = batch_stats_lib.write(batch_stats, batch_stats_lib.WHOLE, updated)
     return erasing.LocalizerPass(logits=logits, masks=foreground_masks, batch_stats=batch_stats)
 
 
-def _classify_sides(given: _Given, params: Any, erased: erasing.Erased) -> _Sides:
+def _classify(inputs: _StepInputs, params: Any, erased: erasing.Erased) -> _ClassifierPasses:
     """The classifier on the foreground of the original images, then on their background."""
     batch_stats, logits = erased.batch_stats, []
     for stream, draw, side in (
         (batch_stats_lib.FOREGROUND, _FOREGROUND_DRAW, erased.masks),
         (batch_stats_lib.BACKGROUND, _BACKGROUND_DRAW, 1 - erased.masks),
     ):
-        side_logits, updated = _train_pass(given, params, batch_stats, stream, draw, "classify", given.images, side)
+        side_logits, updated = _train_pass(inputs, params, batch_stats, stream, draw, "classify", inputs.images, side)
         batch_stats = batch_stats_lib.write(batch_stats, stream, updated)
         logits.append(side_logits)
     terms = objective_lib.classifier_terms(
-        *logits, erased.masks, given.labels, objective=given.objective, step=given.step
+        *logits, erased.masks, inputs.labels, objective=inputs.objective, step=inputs.step
     )
-    return _Sides(*logits, terms=terms, batch_stats=batch_stats)
+    return _ClassifierPasses(*logits, terms=terms, batch_stats=batch_stats)
 
 
 def _train_pass(
-    given: _Given, params: Any, batch_stats: batch_stats_lib.BatchStats, stream: str, draw, method: str, *inputs
+    inputs: _StepInputs, params: Any, batch_stats: batch_stats_lib.BatchStats, stream: str, draw, method: str, *arrays
 ):
-    """`_apply`, micro-batch by micro-batch, with the statistics of a stream."""
+    """`_apply`, one micro-batch after another, with the statistics of a stream."""
 
-    def apply(params, sample_keys, *inputs):
-        return given.apply(params, batch_stats_lib.read(batch_stats, stream), sample_keys, draw, *inputs, method=method)
+    def apply(params, sample_keys, *arrays):
+        return inputs.apply(
+            params, batch_stats_lib.read(batch_stats, stream), sample_keys, draw, *arrays, method=method
+        )
 
-    return microbatches.apply_in_parts(apply, given.accumulation, params, given.sample_keys, *inputs)
+    return microbatches.apply_in_parts(apply, inputs.accumulation, params, inputs.sample_keys, *arrays)
 
 
-def _apply(model: minmax_net.MinMaxNet, params: Any, batch_stats: Any, sample_keys: jax.Array, draw, *inputs, method):
+def _apply(model: minmax_net.MinMaxNet, params: Any, batch_stats: Any, sample_keys: jax.Array, draw, *arrays, method):
     """Applies one of the model's methods in training mode: (its result, the statistics after it).
 
-    Compiled as a function by itself, so that the classifier's two passes, alike in shape, are traced and lowered once.
+    Jitted separately, so that the classifier's two passes, which have the same shapes, are traced and lowered once.
     """
     keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, draw)
     outputs, updated = model.apply(
         {"params": params, "batch_stats": batch_stats},
-        *inputs,
+        *arrays,
         train=True,
         sample_keys=keys,
         method=method,
         mutable="batch_stats",
-        rngs={"dropout": keys[0]},  # For trunks that draw by themselves.
+        rngs={"dropout": keys[0]},  # For trunks with dropout of their own.
     )
     return outputs, updated.get("batch_stats", {})
 
@@ -232,16 +250,16 @@ def _update_average(state: TrainState, decay: float) -> TrainState:
     return state.replace(average=optax.incremental_update(state.variables, state.average, share))
 
 
-def _metrics(given: _Given, erased: erasing.Erased, sides: _Sides) -> dict[str, jax.Array]:
+def _metrics(inputs: _StepInputs, erased: erasing.Erased, passes: _ClassifierPasses) -> dict[str, jax.Array]:
     per_image = {
-        "loss": erased.losses + sides.terms.total,
+        "loss": erased.losses + passes.terms.total,
         "localizer_loss": erased.losses,
-        "foreground_loss": sides.terms.foreground,
-        "background_loss": sides.terms.background,
-        "size_loss": sides.terms.size,
-        "foreground_entropy": losses.conditional_entropy(sides.foreground_logits),
-        "background_entropy": losses.conditional_entropy(sides.background_logits),
-        "classification_error": 100.0 * (jnp.argmax(sides.foreground_logits, axis=-1) != given.labels),
+        "foreground_loss": passes.terms.foreground,
+        "background_loss": passes.terms.background,
+        "size_loss": passes.terms.size,
+        "foreground_entropy": losses.conditional_entropy(passes.foreground_logits),
+        "background_entropy": losses.conditional_entropy(passes.background_logits),
+        "classification_error": 100.0 * (jnp.argmax(passes.foreground_logits, axis=-1) != inputs.labels),
         "localizer_classification_error": 100.0 * ~erased.first_correct,
         "foreground_share": jnp.mean(erased.masks, axis=(1, 2, 3)),
         "num_passes": erased.num_passes,

@@ -9,6 +9,8 @@ import optax
 
 import minmax_jax as mm
 
+_HEAD = {"modalities": 2, "k_max": 0.3, "k_min": 0.0}
+
 
 class TinyTrunk(nn.Module):
     """A trunk of a user's own: one convolution and one batch norm, output stride 4."""
@@ -26,10 +28,23 @@ class TinyTrunk(nn.Module):
         return nn.relu(norm(features))
 
 
+def objective(**options) -> mm.Objective:
+    """An objective from options of any group, by name; erasing starts in the first step by default."""
+    groups = {"loss": mm.losses.LossOptions, "mask": mm.masks.MaskOptions, "erasing": mm.erasing.ErasingOptions}
+    options = {"start_epoch": 0} | options
+    given = {
+        group: kind(**{name: options.pop(name) for name in kind.__dataclass_fields__ if name in options})
+        for group, kind in groups.items()
+    }
+    return mm.Objective(**given, **options)
+
+
 def tiny_model(*, num_classes: int = 3, norm_axis: str | None = None, dtype=jnp.float32, **options) -> mm.MinMaxNet:
     """Both networks on a tiny trunk."""
     trunk = TinyTrunk(norm_axis=norm_axis, dtype=dtype)
-    return mm.create_model(trunk, num_classes=num_classes, modalities=2, dtype=dtype, **options)
+    return mm.create_model(
+        trunk, num_classes=num_classes, dtype=dtype, **(dict(modalities=2, k_max=0.3, k_min=0.0) | options)
+    )
 
 
 def start(model: mm.MinMaxNet, objective: mm.Objective, *, tx=None, shared_statistics: bool = False):

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-import minmax_jax as mm
 from minmax_jax.data import pipeline, transforms
 from minmax_jax.distributed import hosts, pmap
 from minmax_jax.runs import checkpoints
@@ -31,7 +30,7 @@ def create(num_erasures, normalization, is_cross_replica):
     alone = jax.process_count() == 1
     axis_name = pmap.AXIS if is_cross_replica and not alone else None
     model = networks.tiny_model(norm_axis=axis_name, dropout=0.3, dtype=jnp.float64)
-    objective = mm.Objective(num_erasures=num_erasures, background_weight=0.3, mask_normalization=normalization)
+    objective = networks.objective(num_erasures=num_erasures, background_weight=0.3, normalization=normalization)
     tx = optax.sgd(0.05, momentum=0.9)
     state, step = networks.start(model, objective, tx=tx)
     variables = jax.tree.map(jnp.float64, state.variables)

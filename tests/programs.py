@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from minmax_jax.runs import metric_writers
+from minmax_jax.report import metric_records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # 32x32 images, a trunk of one block with 4 channels: seconds instead of minutes.
@@ -14,9 +14,9 @@ TINY = {
     "data.num_test": 12,
     "data.crop_size": 32,
     "data.synthetic.image_size": 32,
-    "model.width": 4,
-    "model.stage_sizes": (1,),
-    "model.stage_strides": (1,),
+    "model.resnet.width": 4,
+    "model.resnet.stage_sizes": (1,),
+    "model.resnet.stage_strides": (1,),
     "train.epochs": 4,
     "train.log_every": 1,
     "erasing.start_epoch": 1,
@@ -44,5 +44,5 @@ def command(workdir, *flags):
 def last_step(folder):
     """The last that is in the record of a run, or 0."""
     path = folder / "metrics.jsonl"
-    records = metric_writers.read(path) if path.exists() else []
+    records = metric_records.read(path) if path.exists() else []
     return records[-1]["step"] if records else 0

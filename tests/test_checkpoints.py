@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from minmax_jax import digests
 from minmax_jax import state as state_lib
 from minmax_jax.data import pipeline, transforms
 from minmax_jax.distributed import pmap
@@ -139,12 +140,12 @@ def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path):
 
 def test_digest_tells_values_names_and_types_apart():
     tree = {"a": np.float32([1, 2]), "b": np.float32([3])}
-    digests = {
-        checkpoints.digest(tree),
-        checkpoints.digest(tree | {"b": np.float32([3.0000002])}),
-        checkpoints.digest({"a": tree["a"], "c": tree["b"]}),
-        checkpoints.digest(tree | {"b": np.float64([3])}),
-        checkpoints.digest(tree | {"a": np.float32([[1, 2]])}),
+    values = {
+        digests.digest(tree),
+        digests.digest(tree | {"b": np.float32([3.0000002])}),
+        digests.digest({"a": tree["a"], "c": tree["b"]}),
+        digests.digest(tree | {"b": np.float64([3])}),
+        digests.digest(tree | {"a": np.float32([[1, 2]])}),
     }
-    assert len(digests) == 5
-    assert checkpoints.digest(dict(reversed(tree.items()))) == checkpoints.digest(tree)
+    assert len(values) == 5
+    assert digests.digest(dict(reversed(tree.items()))) == digests.digest(tree)

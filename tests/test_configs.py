@@ -1,6 +1,7 @@
 """Every configuration is complete, every field is read somewhere, and mistakes are named."""
 
 import functools
+import inspect
 import pathlib
 import re
 
@@ -9,7 +10,12 @@ import numpy as np
 import pytest
 
 from configs import common, cub, cub5, custom, glas, oxford, synthetic
-from minmax_jax.runs import config_checks
+import minmax_jax as mm
+from minmax_jax import optimizers, schedules
+from minmax_jax.errors import UserError
+from minmax_jax.models import pooling
+from minmax_jax.objective import Objective
+from minmax_jax.runs import build, build_model, config_checks
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _VARIANTS = {
@@ -54,12 +60,27 @@ def test_every_field_is_read_somewhere():
 
 def test_handed_on_groups_fit_what_takes_them():
     from minmax_jax.data import synthetic as images
-    from minmax_jax.runs import build
 
     config = synthetic.get_config()
     images.SyntheticConfig(**config.data.synthetic)
-    build.create_optimizer(config, steps_per_epoch=3)
-    build.create_crf(config)
+    build_model.create_optimizer(config, steps_per_epoch=3)
+    build_model.create_refine(config.evaluation.crf)
+
+
+def test_option_groups_have_the_defaults_of_their_dataclasses():
+    """A default that stands in a configuration and in a dataclass is the same number."""
+    config = common.get_config()
+    assert build_model.create_objective(config, steps_per_epoch=1) == Objective()
+    head = pooling.WildcatHead(num_classes=2)
+    for name in ("modalities", "k_max", "k_min", "alpha", "dropout"):
+        assert getattr(head, name) == config.model[name]
+    assert mm.MinMaxNet.classifier_scale == config.model.classifier_scale
+    optimizer = inspect.signature(optimizers.create_optimizer).parameters
+    rate = inspect.signature(schedules.create_learning_rate).parameters
+    for group, parameters in ((config.optimizer, optimizer), (config.learning_rate, rate)):
+        for name, value in group.items():
+            if name in parameters and parameters[name].default is not inspect.Parameter.empty:
+                assert parameters[name].default == value, name
 
 
 def test_every_range_and_choice_belongs_to_a_field():
@@ -75,7 +96,7 @@ _COMMON = {
     "data.stain_normalization": "none",
     "data.stain_augmentation": 0.0,
     "model.trunk": "resnet101",
-    "model.stem": "deep",
+    "model.resnet.stem": "deep",
     "model.separate_trunks": False,
     "model.k_max": 0.09,
     "model.k_min": 0.09,
@@ -97,7 +118,6 @@ _COMMON = {
     "optimizer.name": "sgd",
     "optimizer.momentum": 0.9,
     "optimizer.nesterov": True,
-    "optimizer.dampening": 0.0,
     "optimizer.weight_decay": 1e-5,
     "optimizer.decayed": "all",
     "learning_rate.schedule": "step",
@@ -188,19 +208,14 @@ def test_published_values(name, values):
 
 
 def test_recipes_from_scratch_put_features_where_they_lie():
-    from minmax_jax.runs import build
-
     for config in (glas.get_config("cpu"), custom.get_config("own,cpu"), synthetic.get_config()):
-        assert build.create_objective(config, steps_per_epoch=1).mask_alignment == "features"
+        assert build_model.create_objective(config, steps_per_epoch=1).mask.alignment == "features"
     assert glas.get_config("cpu,parity").mask.alignment == "corners"
 
 
 def test_sigma_of_the_follow_up_rises_by_the_epoch():
-    from minmax_jax import schedules
-    from minmax_jax.runs import build
-
-    objective = build.create_objective(glas.get_config("maxmin"), steps_per_epoch=8)
-    at_epochs = [float(schedules.at(objective.sigma, 8 * epoch + 7)) for epoch in (0, 1, 49, 50, 60)]
+    objective = build_model.create_objective(glas.get_config("maxmin"), steps_per_epoch=8)
+    at_epochs = [float(objective.mask.threshold(objective.epoch(8 * epoch + 7))) for epoch in (0, 1, 49, 50, 60)]
     assert at_epochs == pytest.approx([0.15, 0.151, 0.199, 0.2, 0.2])
 
 
@@ -229,7 +244,7 @@ def test_a_whole_number_is_no_other_type(value):
         ("data.dataset", "imagenet", "must be one of"),
         ("data.stain_normalization", "vahadane", "must be one of"),
         ("model.trunk", "resnet152", "must be one of"),
-        ("model.stem", "shallow", "must be one of"),
+        ("model.resnet.stem", "shallow", "must be one of"),
         ("model.dtype", "float16", "must be one of"),
         ("optimizer.name", "lion", "must be one of"),
         ("learning_rate.schedule", "linear", "must be one of"),
@@ -253,19 +268,19 @@ def test_a_whole_number_is_no_other_type(value):
         ("model.dropout", 1.0, "must be from 0"),
         ("train.epochs", 0, "must be from 1"),
         ("erasing.num_erasures", -1, "must be from 0"),
-        ("learning_rate.peak", float("nan"), "must be from 0"),
+        ("learning_rate.peak", float("nan"), "must be at least 0"),
         ("evaluation.crf.num_iterations", -1, "must be from 0"),
-        ("evaluation.crf.color_sigma", 0.0, "must be from 0.001"),
-        ("model.stage_strides", (1, 2), "needs one stride for each of the 3 stages"),
+        ("evaluation.crf.color_sigma", 0.0, "must be at least 0.001"),
+        ("model.resnet.stage_strides", (1, 2), "needs one stride for each of the 3 stages"),
     ],
 )
 def test_impossible_values_are_named(field, value, message):
     config = synthetic.get_config()
-    config.model.stage_sizes, config.model.stage_strides = (1, 1, 1), (1, 1, 1)
+    config.model.resnet.stage_sizes, config.model.resnet.stage_strides = (1, 1, 1), (1, 1, 1)
     config.data.max_side, config.data.train_per_class = 500, 3
     config.update_from_flattened_dict({field: value})
-    with pytest.raises(config_checks.ConfigError, match=message) as error:
-        config_checks.check_values(config, num_devices=4, num_local_devices=4)
+    with pytest.raises(UserError, match=message) as error:
+        build.check_config(config, num_devices=4, num_local_devices=4)
     assert f"{field}=" in str(error.value)
 
 
@@ -281,7 +296,7 @@ def test_few_samples_are_those_of_training_only():
     np.testing.assert_array_equal(np.bincount(fewer.labels), [3] * 4)
     assert set(parts["train"].names) < set(fewer.names)
     config.data.train_per_class = 11
-    with pytest.raises(config_checks.ConfigError, match="data.train_per_class: There are not 11 examples"):
+    with pytest.raises(UserError, match="config.data.train_per_class=11"):
         build_data.create_splits(config)
 
 
@@ -293,19 +308,17 @@ def test_own_data_needs_its_name_and_no_folds():
 
 
 def test_evaluation_over_flips_needs_flips_in_training():
-    from minmax_jax.runs import build
-
     config = synthetic.get_config()
     config.update_from_flattened_dict({"evaluation.flips": True, "data.flip_horizontal": False})
     config_checks.check_values(config, num_devices=1, num_local_devices=1)  # there is the other
     config.data.flip_vertical = False
     with pytest.raises(config_checks.ConfigError, match="config.evaluation.flips=True takes the flips of training"):
-        build.create_parts(config)
+        build.build_run(config)
 
 
 def test_the_first_word_of_the_variant_names_own_data():
     config = custom.get_config("cpu,cpu,erasing=3")
-    assert (config.data.name, config.model.width, config.erasing.num_erasures) == ("cpu", 24, 3)
+    assert (config.data.name, config.model.resnet.width, config.erasing.num_erasures) == ("cpu", 24, 3)
 
 
 def test_unknown_variants_are_refused():

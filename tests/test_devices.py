@@ -58,10 +58,10 @@ def _start(model):
 
 
 def _objective(num_erasures, mask_gradient, mask_normalization):
-    return mm.Objective(
+    return networks.objective(
         num_erasures=num_erasures,
-        mask_gradient=mask_gradient,
-        mask_normalization=mask_normalization,
+        gradient=mask_gradient,
+        normalization=mask_normalization,
         background_weight=0.3,
     )
 

@@ -1,4 +1,4 @@
-"""Evaluation with a localizer that is known: what it finds is written in the image."""
+"""Evaluation with a known predictor: the prediction is encoded in the pixels of the image."""
 
 import dataclasses
 
@@ -6,31 +6,44 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax import inference
+from minmax_jax import evaluation, masks
 from minmax_jax.data import dataset
-from minmax_jax.evaluation import evaluate
+from minmax_jax.evaluation.metrics import classification, dice, entropy
+from minmax_jax.method import Prediction
 from minmax_jax.report import panels
 from tests import splits
 
 
-def _red_localizer(images):
+def _predict_red(images):
     """The mask is the red channel; the class is whether the first pixel is bright; not a network."""
     red = jnp.asarray(images)[..., :1] / 255.0
     classes = (jnp.asarray(images)[:, 0, 0, 1] > 127).astype(jnp.int32)
     batch = len(classes)
-    return inference.Localization(
-        classes=classes,
+    return Prediction(
         probabilities=jnp.eye(2)[classes],
         masks=red,
-        foreground_entropy=jnp.full(batch, 0.1),
-        background_entropy=jnp.arange(batch) * 0.2,
-        localizer_classes=jnp.zeros(batch, jnp.int32),
+        scores={
+            "localizer_class": jnp.zeros(batch, jnp.int32),
+            "foreground_entropy": jnp.full(batch, 0.1),
+            "background_entropy": jnp.arange(batch) * 0.2,
+        },
     )
+
+
+def _evaluators(**options):
+    return classification.EVALUATOR, dice.evaluator(**options), entropy.EVALUATOR
+
+
+def _evaluate(split, predict_fn=_predict_red, *, batch_size=2, refine_fn=None, **options):
+    """(rows, summary) of a split."""
+    evaluators = _evaluators(**options)
+    rows = evaluation.evaluate(predict_fn, split, evaluators, batch_size=batch_size, refine_fn=refine_fn)
+    return rows, evaluation.summarize(rows, evaluators)
 
 
 def test_masks_come_back_at_each_image_s_own_resolution():
     split = splits.make_split([(40, 50), (33, 64), (40, 51), (64, 64), (40, 50)])
-    found = list(evaluate.localize_split(_red_localizer, split, batch_size=2))
+    found = list(evaluation.predict_split(_predict_red, split, batch_size=2))
     assert sorted(item.index for item in found) == [0, 1, 2, 3, 4]
     for item in found:
         image = split.read_image(item.index)
@@ -40,29 +53,32 @@ def test_masks_come_back_at_each_image_s_own_resolution():
 def test_masks_are_refined_with_their_own_image_without_its_margins():
     split = splits.make_split([(40, 50), (33, 64), (40, 51)])
     refine = lambda mask, image: mask * (image[..., 1] > 127)
-    for found in evaluate.localize_split(_red_localizer, split, batch_size=2, refine_fn=refine):
+    for found in evaluation.predict_split(_predict_red, split, batch_size=2, refine_fn=refine):
         image = split.read_image(found.index)
         np.testing.assert_allclose(found.mask, image[..., 0] / 255.0 * (image[..., 1] > 127), rtol=1e-6)
-    results = evaluate.evaluate(_red_localizer, split, batch_size=2, refine_fn=lambda mask, image: 0 * mask)
-    assert [result.f1_foreground for result in results] == [0, 0, 0]
+    rows, _ = _evaluate(split, refine_fn=lambda mask, image: 0 * mask)
+    assert [row["f1_foreground"] for row in rows] == [0, 0, 0]
 
 
 def test_numbers_equal_those_of_plain_loops():
     split = splits.make_split([(40, 50), (33, 64), (64, 64)])
-    results = evaluate.evaluate(_red_localizer, split, batch_size=2, threshold=0.6)
-    summary = evaluate.summarize(results)
+    rows, summary = _evaluate(split, threshold=0.6)
     expected, expected_background = [], []
     for index in range(3):
         predicted = split.read_image(index)[..., 0] / 255.0 >= 0.6
         true = split.read_mask(index)
         expected.append(2 * (predicted & true).sum() / (predicted.sum() + true.sum()))
         expected_background.append(2 * (~predicted & ~true).sum() / ((~predicted).sum() + (~true).sum()))
-    assert [result.name for result in results] == list(split.names)
+    assert [row["name"] for row in rows] == list(split.names)
+    for index, row in enumerate(rows):
+        assert row["label"] == split.labels[index] and row["predicted"] == np.argmax(row["probabilities"])
+        assert row["f1_foreground"] == pytest.approx(expected[index]) and row["localizer_class"] == 0
+    assert rows[2]["predicted"] == (split.read_image(2)[0, 0, 1] > 127)  # the one image without padding
     assert summary["num_images"] == summary["num_images_with_mask"] == 3
     assert summary["f1_foreground"] == pytest.approx(100 * np.mean(expected))
     assert summary["f1_background"] == pytest.approx(100 * np.mean(expected_background))
     assert summary["localizer_classification_error"] == pytest.approx(100 * np.mean(split.labels != 0))
-    assert summary["entropy_foreground"] == pytest.approx(0.1)
+    assert summary["foreground_entropy"] == pytest.approx(0.1)
 
 
 def test_images_without_a_mask_count_in_the_error_and_in_no_f1():
@@ -70,9 +86,8 @@ def test_images_without_a_mask_count_in_the_error_and_in_no_f1():
     read_mask = lambda index: None if index == 1 else whole.read_mask(index)
     split = dataclasses.replace(whole, read_mask=read_mask)
     for empty in ("skip", "one", "nan"):
-        summary = evaluate.summarize(evaluate.evaluate(_red_localizer, split, batch_size=2), empty=empty)
-        with_mask = evaluate.evaluate(_red_localizer, dataset.subset(whole, [0, 2]), batch_size=2)
-        expected = evaluate.summarize(with_mask, empty=empty)
+        _, summary = _evaluate(split, empty=empty)
+        _, expected = _evaluate(dataset.subset(whole, [0, 2]), empty=empty)
         assert (summary["num_images"], summary["num_images_with_mask"]) == (3, 2)
         for name in ("f1_foreground", "f1_background", "baselines"):
             assert summary[name] == expected[name]
@@ -81,17 +96,18 @@ def test_images_without_a_mask_count_in_the_error_and_in_no_f1():
 
 def test_without_any_mask_there_is_no_f1(tmp_path):
     split = dataclasses.replace(splits.make_split([(40, 50)]), read_mask=lambda index: None)
-    summary = evaluate.summarize(evaluate.evaluate(_red_localizer, split, batch_size=1))
+    (row,), summary = _evaluate(split)
+    assert row["f1_foreground"] is None
     assert summary["num_images_with_mask"] == 0
     assert np.isnan([summary["f1_foreground"], summary["baselines"]["all_ones"]["f1_background"]]).all()
-    (found,) = evaluate.localize_split(_red_localizer, split, batch_size=1)
+    (found,) = evaluation.predict_split(_predict_red, split, batch_size=1)
     panels.draw_panel(tmp_path / "panel.png", split, found, threshold=0.5)
     assert (tmp_path / "panel.png").stat().st_size > 1000
 
 
-def test_all_ones_baseline():
+def test_all_foreground_baseline():
     split = splits.make_split([(40, 50), (32, 33)])
-    baseline = evaluate.summarize(evaluate.evaluate(_red_localizer, split, batch_size=4))["baselines"]["all_ones"]
+    baseline = _evaluate(split)[1]["baselines"]["all_ones"]
     shares = [25 / 50, 16 / 33]
     assert baseline["f1_foreground"] == pytest.approx(100 * np.mean([2 * p / (1 + p) for p in shares]))
     assert baseline["f1_background"] == 0
@@ -100,13 +116,13 @@ def test_all_ones_baseline():
 def test_masks_are_compared_at_the_true_mask_s_resolution():
     """A true mask of twice the size: the found one is enlarged with aligned corners, not the true one shrunk."""
     split = splits.make_split([(32, 32)], mask_sizes=[(64, 64)])
-    (result,) = evaluate.evaluate(_red_localizer, split, batch_size=1)
+    (row,), _ = _evaluate(split)
     red = split.read_image(0)[..., 0] / 255.0
     places = np.linspace(0, 31, 64)
     rows = np.stack([np.interp(places, np.arange(32), line) for line in red])
     enlarged = np.stack([np.interp(places, np.arange(32), line) for line in rows.T], axis=1)
     predicted, true = enlarged >= 0.5, split.read_mask(0)
-    assert result.f1_foreground == pytest.approx(
+    assert row["f1_foreground"] == pytest.approx(
         2 * (predicted & true).sum() / (predicted.sum() + true.sum()), abs=1e-3
     )
 
@@ -117,17 +133,17 @@ def test_one_batch_shape_for_each_padded_shape():
 
     def recording(images):
         shapes.append(images.shape)
-        return _red_localizer(images)
+        return _predict_red(images)
 
     split = splits.make_split([(40, 50)] * 5 + [(96, 64)] * 3)
-    results = evaluate.evaluate(recording, split, batch_size=4)
-    assert set(shapes) == {(4, 64, 64, 3), (4, 96, 64, 3)} and len(results) == 8
+    rows, _ = _evaluate(split, recording, batch_size=4)
+    assert set(shapes) == {(4, 64, 64, 3), (4, 96, 64, 3)} and len(rows) == 8
 
 
 def test_a_mask_of_the_true_one_s_size_stays_as_it_is():
     mask = np.random.default_rng(0).random((7, 9), np.float32)
-    np.testing.assert_array_equal(evaluate.resize_mask(mask, (7, 9)), mask)
-    assert evaluate.resize_mask(mask, (7, 9)).dtype == evaluate.resize_mask(mask, (7, 8)).dtype == np.float64
+    np.testing.assert_array_equal(masks.resize_mask(mask, (7, 9)), mask)
+    assert masks.resize_mask(mask, (7, 9)).dtype == masks.resize_mask(mask, (7, 8)).dtype == np.float64
 
 
 def test_the_next_batch_is_under_way_before_the_last_is_looked_at():
@@ -135,10 +151,10 @@ def test_the_next_batch_is_under_way_before_the_last_is_looked_at():
 
     def recording(images):
         calls.append(images.shape)
-        return _red_localizer(images)
+        return _predict_red(images)
 
     split = splits.make_split([(40, 50)] * 3)
-    found = evaluate.localize_split(recording, split, batch_size=1)
+    found = evaluation.predict_split(recording, split, batch_size=1)
     assert [next(found).index, len(calls)] == [0, 2]
     assert [next(found).index, len(calls)] == [1, 3]
     assert [next(found).index, len(calls)] == [2, 3]
@@ -151,4 +167,36 @@ def test_an_image_that_cannot_be_read_is_told_by_its_name():
 
     split = dataclasses.replace(splits.make_split([(40, 50)]), read_image=read_image)
     with pytest.raises(dataset.DataError, match="pet.png"):
-        evaluate.evaluate(_red_localizer, split, batch_size=1)
+        _evaluate(split)
+
+
+def test_evaluators_share_one_pass_and_keep_histograms():
+    """A metric of a user's own: integer counts per image, added up for the split."""
+
+    def score(prediction, truth):
+        counts, _ = np.histogram(prediction.mask, bins=4, range=(0, 1))
+        return {"histogram": counts}
+
+    def summarize(rows):
+        return {"histogram": sum(row["histogram"] for row in rows)}
+
+    split, calls = splits.make_split([(40, 50), (33, 64)]), []
+
+    def recording(images):
+        calls.append(images.shape)
+        return _predict_red(images)
+
+    evaluators = (*_evaluators(), evaluation.Evaluator(score, summarize))
+    rows = evaluation.evaluate(recording, split, evaluators, batch_size=2)
+    summary = evaluation.summarize(rows, evaluators)
+    assert len(calls) == 1 and summary["num_images"] == 2
+    assert summary["histogram"].sum() == 40 * 50 + 33 * 64
+    assert all(row["histogram"].dtype.kind == "i" for row in rows)
+
+
+def test_a_method_without_localizer_and_entropies_has_none_in_its_summary():
+    predict = lambda images: dataclasses.replace(_predict_red(images), scores={})
+    _, summary = _evaluate(splits.make_split([(40, 50)]), predict)
+    assert set(summary) == {
+        *("num_images", "num_images_with_mask", "classification_error", "f1_foreground", "f1_background", "baselines")
+    }

@@ -5,11 +5,12 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import masks
-from minmax_jax.runs import build
+from minmax_jax import masks, minmax
+from minmax_jax import state as state_lib
 from tests import networks
 
 
@@ -43,13 +44,26 @@ def test_each_pass_reads_the_statistics_of_its_stream(batch, alignment):
         np.testing.assert_allclose(entropy, -np.sum(p * np.log(p), axis=-1), rtol=1e-4)
 
 
-def test_a_run_localizes_with_the_masks_it_trained_with(batch):
+def test_the_method_predicts_with_the_masks_it_trains_with(batch):
+    """A threshold that grows by the epoch is that of the step which trained the variables: the 6th is of epoch 2."""
     model = networks.tiny_model()
-    objective = mm.Objective(sigma=0.3, omega=5.0, mask_alignment="features")
-    state, _ = networks.start(model, objective)
-    found = build.create_localize(model, objective)(state, batch["images"])
-    expected = _localize(model, state, batch["images"], sigma=0.3, omega=5.0, alignment="features")
-    chex.assert_trees_all_close(found, expected, rtol=1e-5)
+    growing = {"sigma": 0.3, "sigma_growth": 0.1, "sigma_limit": 0.9, "omega": 5.0, "alignment": "features"}
+    objective = networks.objective(**growing, steps_per_epoch=2)
+    method = minmax.create_method(model, optax.sgd(0.1), objective)
+    state = method.init(jax.random.key(0), (32, 32)).replace(step=jnp.int32(6))
+    prediction = method.predict(state_lib.inference_variables(state), batch["images"])
+    expected = _localize(model, state, batch["images"], sigma=0.5, omega=5.0, alignment="features")
+    chex.assert_trees_all_close(prediction.masks, expected.masks, rtol=1e-5)
+    chex.assert_trees_all_close(prediction.probabilities, expected.probabilities, rtol=1e-5)
+    chex.assert_trees_all_close(
+        prediction.scores,
+        {
+            "localizer_class": expected.localizer_classes,
+            "foreground_entropy": expected.foreground_entropy,
+            "background_entropy": expected.background_entropy,
+        },
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("flipped", [(), (2,), (1,), (1, 2)])
@@ -90,7 +104,7 @@ def test_an_image_does_not_depend_on_its_batch(batch):
 
 def test_runs_in_a_loop_of_ones_own(batch):
     model = networks.tiny_model()
-    state, step = networks.start(model, mm.Objective(num_erasures=1))
+    state, step = networks.start(model, networks.objective(num_erasures=1))
 
     @jax.jit
     def program(state, batch):
@@ -121,7 +135,7 @@ def test_a_trunk_without_batch_norm(batch):
             return nn.relu(nn.Conv(4, (4, 4), strides=(4, 4))(images))
 
     model = mm.create_model(Plain(), num_classes=3)
-    state, step = networks.start(model, mm.Objective(num_erasures=2))
+    state, step = networks.start(model, networks.objective(num_erasures=2))
     state, metrics = jax.jit(step)(state, batch)
     assert np.isfinite(metrics["loss"])
     assert _localize(model, state, batch["images"]).masks.shape == (8, 32, 32, 1)

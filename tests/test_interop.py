@@ -11,7 +11,7 @@ from safetensors import numpy as safetensors_numpy
 
 import minmax_jax as mm
 from minmax_jax import interop
-from minmax_jax.runs import build
+from minmax_jax.runs import build, build_model
 from tests import networks
 
 NUM_CLASSES, MODALITIES = 3, 2
@@ -206,7 +206,7 @@ def test_damaged_files_are_named(tmp_path, suffix, kind, content):
     np.savez(path, **tensors) if suffix == ".npz" else safetensors_numpy.save_file(tensors, path)
     whole = path.read_bytes()
     path.write_bytes({"half": whole[: len(whole) // 2], "text": b"<html>404</html>", "empty": b""}[content])
-    with pytest.raises(interop.InteropError, match=f"{path.name} is no whole {kind}"):
+    with pytest.raises(interop.InteropError, match=f"{path.name} is not a complete {kind}"):
         interop.read_tensors(path)
 
 
@@ -214,10 +214,10 @@ def test_damaged_and_unsafe_checkpoints_are_named(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "weights.pth"
     path.write_bytes(b"<html>404</html>")
-    with pytest.raises(interop.InteropError, match="is no whole PyTorch checkpoint of plain tensors"):
+    with pytest.raises(interop.InteropError, match="is not a complete PyTorch checkpoint of plain tensors"):
         interop.read_tensors(path)
     torch.save({"state_dict": Runs()}, path)
-    with pytest.raises(interop.InteropError, match="is no whole PyTorch checkpoint of plain tensors"):
+    with pytest.raises(interop.InteropError, match="is not a complete PyTorch checkpoint of plain tensors"):
         interop.read_tensors(path)
     torch.save({"epoch": 3}, path)
     with pytest.raises(interop.InteropError, match="holds no state dict"):
@@ -233,7 +233,7 @@ class Runs:
 
 def test_pickles_in_an_archive_are_refused(tmp_path):
     np.savez(tmp_path / "weights.npz", a=np.array([Runs()], object))
-    with pytest.raises(interop.InteropError, match="is no whole NumPy archive"):
+    with pytest.raises(interop.InteropError, match="is not a complete NumPy archive"):
         interop.read_tensors(tmp_path / "weights.npz")
 
 
@@ -255,7 +255,7 @@ def test_names_that_hold_a_checksum_are_checked(tmp_path, monkeypatch):
 
 
 def test_absent_and_unknown_files_are_refused(tmp_path):
-    with pytest.raises(interop.InteropError, match="(?s)There is no file.*sceneparsing.*download.pytorch.org"):
+    with pytest.raises(interop.InteropError, match="There is no file"):
         interop.read_tensors(tmp_path / "resnet101-imagenet.pth")
     (tmp_path / "weights.h5").touch()
     with pytest.raises(interop.InteropError, match="must end with one of"):
@@ -283,11 +283,11 @@ def test_training_starts_from_the_file(tmp_path, average_decay):
     config = synthetic.get_config()
     config.data.num_train = config.data.num_validation = config.data.num_test = 8
     config.train.average_decay = average_decay
-    config.model.width, config.model.stage_sizes, config.model.stage_strides = 4, (2, 1), (1, 2)
+    config.model.resnet.width, config.model.resnet.stage_sizes, config.model.resnet.stage_strides = 4, (2, 1), (1, 2)
     tensors = _draw(_shapes("deep"))
     np.savez(tmp_path / "trunk.npz", **tensors)
     config.model.pretrained = str(tmp_path / "trunk.npz")
-    state = build.load_pretrained(config, build.create_parts(config).state)
+    state = build_model.load_pretrained(config, build.build_run(config).state)
     for variables in filter(None, (state.variables, state.average)):
         _assert_equal(variables["params"]["trunk"]["stem_norm1"]["scale"], tensors["bn1.weight"])
 

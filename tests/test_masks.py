@@ -85,7 +85,7 @@ def _spreading_trunk(stem):
         return jnp.broadcast_to(np.outer(window, window)[:, :, None, None], parameter.shape)
 
     variables = variables | {"params": jax.tree.map(spread, variables["params"])}
-    return jax.jit(functools.partial(trunk.apply, variables, train=False))
+    return jax.jit(lambda images: trunk.apply(variables, images, train=False)[8])
 
 
 def _brightest(stem, size, pixel, alignment):

@@ -2,12 +2,14 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import minmax_jax as mm
+from minmax_jax.models import trunks
 from tests import networks
 
 
@@ -16,7 +18,7 @@ def _shapes(trunk, size=64):
     features, variables = jax.eval_shape(
         functools.partial(trunk.init_with_output, train=False), jax.random.key(0), images
     )
-    return features.shape, variables
+    return trunks.last_features(features).shape, variables
 
 
 def _count(tree):
@@ -59,7 +61,30 @@ def test_odd_sizes_round_up_at_each_halving():
     images = jax.ShapeDtypeStruct((1, 65, 97, 3), jnp.float32)
     trunk = mm.ResNet(stage_sizes=(1, 1), stage_strides=(1, 2), width=4)
     features, _ = jax.eval_shape(functools.partial(trunk.init_with_output, train=False), jax.random.key(0), images)
-    assert features.shape == (1, 9, 13, 8)
+    assert {stride: stage.shape for stride, stage in features.items()} == {4: (1, 17, 25, 4), 8: (1, 9, 13, 8)}
+
+
+def test_of_stages_with_one_stride_the_last_is_returned():
+    trunk = mm.ResNet(stage_sizes=(1, 1, 1), stage_strides=(1, 1, 2), width=2)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    stages, _ = jax.eval_shape(functools.partial(trunk.init_with_output, train=False), jax.random.key(0), images)
+    assert {stride: stage.shape for stride, stage in stages.items()} == {4: (1, 8, 8, 4), 8: (1, 4, 4, 8)}
+
+
+class _MeanHead(nn.Module):
+    """A head without WILDCAT pooling: class maps by one dense layer, scores by their mean."""
+
+    @nn.compact
+    def __call__(self, features, sample_keys=None):
+        class_maps = nn.Dense(3, name="maps")(features)
+        return jnp.mean(class_maps, axis=(1, 2)), class_maps
+
+
+def test_any_module_can_be_the_head(batch):
+    model = mm.MinMaxNet(networks.TinyTrunk(), localizer_head=_MeanHead(), classifier_head=_MeanHead())
+    state, step = networks.start(model, networks.objective(num_erasures=2))
+    state, metrics = step(state, batch)
+    assert set(state.params["localizer_head"]) == {"maps"} and np.isfinite(metrics["loss"])
 
 
 def test_bottleneck_and_basic_blocks_keep_the_shortcut_where_nothing_changes():
@@ -73,7 +98,7 @@ def test_parameters_are_float32_in_bfloat16_too():
     images = jnp.zeros((1, 32, 32, 3))
     variables = trunk.init(jax.random.key(0), images, train=False)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    assert trunk.apply(variables, images, train=False).dtype == jnp.bfloat16
+    assert trunk.apply(variables, images, train=False)[4].dtype == jnp.bfloat16
 
 
 def test_a_stride_for_each_stage_is_needed():
@@ -105,7 +130,9 @@ def test_remat_changes_nothing_but_what_is_kept():
     batch = {"images": rng.integers(0, 256, (4, 32, 32, 3), np.uint8), "labels": np.arange(4, dtype=np.int32) % 3}
     for remat in (False, True):
         trunk = mm.ResNet(stage_sizes=(1, 3), stage_strides=(1, 1), width=4, remat=remat)
-        state, step = networks.start(mm.create_model(trunk, num_classes=3, modalities=2), mm.Objective(num_erasures=2))
+        state, step = networks.start(
+            mm.create_model(trunk, num_classes=3, modalities=2), networks.objective(num_erasures=2)
+        )
         traced = jax.jit(step).trace(state, batch)
         assert ("prevent_cse" in str(traced.jaxpr)) == remat
         after.append(traced.lower().compile()(state, batch))

@@ -335,8 +335,17 @@ def test_from_a_folder_to_results(tmp_path):
     done = _run(
         "experiments.train",
         *("--config=configs/custom.py:pets,cpu", f"--config.data.dir={tmp_path / 'out'}"),
-        *("--config.data.max_side=32", "--config.model.width=4", "--config.train.epochs=2", "--config.batch_size=4"),
-        *("--config.model.stage_sizes=(1,)", "--config.model.stage_strides=(1,)", f"--workdir={tmp_path / 'run'}"),
+        *(
+            "--config.data.max_side=32",
+            "--config.model.resnet.width=4",
+            "--config.train.epochs=2",
+            "--config.batch_size=4",
+        ),
+        *(
+            "--config.model.resnet.stage_sizes=(1,)",
+            "--config.model.resnet.stage_strides=(1,)",
+            f"--workdir={tmp_path / 'run'}",
+        ),
     )
     assert done.returncode == 0, done.stderr
     test = json.loads((tmp_path / "run" / "results.json").read_text())["test"]

@@ -23,8 +23,9 @@ from configs import common, variants
 import minmax_jax as mm
 from minmax_jax import erasing, interop, losses, masks
 from minmax_jax import state as state_lib
+from minmax_jax.models import trunks
 from minmax_jax.ops import resize
-from minmax_jax.runs import build
+from minmax_jax.runs import build_model
 from tests import recorded
 from tests.conftest import SHARED
 
@@ -67,14 +68,15 @@ class Case:
 
 def _create_case(numbers, options, images, tensors, dtype) -> Case:
     config = variants.apply(common.get_config(), "parity", {})
-    config.model.update(trunk=options["model"], width=options.get("width", 64), k_max=options["kmax"])
-    config.model.stage_strides = tuple(options.get("stage_strides", (1, 2, 2, 2)))
+    config.model.update(trunk=options["model"], k_max=options["kmax"])
+    config.model.resnet.width = options.get("width", 64)
+    config.model.resnet.stage_strides = tuple(options.get("stage_strides", (1, 2, 2, 2)))
     config.erasing.update(num_erasures=options["erase"], start_epoch=0, decay=options["sigma_erase"])
     config.learning_rate.peak = options["lr"]
-    model = build.create_model(config, num_classes=options["num_classes"])
+    model = build_model.create_model(config.model, num_classes=options["num_classes"])
     heads = {name: getattr(model, name).clone(dtype=dtype) for name in ("localizer_head", "classifier_head")}
     model = model.clone(trunk=model.trunk.clone(dtype=dtype), **heads)
-    tx = build.create_optimizer(config, steps_per_epoch=1)
+    tx = build_model.create_optimizer(config, steps_per_epoch=1)
     state = state_lib.create_train_state(
         jax.random.key(0), model=model, tx=tx, image_size=(64, 64), shared_statistics=True
     )
@@ -86,7 +88,7 @@ def _create_case(numbers, options, images, tensors, dtype) -> Case:
         recorded=numbers,
         options=options,
         model=model,
-        objective=build.create_objective(config, steps_per_epoch=1),
+        objective=build_model.create_objective(config, steps_per_epoch=1),
         tx=tx,
         state=state.replace(**variables, opt_state=tx.init(variables["params"])),
         batch={"images": images, "labels": jnp.asarray(numbers["labels"], jnp.int32)},
@@ -124,7 +126,8 @@ def published_case(request):
 def _classify(net, images, mask):
     """The classifier's scores and class maps; the library returns the scores only."""
     seen = resize.resize_bilinear(images * mask, tuple(int(net.classifier_scale * side) for side in images.shape[1:3]))
-    return net.classify(images, mask), net.classifier.head(net.classifier.trunk(seen, train=False))[1]
+    features = trunks.last_features(net.classifier.trunk(seen, train=False))
+    return net.classify(images, mask), net.classifier.head(features)[1]
 
 
 def _check(title: str, deviations: dict[str, float], tolerance: float) -> None:

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from minmax_jax.runs import checkpoints, metric_writers
+from minmax_jax.report import metric_records
+from minmax_jax.runs import checkpoints
 from tests import one_host, programs
 
 _LAST_WORD = re.compile(r"\nError: This process was ended, .* Start the same command again in all processes;.*\n$")
@@ -97,7 +98,7 @@ def test_a_killed_process_ends_the_job_with_a_message_and_the_same_command_resum
     results = [json.loads((folder / "results.json").read_text()) for folder in (killed, reference)]
     for name in ("test", "step", "state_digest"):
         assert results[0][name] == results[1][name]
-    steps = [line["step"] for line in metric_writers.read(killed / "metrics.jsonl") if line["kind"] == "train"]
+    steps = [line["step"] for line in metric_records.read(killed / "metrics.jsonl") if line["kind"] == "train"]
     assert steps == list(range(1, 9))
 
 

@@ -24,13 +24,13 @@ MAPS = jnp.asarray([[3.0, 1.0], [9.0, 5.0], [7.0, 2.0]]).reshape(1, 3, 2, 1)  # 
     ],  # 0.25 * 6 = 1.5 and 2.5 round to even
 )
 def test_places(k, count):
-    assert pooling.places_of(k, 6) == count
+    assert pooling.count_locations(k, 6) == count
 
 
 @pytest.mark.parametrize("k", [-0.1, 1.5])
 def test_impossible_places_are_refused(k):
     with pytest.raises(ValueError, match=f"k={k}"):
-        pooling.places_of(k, 6)
+        pooling.count_locations(k, 6)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from configs import synthetic
-from minmax_jax import inference
-from minmax_jax.runs import checkpoints, final_test, metric_writers, training
+from minmax_jax import inference, minmax
+from minmax_jax.report import metric_records
+from minmax_jax.runs import checkpoints, final_test, training
 from tests import flowers_layout, programs
 
 
@@ -52,9 +53,9 @@ def _counting_traces():
 
         return traced
 
-    train_step, localize = training.train_step, inference.localize
+    train_step, localize = minmax.train_step, inference.localize
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train_step", counting("train", train_step, lambda state, batch: batch["images"]))
+        patch.setattr(minmax, "train_step", counting("train", train_step, lambda state, batch: batch["images"]))
         patch.setattr(inference, "localize", counting("localize", localize, lambda *arguments: arguments[2]))
         yield traces
 
@@ -72,7 +73,7 @@ def test_a_run_leaves_its_results_and_pictures(finished):
 
 
 def test_the_record_has_every_step_and_validation(finished):
-    records = metric_writers.read(finished[0] / "metrics.jsonl")
+    records = metric_records.read(finished[0] / "metrics.jsonl")
     assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, 9))
     assert [r["step"] for r in records if r["kind"] == "validation"] == [2, 4, 6, 8]
     first = records[0]
@@ -86,7 +87,7 @@ def test_the_selected_model_is_the_latest_of_the_best(finished):
     folder, found, _ = finished
     errors = {
         r["step"]: r["classification_error"]
-        for r in metric_writers.read(folder / "metrics.jsonl")
+        for r in metric_records.read(folder / "metrics.jsonl")
         if r["kind"] == "validation"
     }
     assert found["step"] == max(step for step, error in errors.items() if error == min(errors.values()))
@@ -153,7 +154,7 @@ def test_another_seed_gives_another_model(finished, tmp_path):
 
 
 def _without_times(folder):
-    records = metric_writers.read(folder / "metrics.jsonl")
+    records = metric_records.read(folder / "metrics.jsonl")
     return [{name: value for name, value in record.items() if name != "steps_per_second"} for record in records]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from configs import synthetic
 from minmax_jax.evaluation import selection
+from minmax_jax.report import metric_records
 from minmax_jax.runs import metric_writers, results, timing
 
 
@@ -70,7 +71,7 @@ def test_a_continued_record_forgets_what_lies_after_its_step(tmp_path):
         file.write('{"step": 4, "ki')  # killed while writing
     writer = metric_writers.MetricWriter(tmp_path, first_step=2)
     writer.write(3, "validation", {"classification_error": 7.0})
-    assert metric_writers.read(tmp_path / "metrics.jsonl") == [
+    assert metric_records.read(tmp_path / "metrics.jsonl") == [
         {"step": 1, "kind": "train", "loss": 1.0},
         {"step": 2, "kind": "train", "loss": 0.5},
         {"step": 3, "kind": "validation", "classification_error": 7.0},
@@ -93,8 +94,8 @@ SUMMARY = {
     "localizer_classification_error": 0.0,
     "f1_foreground": 61.5,
     "f1_background": float("nan"),
-    "entropy_foreground": 0.1,
-    "entropy_background": 1.2,
+    "foreground_entropy": 0.1,
+    "background_entropy": 1.2,
     "baselines": {"all_ones": {"f1_foreground": 30.0, "f1_background": float("nan")}},
 }
 
@@ -123,6 +124,6 @@ def test_results_hold_what_scripts_rely_on():
     )
     assert "crf" not in found
     text = results.describe(found)
-    assert "test, 3 images (1 without a mask count in no F1), model of step 7" in text
-    assert "33.33 %" in text and "F1+ 61.50 %   F1- - %" in text and "all ones: 30.00 %" in text
+    assert "test, 3 images (1 without a mask are left out of F1), model of step 7" in text
+    assert "33.33 %" in text and "F1+ 61.50 %   F1- - %" in text and "all foreground: 30.00 %" in text
     assert "CRF" not in text and "step 7, masks refined by the CRF:" in results.describe(found | {"crf": {}})

@@ -27,7 +27,7 @@ def _assert_close(state, other, tolerance=2e-5):
 
 @pytest.mark.slow
 def test_eager_and_jit_agree(batch):
-    objective = mm.Objective(num_erasures=2, background_weight=0.3)
+    objective = networks.objective(num_erasures=2, background_weight=0.3)
     state, step = networks.start(networks.tiny_model(), objective)
     compiled, metrics = jax.jit(step)(state, batch)
     with jax.disable_jit():
@@ -37,7 +37,7 @@ def test_eager_and_jit_agree(batch):
 
 
 def test_total_is_the_sum_of_its_terms(batch):
-    objective = mm.Objective(mask_gradient="flow", background_weight=0.25, size_weight=0.5)
+    objective = networks.objective(gradient="flow", background_weight=0.25, size_weight=0.5)
     state, step = networks.start(networks.tiny_model(), objective)
     _, metrics = jax.jit(step)(state, batch)
     expected = (
@@ -54,7 +54,7 @@ def test_total_is_the_sum_of_its_terms(batch):
 def test_gradient_is_that_of_the_loss_on_constant_masks(batch, num_erasures, alignment):
     """The sum of separate gradients against one gradient of the whole loss, written down from the model alone."""
     rate = 1.0
-    objective = mm.Objective(num_erasures=num_erasures, background_weight=0.3, mask_alignment=alignment)
+    objective = networks.objective(num_erasures=num_erasures, background_weight=0.3, alignment=alignment)
     model = networks.tiny_model()
     state, step = networks.start(model, objective, tx=optax.sgd(rate))
     after, metrics = jax.jit(step)(state, batch)
@@ -104,8 +104,8 @@ def test_each_stream_keeps_its_own_statistics(batch):
 
 
 def test_erased_images_leave_the_statistics_of_whole_ones_alone(batch):
-    once, step = networks.start(networks.tiny_model(), mm.Objective(num_erasures=1))
-    often, step_often = networks.start(networks.tiny_model(), mm.Objective(num_erasures=3))
+    once, step = networks.start(networks.tiny_model(), networks.objective(num_erasures=1))
+    often, step_often = networks.start(networks.tiny_model(), networks.objective(num_erasures=3))
     once, _ = jax.jit(step)(once, batch)
     often, metrics = jax.jit(step_often)(often, batch)
     assert metrics["num_passes"] == 3
@@ -116,7 +116,7 @@ def test_shared_statistics_count_every_pass(batch):
     """Two localizer passes and two of the classifier: of a start that no batch has, 0.9^4 is left."""
     statistics = {}
     for start in (0.0, 1000.0):
-        state, step = networks.start(networks.tiny_model(), mm.Objective(num_erasures=2), shared_statistics=True)
+        state, step = networks.start(networks.tiny_model(), networks.objective(num_erasures=2), shared_statistics=True)
         state = state.replace(batch_stats=jax.tree.map(lambda x: jnp.full_like(x, start), state.batch_stats))
         after, metrics = jax.jit(step)(state, batch)
         assert metrics["num_passes"] == 2
@@ -125,7 +125,7 @@ def test_shared_statistics_count_every_pass(batch):
 
 
 def test_erasing_starts_at_its_step(batch):
-    state, step = networks.start(networks.tiny_model(), mm.Objective(num_erasures=3, erasing_start=1))
+    state, step = networks.start(networks.tiny_model(), networks.objective(num_erasures=3, start_epoch=1))
     step = jax.jit(step)
     state, first = step(state, batch)
     _, second = step(state, batch)
@@ -149,8 +149,8 @@ def test_the_average_follows_the_steps_and_is_what_inference_reads(batch):
     chex.assert_trees_all_close(
         late.average, jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, expected, late.variables), atol=1e-6
     )
-    chex.assert_trees_all_equal(state_lib.for_inference(averaging).variables, averaging.average)
-    chex.assert_trees_all_equal(state_lib.for_inference(plain).variables, plain.variables)
+    for state, expected in ((averaging, averaging.average), (plain, plain.variables)):
+        chex.assert_trees_all_equal(state_lib.inference_variables(state), expected | {"step": state.step})
 
 
 def test_bfloat16_keeps_parameters_and_losses_in_float32(batch):
@@ -167,7 +167,7 @@ def test_bfloat16_keeps_parameters_and_losses_in_float32(batch):
 
 
 def test_learns_a_batch_by_heart(batch):
-    state, step = networks.start(networks.tiny_model(), mm.Objective(num_erasures=2), tx=optax.adam(0.02))
+    state, step = networks.start(networks.tiny_model(), networks.objective(num_erasures=2), tx=optax.adam(0.02))
     run = jax.jit(lambda s: lax.scan(lambda s, _: step(s, batch), s, length=60))
     _, metrics = run(state)
     assert metrics["classification_error"][0] > 30
@@ -178,20 +178,23 @@ def test_learns_a_batch_by_heart(batch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(background_loss="other"), "background_loss='other' must be one of"),
-        (dict(mask_normalization="pixel"), "mask_normalization='pixel'"),
-        (dict(mask_gradient="both"), "mask_gradient='both'"),
-        (dict(mask_alignment="centres"), "mask_alignment='centres' must be one of"),
-        (dict(erased_loss_weight="two"), "erased_loss_weight='two'"),
+        (dict(background="other"), "background='other' must be one of"),
+        (dict(normalization="pixel"), "normalization='pixel'"),
+        (dict(gradient="both"), "gradient='both'"),
+        (dict(alignment="centres"), "alignment='centres' must be one of"),
+        (dict(loss_weight="two"), "loss_weight='two'"),
         (dict(num_erasures=-1), "num_erasures=-1"),
-        (dict(erasing_decay=0.0), "erasing_decay=0.0"),
-        (dict(size_weight=1.0), "size_weight=1.0 has no effect with mask_gradient='stop'"),
+        (dict(decay=0.0), "decay=0.0"),
+        (dict(size_weight=1.0), "loss.size_weight=1.0 has no effect with mask.gradient='stop'"),
         (dict(size_bounds=(0.5, 0.2)), "size_bounds"),
+        (dict(omega=0.0), "omega=0.0"),
+        (dict(omega=float("nan")), "omega=nan"),
+        (dict(sigma_growth=0.1, sigma_limit=0.2), "sigma_limit=0.2"),
     ],
 )
 def test_impossible_objectives_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        mm.Objective(**options)
+        networks.objective(**options)
 
 
 def test_images_of_another_type_are_refused(batch):

@@ -1,5 +1,7 @@
 """The PyTorch evaluation against values by hand, and this library's against it."""
 
+import functools
+
 import jax
 import pytest
 
@@ -7,8 +9,10 @@ torch = pytest.importorskip("torch")
 
 from benchmarks import torch_evaluation, torch_net, torch_twin  # noqa: E402
 import minmax_jax as mm  # noqa: E402
-from minmax_jax.evaluation import evaluate  # noqa: E402
-from tests import splits  # noqa: E402
+from minmax_jax import evaluation, minmax  # noqa: E402
+from minmax_jax import state as state_lib  # noqa: E402
+from minmax_jax.evaluation.metrics import classification, dice, entropy  # noqa: E402
+from tests import networks, splits  # noqa: E402
 
 SHAPE = dict(stage_sizes=(1, 1), stage_strides=(1, 2), width=4)
 
@@ -27,10 +31,11 @@ def test_both_evaluations_give_the_same_numbers():
     split = splits.make_split(sizes, mask_sizes=[(40, 50), (80, 70), (40, 51)])
     model, state, net = _both_models()
 
-    def localize(images):
-        return mm.localize(state.params, state.batch_stats, images, model=model)
-
-    ours = evaluate.summarize(evaluate.evaluate(jax.jit(localize), split, batch_size=2))
+    objective = networks.objective()
+    predict = functools.partial(minmax.predict, state_lib.inference_variables(state), model=model, objective=objective)
+    evaluators = (classification.EVALUATOR, dice.evaluator(), entropy.EVALUATOR)
+    rows = evaluation.evaluate(jax.jit(predict), split, evaluators, batch_size=2)
+    ours = evaluation.summarize(rows, evaluators)
     theirs = torch_evaluation.evaluate(net, split)
     torch_evaluation.check_agreement(ours, theirs)
     assert 0 < theirs["f1_foreground"] < 100

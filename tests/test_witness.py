@@ -16,7 +16,7 @@ import pytest
 
 import minmax_jax as mm
 from minmax_jax import interop
-from tests import recorded
+from tests import networks, recorded
 
 torch = pytest.importorskip("torch")
 
@@ -114,12 +114,12 @@ def _create_step(case: dict, monkeypatch):
         dtype=jnp.float64,
     )
     model = mm.create_model(trunk, num_classes=case["num_classes"], dtype=jnp.float64, **options)
-    objective = mm.Objective(
+    objective = networks.objective(
         sigma=case["sigma"],
         omega=case["omega"],
-        mask_normalization=case["normalization"],
+        normalization=case["normalization"],
         num_erasures=case["num_erasures"],
-        background_loss=case["background_loss"],
+        background=case["background_loss"],
         background_weight=case["background_weight"],
     )
     tx = optax.trace(decay=0.0)  # Its state is the gradient.

@@ -14,7 +14,7 @@ def test_the_configuration_is_written_and_read_back(tmp_path):
     folder = workdir.open_workdir(tmp_path / "a" / "run", config)
     assert workdir.open_workdir(folder, config) == folder
     again = workdir.read_config(folder)
-    assert again.data.num_train == 512 and list(again.model.stage_sizes) == [1, 1]
+    assert again.data.num_train == 512 and list(again.model.resnet.stage_sizes) == [1, 1]
     assert workdir.open_workdir(folder, again) == folder
 
 
@@ -22,13 +22,13 @@ def test_another_configuration_is_refused_by_the_fields_that_differ(tmp_path):
     config = synthetic.get_config()
     workdir.open_workdir(tmp_path, config)
     config.batch_size = 4
-    config.model.stage_strides = (2, 1)
+    config.model.resnet.stage_strides = (2, 1)
     with pytest.raises(workdir.WorkdirError) as error:
         workdir.open_workdir(tmp_path, config)
     lines = str(error.value).splitlines()
     assert lines[1:3] == [
         "  config.batch_size: 16 there, 4 now",
-        "  config.model.stage_strides: [1, 1] there, [2, 1] now",
+        "  config.model.resnet.stage_strides: [1, 1] there, [2, 1] now",
     ]
     assert len(lines) == 4
 

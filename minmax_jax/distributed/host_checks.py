@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import ml_collections
 
+from minmax_jax import digests
 from minmax_jax.data import dataset
 from minmax_jax.distributed import pmap
-from minmax_jax.runs import checkpoints, config_checks
+from minmax_jax.runs import config_checks
 from minmax_jax.state import TrainState
 
 
@@ -49,7 +50,7 @@ def check_state(state: TrainState) -> None:
     """
     if jax.process_count() == 1:
         return
-    mine = {"the step to go on from": int(state.step), "the digest of the state": checkpoints.state_digest(state)}
+    mine = {"the step to go on from": int(state.step), "the digest of the state": digests.state_digest(state)}
     _compare(mine, "Give all the same pretrained weights, and one workdir whose checkpoints all see")
 
 

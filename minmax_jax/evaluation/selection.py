@@ -1,10 +1,12 @@
-"""Which of the validated models is tested. No rule sees a mask.
+"""Model selection: which of the validated models is tested. No rule uses masks.
 
-Rules: "classification_error" (published), "joint_error", the mean of the classifier's and the localizer's,
-"smoothed_error", the mean of the last few validations, and "last". The lowest score wins, the latest among equals.
+Rules: "classification_error" (published); "joint_error", the mean of the classifier's and the localizer's;
+"smoothed_error", the mean of the last few validations; "last". The lowest score wins, the latest among equals.
 """
 
 from collections.abc import Sequence
+
+from minmax_jax import options
 
 RULES = ("classification_error", "joint_error", "smoothed_error", "last")
 
@@ -14,20 +16,17 @@ def score(rule: str, validations: Sequence[dict], *, window: int = 5) -> float:
 
     Args:
         rule: one of `RULES`.
-        validations: summaries of all so far, each with the errors of classifier and localizer in percent.
-        window: validations that "smoothed_error" averages.
+        validations: summaries of all validations so far, with errors in percent. A method without a localizer of its
+            own has one error, which is then also the joint error.
+        window: number of validations that "smoothed_error" averages.
 
     Raises:
-        ValueError: for an unknown rule.
+        OptionError: for an unknown rule.
     """
-    latest = validations[-1]
-    if rule == "classification_error":
-        return latest["classification_error"]
+    options.check_choice("selection", rule, RULES)
+    errors = [validation["classification_error"] for validation in validations]
     if rule == "joint_error":
-        return (latest["classification_error"] + latest["localizer_classification_error"]) / 2
+        return (errors[-1] + validations[-1].get("localizer_classification_error", errors[-1])) / 2
     if rule == "smoothed_error":
-        errors = [validation["classification_error"] for validation in validations[-window:]]
-        return sum(errors) / len(errors)
-    if rule == "last":
-        return 0.0
-    raise ValueError(f"Selection rule {rule!r} must be one of {RULES}.")
+        return sum(errors[-window:]) / len(errors[-window:])
+    return 0.0 if rule == "last" else errors[-1]

@@ -1,4 +1,4 @@
-"""State dicts of the published implementation and of ImageNet trunks, and this library's variables.
+"""State dicts of the published implementation and of ImageNet trunks, to and from this library's variables.
 
 The published layout: a deep-stem ResNet at the top (`conv1`, `bn1`, ..., `layer1.0.conv1`, ...), the heads of the
 localizer (`headseg`) and of the classifier (`cl32`), and the masks' `sigma` and `w` (omega). torchvision's trunks
@@ -6,7 +6,7 @@ have the same names, with another stem. Kernels there are OIHW, here HWIO.
 """
 
 import dataclasses
-import re
+import types
 from typing import Any
 
 import flax
@@ -14,16 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from minmax_jax import batch_stats as batch_stats_lib
+from minmax_jax.interop import resnet
 from minmax_jax.interop.tensor_files import InteropError
 
 Variables = dict[str, Any]
 
 _HEADS = {"localizer_head": "headseg", "classifier_head": "cl32"}
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _CONSTANTS = {"sigma": (1,), "w": (1,)}
-# What a trunk's file may hold besides: classifier layers, which new heads replace.
-_REPLACED = ("fc.", "headseg.", "cl32.")
-# Counts batches; nothing reads it.
+# A number of batches in each batch norm; nothing reads it.
 _COUNTER = "num_batches_tracked"
 
 
@@ -51,7 +49,7 @@ def from_published(tensors: dict[str, np.ndarray], variables: Variables) -> Publ
             has statistics of its own, all get the checkpoint's.
 
     Raises:
-        InteropError: listing every tensor that is missing, that the model has no place for, or of another shape.
+        InteropError: listing every tensor that is missing, not in the model, or of another shape.
     """
     names = _names(variables)
     _check(tensors, _shapes(variables, names) | _CONSTANTS)
@@ -68,8 +66,8 @@ def to_published(
         variables: of a model with one trunk.
         sigma: threshold of the masks.
         omega: steepness of the masks.
-        stream: whose running statistics are written, if each stream has its own: the layout has one set, so the
-            other implementation then computes something else in evaluation mode.
+        stream: whose running statistics are written, if each stream has its own. The layout has one set, so the other
+            implementation computes something else in evaluation mode.
 
     Raises:
         InteropError: if the layout has no name for a variable: two trunks, or a trunk of another kind.
@@ -83,19 +81,22 @@ def to_published(
     return tensors
 
 
-def load_trunk(tensors: dict[str, np.ndarray], variables: Variables) -> Variables:
-    """The variables with a pretrained trunk (or two, where the classifier has its own); heads stay as they are.
+def load_trunk(tensors: dict[str, np.ndarray], variables: Variables, *, family: types.ModuleType = resnet) -> Variables:
+    """The variables with a pretrained trunk (or two, where the classifier has its own); the heads do not change.
 
     Args:
         tensors: state dict of a trunk trained on ImageNet, or of the published implementation.
         variables: of the model, as in `TrainState.variables`.
+        family: module of this package with the tensor names of the trunk, such as `interop.resnet`.
 
     Raises:
         InteropError: listing every tensor that is missing, of another shape, or that belongs neither to the trunk nor
             to the layers that the heads replace.
     """
-    names = {path: name for path, name in _names(variables, two_trunks=True).items() if _part(path) not in _HEADS}
-    kept = {name: tensor for name, tensor in tensors.items() if not (name.startswith(_REPLACED) or name in _CONSTANTS)}
+    names = _names(variables, family, two_trunks=True)
+    names = {path: name for path, name in names.items() if _part(path) not in _HEADS}
+    replaced = tuple(f"{head}." for head in _HEADS.values()) + family.REPLACED
+    kept = {name: tensor for name, tensor in tensors.items() if not (name.startswith(replaced) or name in _CONSTANTS)}
     _check(kept, _shapes(variables, names))
     return _filled(tensors, variables, names)
 
@@ -109,32 +110,27 @@ def _part(path: tuple[str, ...]) -> str:
     return path[1] if path[0] == "params" else path[2]
 
 
-def _names(variables: Variables, *, two_trunks: bool = False) -> dict[tuple[str, ...], str]:
-    """Name of each variable in the published layout, by path."""
-    names = {path: _name(path[1 if path[0] == "params" else 2 :], two_trunks) for path in _leaves(variables)}
+def _names(
+    variables: Variables, family: types.ModuleType = resnet, *, two_trunks: bool = False
+) -> dict[tuple[str, ...], str]:
+    """Name of each variable in the other layout, by path."""
+    names = {path: _name(path[1 if path[0] == "params" else 2 :], family, two_trunks) for path in _leaves(variables)}
     unknown = ["/".join(path) for path, name in names.items() if name is None]
     if unknown:
         raise InteropError(
-            "The published layout has one residual trunk and two WILDCAT heads; it has no name for"
+            f"The layout has one {family.__name__.rpartition('.')[2]} trunk and two WILDCAT heads; it has no name for"
             f" {', '.join(unknown)}."
         )
     return names
 
 
-def _name(path: tuple[str, ...], two_trunks: bool) -> str | None:
+def _name(path: tuple[str, ...], family: types.ModuleType, two_trunks: bool) -> str | None:
     part, *modules, leaf = path
-    leaf = _LEAVES.get(leaf)
     if part in _HEADS and modules == ["modality_maps"]:
-        return f"{_HEADS[part]}.to_modalities.{leaf}"
+        return f"{_HEADS[part]}.to_modalities.{resnet.LEAVES[leaf]}"
     if part != "trunk" and not (two_trunks and part == "classifier_trunk"):
         return None
-    place = "/".join(modules).replace("norm", "bn")
-    if stem := re.fullmatch(r"stem_(conv\d|bn\d)", place):
-        return f"{stem[1]}.{leaf}"
-    if block := re.fullmatch(r"stage(\d+)_block(\d+)/(\w+)", place):
-        layer = {"shortcut_conv": "downsample.0", "shortcut_bn": "downsample.1"}.get(block[3], block[3])
-        return f"layer{block[1]}.{int(block[2]) - 1}.{layer}.{leaf}"
-    return None
+    return family.tensor_name(modules, leaf)
 
 
 def _to_tensor(variable: Any, name: str) -> np.ndarray:
@@ -167,10 +163,10 @@ def _check(tensors: dict[str, np.ndarray], needed: dict[str, tuple[int, ...]]) -
             if given.get(name, shape) != shape
         ],
     }
-    found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
-    if found:
+    listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+    if listed:
         raise InteropError(
-            f"The state dict does not fit the model. Tensors {found}. Check trunk, stem, width, stage sizes and"
+            f"The state dict does not fit the model. Tensors {listed}. Check trunk, stem, width, stage sizes and"
             " modalities of the model, and the number of classes."
         )
 

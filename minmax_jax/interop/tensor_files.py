@@ -14,39 +14,34 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from minmax_jax.errors import UserError
+
 _SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".tar")
 # torchvision ends a file's name with the first eight digits of its SHA-256.
 _HASHED_NAME = re.compile(r"-([0-9a-f]{8})\.pth?$")
 # Where checkpoints keep their tensors if not at the top.
 _NESTED = ("state_dict", "model_state_dict", "model")
 
-SOURCES = """Trunks trained on ImageNet:
-  deep stem (config.model.stem="deep"), of the scene-parsing project, no published checksum:
-    http://sceneparsing.csail.mit.edu/model/pretrained_resnet/NAME-imagenet.pth for resnet18, resnet50, resnet101
-  7x7 stem (config.model.stem="plain"), of torchvision, whose names end with the start of their SHA-256:
-    https://download.pytorch.org/models/NAME.pth
-    for resnet18-f37072fd, resnet34-b627a593, resnet50-0676ba61, resnet101-63fe2227"""
 
-
-class InteropError(ValueError):
-    """A file or a state dict that cannot be used; the message names it, what is wrong, and the mend."""
+class InteropError(UserError, ValueError):
+    """A file or a state dict that cannot be used; the message names it, what is wrong, and what to do."""
 
 
 def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """All tensors of a file by name; floating-point ones as float32.
 
-    A state dict inside a checkpoint is found, and the prefix `module.`, which DataParallel leaves, is taken off.
+    A state dict nested in a checkpoint is found; the prefix `module.` of DataParallel is removed.
 
     Args:
         path: `.npz`, `.safetensors`, or a PyTorch checkpoint (`.pt`, `.pth`, `.tar`; needs the [torch] extra).
 
     Raises:
-        InteropError: if there is no such file, if it is damaged or of another kind, if its name promises another
-            SHA-256, or if a tensor is not finite.
+        InteropError: if the file is missing, damaged or of another kind, if its SHA-256 is not that of its name, or if
+            a tensor is not finite.
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise InteropError(f"There is no file {str(path)!r}. {SOURCES}")
+        raise InteropError(f"There is no file {str(path)!r}.")
     if path.suffix not in _SUFFIXES:
         raise InteropError(f"{path} must end with one of {_SUFFIXES}.")
     _check_hash(path)
@@ -65,7 +60,7 @@ def _check_hash(path: pathlib.Path) -> None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(named[1]):
-        raise InteropError(f"{path} has SHA-256 {digest}, its name says {named[1]}...: fetch it again.")
+        raise InteropError(f"{path} has SHA-256 {digest}, its name says {named[1]}...: download it again.")
 
 
 def _to_float32(tensor: np.ndarray) -> np.ndarray:
@@ -77,14 +72,14 @@ def _read_archive(path: pathlib.Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise InteropError(f"{path} is no whole NumPy archive ({error}).") from error
+        raise InteropError(f"{path} is not a complete NumPy archive ({error}).") from error
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return safetensors_numpy.load_file(path)
     except (OSError, safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise InteropError(f"{path} is no whole safetensors file of numeric tensors ({error}).") from error
+        raise InteropError(f"{path} is not a complete safetensors file of numeric tensors ({error}).") from error
 
 
 def _read_checkpoint(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -98,10 +93,10 @@ def _read_checkpoint(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise InteropError(f"{path} is no whole PyTorch checkpoint of plain tensors ({error}).") from error
+        raise InteropError(f"{path} is not a complete PyTorch checkpoint of plain tensors ({error}).") from error
     tensors = _find_tensors(content, torch.Tensor)
     if not tensors:
-        raise InteropError(f"{path} holds no state dict, neither at its top nor under any of {_NESTED}.")
+        raise InteropError(f"{path} holds no state dict, neither at the top nor under one of {_NESTED}.")
     # NumPy has no bfloat16.
     return {
         name: (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()

@@ -10,20 +10,20 @@ class MinMaxNet(nn.Module):
     """The two networks of the method.
 
     The running statistics of batch norm are kept outside: the caller passes in those of the stream (whole images,
-    foreground, background) that the call reads, see `minmax_jax.batch_stats`. So any module with batch norm can be the
-    trunk.
+    foreground, background) that the call reads, see `minmax_jax.batch_stats`. Any module with batch norm can therefore
+    be the trunk.
 
     Attributes:
-        trunk: any module from [B, H, W, 3] images, called with `train`, to a [B, h, w, K] feature map.
-        localizer_head: pooling head of the localizer.
-        classifier_head: pooling head of the classifier.
-        classifier_trunk: a trunk of the classifier's own; None shares the localizer's.
-        classifier_scale: size of what the classifier sees, as a share of the image's height and width.
+        trunk: any module from [B, H, W, 3] images, called with `train`, to `trunks.Stages`.
+        localizer_head: any module from (features, sample keys) to (scores, class maps), see `pooling.WildcatHead`.
+        classifier_head: the same for the classifier.
+        classifier_trunk: a separate trunk of the classifier; None shares the localizer's.
+        classifier_scale: size of the classifier's input, as a share of the image's height and width.
     """
 
     trunk: nn.Module
-    localizer_head: pooling.WildcatHead
-    classifier_head: pooling.WildcatHead
+    localizer_head: nn.Module
+    classifier_head: nn.Module
     classifier_trunk: nn.Module | None = None
     classifier_scale: float = 0.5
 
@@ -51,7 +51,7 @@ class MinMaxNet(nn.Module):
         return self.classifier(images, masks, train=train, sample_keys=sample_keys)
 
     def __call__(self, images: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Runs both networks once, so that `init` makes all variables: (localizer, classifier) scores."""
+        """(localizer, classifier) scores; runs both networks, so that `init` creates all variables."""
         logits, _ = self.localize(images)
         return logits, self.classify(images, masks)
 
@@ -64,13 +64,13 @@ def create_model(
     classifier_scale: float = 0.5,
     **pooling_options,
 ) -> MinMaxNet:
-    """The two networks with like heads.
+    """The two networks, with WILDCAT heads.
 
     Args:
-        trunk: any module from [B, H, W, 3] images, called with `train`, to a [B, h, w, K] feature map.
+        trunk: any module from [B, H, W, 3] images, called with `train`, to `trunks.Stages`.
         num_classes: C.
-        classifier_trunk: a trunk of the classifier's own; None shares the localizer's.
-        classifier_scale: size of what the classifier sees, as a share of the image's height and width.
+        classifier_trunk: a separate trunk of the classifier; None shares the localizer's.
+        classifier_scale: size of the classifier's input, as a share of the image's height and width.
         **pooling_options: attributes of `pooling.WildcatHead`: modalities, k_max, k_min, alpha, dropout, dtype.
     """
     return MinMaxNet(

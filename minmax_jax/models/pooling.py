@@ -1,19 +1,21 @@
-"""WILDCAT pooling (Durand et al. 2017): class scores from the strongest places of class maps."""
+"""WILDCAT pooling (Durand et al. 2017): class scores from the strongest locations of class maps."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from minmax_jax.errors import OptionError
 
-def places_of(k: float, num_places: int) -> int:
-    """How many of the places k means: a share in (0, 1), rounded half to even, or a count.
+
+def count_locations(k: float, num_locations: int) -> int:
+    """Number of locations that k means: a share in (0, 1), rounded half to even, or a count.
 
     Raises:
-        ValueError: if k is negative, or above 1 and not whole.
+        OptionError: if k is negative, or above 1 and not whole.
     """
     if k < 0 or (k >= 1 and k != int(k)):
-        raise ValueError(f"k={k} must be 0, a share of the places in (0, 1), or a whole number of them.")
-    return min(round(k * num_places) if k < 1 else int(k), num_places)
+        raise OptionError(f"k={k} must be 0, a share of the locations in (0, 1), or a whole number of them.")
+    return min(round(k * num_locations) if k < 1 else int(k), num_locations)
 
 
 def wildcat_pooling(
@@ -25,31 +27,31 @@ def wildcat_pooling(
     dropout: float = 0.0,
     sample_keys: jax.Array | None = None,
 ) -> jax.Array:
-    """Mean of each class map's greatest values and, times alpha, of its least.
+    """Mean of the greatest values of each class map minus, times alpha, the mean of its least.
 
     Args:
         class_maps: [B, h, w, C] class maps.
-        k_max: how many of the h * w greatest values, as in `places_of`; never fewer than 1.
+        k_max: how many of the h * w greatest values, as in `count_locations`; never fewer than 1.
         k_min: how many of the least values; 0 leaves them out, anything else is never fewer than 1.
-        alpha: weight of the least values; where neither it nor k_min is 0, the sum of the means is halved.
+        alpha: weight of the least values; where neither it nor k_min is 0, the difference is halved.
         dropout: probability of dropping each of the sorted values.
-        sample_keys: [B] random keys, one an image; without them nothing is dropped.
+        sample_keys: [B] random keys, one per image; without them nothing is dropped.
 
     Returns:
         [B, C] scores.
     """
     batch, height, width, num_classes = class_maps.shape
     values = class_maps.reshape(batch, height * width, num_classes).swapaxes(1, 2)
-    greatest, _ = jax.lax.top_k(values, max(places_of(k_max, height * width), 1))
+    greatest, _ = jax.lax.top_k(values, max(count_locations(k_max, height * width), 1))
     scores = jnp.mean(_drop(greatest, dropout, sample_keys, stream=0), axis=-1)
     if alpha != 0 and k_min != 0:
-        least, _ = jax.lax.top_k(-values, max(places_of(k_min, height * width), 1))
+        least, _ = jax.lax.top_k(-values, max(count_locations(k_min, height * width), 1))
         scores = (scores - alpha * jnp.mean(_drop(least, dropout, sample_keys, stream=1), axis=-1)) / 2
     return scores
 
 
 def _drop(values: jax.Array, rate: float, sample_keys: jax.Array | None, *, stream: int) -> jax.Array:
-    """Dropout of [B, C, k] values, drawn image by image: an image's draw is the same on any device."""
+    """Dropout of [B, C, k] values with a key per image, so that it does not depend on the number of devices."""
     if rate == 0 or sample_keys is None:
         return values
 
@@ -60,11 +62,11 @@ def _drop(values: jax.Array, rate: float, sample_keys: jax.Array | None, *, stre
 
 
 class WildcatHead(nn.Module):
-    """Class maps from features, and class scores from the maps.
+    """Class maps from features, and class scores from the maps. Defaults are published values.
 
     Attributes:
         num_classes: C.
-        modalities: maps a class, M; their mean is the class map.
+        modalities: M, maps per class; their mean is the class map.
         k_max: as in `wildcat_pooling`.
         k_min: as in `wildcat_pooling`.
         alpha: as in `wildcat_pooling`.
@@ -74,8 +76,8 @@ class WildcatHead(nn.Module):
 
     num_classes: int
     modalities: int = 5
-    k_max: float = 0.3
-    k_min: float = 0.0
+    k_max: float = 0.09
+    k_min: float = 0.09
     alpha: float = 0.0
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from minmax_jax.models import batch_norm
+from minmax_jax.models import batch_norm, trunks
 from minmax_jax.ops import conv, fused_conv, max_pool
 from minmax_jax.ops.cpu import native
 
@@ -57,7 +57,7 @@ def _shortcut(x: jax.Array, channels: int, stride: int, *, layer: ModuleDef) -> 
 
 
 class ResNet(nn.Module):
-    """Trunk: [B, H, W, 3] images to [B, h, w, K] features.
+    """Trunk: [B, H, W, 3] images to {output stride: [B, h, w, K] features}.
 
     The stem halves the image twice (a convolution and a max pool of stride 2), so the output stride is 4 times
     the product of `stage_strides`.
@@ -86,7 +86,7 @@ class ResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, images: jax.Array, *, train: bool) -> trunks.Stages:
         if self.stem not in STEMS:
             raise ValueError(f"stem={self.stem!r} must be one of {tuple(STEMS)}.")
         norm = functools.partial(
@@ -108,6 +108,7 @@ class ResNet(nn.Module):
         # All but the first block of a stage are traced and lowered once, where that pays. Not for init: functions of
         # their own draw other numbers.
         repeated = block if self.is_initializing() else nn.jit(block)
+        stride, stages = 4, {}
         for stage, (blocks, stage_stride) in enumerate(zip(self.stage_sizes, self.stage_strides, strict=True)):
             for index in range(blocks):
                 x = (repeated if blocks > 2 and index > 0 else block)(
@@ -116,7 +117,9 @@ class ResNet(nn.Module):
                     layer=layer,
                     name=f"stage{stage + 1}_block{index + 1}",
                 )(x)
-        return x
+            stride *= stage_stride
+            stages[stride] = x
+        return stages
 
 
 def _layer(

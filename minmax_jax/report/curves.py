@@ -2,25 +2,16 @@
 
 import pathlib
 
-from minmax_jax.runs import metric_writers
+from minmax_jax.report import metric_records
 
-# Title, unit, and the (kind, name, label) of each line.
+# Title, unit, and the (kind, name, label) of each line; the chart of the loss terms depends on the method.
 _CHARTS = (
-    (
-        "Loss terms, training",
-        "nats",
-        (
-            ("train", "localizer_loss", "localizer"),
-            ("train", "foreground_loss", "foreground"),
-            ("train", "background_loss", "background"),
-        ),
-    ),
     (
         "Conditional entropy, validation",
         "nats",
         (
-            ("validation", "entropy_foreground", "foreground"),
-            ("validation", "entropy_background", "background"),
+            ("validation", "foreground_entropy", "foreground"),
+            ("validation", "background_entropy", "background"),
         ),
     ),
     (
@@ -43,19 +34,24 @@ _CHARTS = (
 )
 
 
-def draw_curves(path: pathlib.Path, metrics_path: pathlib.Path, *, selected_step: int) -> None:
+def draw_curves(
+    path: pathlib.Path, metrics_path: pathlib.Path, *, selected_step: int, log_terms: tuple[str, ...] = ()
+) -> None:
     """Writes a PNG of losses, entropies, errors and F1 over the steps.
 
     Args:
         path: of the file.
         metrics_path: of the run's `metrics.jsonl`.
         selected_step: marked in each chart.
+        log_terms: loss terms of the method, as in `method.Method`.
     """
-    import matplotlib.figure  # Here, so that importing the library stays light.
+    import matplotlib.figure  # Here, because it slows down the import of the library.
 
-    records = metric_writers.read(metrics_path)
+    records = metric_records.read(metrics_path)
+    terms = tuple(("train", name, name.removesuffix("_loss")) for name in ("loss", *log_terms))
+    charts = (("Loss and its terms, training", "nats", terms), *_CHARTS)
     figure = matplotlib.figure.Figure(figsize=(11, 7), layout="constrained")
-    for axis, (title, unit, lines) in zip(figure.subplots(2, 2).flat, _CHARTS):
+    for axis, (title, unit, lines) in zip(figure.subplots(2, 2).flat, charts):
         for kind, name, label in lines:
             points = [(r["step"], r[name]) for r in records if r["kind"] == kind and r.get(name) is not None]
             if points:

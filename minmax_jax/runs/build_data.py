@@ -4,8 +4,8 @@ import grain
 import jax
 import ml_collections
 
+from minmax_jax import errors
 from minmax_jax.data import dataset, pipeline, stains, synthetic, transforms
-from minmax_jax.runs import config_checks
 
 _GREATEST_CROP = 480  # as published
 
@@ -19,7 +19,7 @@ def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]
     data = config.data
     counts = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
     if data.dataset == "synthetic":
-        with config_checks.naming("config.data.synthetic"):
+        with errors.naming("config.data.synthetic."):
             options = synthetic.SyntheticConfig(**data.synthetic)
         splits = {name: synthetic.load(name, count, config=options) for name, count in counts.items()}
     else:
@@ -45,7 +45,7 @@ def _prepared(name: str, split: dataset.Split, count: int, data: ml_collections.
     if 0 < count < len(split):
         split = dataset.subset(split, dataset.stratified(split.labels, count, seed=data.subset_seed))
     if name == "train":
-        with config_checks.naming("config.data.train_per_class"):
+        with errors.naming("config.data."):
             few = dataset.few_per_class(
                 split.labels, fraction=data.train_fraction, count=data.train_per_class, seed=data.subset_seed
             )

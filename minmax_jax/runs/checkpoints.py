@@ -5,10 +5,8 @@ whole, and carries a digest of its state: one that was cut short or damaged is p
 """
 
 import dataclasses
-import hashlib
 import logging
 import pathlib
-from typing import Any
 
 import grain
 import jax
@@ -16,8 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from minmax_jax import digests
 from minmax_jax.distributed import pmap
-from minmax_jax.state import TrainState, for_inference
+from minmax_jax.state import TrainState
 
 logger = logging.getLogger(__name__)
 _NUM_NEWEST = 2
@@ -44,17 +43,6 @@ class CheckpointError(RuntimeError):
     """No checkpoint that is needed can be read; the message names the folder and the mend."""
 
 
-def digest(tree: Any) -> str:
-    """SHA-256 over the names, types and values of a pytree's arrays, in the order of their names."""
-    sha = hashlib.sha256()
-    leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-    for name, leaf in sorted(leaves, key=lambda item: item[0]):
-        array = np.ascontiguousarray(leaf)
-        sha.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        sha.update(array.tobytes())
-    return sha.hexdigest()
-
-
 def _with_key_data(state: TrainState) -> TrainState:
     return state.replace(rng=jax.random.key_data(state.rng))
 
@@ -73,16 +61,6 @@ def _empty_like(state: TrainState) -> TrainState:
 def _to_devices(on_host: TrainState, like: TrainState) -> TrainState:
     rng = jax.random.wrap_key_data(on_host.rng, impl=jax.random.key_impl(like.rng))
     return pmap.replicate(on_host.replace(rng=rng))
-
-
-def state_digest(state: TrainState) -> str:
-    """Digest of all that a checkpoint keeps of a state."""
-    return digest(_to_host(state))
-
-
-def model_digest(state: TrainState) -> str:
-    """Digest of what inference reads: parameters and statistics, averaged where the state keeps averages."""
-    return digest(for_inference(state).variables)
 
 
 @dataclasses.dataclass
@@ -115,7 +93,7 @@ class Checkpoints:
         """Starts to save; the files are written while the program goes on."""
         self._selected.step = progress.selected_step
         on_host = _to_host(state)
-        record = dataclasses.asdict(progress) | {"digest": digest(on_host)}
+        record = dataclasses.asdict(progress) | {"digest": digests.digest(on_host)}
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
@@ -180,7 +158,7 @@ class Checkpoints:
                 batches.set_state(restored["data"])
         except Exception as error:  # Damage can surface as nearly anything on its way through orbax.
             raise CheckpointError(f"{where} cannot be read ({type(error).__name__}: {error}).") from error
-        if digest(restored["state"]) != expected:
+        if digests.digest(restored["state"]) != expected:
             raise CheckpointError(f"{where} is damaged: its digest does not fit.")
         return _to_devices(restored["state"], state), progress
 

@@ -1,33 +1,27 @@
-"""Checks of a configuration before any long work starts: the fields, their types, and the values that must fit."""
+"""Checks of a configuration before any long work starts: fields, types, and values that no constructor checks."""
 
-from collections.abc import Iterator
-import contextlib
 import difflib
 import math
 from typing import Any
 
 import ml_collections
 
-from minmax_jax import optimizers
 from minmax_jax.data import dataset
+from minmax_jax.errors import UserError
 from minmax_jax.evaluation import selection
-from minmax_jax.evaluation.metrics import dice
 from minmax_jax.models import resnet
 
 DATASETS = ("synthetic", "glas", "cub", "cub5", "oxford_flowers", "custom")
 _CHOICES = {
+    "method": ("minmax",),
     "data.dataset": DATASETS,
-    "data.stain_normalization": ("none", "macenko"),
     "model.trunk": tuple(resnet.TRUNKS),
-    "model.stem": tuple(resnet.STEMS),
+    "model.resnet.stem": tuple(resnet.STEMS),
     "model.dtype": ("float32", "bfloat16"),
-    "optimizer.name": optimizers.OPTIMIZERS,
-    "learning_rate.schedule": optimizers.LEARNING_RATES,
     "evaluation.selection": selection.RULES,
-    "evaluation.empty": dice.EMPTY_POLICIES,
 }
-# 0 stands for no value; any other must lie in its range.
-_OPTIONAL = ("data.max_side", "data.crop_size")
+# 0 means no value; any other must be in its range.
+_OPTIONAL = ("data.crop_size",)
 # Least and greatest value, both allowed.
 _RANGES = {
     "seed": (0, 2**31 - 1),
@@ -40,34 +34,13 @@ _RANGES = {
     "data.num_train": (0, math.inf),
     "data.num_validation": (0, math.inf),
     "data.num_test": (0, math.inf),
-    "data.scale": (1e-3, 8),
-    "data.min_side": (0, 8192),
-    "data.max_side": (dataset.LEAST_SIDE, 65536),
     "data.crop_size": (dataset.LEAST_SIDE, 8192),
-    "data.padding": (0, 8),
-    "data.stain_augmentation": (0, 1),
-    "data.brightness": (0, 8),
-    "data.contrast": (0, 8),
-    "data.saturation": (0, 8),
-    "data.hue": (0, 0.5),
     "data.num_workers": (0, 256),
     "data.cache_gib": (0, math.inf),
-    "model.width": (1, 4096),
+    "model.resnet.width": (1, 4096),
     "model.classifier_scale": (1e-3, 4),
     "model.modalities": (1, 1024),
     "model.dropout": (0, 1 - 1e-6),
-    "loss.background_weight": (0, math.inf),
-    "loss.size_weight": (0, math.inf),
-    "loss.barrier_t": (1e-6, math.inf),
-    "loss.barrier_factor": (1e-6, math.inf),
-    "mask.omega": (1e-6, math.inf),
-    "erasing.num_erasures": (0, 1000),
-    "erasing.start_epoch": (0, math.inf),
-    "optimizer.weight_decay": (0, math.inf),
-    "optimizer.clip_norm": (0, math.inf),
-    "learning_rate.peak": (0, math.inf),
-    "learning_rate.floor": (0, math.inf),
-    "learning_rate.every": (1, math.inf),
     "train.epochs": (1, math.inf),
     "train.accumulation": (1, math.inf),
     "train.average_decay": (0, 1 - 1e-9),
@@ -75,30 +48,13 @@ _RANGES = {
     "train.checkpoint_every": (0, math.inf),
     "train.log_every": (1, math.inf),
     "evaluation.batch_size": (1, math.inf),
-    "evaluation.threshold": (1e-6, 1 - 1e-6),
     "evaluation.selection_window": (1, math.inf),
     "evaluation.num_pictures": (0, math.inf),
-    "evaluation.crf.num_iterations": (0, 1000),
-    "evaluation.crf.gaussian_sigma": (1e-3, 8192),
-    "evaluation.crf.gaussian_weight": (0, math.inf),
-    "evaluation.crf.bilateral_sigma": (1e-3, 8192),
-    "evaluation.crf.color_sigma": (1e-3, math.inf),
-    "evaluation.crf.bilateral_weight": (0, math.inf),
-    "evaluation.crf.max_offsets": (1, math.inf),
 }
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be trained; the message names the field, the value and the mend."""
-
-
-@contextlib.contextmanager
-def naming(group: str) -> Iterator[None]:
-    """Tells of a value that a constructor refuses where in the configuration it stands."""
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(f"{group}: {error}") from error
+class ConfigError(UserError, ValueError):
+    """A configuration that cannot be trained; the message names the field, its value and what it must be."""
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -181,10 +137,10 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
         )
     if problems:
         raise ConfigError("\n".join(problems))
-    sizes = fields["model.stage_sizes"] or resnet.TRUNKS[config.model.trunk].keywords["stage_sizes"]
-    if len(sizes) != len(fields["model.stage_strides"]):
+    sizes = fields["model.resnet.stage_sizes"] or resnet.TRUNKS[config.model.trunk].keywords["stage_sizes"]
+    if len(sizes) != len(fields["model.resnet.stage_strides"]):
         raise ConfigError(
-            f"config.model.stage_strides={fields['model.stage_strides']} needs one stride for each of the"
+            f"config.model.resnet.stage_strides={fields['model.resnet.stage_strides']} needs one stride for each of the"
             f" {len(sizes)} stages of sizes {list(sizes)}."
         )
 

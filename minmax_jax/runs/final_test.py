@@ -1,141 +1,174 @@
-"""A trained model on a whole split: the numbers and the pictures."""
+"""Evaluates a trained model on a split: results, a row per image, pictures, and the saved model."""
 
 import logging
 import pathlib
 from typing import Any
 
-import ml_collections
 import numpy as np
 
+from minmax_jax import digests, evaluation
 from minmax_jax import state as state_lib
+from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.distributed import pmap
-from minmax_jax.evaluation import evaluate
+from minmax_jax.errors import OptionError
+from minmax_jax.evaluation import predict_split
+from minmax_jax.evaluation.evaluators import Row
 from minmax_jax.report import curves, panels
-from minmax_jax.runs import build, checkpoints, results
+from minmax_jax.runs import build, build_data, build_model, checkpoints, model_card, results
 from minmax_jax.runs import workdir as workdir_lib
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate_split(
-    config: ml_collections.ConfigDict,
-    split: dataset.Split,
-    localize,
-    state: state_lib.TrainState,
-    *,
-    refine_fn: evaluate.RefineFn | None = None,
-) -> dict[str, Any]:
-    """Summary of a split, whose images the hosts share.
+    run: build.Run, split: dataset.Split, state: state_lib.TrainState, *, refine_fn: RefineFn | None = None
+) -> tuple[list[Row], dict[str, Any]]:
+    """The rows and the summary of a split, whose images the hosts share.
 
     Args:
-        config: of the run.
-        split: images, labels and masks.
-        localize: (state, images) -> Localization.
+        run: the run.
+        split: images and annotations.
         state: of the model.
-        refine_fn: of the masks, if they are to be refined.
+        refine_fn: post-processing of the masks, if any.
     """
-    state = state_lib.for_inference(state)
-    share = dataset.subset(split, pmap.share_of_host(len(split)))
-    image_results = evaluate.evaluate(
-        lambda images: localize(state, images),
-        share,
-        batch_size=config.evaluation.batch_size,
-        threshold=config.evaluation.threshold,
+    variables = state_lib.inference_variables(state)
+    rows = evaluation.evaluate(
+        lambda images: run.predict(variables, images),
+        dataset.subset(split, pmap.share_of_host(len(split))),
+        run.evaluators,
+        batch_size=run.config.evaluation.batch_size,
         refine_fn=refine_fn,
     )
-    return evaluate.summarize(pmap.gather_from_hosts(image_results), empty=config.evaluation.empty)
+    rows = pmap.gather_from_hosts(rows)
+    return rows, evaluation.summarize(rows, run.evaluators)
 
 
 def test_selected(
-    config: ml_collections.ConfigDict,
-    folder: pathlib.Path,
-    state: state_lib.TrainState,
-    parts: build.Parts,
-    *,
-    wall_seconds: float,
+    run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, *, wall_seconds: float
 ) -> dict[str, Any]:
-    """Tests the selected model, and writes `results.json` and `pictures/`.
+    """Tests the selected model; writes predictions, model, `results.json`, and the pictures.
 
     Args:
-        config: of the run.
+        run: the run.
         folder: of the run.
         state: of the selected model.
-        parts: of the run.
-        wall_seconds: that training took.
+        wall_seconds: duration of the training.
 
     Returns:
-        What `results.json` holds.
+        The content of `results.json`.
     """
-    found = _collect(config, state, parts, "test", wall_seconds=wall_seconds)
+    rows, content = _evaluate(run, state, "test", wall_seconds=wall_seconds)
     if pmap.is_main_host():
-        _draw_pictures(config, folder, state, parts)
-        workdir_lib.write_json(folder / "results.json", found)
-    return found
+        results.write_rows(folder / _name_of_rows("test"), rows)
+        _save_model(run, folder, state)
+        workdir_lib.write_json(folder / "results.json", content)
+        _draw_pictures(run, folder, state)
+    return content
 
 
-def _collect(config, state, parts, split, *, wall_seconds) -> dict[str, Any]:
+def _evaluate(run: build.Run, state, split: str, *, wall_seconds: float) -> tuple[list[Row], dict[str, Any]]:
     logger.info("Evaluating the model of step %d on the %s split.", state.step, split)
-    return results.collect(
+    rows, summary = evaluate_split(run, run.splits[split], state, refine_fn=run.refine_fn)
+    content = results.collect(
         split,
-        evaluate_split(config, parts.splits[split], parts.localize, state, refine_fn=parts.refine),
-        config,
-        train_labels=parts.splits["train"].labels,
+        summary,
+        run.config,
+        train_labels=run.splits["train"].labels,
         step=int(state.step),
-        state_digest=checkpoints.model_digest(state),
+        state_digest=digests.model_digest(state),
         wall_seconds=wall_seconds,
     )
+    return rows, content
 
 
-def _draw_pictures(config, folder, state, parts) -> None:
-    """Panels of test images, evenly spread over the split, and the curves of the run."""
-    pictures = folder / "pictures"
+def _save_model(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:
+    variables = state_lib.inference_variables(state)
+    card = model_card.describe(
+        run.config,
+        build_model.create_objective(run.config, steps_per_epoch=run.steps_per_epoch),
+        class_names=run.splits["train"].class_names,
+        crop_size=build_data.crop_size(run.config.data, run.splits["train"]),
+        train_labels=run.splits["train"].labels,
+        step=int(variables.pop("step")),
+        state_digest=digests.model_digest(state),
+    )
+    model_card.save(folder, card, variables)
+
+
+def _draw_pictures(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:
+    """Panels of test images, evenly spaced over the split, and the curves of the run."""
+    pictures, options = folder / "pictures", run.config.evaluation
     pictures.mkdir(exist_ok=True)
-    curves.draw_curves(pictures / "curves.png", folder / "metrics.jsonl", selected_step=int(state.step))
-    split = parts.splits["test"]
-    count = min(config.evaluation.num_pictures, len(split))
-    some = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
-    state = state_lib.for_inference(state)
-    for found in evaluate.localize_split(
-        lambda images: parts.localize(state, images),
-        some,
-        batch_size=config.evaluation.batch_size,
-        refine_fn=parts.refine,
+    curves.draw_curves(
+        pictures / "curves.png",
+        folder / "metrics.jsonl",
+        selected_step=int(state.step),
+        log_terms=run.method.log_terms,
+    )
+    split, variables = run.splits["test"], state_lib.inference_variables(state)
+    count = min(options.num_pictures, len(split))
+    subset = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
+    for prediction in predict_split(
+        lambda images: run.predict(variables, images), subset, batch_size=options.batch_size, refine_fn=run.refine_fn
     ):
-        path = pictures / f"{some.names[found.index]}.png"
-        panels.draw_panel(path, some, found, threshold=config.evaluation.threshold)
+        path = pictures / f"{subset.names[prediction.index]}.png"
+        panels.draw_panel(path, subset, prediction, threshold=options.threshold)
 
 
 def evaluate_workdir(
-    workdir: str | pathlib.Path, split: str, *, crf: bool | None = None, flips: bool | None = None
+    workdir: str | pathlib.Path,
+    split: str,
+    *,
+    crf: bool | None = None,
+    flips: bool | None = None,
+    data_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluates the selected model of a run on one of its splits; changes nothing in the folder.
+    """Evaluates the selected model of a run on one of its splits, and writes the rows of that split to the folder.
 
     Args:
         workdir: folder of the run.
         split: "train", "validation" or "test".
         crf: whether a CRF refines the masks, with the parameters of the configuration; None: as configured.
-        flips: whether what is found is a mean over the flips that training used; None: as configured.
+        flips: whether predictions are means over the flips of training; None: as configured.
+        data_dir: folder of the prepared data, if it moved.
 
     Returns:
         As in `results.json`, under the name of the split.
 
     Raises:
-        ValueError: if there is no such run or split.
-        CheckpointError: if the checkpoint is damaged.
+        UserError: if there is no such run or split, or if the checkpoint is damaged.
     """
     folder = pathlib.Path(workdir).absolute()
     config = workdir_lib.read_config(folder)
-    if crf is not None:
-        config.evaluation.crf.enabled = crf
-    if flips is not None:
-        config.evaluation.flips = flips
-    parts = build.create_parts(config)
-    if split not in parts.splits:
-        raise ValueError(f"--split={split!r} must be one of {tuple(parts.splits)}.")
+    changes = {"evaluation.crf.enabled": crf, "evaluation.flips": flips, "data.dir": data_dir}
+    config.update_from_flattened_dict({name: value for name, value in changes.items() if value is not None})
+    run = build.build_run(config)
+    if split not in run.splits:
+        raise OptionError(f"split={split!r} must be one of {tuple(run.splits)}.")
     saved = checkpoints.Checkpoints(folder / "checkpoints")
-    newest = saved.restore_newest(parts.state)
+    newest = saved.restore_newest(run.state)
     if newest is None or not newest[1].selected_step:
-        raise ValueError(f"--workdir={str(workdir)!r} holds no validated model yet.")
-    state, _ = saved.restore(newest[1].selected_step, parts.state)
-    return _collect(config, state, parts, split, wall_seconds=newest[1].seconds)
+        raise OptionError(f"workdir={str(workdir)!r} holds no validated model yet.")
+    state, _ = saved.restore(newest[1].selected_step, run.state)
+    rows, content = _evaluate(run, state, split, wall_seconds=newest[1].seconds)
+    if pmap.is_main_host():
+        _keep_rows(folder / _name_of_rows(split, crf=crf, flips=flips), rows)
+    return content
+
+
+def _name_of_rows(split: str, *, crf: bool | None = None, flips: bool | None = None) -> str:
+    """Name of the file with the rows of a split; each way of evaluating that was asked for has its own."""
+    options = [
+        f"{'' if value else 'no'}{name}" for name, value in (("crf", crf), ("flips", flips)) if value is not None
+    ]
+    parts = ["predictions", *([] if split == "test" and not options else [split]), *options]
+    return "_".join(parts) + ".jsonl"
+
+
+def _keep_rows(path: pathlib.Path, rows: list[Row]) -> None:
+    """Writes rows; evaluation also works in a folder that cannot be written."""
+    try:
+        results.write_rows(path, rows)
+    except OSError as error:
+        logger.warning("The rows of this evaluation were not kept: %s cannot be written (%s).", path, error)

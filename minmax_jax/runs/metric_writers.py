@@ -1,6 +1,6 @@
-"""The record of a run: a line of JSON for each measurement, and TensorBoard files if wanted.
+"""Writes the record of a run: `metrics.jsonl`, and TensorBoard files on request.
 
-Of several hosts only the main one writes; all of them measure the same.
+Of several hosts only the main one writes; all compute the same numbers.
 """
 
 import json
@@ -8,18 +8,19 @@ import pathlib
 from typing import Any
 
 from minmax_jax.distributed import pmap
+from minmax_jax.report import metric_records
 
 
 class MetricWriter:
-    """Appends to `metrics.jsonl`; a continued run first forgets what lies after the step that it continues from."""
+    """Appends to `metrics.jsonl`; a resumed run first removes the lines after the step it resumes from."""
 
     def __init__(self, folder: pathlib.Path, *, first_step: int, tensorboard: bool = False):
         """Opens the record.
 
         Args:
             folder: of the run.
-            first_step: steps already done.
-            tensorboard: also write TensorBoard files to `folder/tensorboard`.
+            first_step: number of completed steps.
+            tensorboard: also writes TensorBoard files to `folder/tensorboard`.
 
         Raises:
             ModuleNotFoundError: if TensorBoard files are wanted and tensorboardX is not installed.
@@ -29,7 +30,7 @@ class MetricWriter:
             return
         if tensorboard:
             self._board = _summary_writer(folder / "tensorboard", first_step + 1)
-        kept = [line for line in read(self._path) if line["step"] <= first_step]
+        kept = [line for line in metric_records.read(self._path) if line["step"] <= first_step]
         replacement = self._path.with_suffix(".new")
         replacement.write_text("".join(json.dumps(line) + "\n" for line in kept))
         replacement.replace(self._path)
@@ -47,7 +48,7 @@ class MetricWriter:
             self._board.flush()
 
     def close(self) -> None:
-        """Ends the TensorBoard files."""
+        """Closes the TensorBoard files."""
         if self._board is not None:
             self._board.close()
 
@@ -60,15 +61,3 @@ def _summary_writer(folder: pathlib.Path, purge_step: int):
             "config.train.tensorboard=True needs tensorboardX: pip install 'minmax_jax[tensorboard]'."
         ) from error
     return tensorboardX.SummaryWriter(str(folder), purge_step=purge_step)
-
-
-def read(path: pathlib.Path) -> list[dict]:
-    """All whole lines of a record; a last line that was cut short by a kill is left out."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    records = []
-    for line in lines:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records

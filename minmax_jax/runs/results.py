@@ -1,6 +1,8 @@
-"""The numbers of a finished run, with all that is needed to compare them and to get them again."""
+"""The results of a run: its numbers with everything needed to compare and to reproduce them."""
 
+from collections.abc import Sequence
 import importlib.metadata
+import json
 import math
 import pathlib
 import platform
@@ -24,13 +26,13 @@ def collect(
     state_digest: str,
     wall_seconds: float,
 ) -> dict[str, Any]:
-    """What `results.json` holds.
+    """The content of `results.json`.
 
     Args:
         split: name of the split.
         summary: of that split.
         config: of the run.
-        train_labels: [N] of the images that trained.
+        train_labels: [N] of the training images.
         step: of the selected model.
         state_digest: SHA-256 of the selected model's parameters and statistics.
         wall_seconds: of training and validation, over all starts.
@@ -38,7 +40,7 @@ def collect(
     crf = config.evaluation.crf.to_dict()
     return {
         split: _without_nan(summary),
-        "trained_on": _describe_choice(train_labels, config.data),
+        "trained_on": describe_training_data(train_labels, config.data),
         "selection": config.evaluation.selection,
         "threshold": {"policy": "fixed", "value": config.evaluation.threshold},
         "flips": config.evaluation.flips,
@@ -51,8 +53,8 @@ def collect(
     }
 
 
-def _describe_choice(labels: np.ndarray, data: ml_collections.ConfigDict) -> dict[str, Any]:
-    """How many images trained, and how they were chosen."""
+def describe_training_data(labels: np.ndarray, data: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Number of training images, and how they were chosen."""
     counts = np.bincount(labels)
     return {
         "num_images": len(labels),
@@ -60,8 +62,15 @@ def _describe_choice(labels: np.ndarray, data: ml_collections.ConfigDict) -> dic
     } | {name: data[name] for name in ("train_fraction", "train_per_class", "num_train", "subset_seed")}
 
 
+def write_rows(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes a line of JSON per image; numbers that are undefined (NaN) become null."""
+    replacement = path.with_suffix(".new")
+    replacement.write_text("".join(json.dumps(_without_nan(row)) + "\n" for row in rows))
+    replacement.replace(path)
+
+
 def _without_nan(value: Any) -> Any:
-    """NaN is no JSON; null says as much."""
+    """The value with null for NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _without_nan(item) for name, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
@@ -88,7 +97,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """Of the checkout that this file lies in, if it is one; with a plus if it was changed since."""
+    """Commit of the checkout that contains this file, if there is one; with a plus if files were changed."""
     command = [
         "git",
         "-C",
@@ -113,14 +122,25 @@ def describe(results: dict, split: str = "test") -> str:
     def number(value, form=".2f"):
         return "-" if value is None else format(value, form)
 
+    def error():
+        of_localizer = summary.get("localizer_classification_error")
+        localizer = "" if of_localizer is None else f" (localizer {number(of_localizer)} %)"
+        return f"{number(summary['classification_error'])} %{localizer}"
+
+    def entropies():
+        if "foreground_entropy" not in summary:
+            return ""
+        return (
+            f"\n  entropy, foreground {number(summary['foreground_entropy'], '.3f')}"
+            f"   background {number(summary['background_entropy'], '.3f')} nats"
+        )
+
     without = summary["num_images"] - summary["num_images_with_mask"]
-    without_mask = f" ({without} without a mask count in no F1)" if without else ""
+    without_mask = f" ({without} without a mask are left out of F1)" if without else ""
     return (
         f"{split}, {summary['num_images']} images{without_mask}, model of step {results['step']}{refined}:\n"
-        f"  classification error   {number(summary['classification_error'])} %"
-        f" (localizer {number(summary['localizer_classification_error'])} %)\n"
+        f"  classification error   {error()}\n"
         f"  F1+ {number(summary['f1_foreground'])} %   F1- {number(summary['f1_background'])} %"
-        f"   (all ones: {number(baseline['f1_foreground'])} %, {number(baseline['f1_background'])} %)\n"
-        f"  entropy, foreground {number(summary['entropy_foreground'], '.3f')}"
-        f"   background {number(summary['entropy_background'], '.3f')} nats"
+        f"   (all foreground: {number(baseline['f1_foreground'])} %, {number(baseline['f1_background'])} %)"
+        f"{entropies()}"
     )

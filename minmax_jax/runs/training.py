@@ -1,6 +1,5 @@
 """Training from a configuration to results: the program behind `experiments.train`."""
 
-import functools
 import json
 import logging
 import math
@@ -12,67 +11,58 @@ import ml_collections
 import numpy as np
 
 from minmax_jax.distributed import host_checks, pmap
+from minmax_jax.errors import UserError
 from minmax_jax.evaluation import selection
-from minmax_jax.runs import build, build_data, checkpoints, final_test, metric_writers, timing
+from minmax_jax.runs import build, build_data, build_model, checkpoints, final_test, metric_writers, timing
 from minmax_jax.runs import workdir as workdir_lib
-from minmax_jax.step import train_step
 
 logger = logging.getLogger(__name__)
 
 
-class DivergedError(RuntimeError):
-    """The loss or its gradient is not finite any more; the message names terms and steps."""
+class DivergedError(UserError, RuntimeError):
+    """The loss or its gradient is no longer finite; the message names terms and steps."""
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict:
-    """Trains, validates, selects and tests; continues where an earlier call in the same folder stopped.
+    """Trains, validates, selects and tests; resumes where an earlier call with the same folder stopped.
 
-    Writes to the folder `config.json`, `metrics.jsonl`, `checkpoints/`, and at the end `results.json` and
-    `pictures/`.
+    Writes to the folder `config.json`, `metrics.jsonl`, `checkpoints/`, and at the end `predictions.jsonl`,
+    `model.safetensors` with `model_card.json`, `results.json` and `pictures/`.
 
     Args:
         config: all fields of configs/common.py.
         workdir: folder of the run.
 
     Returns:
-        What `results.json` holds.
+        The content of `results.json`.
 
     Raises:
-        ValueError: for a configuration, a dataset or a folder that cannot be used, before anything is computed.
-        CheckpointError: if a checkpoint that is needed is damaged.
-        DivergedError: if the loss becomes infinite or not a number.
+        UserError: for a configuration, a dataset or a folder that cannot be used, before anything is computed; if a
+            checkpoint that is needed is damaged (CheckpointError); if the loss is no longer finite (DivergedError).
     """
     started = time.monotonic()
-    parts = build.create_parts(config)
-    state, run = build.load_pretrained(config, parts.state), checkpoints.Progress()
+    run = build.build_run(config)
+    # A resumed run does not need the pretrained file any more.
+    is_fresh = not any(pathlib.Path(workdir, "checkpoints").glob("[0-9]*"))
+    state = build_model.load_pretrained(config, run.state) if is_fresh else run.state
     folder = workdir_lib.open_workdir(workdir, config)
-    host_checks.check_inputs(config, parts.splits, folder)
+    host_checks.check_inputs(config, run.splits, folder)
     saved = checkpoints.Checkpoints(folder / "checkpoints")
-    batches = build_data.create_train_batches(config, parts.splits["train"])
-    restored = saved.restore_newest(state, batches)
-    if restored is not None:
-        state, run = restored
+    batches = build_data.create_train_batches(config, run.splits["train"])
+    restored = saved.restore_newest(run.state, batches)
+    state, record = restored or (state, checkpoints.Progress())
     host_checks.check_state(state)
-    first_step, total_steps = int(state.step), config.train.epochs * parts.steps_per_epoch
+    first_step, total_steps = int(state.step), config.train.epochs * run.steps_per_epoch
     if first_step == total_steps and (folder / "results.json").exists():
         logger.info("This run is finished.")
         return json.loads((folder / "results.json").read_text())
     saved.remove_after(first_step)
-    started -= run.seconds
+    started -= record.seconds
 
-    train = pmap.pmap_train_step(
-        functools.partial(
-            train_step,
-            model=parts.model,
-            tx=parts.tx,
-            objective=parts.objective,
-            accumulation=config.train.accumulation,
-            average_decay=config.train.average_decay,
-        )
-    )
+    train = pmap.pmap_train_step(run.method.train_step)
     writer = metric_writers.MetricWriter(folder, first_step=first_step, tensorboard=config.train.tensorboard)
-    eval_steps = config.train.eval_every * parts.steps_per_epoch
-    logger.info("Steps %d to %d, %d an epoch.", first_step + 1, total_steps, parts.steps_per_epoch)
+    eval_steps = config.train.eval_every * run.steps_per_epoch
+    logger.info("Steps %d to %d, %d per epoch.", first_step + 1, total_steps, run.steps_per_epoch)
     timer, window = timing.StepTimer(), []
     for step in range(first_step + 1, total_steps + 1):
         state, metrics = train(state, pmap.split_among_devices(next(batches)))
@@ -90,21 +80,22 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
             rate = timer.close_window()
             left = timer.seconds_left(total_steps - step, math.ceil((total_steps - step) / eval_steps))
             writer.write(step, "train", means | ({"steps_per_second": rate} if rate else {}))
-            logger.info(_describe_training(step, total_steps, means, rate, config.batch_size, left))
+            progress = _describe_rate(rate, config.batch_size, left)
+            logger.info("step %d/%d  %s%s", step, total_steps, _describe_loss(means, run.method.log_terms), progress)
         if is_validated:
             with timer.pause():
-                summary = final_test.evaluate_split(config, parts.splits["validation"], parts.localize, state)
-            _select(run, summary, step, config.evaluation)
+                _, summary = final_test.evaluate_split(run, run.splits["validation"], state)
+            _select(record, summary, step, config.evaluation)
             writer.write(step, "validation", summary)
-            logger.info(_describe_validation(step, summary, run))
+            logger.info(_describe_validation(step, summary, is_selected=record.selected_step == step))
         if is_saved:
-            run.seconds = time.monotonic() - started
-            saved.save(state, batches, run)
+            record.seconds = time.monotonic() - started
+            saved.save(state, batches, record)
 
     writer.close()
     saved.wait()
-    state, _ = saved.restore(run.selected_step, parts.state)
-    return final_test.test_selected(config, folder, state, parts, wall_seconds=run.seconds)
+    state, _ = saved.restore(record.selected_step, run.state)
+    return final_test.test_selected(run, folder, state, wall_seconds=record.seconds)
 
 
 def _is_multiple(step: int, every: int) -> bool:
@@ -121,7 +112,7 @@ def _average(window: list[tuple[int, dict]], saved: checkpoints.Checkpoints) -> 
     for step, metrics in window:
         broken = [f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value)]
         if broken:
-            saved.wait()  # The last good checkpoint may still be on its way to the disk.
+            saved.wait()  # The last good checkpoint may still be being written.
             raise DivergedError(
                 f"Training diverged in step {step}: {', '.join(broken)}. The checkpoints of the steps before are kept"
                 f" in {saved.folder}. In another workdir, lower config.learning_rate.peak or set"
@@ -130,27 +121,30 @@ def _average(window: list[tuple[int, dict]], saved: checkpoints.Checkpoints) -> 
     return {name: float(np.mean([metrics[name] for _, metrics in window])) for name in window[0][1]}
 
 
-def _select(run: checkpoints.Progress, summary: dict, step: int, options: ml_collections.ConfigDict) -> None:
-    """Adds a validation to the progress; its model is selected if none before was better."""
-    run.validations.append(summary | {"step": step})
-    score = selection.score(options.selection, run.validations, window=options.selection_window)
-    if score <= run.selected_score:
-        run.selected_step, run.selected_score = step, score
+def _select(record: checkpoints.Progress, summary: dict, step: int, options: ml_collections.ConfigDict) -> None:
+    """Adds a validation to the record; its model is selected unless an earlier one was better."""
+    record.validations.append(summary | {"step": step})
+    score = selection.score(options.selection, record.validations, window=options.selection_window)
+    if score <= record.selected_score:
+        record.selected_step, record.selected_score = step, score
 
 
-def _describe_training(step: int, total_steps: int, means: dict, rate: float, batch_size: int, left: float) -> str:
-    return (
-        f"step {step}/{total_steps}  loss {means['loss']:.3f} (localizer {means['localizer_loss']:.3f},"
-        f" foreground {means['foreground_loss']:.3f}, background {means['background_loss']:.3f},"
-        f" size {means['size_loss']:.3f})"
-    ) + (f"  {rate:.2f} steps/s  {rate * batch_size:.1f} images/s  {timing.format_seconds(left)} left" if rate else "")
+def _describe_loss(means: dict[str, float], log_terms: tuple[str, ...]) -> str:
+    terms = ", ".join(f"{name.removesuffix('_loss')} {means[name]:.3f}" for name in log_terms)
+    return f"loss {means['loss']:.3f}" + (f" ({terms})" if terms else "")
 
 
-def _describe_validation(step: int, summary: dict, run: checkpoints.Progress) -> str:
-    return (
-        f"validation {step}  error {summary['classification_error']:.2f} %"
-        f" (localizer {summary['localizer_classification_error']:.2f} %)"
-        f"  F1+ {summary['f1_foreground']:.1f}  F1- {summary['f1_background']:.1f}"
-        f"  entropy {summary['entropy_foreground']:.3f}/{summary['entropy_background']:.3f}"
-        + ("  selected" if run.selected_step == step else "")
-    )
+def _describe_rate(rate: float, batch_size: int, seconds_left: float) -> str:
+    if not rate:
+        return ""
+    return f"  {rate:.2f} steps/s  {rate * batch_size:.1f} images/s  {timing.format_seconds(seconds_left)} left"
+
+
+def _describe_validation(step: int, summary: dict, *, is_selected: bool) -> str:
+    parts = [f"validation {step}", f"error {summary['classification_error']:.2f} %"]
+    if "localizer_classification_error" in summary:
+        parts[-1] += f" (localizer {summary['localizer_classification_error']:.2f} %)"
+    parts += [f"F1+ {summary['f1_foreground']:.1f}", f"F1- {summary['f1_background']:.1f}"]
+    if "foreground_entropy" in summary:
+        parts.append(f"entropy {summary['foreground_entropy']:.3f}/{summary['background_entropy']:.3f}")
+    return "  ".join(parts + ["selected"] * is_selected)

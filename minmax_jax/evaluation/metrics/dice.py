@@ -1,34 +1,92 @@
-"""How well a predicted mask covers the true one."""
+"""Dice of the foreground (F1+) and of the background (F1-), per image, and of the all-foreground baseline."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from minmax_jax import options
+from minmax_jax.evaluation.evaluators import Evaluator, Row, Truth
+from minmax_jax.evaluation.image_predictions import ImagePrediction
+from minmax_jax.masks import resize_mask
+
+# Value of an image with two empty masks, 0 / 0: left out of the mean, 1, or NaN, which makes the mean NaN.
+EMPTY_POLICIES = ("skip", "one", "nan")
+
+_COLUMNS = ("f1_foreground", "f1_background", "all_ones_f1_foreground", "all_ones_f1_background")
+
 
 def dice(predicted: np.ndarray, true: np.ndarray) -> float:
-    """2 |P and Q| / (|P| + |Q|) of two [H, W] masks; NaN where both are empty.
-
-    F1+ is the Dice of the foreground, F1- that of the complements.
-    """
+    """2 |P and Q| / (|P| + |Q|) of two [H, W] masks; NaN where both are empty."""
     total = np.count_nonzero(predicted) + np.count_nonzero(true)
     if total == 0:
         return float("nan")
     return 2 * np.count_nonzero(predicted & true) / total
 
 
-# What an image counts whose masks are both empty, 0 / 0: nothing, 1, or NaN, which spoils the mean on purpose.
-EMPTY_POLICIES = ("skip", "one", "nan")
-
-
 def mean_score(scores: np.ndarray, *, empty: str = "skip") -> float:
     """Mean of [N] scores of images, of which some may be NaN.
 
     Raises:
-        ValueError: for an unknown policy.
+        OptionError: for an unknown policy.
     """
-    if empty not in EMPTY_POLICIES:
-        raise ValueError(f"empty={empty!r} must be one of {EMPTY_POLICIES}.")
+    options.check_choice("empty", empty, EMPTY_POLICIES)
     missing = np.isnan(scores)
     if empty == "one":
         scores = np.where(missing, 1.0, scores)
     elif empty == "skip":
         scores = scores[~missing]
     return float(np.mean(scores)) if len(scores) else float("nan")
+
+
+def evaluator(*, threshold: float = 0.5, empty: str = "skip") -> Evaluator:
+    """F1+ and F1- of images that have a true mask, compared at the true mask's resolution.
+
+    Args:
+        threshold: a pixel is foreground where the soft mask is at least this.
+        empty: policy for images whose two masks are both empty, one of `EMPTY_POLICIES`.
+
+    Returns:
+        An evaluator whose rows hold shares (None without a true mask, NaN for 0 / 0) and whose summary holds percent.
+
+    Raises:
+        OptionError: for a threshold outside of (0, 1) or an unknown policy.
+    """
+    options.check_range("threshold", threshold, 1e-6, 1 - 1e-6)
+    options.check_choice("empty", empty, EMPTY_POLICIES)
+    return Evaluator(
+        score=lambda prediction, truth: _score(prediction, truth, threshold),
+        summarize=lambda rows: _summarize(rows, empty),
+    )
+
+
+def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
+    if truth.mask is None:
+        return dict.fromkeys(_COLUMNS)
+    predicted = resize_mask(prediction.mask, truth.mask.shape) >= threshold
+    everything = np.ones_like(truth.mask)
+    return {
+        "f1_foreground": dice(predicted, truth.mask),
+        "f1_background": dice(~predicted, ~truth.mask),
+        "all_ones_f1_foreground": dice(everything, truth.mask),
+        "all_ones_f1_background": dice(~everything, ~truth.mask),
+    }
+
+
+def _summarize(rows: Sequence[Row], empty: str) -> dict[str, Any]:
+    with_mask = [row for row in rows if row["f1_foreground"] is not None]
+
+    def percent(column):
+        return 100 * mean_score(np.array([row[column] for row in with_mask], float), empty=empty)
+
+    return {
+        "num_images_with_mask": len(with_mask),
+        "f1_foreground": percent("f1_foreground"),
+        "f1_background": percent("f1_background"),
+        "baselines": {
+            "all_ones": {
+                "f1_foreground": percent("all_ones_f1_foreground"),
+                "f1_background": percent("all_ones_f1_background"),
+            }
+        },
+    }

@@ -1,0 +1,30 @@
+"""Digests of states."""
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from minmax_jax.state import TrainState, inference_variables
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 over the names, types and values of a pytree's arrays, in the order of their names."""
+    sha = hashlib.sha256()
+    leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    for name, leaf in sorted(leaves, key=lambda item: item[0]):
+        array = np.ascontiguousarray(leaf)
+        sha.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def state_digest(state: TrainState) -> str:
+    return digest(jax.tree.map(np.asarray, state.replace(rng=jax.random.key_data(state.rng))))
+
+
+def model_digest(state: TrainState) -> str:
+    """Digest of the parameters and statistics that inference reads, averaged where the state keeps averages."""
+    variables = inference_variables(state)
+    return digest({name: variables[name] for name in ("params", "batch_stats")})

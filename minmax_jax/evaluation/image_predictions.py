@@ -1,0 +1,77 @@
+"""Predictions for a whole split: each image at its own resolution, as published."""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+
+import jax
+import numpy as np
+
+from minmax_jax.crf import RefineFn
+from minmax_jax.data import dataset, padding
+from minmax_jax.method import Prediction
+
+PredictFn = Callable[[np.ndarray], Prediction]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePrediction:
+    """The prediction for one image of a split.
+
+    Attributes:
+        index: of the image in the split.
+        probabilities: [C] of the classes.
+        mask: [H, W] float32 soft foreground mask at the image's own resolution.
+        scores: the method's further numbers by name.
+    """
+
+    index: int
+    probabilities: np.ndarray
+    mask: np.ndarray
+    scores: dict[str, float]
+
+    @property
+    def predicted(self) -> int:
+        """The most probable class."""
+        return int(np.argmax(self.probabilities))
+
+
+def predict_split(
+    predict_fn: PredictFn, split: dataset.Split, *, batch_size: int, refine_fn: RefineFn | None = None
+) -> Iterator[ImagePrediction]:
+    """Predicts class and mask of every image, in batches of images with one padded shape.
+
+    Args:
+        predict_fn: [B, H, W, 3] uint8 images to a Prediction; compiled once per shape.
+        split: the images.
+        batch_size: B.
+        refine_fn: post-processing, if given: ([H, W] mask, [H, W, 3] image) -> [H, W] mask. Probabilities and scores
+            remain those of the mask before.
+    """
+    from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
+
+    batches = pipeline.evaluation_batches(split, batch_size=batch_size)
+    for batch, prediction in _predict_ahead(predict_fn, batches):
+        prediction = jax.tree.map(np.asarray, prediction)
+        for row, index in enumerate(batch.indices):
+            size = tuple(split.sizes[index])
+            mask = padding.crop_back(prediction.masks[row, :, :, 0], size)
+            if refine_fn is not None:
+                mask = refine_fn(mask, padding.crop_back(batch.images[row], size))
+            yield ImagePrediction(
+                index=int(index),
+                probabilities=prediction.probabilities[row],
+                mask=mask,
+                scores={name: values[row].item() for name, values in prediction.scores.items()},
+            )
+
+
+def _predict_ahead(predict_fn: PredictFn, batches: Iterator) -> Iterator:
+    """Yields (batch, Prediction) once the next batch was dispatched: JAX computes while the host compares masks."""
+    earlier = None
+    for batch in batches:
+        later = batch, predict_fn(batch.images)
+        if earlier is not None:
+            yield earlier
+        earlier = later
+    if earlier is not None:
+        yield earlier

@@ -1,0 +1,41 @@
+"""The contract between a method and everything that trains, evaluates and reports it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+
+from minmax_jax.state import TrainState
+
+
+@flax.struct.dataclass
+class Prediction:
+    """What every method answers for a batch of images.
+
+    Attributes:
+        probabilities: [B, C] of the classes; the most probable is the predicted class.
+        masks: [B, H, W, 1] soft foreground masks in [0, 1].
+        scores: further numbers per image by name, [B] each, such as entropies.
+    """
+
+    probabilities: jax.Array
+    masks: jax.Array
+    scores: dict[str, jax.Array]
+
+
+class Method(NamedTuple):
+    """A method of weakly supervised localization: three functions and the terms to report.
+
+    Attributes:
+        init: (rng, image_size) -> TrainState.
+        train_step: (state, batch, *, axis_name) -> (state, metrics); metrics are scalars with "loss" and
+            "classification_error" among them.
+        predict: (variables, images [B, H, W, 3] uint8) -> Prediction; variables as of `state.inference_variables`.
+        log_terms: metrics that the log line and the curves show besides "loss", in this order.
+    """
+
+    init: Callable[[jax.Array, tuple[int, int]], TrainState]
+    train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    predict: Callable[[dict[str, Any], jax.Array], Prediction]
+    log_terms: tuple[str, ...]

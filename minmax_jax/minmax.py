@@ -1,0 +1,101 @@
+"""Min-max entropy as a method: its training step and its inference behind the common contract."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from minmax_jax import inference
+from minmax_jax.method import Method, Prediction
+from minmax_jax.models.minmax_net import MinMaxNet
+from minmax_jax.objective import Objective
+from minmax_jax.state import create_train_state
+from minmax_jax.step import train_step
+
+LOG_TERMS = ("localizer_loss", "foreground_loss", "background_loss", "size_loss")
+
+
+def create_method(
+    model: MinMaxNet,
+    tx: optax.GradientTransformation,
+    objective: Objective,
+    *,
+    accumulation: int = 1,
+    average_decay: float = 0.0,
+    shared_statistics: bool = False,
+    flip_horizontal: bool = False,
+    flip_vertical: bool = False,
+) -> Method:
+    """The method of arXiv 1907.12934.
+
+    Args:
+        model: localizer and classifier.
+        tx: the optimizer.
+        objective: the training objective; its masks are those of inference.
+        accumulation: micro-batches, as in `step.train_step`.
+        average_decay: of the moving average of the variables, as in `step.train_step`; 0 keeps none.
+        shared_statistics: as in `state.create_train_state`.
+        flip_horizontal: test-time augmentation, as in `inference.localize`.
+        flip_vertical: as `flip_horizontal`.
+    """
+    return Method(
+        init=lambda rng, image_size: create_train_state(
+            rng,
+            model=model,
+            tx=tx,
+            image_size=image_size,
+            shared_statistics=shared_statistics,
+            average=average_decay > 0,
+        ),
+        train_step=functools.partial(
+            train_step, model=model, tx=tx, objective=objective, accumulation=accumulation, average_decay=average_decay
+        ),
+        predict=functools.partial(
+            predict, model=model, objective=objective, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical
+        ),
+        log_terms=LOG_TERMS,
+    )
+
+
+def predict(
+    variables: dict[str, Any],
+    images: jax.Array,
+    *,
+    model: MinMaxNet,
+    objective: Objective,
+    flip_horizontal: bool = False,
+    flip_vertical: bool = False,
+) -> Prediction:
+    """`inference.localize` with the masks of training, as a `Prediction`.
+
+    Args:
+        variables: "params", "batch_stats" and the "step" they belong to.
+        images: [B, H, W, 3], uint8 or scaled to [-1, 1].
+        model: the networks.
+        objective: of the training.
+        flip_horizontal: as in `inference.localize`.
+        flip_vertical: as in `inference.localize`.
+    """
+    last_step = jnp.maximum(variables["step"] - 1, 0)  # the step that trained these variables
+    localization = inference.localize(
+        variables["params"],
+        variables["batch_stats"],
+        images,
+        model=model,
+        sigma=objective.mask.threshold(objective.epoch(last_step)),
+        omega=objective.mask.omega,
+        alignment=objective.mask.alignment,
+        flip_horizontal=flip_horizontal,
+        flip_vertical=flip_vertical,
+    )
+    return Prediction(
+        probabilities=localization.probabilities,
+        masks=localization.masks,
+        scores={
+            "localizer_class": localization.localizer_classes,
+            "foreground_entropy": localization.foreground_entropy,
+            "background_entropy": localization.background_entropy,
+        },
+    )

@@ -1,0 +1,125 @@
+"""From a configuration to a method: networks, objective, optimizer, post-processing. No dataset is needed."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from minmax_jax import crf as crf_lib
+from minmax_jax import errors, interop, minmax, optimizers, schedules
+from minmax_jax import objective as objective_lib
+from minmax_jax.distributed import pmap
+from minmax_jax.method import Method
+from minmax_jax.models import minmax_net, resnet
+from minmax_jax.runs import config_checks
+from minmax_jax.state import TrainState
+
+
+def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_per_epoch: int) -> Method:
+    """The method that `config.method` names; so far min-max entropy is the only one."""
+    flips = config.evaluation.flips
+    return minmax.create_method(
+        create_model(config.model, num_classes=num_classes),
+        create_optimizer(config, steps_per_epoch=steps_per_epoch),
+        create_objective(config, steps_per_epoch=steps_per_epoch),
+        accumulation=config.train.accumulation,
+        average_decay=config.train.average_decay,
+        shared_statistics=config.model.shared_statistics,
+        flip_horizontal=flips and config.data.flip_horizontal,
+        flip_vertical=flips and config.data.flip_vertical,
+    )
+
+
+def create_model(model: ml_collections.ConfigDict, *, num_classes: int) -> minmax_net.MinMaxNet:
+    """Localizer and classifier, without parameters.
+
+    Args:
+        model: group `model` of a configuration.
+        num_classes: C.
+    """
+    dtype = jnp.dtype(model.dtype)
+    create_trunk = functools.partial(_create_resnet, model, dtype)
+    with errors.naming("config.model."):
+        return minmax_net.create_model(
+            create_trunk(),
+            num_classes=num_classes,
+            classifier_trunk=create_trunk() if model.separate_trunks else None,
+            classifier_scale=model.classifier_scale,
+            modalities=model.modalities,
+            k_max=model.k_max,
+            k_min=model.k_min,
+            alpha=model.alpha,
+            dropout=model.dropout,
+            dtype=dtype,
+        )
+
+
+def _create_resnet(model: ml_collections.ConfigDict, dtype: jnp.dtype) -> resnet.ResNet:
+    options = {"stage_sizes": tuple(model.resnet.stage_sizes)} if model.resnet.stage_sizes else {}
+    return resnet.TRUNKS[model.trunk](
+        stem=model.resnet.stem,
+        width=model.resnet.width,
+        stage_strides=tuple(model.resnet.stage_strides),
+        unbiased_variance=model.unbiased_variance,
+        remat=model.remat,
+        norm_axis=pmap.AXIS if model.cross_replica_norm else None,
+        dtype=dtype,
+        **options,
+    )
+
+
+def load_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> TrainState:
+    """The state with the pretrained trunk of `config.model.pretrained`, if there is one.
+
+    Raises:
+        ConfigError: if the file cannot be used, or does not fit the trunk.
+    """
+    path = config.model.pretrained
+    if not path:
+        return state
+    try:
+        variables = interop.load_trunk(interop.read_tensors(path), state.variables, family=interop.resnet)
+    except interop.InteropError as error:
+        sources = "" if pathlib.Path(path).exists() else f" {interop.resnet.SOURCES}"
+        raise config_checks.ConfigError(f"config.model.pretrained={path!r}: {error}{sources}") from error
+    average = state.average and jax.tree.map(jnp.copy, variables)
+    return pmap.replicate(state.replace(**variables, average=average))
+
+
+def create_objective(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> objective_lib.Objective:
+    """The objective, each option group from the configuration's group of the same name."""
+    with errors.naming("config.loss."):
+        loss = objective_lib.LossOptions(**config.loss)
+    with errors.naming("config.mask."):
+        mask = objective_lib.MaskOptions(**config.mask)
+    with errors.naming("config.erasing."):
+        erasing = objective_lib.ErasingOptions(**config.erasing)
+    with errors.naming("config."):
+        return objective_lib.Objective(loss, mask, erasing, steps_per_epoch)
+
+
+def create_optimizer(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The optimizer with its learning-rate schedule."""
+    rate, optimizer = dict(config.learning_rate), dict(config.optimizer)
+    with errors.naming("config.learning_rate."):
+        learning_rate = schedules.create_learning_rate(
+            rate.pop("schedule"), epochs=config.train.epochs, steps_per_epoch=steps_per_epoch, **rate
+        )
+    with errors.naming("config.optimizer."):
+        return optimizers.create_optimizer(optimizer.pop("name"), learning_rate, **optimizer)
+
+
+def create_refine(options: ml_collections.ConfigDict) -> crf_lib.RefineFn:
+    """The CRF for one mask and its image, compiled once per size.
+
+    Args:
+        options: group `evaluation.crf` of a configuration, enabled or not.
+    """
+    with errors.naming("config.evaluation.crf."):
+        crf = crf_lib.Crf(**{name: value for name, value in options.items() if name != "enabled"})
+    refine = jax.jit(functools.partial(crf_lib.refine, crf=crf))
+    return lambda mask, image: np.asarray(refine(mask[None, :, :, None], image[None]))[0, :, :, 0]

@@ -1,0 +1,111 @@
+"""The saved model: `model.safetensors` with its variables, `model_card.json` with everything needed to use them.
+
+The two files need neither the checkpoints nor the dataset, so that a workdir can be moved to a machine without them.
+"""
+
+from collections.abc import Sequence
+import json
+import pathlib
+from typing import Any
+
+import flax
+import ml_collections
+import numpy as np
+import safetensors
+from safetensors import numpy as safetensors_numpy
+
+from minmax_jax.errors import UserError
+from minmax_jax.objective import Objective
+from minmax_jax.runs import results
+from minmax_jax.runs import workdir as workdir_lib
+
+CARD, MODEL = "model_card.json", "model.safetensors"
+_FORMAT = 1
+
+
+class ModelCardError(UserError):
+    """A folder without a usable model; the message names the file and what to do."""
+
+
+def save(folder: pathlib.Path, card: dict[str, Any], variables: dict[str, Any]) -> None:
+    """Writes a model to a folder.
+
+    Args:
+        folder: of the run.
+        card: as of `describe`.
+        variables: "params" and "batch_stats".
+    """
+    leaves = flax.traverse_util.flatten_dict(variables, sep="/")
+    replacement = folder / f"{MODEL}.new"
+    safetensors_numpy.save_file({name: np.asarray(leaf) for name, leaf in leaves.items()}, replacement)
+    replacement.replace(folder / MODEL)
+    workdir_lib.write_json(folder / CARD, card)
+
+
+def describe(
+    config: ml_collections.ConfigDict,
+    objective: Objective,
+    *,
+    class_names: Sequence[str],
+    crop_size: tuple[int, int],
+    train_labels: np.ndarray,
+    step: int,
+    state_digest: str,
+) -> dict[str, Any]:
+    """The card of a model, as JSON values.
+
+    Args:
+        config: of the run.
+        objective: of the training.
+        class_names: of the C classes.
+        crop_size: height and width of the training crops.
+        train_labels: [N] of the training images.
+        step: that trained the model.
+        state_digest: SHA-256 of its parameters and statistics.
+    """
+    evaluation, data, environment = config.evaluation, config.data, results.environment()
+    threshold = objective.mask.threshold(objective.epoch(max(step - 1, 0)))
+    return {
+        "format": _FORMAT,
+        "method": config.method,
+        "class_names": list(class_names),
+        "preprocessing": {name: data[name] for name in ("stain_normalization", "scale", "min_side", "max_side")},
+        "normalization": {"mean": 127.5, "std": 127.5},  # of uint8 pixels
+        "crop_size": list(crop_size),
+        "model": config.model.to_dict(),
+        # The threshold of this step; it grows no further.
+        "mask": config.mask.to_dict() | {"sigma": float(threshold), "sigma_growth": 0.0},
+        "foreground_threshold": evaluation.threshold,
+        "flips": {axis: bool(evaluation.flips and data[f"flip_{axis}"]) for axis in ("horizontal", "vertical")},
+        "crf": evaluation.crf.to_dict(),
+        "trained_on": {name: data[name] for name in ("dataset", "name", "folds", "validation_share", "validation_seed")}
+        | results.describe_training_data(train_labels, data),
+        "step": step,
+        "state_digest": state_digest,
+        "versions": environment["versions"],
+        "git_commit": environment["git_commit"],
+    }
+
+
+def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The card and the variables of a saved model.
+
+    Raises:
+        ModelCardError: if a file is missing or damaged, or was written by a newer version.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text())
+        tensors = safetensors_numpy.load_file(folder / MODEL)
+    except FileNotFoundError as error:
+        raise ModelCardError(
+            f"workdir={str(folder)!r} holds no saved model ({pathlib.Path(error.filename or folder / MODEL).name} is"
+            " missing). It is written when a run has finished: rerun the command that trains to resume it."
+        ) from error
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise ModelCardError(f"The model in {str(folder)!r} cannot be read ({error}). Get an intact copy.") from error
+    if card.get("format") != _FORMAT:
+        raise ModelCardError(
+            f"{folder / CARD} has format {card.get('format')!r}; this version reads {_FORMAT}. Install the version of"
+            f" minmax_jax that wrote it: {card.get('versions', {}).get('minmax_jax')}."
+        )
+    return card, flax.traverse_util.unflatten_dict(tensors, sep="/")

@@ -1,0 +1,103 @@
+"""The saved model: the same answers as the run's own evaluation, without checkpoints and without data."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from configs import synthetic
+import minmax_jax as mm
+from minmax_jax.errors import UserError
+from minmax_jax.runs import build_data, training
+from tests import programs
+
+# Odd sizes below 64 need padding, a scale below 1 and the CRF change the resolution and the mask.
+_CHANGES = {
+    "data.synthetic.image_size": 70,
+    "data.scale": 0.6,
+    "evaluation.flips": True,
+    "evaluation.crf.enabled": True,
+    "mask.sigma_growth": 0.1,
+    "mask.sigma_limit": 0.8,
+    "train.average_decay": 0.5,
+    "train.epochs": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(workdir with nothing but the saved model, rows of the test split, images of the test split)."""
+    config = synthetic.get_config()
+    config.update_from_flattened_dict(programs.TINY | _CHANGES)
+    folder, moved = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("moved")
+    training.train_and_evaluate(config, folder)
+    for name in ("model_card.json", "model.safetensors"):
+        shutil.copy(folder / name, moved / name)
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    config.data.scale = 1.0
+    test = build_data.create_splits(config)["test"]
+    return moved, rows, test
+
+
+def test_it_predicts_what_the_run_tested(finished):
+    folder, rows, test = finished
+    predictor = mm.load(folder)
+    prediction = predictor(np.stack([test.read_image(index) for index in range(len(test))]))
+    assert predictor.class_names == test.class_names
+    assert prediction.masks.shape == (12, 70, 70, 1) and prediction.masks.dtype == np.float32
+    for index, row in enumerate(rows):
+        assert row["name"] == test.names[index] and row["label"] == test.labels[index]
+        assert row["predicted"] == np.argmax(prediction.probabilities[index])
+        np.testing.assert_allclose(row["probabilities"], prediction.probabilities[index], atol=1e-5)
+        np.testing.assert_allclose(row["foreground_entropy"], prediction.scores["foreground_entropy"][index], atol=1e-5)
+        predicted, true = prediction.masks[index, ..., 0] >= 0.5, test.read_mask(index)
+        # Rounding may move single pixels across the threshold.
+        dice = 2 * (predicted & true).sum() / (predicted.sum() + true.sum())
+        assert row["f1_foreground"] == pytest.approx(dice, abs=0.01)
+
+
+def test_the_card_describes_the_model(finished):
+    card = json.loads((finished[0] / "model_card.json").read_text())
+    assert card["method"] == "minmax" and card["class_names"] == list(mm.load(finished[0]).class_names)
+    assert card["preprocessing"] == {"stain_normalization": "none", "scale": 0.6, "min_side": 0, "max_side": 0}
+    assert card["model"]["trunk"] == "resnet18" and card["model"]["resnet"]["width"] == 4
+    # Four steps: the last belongs to the second epoch, after one growth of the threshold.
+    assert card["mask"]["sigma"] == pytest.approx(0.5 + 0.1 * ((card["step"] - 1) // 2))
+    assert card["flips"] == {"horizontal": True, "vertical": True}
+    assert card["trained_on"]["dataset"] == "synthetic" and card["trained_on"]["num_images"] == 16
+    assert {"minmax_jax", "jax"} <= set(card["versions"]) and len(card["state_digest"]) == 64
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((64, 64, 3), np.uint8),
+        np.zeros((1, 64, 64, 3), np.float32),
+        np.zeros((1, 64, 64, 1), np.uint8),
+        np.zeros((0, 64, 64, 3), np.uint8),
+        np.zeros((1, 20, 20, 3), np.uint8),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(finished, images):
+    with pytest.raises(UserError):
+        mm.load(finished[0])(images)
+
+
+def test_a_folder_without_a_usable_model_is_named(finished, tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path}.*model_card.json"):
+        mm.load(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    model = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(model[: len(model) // 2])
+    with pytest.raises(UserError, match="copy"):
+        mm.load(copy)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="model.safetensors"):
+        mm.load(copy)
+    card = json.loads((copy / "model_card.json").read_text())
+    (copy / "model.safetensors").write_bytes(model)
+    (copy / "model_card.json").write_text(json.dumps(card | {"format": 99}))
+    with pytest.raises(UserError, match="format 99"):
+        mm.load(copy)
