@@ -13,7 +13,8 @@ l = log(q / (1 - q)), the unary term that of the soft mask M+:
 
     l <- log(M+ / (1 - M+)) + gaussian_weight K_g (2q - 1) + bilateral_weight K_b (2q - 1),   2q - 1 = tanh(l / 2).
 
-`refine` is for images of any size, `refine_exactly` the yardstick for small ones. docs/crf.md has their difference.
+`refine` is an approximation for images of any size, `refine_exactly` the reference for small ones. docs/crf.md compares
+them.
 """
 
 from collections.abc import Callable
@@ -27,28 +28,28 @@ import numpy as np
 from minmax_jax import options
 from minmax_jax.ops import intensity
 
-# Masks are clipped to [_CLIP, 1 - _CLIP]; those of `masks.foreground_masks` lie well within.
+# Masks are clipped to [_CLIP, 1 - _CLIP]; those of `masks.foreground_masks` are well within.
 _CLIP = 1e-5
 _WINDOW = 3.0  # radius of the bilateral kernel that `refine` sums over, in standard deviations
 _UNROLLED = 8  # offsets that are summed in one go over the image
 _EXACT_BLOCK = 64  # pixels whose pairs are in memory together
-_PLASTIC = 1.324717957244746  # its powers spread points evenly over a plane: Roberts' R2 sequence
+_PLASTIC = 1.324717957244746  # its powers distribute points evenly over a plane: Roberts' R2 sequence
 
 
 @dataclasses.dataclass(frozen=True)
 class Crf:
-    """Kernels of the CRF, and how often it is updated. Standard deviations of positions are in pixels of the image.
+    """Kernels and number of updates of the CRF. Standard deviations of positions are in pixels of the image.
 
     Attributes:
-        num_iterations: mean-field updates; 0 gives the mask back.
+        num_iterations: mean-field updates; 0 returns the mask unchanged.
         gaussian_sigma: of the Gaussian kernel.
         bilateral_sigma: of the bilateral kernel's positions.
         color_sigma: of its colours, out of 255.
         gaussian_weight: compatibility of the Gaussian kernel; published.
         bilateral_weight: of the bilateral one; published.
-        max_offsets: `refine` sums the bilateral kernel over all offsets within three standard deviations if there are
-            at most so many (28 bilateral_sigma^2), else over so many of them, the denser the nearer. Its time is in
-            proportion.
+        max_offsets: greatest number of offsets that `refine` sums the bilateral kernel over. There are
+            28 bilateral_sigma^2 within three standard deviations; if that is more, a sample is taken, denser near the
+            centre. Time is proportional to it.
 
     Raises:
         OptionError: for a number out of range.
@@ -79,7 +80,7 @@ _FilterFn = Callable[[jax.Array], jax.Array]
 
 
 def refine(masks: jax.Array, images: jax.Array, *, crf: Crf) -> jax.Array:
-    """Mean field with the bilateral kernel summed over a window; the Gaussian one is exact.
+    """Mean field with the bilateral kernel summed over a window; the Gaussian kernel is exact.
 
     Args:
         masks: [B, H, W, 1] soft foreground masks.
@@ -90,18 +91,18 @@ def refine(masks: jax.Array, images: jax.Array, *, crf: Crf) -> jax.Array:
         [B, H, W, 1] probabilities of the foreground.
 
     Raises:
-        ValueError: if masks and images do not fit each other.
+        ValueError: if the shapes of masks and images do not match.
     """
     return _refine(masks, images, crf, (_separable_filter, _window_filter))
 
 
 def refine_exactly(masks: jax.Array, images: jax.Array, *, crf: Crf) -> jax.Array:
-    """As `refine`, with both kernels summed over all pairs of pixels: the yardstick, for small images."""
+    """As `refine`, with both kernels summed over all pairs of pixels: the reference, for small images."""
     return _refine(masks, images, crf, (_gaussian_pairs_filter, _bilateral_pairs_filter))
 
 
 def _refine(masks, images, crf, create_filters) -> jax.Array:
-    """Mean field, image by image; Gaussian and bilateral filter are made from colours [H, W, 3] and the CRF."""
+    """Mean field, one image at a time; the two filters are created from colours [H, W, 3] and the CRF."""
     if images.ndim != 4 or images.shape[3] != 3 or masks.shape != (*images.shape[:3], 1):
         raise ValueError(f"masks are {masks.shape}, images {images.shape}; give [B, H, W, 1] and [B, H, W, 3].")
 
@@ -127,7 +128,7 @@ def _normalize(filter_fn: _FilterFn, shape: tuple[int, int]) -> _FilterFn:
 
 
 def _separable_filter(colors: jax.Array, crf: Crf) -> _FilterFn:
-    """The Gaussian kernel: a matrix for the rows times one for the columns, and so are its row sums."""
+    """The Gaussian kernel, separable: a matrix for the rows times one for the columns."""
 
     def matrix(side):
         distances = np.subtract.outer(np.arange(side), np.arange(side))
@@ -140,10 +141,10 @@ def _separable_filter(colors: jax.Array, crf: Crf) -> _FilterFn:
 
 
 def _window_filter(colors: jax.Array, crf: Crf) -> _FilterFn:
-    """The bilateral kernel, offset by offset.
+    """The bilateral kernel, one offset after another.
 
-    Rows lie behind one another in one vector, parted by as many zeros as the window has radius, so that an offset in
-    the plane is one in the vector: XLA turns reads at any place of a vector into fast code, those of a matrix not.
+    The image is one vector, its rows separated by as many zeros as the window has radius, so that an offset in the
+    plane is an offset in the vector: XLA compiles slices of a vector to fast code, but not those of a matrix.
     """
     height, width = colors.shape[:2]
     offsets, log_weights = _window(crf.bilateral_sigma, crf.max_offsets)
@@ -152,14 +153,14 @@ def _window_filter(colors: jax.Array, crf: Crf) -> _FilterFn:
     size, margin = height * stride, gap * stride + gap
     starts = margin + offsets @ np.array([stride, 1], np.int32)
 
-    def lay_out(values):
+    def flatten(values):
         return jnp.pad(jnp.pad(values, ((0, 0), (0, gap))).reshape(-1), margin)
 
-    channels = [lay_out(colors[..., k] / (np.sqrt(2) * crf.color_sigma)) for k in range(3)]
+    channels = [flatten(colors[..., k] / (np.sqrt(2) * crf.color_sigma)) for k in range(3)]
     centers = [channel[margin : margin + size] for channel in channels]
 
     def filter_fn(values):
-        values = lay_out(values)
+        values = flatten(values)
 
         def add(total, offset):
             start, exponent = offset
@@ -176,8 +177,8 @@ def _window_filter(colors: jax.Array, crf: Crf) -> _FilterFn:
 def _window(sigma: float, max_offsets: int) -> tuple[np.ndarray, np.ndarray]:
     """[K, 2] offsets (dy, dx) with their negatives, and [K] logarithms of their weights; the centre is the first.
 
-    Where there are more offsets than `max_offsets`, one of Gaussian weight g is taken where a number u, evenly spread
-    over (0, 1), is less than t g, with the weight max(g, 1 / t) in place of g: right in the mean over u.
+    If there are more than `max_offsets`, an offset of Gaussian weight g is kept where a number u, evenly distributed
+    over (0, 1), is less than t g, with the weight max(g, 1 / t) instead of g: unbiased over u.
     """
     radius = int(_WINDOW * sigma)
     dy, dx = np.mgrid[: radius + 1, -radius : radius + 1].reshape(2, -1)
@@ -212,13 +213,13 @@ def _positions(colors: jax.Array) -> jax.Array:
 
 
 def _pairs_filter(features: jax.Array) -> _FilterFn:
-    """The kernel exp(-|f_i - f_j|^2 / 2) of features [F, H, W], block by block."""
+    """The kernel exp(-|f_i - f_j|^2 / 2) of features [F, H, W], one block of pixels at a time."""
     shape = features.shape[1:]
     features = features.reshape(len(features), -1)  # [F, H W]
 
     def filter_fn(values):
         def at(feature):
-            # Not jnp.sum over the features, which becomes far slower code on a CPU.
+            # Not jnp.sum over the features, which compiles to far slower code on a CPU.
             distances = sum((row - center) ** 2 for row, center in zip(features, feature))
             return jnp.dot(jnp.exp(-0.5 * distances), values.reshape(-1), precision=lax.Precision.HIGHEST)
 

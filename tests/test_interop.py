@@ -302,3 +302,19 @@ def test_a_bad_file_stops_the_program_before_it_writes(tmp_path):
     with pytest.raises(ValueError, match="config.model.pretrained='.*absent.npz': There is no file"):
         training.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_does_not_need_the_file_any_more(tmp_path):
+    from configs import synthetic
+    from minmax_jax.runs import training
+    from tests import programs
+
+    np.savez(tmp_path / "trunk.npz", **_draw(_shapes("deep")))
+    config = synthetic.get_config()
+    config.update_from_flattened_dict(programs.TINY | {"train.epochs": 1, "evaluation.num_pictures": 0})
+    config.model.resnet.stage_sizes, config.model.resnet.stage_strides = (2, 1), (1, 2)
+    config.model.pretrained = str(tmp_path / "trunk.npz")
+    results = training.train_and_evaluate(config, tmp_path / "run")
+    (tmp_path / "trunk.npz").unlink()
+    (tmp_path / "run" / "results.json").unlink()
+    assert training.train_and_evaluate(config, tmp_path / "run")["state_digest"] == results["state_digest"]

@@ -1,4 +1,4 @@
-"""Batch norm, also with the running variance that PyTorch keeps."""
+"""Batch norm, with the running variance of Flax or of PyTorch."""
 
 import functools
 
@@ -16,12 +16,12 @@ class BatchNorm(nn.Module):
 
     Attributes:
         channels: K.
-        use_running_average: whether by the running averages, as at inference.
-        momentum: share of the running averages that a batch leaves as it was.
+        use_running_average: normalizes by the running averages, as at inference.
+        momentum: decay of the running averages.
         epsilon: added to the variance.
-        unbiased_variance: the running variance takes in n / (n - 1) times a batch's variance, n the values of a
-            channel, as PyTorch's does (published). What normalizes the batch itself is the biased one in any case.
-        axis_name: mapped axis over which statistics are taken together, or None.
+        unbiased_variance: the running variance averages n / (n - 1) times a batch's variance, n the number of values
+            per channel, as PyTorch does (published). The batch itself is always normalized by the biased variance.
+        axis_name: mapped axis over which statistics are taken (cross-replica batch norm), or None.
         dtype: of the result; statistics and parameters are float32, or float64 with inputs of that kind.
     """
 
@@ -55,18 +55,18 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
     def running_affine(self) -> tuple[jax.Array, jax.Array]:
-        """The factor and the shift, [K] each, that normalization by the running averages is."""
+        """Normalization by the running averages as a factor and a shift, [K] each."""
         factor = self.scale * lax.rsqrt(self.running_variance.value + self.epsilon)
         return factor, self.bias - self.running_mean.value * factor
 
 
-# Differentiated by hand: two sums over the batch on the way back where automatic differentiation takes six, and half as
-# many operations to trace in a training step. What is kept is x alone.
+# Differentiated by hand: two sums over the batch in the backward pass where automatic differentiation takes six, and half
+# as many operations to trace in a training step. Only x is saved for the backward pass.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _normalize(x, scale, bias, epsilon, axis_name):
-    """x normalized by its mean and biased variance, and these, which gradients do not pass."""
+    """(x normalized by its mean and biased variance, mean, variance); no gradient passes through the latter two."""
     return _forward(x, scale, bias, epsilon, axis_name)[0]
 
 
@@ -89,14 +89,14 @@ def _backward(epsilon, axis_name, kept, cotangents):
     values = x.astype(to_y.dtype)
     to_bias, to_factor = sums = channel_sums.channel_sums(to_y, values, mean)
     constant, slope = _means(sums, x, axis_name)
-    # Not of a normalized x, which XLA would compute early, and keep.
+    # Not in terms of a normalized x, which XLA would compute early and keep in memory.
     slope = slope * jnp.square(inverse)
     to_x = scale * inverse * (to_y - values * slope - (constant - mean * slope))
     return to_x.astype(x.dtype), (to_factor * inverse).astype(scale.dtype), to_bias.astype(scale.dtype)
 
 
 def _means(sums, x, axis_name):
-    """Over the batch, and over the devices."""
+    """Means over the batch and over the devices."""
     means = [total * (x.shape[-1] / x.size) for total in sums]
     return means if axis_name is None else device_means.device_means(means, axis_name)
 

@@ -85,7 +85,7 @@ def check_fields(config: ml_collections.ConfigDict, reference: ml_collections.Co
         problems.append(f"config.{name} is not a field" + (f"; did you mean config.{close[0]}?" if close else ""))
     for name in sorted(given.keys() & known.keys()):
         expected, value = type(known[name]), given[name]
-        # A whole number may stand for a float; True may not stand for 1.
+        # An integer is accepted for a float; True is not accepted for 1.
         if type(value) is not expected and not (expected is float and type(value) is int):
             problems.append(f"config.{name}={value!r} is a {type(value).__name__}, not a {expected.__name__}")
     if problems:
@@ -93,15 +93,15 @@ def check_fields(config: ml_collections.ConfigDict, reference: ml_collections.Co
 
 
 def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_local_devices: int) -> None:
-    """Checks the values that nothing else checks before long work starts.
+    """Checks the values that no constructor checks.
 
     Args:
         config: with all fields.
-        num_devices: that share a batch.
-        num_local_devices: that share an evaluation batch.
+        num_devices: number of devices that share a batch.
+        num_local_devices: number of devices that share an evaluation batch.
 
     Raises:
-        ConfigError: naming every field that does not fit, its value, and what it must be.
+        ConfigError: naming every such field, its value, and what it must be.
     """
     fields = flatten(config)
     problems = [
@@ -116,9 +116,7 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
     ]
     problems += _problems_of_batches(fields, num_devices, num_local_devices)
     if fields["data.dataset"] == "custom" and not fields["data.name"]:
-        problems.append(
-            "config.data.name is empty; give the name that the data was prepared by: configs/custom.py:NAME."
-        )
+        problems.append("config.data.name is empty; give the name of the prepared data: --config=custom:NAME.")
     if fields["data.dataset"] == "custom" and fields["data.folds"]:
         problems.append(f"config.data.folds={fields['data.folds']!r} must be empty: own data is split by prepare_data.")
     if fields["data.train_fraction"] < 1 and fields["data.train_per_class"]:
@@ -128,8 +126,8 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
         )
     if fields["evaluation.flips"] and not (fields["data.flip_horizontal"] or fields["data.flip_vertical"]):
         problems.append(
-            "config.evaluation.flips=True takes the flips of training, and there are none: set data.flip_horizontal"
-            " or data.flip_vertical, or leave it False."
+            "config.evaluation.flips=True uses the flips of training, and there are none: set data.flip_horizontal"
+            " or data.flip_vertical, or set it to False."
         )
     if fields["data.max_side"] and fields["data.max_side"] < fields["data.min_side"]:
         problems.append(
@@ -146,7 +144,7 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
 
 
 def _problems_of_batches(fields: dict[str, Any], num_devices: int, num_local_devices: int) -> list[str]:
-    """Batches that cannot be shared evenly."""
+    """Batch sizes that cannot be divided evenly."""
     accumulation = max(1, fields["train.accumulation"])
     cut = f" times config.train.accumulation={accumulation}" if accumulation > 1 else ""
     problems = []

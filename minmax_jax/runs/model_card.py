@@ -37,7 +37,7 @@ def save(folder: pathlib.Path, card: dict[str, Any], variables: dict[str, Any]) 
     """
     leaves = flax.traverse_util.flatten_dict(variables, sep="/")
     replacement = folder / f"{MODEL}.new"
-    safetensors_numpy.save_file({name: np.asarray(leaf) for name, leaf in leaves.items()}, replacement)
+    replacement.write_bytes(safetensors_numpy.save({name: np.asarray(leaf) for name, leaf in leaves.items()}))
     replacement.replace(folder / MODEL)
     workdir_lib.write_json(folder / CARD, card)
 

@@ -97,18 +97,15 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """Commit of the checkout that contains this file, if there is one; with a plus if files were changed."""
-    command = [
-        "git",
-        "-C",
-        str(pathlib.Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--dirty=+",
-    ]
-    try:
+    """Commit of the checkout that this file is part of, if any; with a plus if files were changed."""
+
+    def git(*arguments):
+        command = ["git", "-C", str(pathlib.Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", __file__)  # an installed copy may be inside of another project's checkout
+        return git("describe", "--always", "--abbrev=40", "--dirty=+")
     except (OSError, subprocess.SubprocessError):
         return None
 

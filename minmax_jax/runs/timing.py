@@ -1,4 +1,4 @@
-"""How fast a run goes and how long it will take, compilation and validation apart."""
+"""Speed of a run and the time left, without compilation and validation."""
 
 from collections.abc import Iterator
 import contextlib
@@ -13,7 +13,7 @@ def format_seconds(seconds: float) -> str:
 
 
 class StepTimer:
-    """Rate of the steps since the last window was closed, and the time that is left at that rate."""
+    """Rate of the steps in the current window, and the time left at that rate."""
 
     def __init__(self):
         self._last_pause = 0.0
@@ -22,25 +22,25 @@ class StepTimer:
         self.restart()
 
     def restart(self) -> float:
-        """Begins a window; what came before, such as a first step that compiles, is not measured, but returned."""
+        """Starts a window; returns the seconds before it, such as those of a first step that compiles."""
         before, self._started = self._started, time.monotonic()
         self._steps, self._paused = 0, 0.0
         return self._started - before
 
     def count_step(self) -> None:
-        """One more step in this window."""
+        """Counts a step of this window."""
         self._steps += 1
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves out of the rate what happens inside: a validation."""
+        """Excludes the time inside, such as a validation, from the rate."""
         started = time.monotonic()
         yield
         self._last_pause = time.monotonic() - started
         self._paused += self._last_pause
 
     def close_window(self) -> float:
-        """Steps per second of this window, or of the last that had a step, 0 before any; begins the next."""
+        """Steps per second of this window, or of the last one with a step, or 0; starts the next window."""
         seconds = time.monotonic() - self._started - self._paused
         if self._steps:
             self._rate = self._steps / seconds
@@ -48,5 +48,5 @@ class StepTimer:
         return self._rate
 
     def seconds_left(self, num_steps: int, num_pauses: int) -> float:
-        """Time for steps at the last window's rate and pauses as long as the last."""
+        """Time for steps at the last rate and for pauses as long as the last one."""
         return (num_steps / self._rate if self._rate else 0.0) + num_pauses * self._last_pause
