@@ -20,12 +20,13 @@ from absl import flags
 import jax
 from jax.experimental import topologies
 import jax.numpy as jnp
+from minmax_jax.experiments import program
 import numpy as np
 
 from benchmarks import figures as figures_lib
 from benchmarks import traffic
-from experiments import session
 import minmax_jax as mm
+from minmax_jax.distributed import devices as devices_lib
 from minmax_jax.distributed import pmap
 from minmax_jax.models import resnet
 from minmax_jax.ops import platforms
@@ -62,7 +63,7 @@ _OPTIONS = {"v5e": {}, "h100": {"xla_gpu_autotune_level": "0"}}
 
 
 def main() -> None:
-    session.start("off")  # what is compiled without a chip cannot be read from the cache
+    program.start("off")  # what is compiled without a chip cannot be read from the cache
     start = time.perf_counter()
     compiled = _compile(_find_devices())
     asked = (_CHIP, _DEVICES, _TRUNK, _SIZE, _BATCH_SIZE, _NUM_ERASURES, _ACCUMULATION, _DTYPE)
@@ -103,11 +104,11 @@ def _compile(devices):
     create = functools.partial(mm.create_train_state, model=model, tx=tx, image_size=(_SIZE.value, _SIZE.value))
     objective = mm.Objective(erasing=mm.erasing.ErasingOptions(num_erasures=_NUM_ERASURES.value, start_epoch=0))
     step = functools.partial(mm.train_step, model=model, tx=tx, objective=objective, accumulation=_ACCUMULATION.value)
-    mesh = jax.sharding.Mesh(np.array(devices), (pmap.AXIS,))
+    mesh = jax.sharding.Mesh(np.array(devices), (devices_lib.AXIS,))
     images = (len(devices), _BATCH_SIZE.value, _SIZE.value, _SIZE.value, 3)
     batch = {
-        "images": _shape(mesh, images, jnp.uint8, pmap.AXIS),
-        "labels": _shape(mesh, images[:2], jnp.int32, pmap.AXIS),
+        "images": _shape(mesh, images, jnp.uint8, devices_lib.AXIS),
+        "labels": _shape(mesh, images[:2], jnp.int32, devices_lib.AXIS),
     }
     with platforms.for_target(_PLATFORMS[_CHIP.value]):
         state = jax.eval_shape(create, jax.random.key(0))
@@ -148,4 +149,4 @@ if __name__ == "__main__":
     # No chip is looked for, neither here nor in the neighbourhood.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
     jax.config.update("jax_platforms", "cpu")
-    session.run(main)
+    program.run(main)

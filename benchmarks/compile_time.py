@@ -18,11 +18,11 @@ import time
 
 from absl import flags
 import jax
+from minmax_jax.experiments import program as program_lib
 import numpy as np
 
 from benchmarks import all_erasures
 from benchmarks import figures as figures_lib
-from experiments import session
 import minmax_jax as mm
 from minmax_jax.models import resnet
 
@@ -36,7 +36,7 @@ _END_OF_FIRST_STEP = "The first step took"
 
 def main() -> None:
     if _INSIDE.value:
-        session.start("")
+        program_lib.start("")
         print(json.dumps(_time_step(_TRUNKS.value[0], int(_NUM_ERASURES.value[0]))))
         return
     figures = {}
@@ -118,4 +118,4 @@ def _time_step(trunk: str, num_erasures: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    session.run(main)
+    program_lib.run(main)

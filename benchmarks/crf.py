@@ -11,10 +11,10 @@ import functools
 import time
 
 import jax
+from minmax_jax.experiments import program
 import numpy as np
 
 from benchmarks import figures as figures_lib
-from experiments import session
 from minmax_jax import crf as crf_lib
 from minmax_jax.data import synthetic
 
@@ -76,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    session.run(main)
+    program.run(main)

@@ -14,13 +14,13 @@ import functools
 import time
 
 from absl import flags
+from minmax_jax.configs import common
+from minmax_jax.experiments import program
 from ml_collections import config_flags
 import numpy as np
 
 from benchmarks import figures as figures_lib
 from benchmarks import torch_evaluation, torch_twin
-from configs import common
-from experiments import session
 from minmax_jax.data import dataset
 from minmax_jax.runs import build, build_model, config_checks, final_test
 
@@ -33,7 +33,7 @@ flags.mark_flags_as_required(["config"])
 def main() -> None:
     config = _CONFIG.value
     config_checks.check_fields(config, common.get_config())
-    session.start("off")
+    program.start("off")
     config.model.shared_statistics = True  # the peer has one set
     built = build.build_run(config)
     split = _choose(built.splits["test"])
@@ -88,4 +88,4 @@ def _tell(config, num_images: int, first: dict, times: dict, summaries: dict) ->
 
 
 if __name__ == "__main__":
-    session.run(main)
+    program.run(main)

@@ -14,12 +14,13 @@ import time
 
 from absl import flags
 import jax
+from minmax_jax.experiments import program
 import numpy as np
 
 from benchmarks import all_erasures
 from benchmarks import figures as figures_lib
-from experiments import session
 import minmax_jax as mm
+from minmax_jax.distributed import devices as devices_lib
 from minmax_jax.distributed import pmap
 from minmax_jax.models import resnet
 
@@ -33,7 +34,7 @@ _NUM_CLASSES, _WARM_UP = 2, 2
 
 
 def main() -> None:
-    session.start("off")
+    program.start("off")
     figures = {"hosts": jax.process_count(), "devices": jax.device_count()}
     figures |= {flag.name: flag.value for flag in (_TRUNK, _SIZE, _BATCH_SIZE, _CROSS_REPLICA_NORM)}
     for number in map(int, _NUM_ERASURES.value):
@@ -60,13 +61,13 @@ def _measure(num_erasures: int) -> dict:
 
 
 def _create_step(num_erasures: int):
-    norm_axis = pmap.AXIS if _CROSS_REPLICA_NORM.value else None
+    norm_axis = devices_lib.AXIS if _CROSS_REPLICA_NORM.value else None
     model = mm.create_model(resnet.TRUNKS[_TRUNK.value](norm_axis=norm_axis), num_classes=_NUM_CLASSES)
     tx = mm.create_optimizer("sgd", 1e-4, momentum=0.9, weight_decay=1e-5)
     state = all_erasures.create_state(model, tx, image_size=(64, 64))
     objective = mm.Objective(erasing=mm.erasing.ErasingOptions(num_erasures=num_erasures, start_epoch=0))
     step = functools.partial(mm.train_step, model=model, tx=tx, objective=objective)
-    return pmap.pmap_train_step(step), pmap.replicate(state)
+    return pmap.pmap_train_step(step), devices_lib.replicate(state)
 
 
 def _bytes_sent() -> int:
@@ -76,4 +77,4 @@ def _bytes_sent() -> int:
 
 
 if __name__ == "__main__":
-    session.run(main)
+    program.run(main)

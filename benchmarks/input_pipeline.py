@@ -15,14 +15,13 @@ import time
 
 from absl import flags
 import jax
+from minmax_jax.configs import common
+from minmax_jax.experiments import program
 from ml_collections import config_flags
 import numpy as np
 
 from benchmarks import figures as figures_lib
-from configs import common
-from experiments import session
 from minmax_jax.data import dataset
-from minmax_jax.distributed import pmap
 from minmax_jax.runs import build, build_data, config_checks
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, augmentation, network.")
@@ -40,7 +39,7 @@ _GIB_OF_CACHE = 4.0
 def main() -> None:
     config = _CONFIG.value
     config_checks.check_fields(config, common.get_config())
-    session.start(config.compilation_cache)
+    program.start(config.compilation_cache)
     config.data.cache_gib = 0.0
     split = build_data.create_splits(config)["train"]
     cached = dataset.cache_images(split, max_gib=_GIB_OF_CACHE)
@@ -107,13 +106,13 @@ def _train(config, split: dataset.Split) -> dict[str, float]:
     """Steps one by one: how long each took, and how long its batch had to be waited for."""
     config.data.num_workers = 0
     built = build.build_run(config)
-    train, batches = pmap.pmap_train_step(built.method.train_step), build_data.create_train_batches(config, split)
+    train, batches = built.train_step, build_data.create_train_batches(config, split)
     state, waits, durations = built.state, [], []
     for _ in range(_STEPS.value + 1):
         begin = time.perf_counter()
         batch = next(batches)
         waits.append(time.perf_counter() - begin)
-        state, metrics = train(state, pmap.split_among_devices(batch))
+        state, metrics = train(state, batch)
         jax.block_until_ready((state, metrics))
         durations.append(time.perf_counter() - begin)
     waits, durations = np.array(waits[1:]), np.array(durations[1:])  # The first one compiles.
@@ -125,4 +124,4 @@ def _train(config, split: dataset.Split) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    session.run(main)
+    program.run(main)

@@ -11,10 +11,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from minmax_jax.experiments import program
 
 from benchmarks import figures
 from benchmarks import flops as flops_lib
-from experiments import session
 import minmax_jax as mm
 from minmax_jax.models import resnet
 
@@ -137,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    session.run(main)
+    program.run(main)

@@ -18,12 +18,12 @@ from unittest import mock
 from absl import flags
 import jax
 import jax.numpy as jnp
+from minmax_jax.experiments import program
 import numpy as np
 
 from benchmarks import all_erasures
 from benchmarks import figures as figures_lib
 from benchmarks import flops as flops_lib
-from experiments import session
 import minmax_jax as mm
 from minmax_jax import erasing
 from minmax_jax.models import resnet
@@ -40,7 +40,7 @@ _NUM_CLASSES, _LEARNING_RATE = 5, 1e-4
 
 
 def main() -> None:
-    session.start("off")
+    program.start("off")
     sides = _create_sides()
     first = {name: _time(run) for name, run in sides.items()}
     for run in sides.values():
@@ -181,4 +181,4 @@ def _create_torch_side(model, state, images):
 
 
 if __name__ == "__main__":
-    session.run(main)
+    program.run(main)

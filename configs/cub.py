@@ -7,9 +7,8 @@ ImageNet weights (--config.model.pretrained=resnet101-imagenet.pth, see minmax_j
 `:erasing=R`, `:parity`.
 """
 
+from minmax_jax.configs import common, variants
 import ml_collections
-
-from configs import common, variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -5,9 +5,8 @@
 The recipe of configs/cub.py, which see.
 """
 
+from minmax_jax.configs import cub
 import ml_collections
-
-from configs import cub
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

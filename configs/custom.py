@@ -7,9 +7,8 @@ docs/data.md tells which folders and files can be prepared. Classes and sizes co
 published recipe, for a GPU; the variant `:NAME,cpu` is for two cores, and `:NAME,erasing=R` sets the erasures.
 """
 
+from minmax_jax.configs import common, variants
 import ml_collections
-
-from configs import common, variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -11,9 +11,8 @@ minutes, a test error of 6 %, F1+ 57, F1- 64: means of the seeds 0 to 5, of whic
 (14 %; the others 0 to 9). Chance is great: docs/glas.md tells of more runs, and how the recipe was found.
 """
 
+from minmax_jax.configs import common, variants
 import ml_collections
-
-from configs import common, variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

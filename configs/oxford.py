@@ -6,9 +6,8 @@ The published recipe. It starts from ImageNet weights (--config.model.pretrained
 minmax_jax/interop) and wants a GPU. Variants: `:erasing=R`, `:parity`.
 """
 
+from minmax_jax.configs import common, variants
 import ml_collections
-
-from configs import common, variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -6,9 +6,8 @@ Variants: `:erasing=R`, such as `:erasing=0` without erasing. Expect a test erro
 seeds 0, 1 and 2, the same with and without erasing), after 2 to 3 minutes.
 """
 
+from minmax_jax.configs import common, variants
 import ml_collections
-
-from configs import common, variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -1,9 +1,9 @@
 """Evaluates the selected model of a run again, from its checkpoint.
 
-    python -m experiments.evaluate --workdir=runs/synthetic --split=test [--crf] [--flips]
+    python -m experiments.evaluate --workdir=runs/synthetic --split=test [--crf] [--flips] [--data_dir=DIR]
 
-Prints what `results.json` holds, and changes nothing. With --crf the masks are refined first, see docs/crf.md;
-with --flips all that is found is a mean over the image and its mirror images, as config.evaluation.flips tells.
+Prints the content of `results.json` and writes the rows of the split to the workdir. --crf refines the masks, see
+docs/crf.md; --flips averages predictions over mirror images, see config.evaluation.flips.
 """
 
 import json
@@ -11,26 +11,38 @@ import pathlib
 
 from absl import flags
 
-from configs import common
-from experiments import session
-from minmax_jax.distributed import pmap
-from minmax_jax.runs import config_checks, final_test, workdir
+from . import program
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Which images.")
-_CRF = flags.DEFINE_bool("crf", None, "Refine the masks by config.evaluation.crf; default: if it is enabled there.")
-_FLIPS = flags.DEFINE_bool("flips", None, "Look at mirror images too; default: as config.evaluation.flips says.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Images to evaluate.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the prepared data; default: as in training.")
+_CRF = flags.DEFINE_bool("crf", None, "Refine the masks by config.evaluation.crf; default: as configured.")
+_FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default: config.evaluation.flips.")
 flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
+    from minmax_jax.configs import common
+
+    from minmax_jax.distributed import hosts
+    from minmax_jax.errors import naming
+    from minmax_jax.runs import config_checks, final_test, workdir
+
     config = workdir.read_config(pathlib.Path(_WORKDIR.value))
     config_checks.check_fields(config, common.get_config())
-    session.start(config.compilation_cache)
-    found = final_test.evaluate_workdir(_WORKDIR.value, _SPLIT.value, crf=_CRF.value, flips=_FLIPS.value)
-    if pmap.is_main_host():
-        print(json.dumps(found, indent=2))
+    program.start(config.compilation_cache)
+    with naming("--"):
+        content = final_test.evaluate_workdir(
+            _WORKDIR.value, _SPLIT.value, crf=_CRF.value, flips=_FLIPS.value, data_dir=_DATA_DIR.value
+        )
+    if hosts.is_main_host():
+        print(json.dumps(content, indent=2))
+
+
+def run() -> None:
+    """Entry point."""
+    program.run(main)
 
 
 if __name__ == "__main__":
-    session.run(main)
+    run()

@@ -2,30 +2,38 @@
 
     python -m experiments.train --config=configs/synthetic.py --workdir=runs/synthetic [--config.FIELD=VALUE ...]
 
-The same command continues a run that was stopped.
+The same command resumes a run that was stopped. --config takes a file or the name of a shipped configuration; a variant
+follows after a colon, as in --config=oxford:erasing=0.
 """
 
 from absl import flags
 from ml_collections import config_flags
 
-from configs import common
-from experiments import session
-from minmax_jax.distributed import pmap
-from minmax_jax.runs import config_checks, results, training
+from . import program
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; a variant follows after a colon.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or continued.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: a file or a shipped name, and its variant.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: created, or resumed.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
+    from minmax_jax.configs import common
+
+    from minmax_jax.distributed import hosts
+    from minmax_jax.runs import config_checks, results, training
+
     config_checks.check_fields(_CONFIG.value, common.get_config())
-    session.start(_CONFIG.value.compilation_cache)
-    found = training.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
-    if pmap.is_main_host():
-        print(results.describe(found))
+    program.start(_CONFIG.value.compilation_cache)
+    content = training.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    if hosts.is_main_host():
+        print(results.describe(content))
         print(f"Results: {_WORKDIR.value}/results.json   Pictures: {_WORKDIR.value}/pictures/")
 
 
+def run() -> None:
+    """Entry point."""
+    program.run(main)
+
+
 if __name__ == "__main__":
-    session.run(main)
+    run()

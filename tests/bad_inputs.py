@@ -51,7 +51,7 @@ class Case:
     name: str
     spoil: own_layout.Spoil
     message: str
-    read: Callable[[pathlib.Path], raw_dataset.Release]
+    read: Callable[[pathlib.Path], raw_dataset.RawDataset]
     skipped: str = ""
     kept: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -85,7 +85,7 @@ IMAGES = {
     "BMP with damaged header": (damaged("BMP", 14), "cannot be read as an image"),
     "TIFF without directory": (damaged("TIFF", 4, count=4), "cannot be read as an image"),
     "WebP with damaged header": (damaged("WEBP", 12), "cannot be read as an image"),
-    "decompression bomb": (png(60000, 60000), "is too large to be read at once .* --tile_size"),
+    "decompression bomb": (png(60000, 60000), "is too large to be read at once"),
     "smaller decompression bomb": (png(12000, 12000), "cannot be read as an image"),
     "one pixel": (encoded.encode(pixels(50, (1, 1))), r"has \(1, 1\) pixels .* at least 32"),
     "too narrow": (encoded.encode(pixels(50, (31, 100))), r"has \(31, 100\) pixels .* at least 32"),
@@ -102,7 +102,7 @@ MASKS = {
     "text for a mask": (b"no mask", "no known format"),
     "truncated mask": (encoded.encode(mask())[:-30], "cannot be read as an image"),
     "mask too large": (png(60000, 60000), "is too large to be read at once"),
-    "JPEG for a mask": (encoded.encode(np.uint8(mask() * 255), "JPEG"), "is a JPEG, .* --foreground='>127', or PNG"),
+    "JPEG for a mask": (encoded.encode(np.uint8(mask() * 255), "JPEG"), "is a JPEG, .* foreground='>127', or PNG"),
 }
 
 # Of train.csv, whose second row is that of BAD: what becomes of it.
@@ -110,20 +110,20 @@ ROW = f"images/{BAD},masks/{BAD},cat"
 ROWS = {
     "missing image": (ROW.replace("1.png,m", "9.png,m"), "images/train/cat/9.png is missing"),
     "missing mask": (ROW.replace("1.png,cat", "9.png,cat"), "masks/train/cat/9.png is missing"),
-    "folder for an image": ("images/train/cat,,cat", "images/train/cat is a folder"),
-    "folder for a mask": (f"images/{BAD},masks,cat", "masks is a folder"),
+    "folder for an image": ("images/train/cat,,cat", "images/train/cat is not a file"),
+    "folder for a mask": (f"images/{BAD},masks,cat", "masks is not a file"),
     "image behind a file": (f"images/{BAD}/2.png,,cat", "1.png/2.png (is missing|cannot be read)"),
     "name too long": ("x" * 5000 + ",,cat", "cannot be read .*too long"),
-    "absolute path": ("/" + ROW, r"train.csv, line 2: image '/images.* must be a path below --source"),
+    "absolute path": ("/" + ROW, r"train.csv, line 2: image '/images.* must be a path below"),
     "path to the folder above": (
         f"images/../images/{BAD},,cat",
-        r"train.csv, line 2: .* must be a path below --source",
+        r"train.csv, line 2: .* must be a path below",
     ),
     "no image": (",,cat", "train.csv, line 2: the row names no image"),
     "no class": (f"images/{BAD},,", "train.csv, line 2: the row names no class"),
-    "box upside down": (f"{ROW},5,30,40,10", "1.png .* boxes .* at least one holds no pixel"),
-    "box without width": (f"{ROW},5,10,5,30", "1.png .* boxes .* at least one holds no pixel"),
-    "box outside": (f"{ROW},50,0,60,10", "1.png .* boxes .* at least one holds no pixel"),
+    "box upside down": (f"{ROW},5,30,40,10", "1.png .* boxes .* contains no pixel"),
+    "box without width": (f"{ROW},5,10,5,30", "1.png .* boxes .* contains no pixel"),
+    "box outside": (f"{ROW},50,0,60,10", "1.png .* boxes .* contains no pixel"),
     "box with NaN": (f"{ROW},nan,0,60,10", "train.csv, line 2: the box .* is not four numbers"),
     "endless box": (f"{ROW},0,0,inf,10", "train.csv, line 2: the box .* is not four numbers"),
     "text for a box": (f"{ROW},left,0,60,10", "train.csv, line 2: the box .* is not four numbers"),
@@ -139,13 +139,13 @@ LISTS = {
     "header only": (put("lists/test.csv", b"image,mask,class\n"), "test.csv lists no images"),
     "empty list": (put("lists/test.csv", b""), "test.csv lists no images"),
     "empty list of validation": (put("lists/valid.csv", b"\n\n"), "valid.csv lists no images. .* or delete it"),
-    "Latin-1": (put("lists/test.csv", "a.png,,größe".encode("latin-1")), "test.csv is no text in UTF-8"),
-    "UTF-16": (put("lists/test.csv", "a.png,,cat".encode("utf-16")), "test.csv is no text in UTF-8"),
-    "UTF-16 without mark": (put("lists/test.csv", "a.png,,cat".encode("utf-16-le")), "test.csv .* has NUL bytes"),
-    "NUL bytes": (edit("lists/train.csv", "cat/1.png", "cat/\0.png"), "train.csv .* has NUL bytes"),
-    "open quotation": (edit("lists/train.csv", ROW, f'"{ROW}'), "train.csv, line 6, is no row of a CSV file"),
-    "text after a quotation": (edit("lists/train.csv", ROW, f'"images"{ROW}'), "line 2, is no row of a CSV file"),
-    "image for a list": (put("lists/test.csv", encoded.encode(pixels(1))), "test.csv is no text in UTF-8"),
+    "Latin-1": (put("lists/test.csv", "a.png,,größe".encode("latin-1")), "test.csv is not UTF-8 text"),
+    "UTF-16": (put("lists/test.csv", "a.png,,cat".encode("utf-16")), "test.csv is not UTF-8 text"),
+    "UTF-16 without mark": (put("lists/test.csv", "a.png,,cat".encode("utf-16-le")), "test.csv has NUL bytes"),
+    "NUL bytes": (edit("lists/train.csv", "cat/1.png", "cat/\0.png"), "train.csv has NUL bytes"),
+    "open quotation": (edit("lists/train.csv", ROW, f'"{ROW}'), "train.csv, line 6, is not a row of a CSV file"),
+    "text after a quotation": (edit("lists/train.csv", ROW, f'"images"{ROW}'), "line 2, is not a row of a CSV file"),
+    "image for a list": (put("lists/test.csv", encoded.encode(pixels(1))), "test.csv is not UTF-8 text"),
     "no list of tests": (remove("lists/test.csv"), r"exactly one test\*.csv, found: none"),
     "two lists of tests": (
         put("lists/more/test.csv", b""),
@@ -164,19 +164,19 @@ LISTS = {
 }
 
 FOLDERS = {
-    "stray file": (put("images/train/readme.txt", b"hello"), "readme.txt lies outside the folders of the classes"),
-    "stray file beside splits": (put("images/readme.txt", b"hello"), "readme.txt is no split"),
+    "stray file": (put("images/train/readme.txt", b"hello"), "readme.txt is outside of the class folders"),
+    "stray file beside splits": (put("images/readme.txt", b"hello"), "readme.txt is not a split"),
     "nested folder": (put("images/train/cat/more/1.png", b""), "more is a folder inside that of a class"),
     "link to the folder above": (link("images/train/cat/up", ".."), "up is a folder inside that of a class"),
-    "class that links to itself": (link("images/train/bird", "bird"), "bird lies outside the folders"),
+    "class that links to itself": (link("images/train/bird", "bird"), "bird is outside of the class folders"),
     "empty class": (lambda f: (f / "images/train/bird").mkdir(), "images/train/bird holds no images"),
     "empty class of tests": (lambda f: (f / "images/test/bird").mkdir(), "images/test/bird holds no images"),
-    "no tests": (lambda f: shutil.rmtree(f / "images/test"), "images lacks the folder 'test'"),
+    "no tests": (lambda f: shutil.rmtree(f / "images/test"), "images has no folder 'test'"),
     "empty split": (lambda f: [shutil.rmtree(f / "images/test"), (f / "images/test").mkdir()], "test split has no im"),
     "two folders of validation": (copy(f"images/{BAD}", "images/val/cat/1.png"), "two folders of validation images"),
-    "no such folder": (lambda f: shutil.rmtree(f / "images"), "--source=.*images' is not a folder"),
+    "no such folder": (lambda f: shutil.rmtree(f / "images"), "source=.*images' is not a folder"),
     "file for the folder": (both(lambda f: shutil.rmtree(f / "images"), put("images", b"")), "is not a folder"),
-    "no masks": (lambda f: shutil.rmtree(f / "masks"), "--masks=.*masks' is not a folder"),
+    "no masks": (lambda f: shutil.rmtree(f / "masks"), "masks=.*masks' is not a folder"),
     "two masks of an image": (
         copy(f"masks/{BAD}", "masks/train/cat/1.bmp"),
         "1.bmp and .*1.png are masks of one image",
@@ -192,7 +192,7 @@ OTHERS = [
     Case(
         "row twice",
         edit("lists/train.csv", ROW, f"{ROW}\n{ROW}"),
-        "train.csv, line 3: .* stands already in .*train.csv, line 2",
+        "train.csv, line 3: .* is already in .*train.csv, line 2",
         read_lists,
         "train",
         {"train": 6},
@@ -200,7 +200,7 @@ OTHERS = [
     Case(
         "row twice, spelt otherwise",
         edit("lists/train.csv", ROW, f"{ROW}\nimages/.//{BAD},,dog"),
-        "train.csv, line 3: .* stands already in .*train.csv, line 2",
+        "train.csv, line 3: .* is already in .*train.csv, line 2",
         read_lists,
         "train",
         {"train": 6},
@@ -208,7 +208,7 @@ OTHERS = [
     Case(
         "row in two splits",
         edit("lists/test.csv", "images", f"{ROW}\nimages"),
-        "train.csv, line 2: .* stands already in .*test.csv, line 1",
+        "train.csv, line 2: .* is already in .*test.csv, line 1",
         read_lists,
         "train",
         {"train": 5, "test": 5},
@@ -216,7 +216,7 @@ OTHERS = [
     Case(
         "row that trains and validates",
         edit("lists/valid.csv", "images", f"{ROW}\nimages"),
-        "train.csv, line 2: .* stands already in .*valid.csv, line 1",
+        "train.csv, line 2: .* is already in .*valid.csv, line 1",
         read_lists,
         "train",
         {"train": 5, "validation": 3},
@@ -301,14 +301,14 @@ OTHERS = [
     Case(
         "pipe",
         both(remove(f"images/{BAD}"), lambda root: os.mkfifo(root / "images" / BAD)),
-        "1.png is a folder, or no file",
+        "1.png is not a file",
         read_folders,
         "train",
     ),
     Case(
         "folder for a mask of a class",
         both(remove(f"masks/{BAD}"), put("masks/train/cat/1/x.png", b"")),
-        "masks/train/cat/1 is a folder",
+        "masks/train/cat/1 is not a file",
         read_folders,
         "train",
     ),
@@ -324,7 +324,7 @@ OTHERS = [
     Case(
         "too small for its tiles",
         put(f"images/{BAD}", encoded.encode(pixels(50, (31, 37)))),
-        r"1.png has \(31, 37\) pixels .* --tile_scale=1.0",
+        r"1.png has \(31, 37\) pixels .* tile_scale=1.0",
         read_tiles,
         "train",
         NUM_TILES_KEPT,

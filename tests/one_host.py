@@ -15,20 +15,25 @@ import jax.numpy as jnp
 import optax
 
 from minmax_jax.data import pipeline, transforms
-from minmax_jax.distributed import hosts, pmap
+from minmax_jax.distributed import devices, engines, hosts
 from minmax_jax.runs import checkpoints
 from tests import networks, splits
 
-# (num_erasures, mask_normalization, whether batch norm is cross-replica)
-CASES = [(4, "batch", True), (4, "image", False), (0, "image", True), (0, "batch", False)]
+# (num_erasures, mask_normalization, whether batch norm is cross-replica, engine)
+CASES = [
+    (4, "batch", True, "pmap"),
+    (4, "image", False, "shard_map"),
+    (0, "image", True, "shard_map"),
+    (0, "batch", False, "pmap"),
+]
 _STEPS = 3
 
 
 @functools.cache
-def create(num_erasures, normalization, is_cross_replica):
+def create(num_erasures, normalization, is_cross_replica, engine):
     """A fresh state, on the host, and a step: for one device if this process is alone, or else for those of all."""
     alone = jax.process_count() == 1
-    axis_name = pmap.AXIS if is_cross_replica and not alone else None
+    axis_name = devices.AXIS if is_cross_replica and not alone else None
     model = networks.tiny_model(norm_axis=axis_name, dropout=0.3, dtype=jnp.float64)
     objective = networks.objective(num_erasures=num_erasures, background_weight=0.3, normalization=normalization)
     tx = optax.sgd(0.05, momentum=0.9)
@@ -38,8 +43,7 @@ def create(num_erasures, normalization, is_cross_replica):
     if alone:
         # As four devices do whose batch norm is of each by itself.
         return state, jax.jit(functools.partial(step, accumulation=1 if is_cross_replica else 4))
-    step = pmap.pmap_train_step(step)
-    return state, lambda state, batch: step(state, pmap.split_among_devices(batch))
+    return state, engines.ENGINES[engine].parallelize_train_step(step)
 
 
 def _batches():
@@ -63,12 +67,12 @@ def train(folder: pathlib.Path) -> list[list[float]]:
     losses = []
     for index, case in enumerate(CASES):
         fresh, step = create(*case)
-        state, batches, found = pmap.replicate(fresh), _batches(), []
+        state, batches, found = devices.replicate(fresh), _batches(), []
         for _ in range(_STEPS):
             state, metrics = step(state, _next(batches))
             found.append(float(metrics["loss"]))
         saved = checkpoints.Checkpoints(folder / str(index))
-        saved.save(state, batches, checkpoints.Progress(selected_step=_STEPS))
+        saved.save(state, batches, checkpoints.RunRecord(selected_step=_STEPS))
         saved.wait()
         losses.append(found)
     return losses
@@ -94,7 +98,7 @@ if __name__ == "__main__":
         "num_devices": jax.device_count(),
         "losses": train(pathlib.Path(folders[0])),
         "later": go_on(pathlib.Path(folders[1])),
-        "shares": pmap.gather_from_hosts(pmap.share_of_host(5).tolist()),
+        "shares": hosts.gather_from_hosts(hosts.share_of_host(5).tolist()),
     }
     print(json.dumps(found))
     hosts.leave()

@@ -46,15 +46,15 @@ def write(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-def read_folders(root: pathlib.Path) -> raw_dataset.Release:
-    return image_folder.read_release(str(root / "images"), masks=str(root / "masks"), mask_rule=mask_rules.above(0))
+def read_folders(root: pathlib.Path) -> raw_dataset.RawDataset:
+    return image_folder.read_raw(str(root / "images"), masks=str(root / "masks"), mask_rule=mask_rules.above(0))
 
 
-def read_lists(root: pathlib.Path) -> raw_dataset.Release:
-    return csv_files.read_release(str(root), str(root / "lists"), mask_rule=mask_rules.above(0))
+def read_lists(root: pathlib.Path) -> raw_dataset.RawDataset:
+    return csv_files.read_raw(str(root), str(root / "lists"), mask_rule=mask_rules.above(0))
 
 
-def read_tiles(root: pathlib.Path) -> raw_dataset.Release:
+def read_tiles(root: pathlib.Path) -> raw_dataset.RawDataset:
     """Four tiles an image, noise being coloured."""
     return tiles.cut(read_folders(root), tiles.Tiling(32))
 

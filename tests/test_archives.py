@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from minmax_jax.data import dataset
 from minmax_jax.data.importing import archives
+from minmax_jax.errors import UserError
 
 
 def _tar(path, members, mode="w:gz"):
@@ -67,7 +67,7 @@ def test_zip_files_likewise(tmp_path):
 def test_no_file_is_written_outside(tmp_path, name, write):
     (tmp_path / "deep").mkdir()
     archive = write(tmp_path / "deep" / "archive", [("a", b"one"), (name, b"two")])
-    with pytest.raises(dataset.DataError, match=r"a file outside its folder: do not trust it"):
+    with pytest.raises(UserError, match=r"a file outside its folder: do not trust it"):
         archives.unpack(archive, tmp_path / "deep" / "out")
     assert _files(tmp_path) == {"deep/archive", "deep/out/a"}
     assert not pathlib.Path("/tmp/outside").exists()
@@ -79,14 +79,14 @@ def test_a_cut_archive_is_named(tmp_path, mode, share):
     content = bytes(range(256)) * 200
     path = _tar(tmp_path / "archive.tgz", [("a", content), ("b", content[::-1])], mode)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(dataset.DataError, match=r"(?s)archive.tgz is no whole archive .* get it again"):
+    with pytest.raises(UserError, match=r"(?s)archive.tgz is not a complete archive"):
         archives.unpack(path, tmp_path / "out")
 
 
 def test_a_zip_file_with_a_wrong_checksum_is_named(tmp_path):
     path = _zip(tmp_path / "archive.zip", [("a", b"some content", 0o100644)])
     path.write_bytes(path.read_bytes().replace(b"some content", b"same content"))
-    with pytest.raises(dataset.DataError, match=r"archive.zip is no whole archive \(Bad CRC-32"):
+    with pytest.raises(UserError, match=r"archive.zip is not a complete archive \(Bad CRC-32"):
         archives.unpack(path, tmp_path / "out")
 
 
@@ -96,7 +96,7 @@ def test_an_encrypted_zip_file_is_named(tmp_path):
     # The first flag, in the header of the file and in the directory.
     content[6] = content[content.index(b"PK\x01\x02") + 8] = 1
     path.write_bytes(content)
-    with pytest.raises(dataset.DataError, match=r"archive.zip is no whole archive \(.*encrypted"):
+    with pytest.raises(UserError, match=r"archive.zip is not a complete archive \(.*encrypted"):
         archives.unpack(path, tmp_path / "out")
 
 
@@ -119,10 +119,10 @@ def test_parts_are_found_in_folders_and_archives(tmp_path):
 
 
 def test_parts_that_are_missing(tmp_path):
-    with pytest.raises(dataset.DataError, match=r"nowhere' does not exist. Get the dataset from https://h"):
+    with pytest.raises(UserError, match=r"nowhere' does not exist. Get the dataset from https://h"):
         _find([tmp_path / "nowhere"], tmp_path)
-    with pytest.raises(dataset.DataError, match=r"has no 'jpg' or 'x.tgz'. Get it from https://h"):
+    with pytest.raises(UserError, match=r"has no 'jpg' or 'x.tgz'. Get it from https://h"):
         _find([tmp_path], tmp_path)
     _tar(tmp_path / "x.tgz", [("png/a", b"one")])
-    with pytest.raises(dataset.DataError, match=r"x.tgz holds no 'jpg' at its top. Get it again from https://h"):
+    with pytest.raises(UserError, match=r"x.tgz holds no 'jpg' at its top. Get it again from https://h"):
         _find([tmp_path], tmp_path)

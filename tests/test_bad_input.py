@@ -11,9 +11,11 @@ import zipfile
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
-from minmax_jax.data import dataset, load
+from minmax_jax.data import load
 from minmax_jax.data.importing import checks, cub, glas, problems, records, summary
+from minmax_jax.errors import UserError
 from tests import bad_inputs, cub_layout, encoded, glas_layout, own_layout
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -50,24 +52,24 @@ def _left(root):
 @pytest.mark.parametrize("case", bad_inputs.CASES, ids=lambda case: case.name)
 def test_bad_input(root, case):
     case.spoil(root)
-    with pytest.raises(dataset.DataError, match=case.message) as caught:
+    with pytest.raises(UserError, match=case.message) as caught:
         _prepare(case.read, root)
     assert not _left(root)
     if not case.skipped:
-        with pytest.raises(dataset.DataError, match=case.message):
+        with pytest.raises(UserError, match=case.message):
             _prepare(case.read, root, skip_bad=True)
         assert not _left(root)
         return
     assert str(caught.value).startswith("1 problem:\n")
-    assert str(caught.value).endswith("\nNothing was prepared. --skip_bad leaves these images out.")
+    assert str(caught.value).endswith("\nNothing was prepared. skip_bad leaves these images out.")
     folder = _prepare(case.read, root, skip_bad=True)
     records.check(str(root.parent / "out"), "pets")
-    parts = records.read_splits(str(root.parent / "out"), "pets")
+    parts = load.read_splits(str(root.parent / "out"), "pets")
     assert {split: len(part) for split, part in parts.items()} == bad_inputs.NUM_KEPT | case.kept
     (fault,) = problems.read(folder)
     assert fault.split == case.skipped and f"{fault.split}: {fault.reason}" in str(caught.value)
     table = summary.describe(str(root.parent / "out"), "pets")
-    assert table.endswith(f"\nLeft out: 1 image ({fault.split} 1); {folder / 'skipped.csv'} tells why.")
+    assert table.endswith(f"\nLeft out: 1 image ({fault.split} 1); see {folder / 'skipped.csv'}.")
 
 
 @pytest.mark.parametrize("read", [own_layout.read_folders, own_layout.read_lists, own_layout.read_tiles])
@@ -122,7 +124,7 @@ def test_folders_without_the_right_to_read(root, read, folder, monkeypatch):
     monkeypatch.setattr(os, "listdir", refuse(os.listdir))
     monkeypatch.setattr(os, "scandir", refuse(os.scandir))
     for skip_bad in (False, True):
-        with pytest.raises(dataset.DataError, match=rf"{folder} cannot be read \(Permission denied\). Get the right"):
+        with pytest.raises(UserError, match=rf"{folder} cannot be read \(Permission denied\). Change its permissions"):
             _prepare(read, root, skip_bad=skip_bad)
     assert not _left(root)
 
@@ -136,7 +138,7 @@ def test_files_without_the_right_to_read(root, monkeypatch):
         return read_bytes(path)
 
     monkeypatch.setattr(pathlib.Path, "read_bytes", refuse)
-    with pytest.raises(dataset.DataError, match=r"train/cat/1.png cannot be read \(.*Permission denied"):
+    with pytest.raises(UserError, match=r"train/cat/1.png cannot be read \(.*Permission denied"):
         _prepare(own_layout.read_folders, root)
     assert len(problems.read(_prepare(own_layout.read_folders, root, skip_bad=True))) == 1
 
@@ -146,7 +148,7 @@ def test_a_disk_that_is_full(root):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(dataset.DataError, match=r"out/pets cannot be written \(.*too large.*\). .* Make room"):
+        with pytest.raises(UserError, match=r"out/pets cannot be written \(.*too large.*\). .* Free disk space"):
             _prepare(own_layout.read_folders, root)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -166,10 +168,10 @@ def test_a_disk_that_is_full_at_other_times(root, monkeypatch, place):
     read = fail if place == "read" else own_layout.read_folders
     with monkeypatch.context() as patch:
         if place == "write":
-            patch.setattr(records.tfds.core.DatasetInfo, "write_to_directory", fail)
+            patch.setattr(tfds.core.DatasetInfo, "write_to_directory", fail)
         if place == "list":
             patch.setattr(problems, "write", fail)
-        with pytest.raises(dataset.DataError, match=r"out/pets cannot be written \(.*No space left on device\)"):
+        with pytest.raises(UserError, match=r"out/pets cannot be written \(.*No space left on device\)"):
             _prepare(read, root, skip_bad=True)
     assert not _left(root)
     _prepare(own_layout.read_folders, root, skip_bad=True)
@@ -183,7 +185,7 @@ def test_a_disk_that_is_full_at_other_times(root, monkeypatch, place):
         "dataset_info.json",
         "features.json",
         "label.labels.txt",
-        *(f"pets-{s}.array_record-00000" for s in records.SPLITS),
+        *(f"pets-{s}.array_record-00000" for s in load.SPLITS),
     ],
 )
 def test_half_of_what_was_prepared_is_not_taken_for_whole(root, file, kept):
@@ -193,7 +195,7 @@ def test_half_of_what_was_prepared_is_not_taken_for_whole(root, file, kept):
     if kept is not None:
         path.write_bytes(content[: int(kept * len(content))])
     _prepare(own_layout.read_folders, root)
-    with pytest.raises(dataset.DataError, match=r"pets/2.0.0 is damaged \(.*\). Delete it, and prepare it again"):
+    with pytest.raises(UserError, match=r"pets/2.0.0 is damaged \(.*\). Delete it and prepare it again"):
         summary.describe(str(root.parent / "out"), "pets")
 
 
@@ -201,9 +203,9 @@ def test_official_releases_skip_alike(tmp_path):
     official = glas_layout.write(tmp_path)
     (official / "train_5.bmp").write_bytes(b"")
     (official / "testA_1_anno.bmp").unlink()
-    folder = records.prepare("glas", lambda scratch: glas.read_release(str(tmp_path)), tmp_path / "out", skip_bad=True)
+    folder = records.prepare("glas", lambda scratch: glas.read_raw(str(tmp_path)), tmp_path / "out", skip_bad=True)
     assert [fault.name for fault in problems.read(folder)] == ["train_5", "testA_1"]
-    parts = records.read_splits(str(tmp_path / "out"), "glas")
+    parts = load.read_splits(str(tmp_path / "out"), "glas")
     assert {split: len(part) for split, part in parts.items()} == {"train": 84, "test": 79}
 
 
@@ -215,11 +217,12 @@ def test_official_splits_keep_what_is_in_two_of_them(tmp_path, caplog, skip_bad)
     ]
     cub_layout.write(tmp_path / "official", images)
     records.prepare(
-        "cub", lambda scratch: cub.read_release([str(tmp_path / "official")], scratch), tmp_path, skip_bad=skip_bad
+        "cub", lambda scratch: cub.read_raw([str(tmp_path / "official")], scratch), tmp_path, skip_bad=skip_bad
     )
-    assert len(records.read_splits(str(tmp_path), "cub")["train"]) == 16
+    assert len(load.read_splits(str(tmp_path), "cub")["train"]) == 16
     assert (
-        "16 images of these official splits are in two of them, and stay: 'a0' (train) is 'a8' (test); " in caplog.text
+        "16 images of these official splits are in two of them and are kept: 'a0' (train) is 'a8' (test); "
+        in caplog.text
     )
     assert "; 'a4' (train) is 'a8' (test) and others." in caplog.text
 
@@ -228,14 +231,14 @@ def test_official_splits_keep_what_is_in_two_of_them(tmp_path, caplog, skip_bad)
     "damage, message",
     [
         (lambda text: text.replace("train_3,", "train_2,", 1), "Grade.csv lists 'train_2' twice"),
-        (lambda text: text.replace("healthy", "gr\udcf6\udcdf", 1), "Grade.csv is no text in UTF-8"),
+        (lambda text: text.replace("healthy", "gr\udcf6\udcdf", 1), "Grade.csv is not UTF-8 text"),
     ],
 )
 def test_damaged_grades(tmp_path, damage, message):
     path = glas_layout.write(tmp_path) / "Grade.csv"
     path.write_text(damage(path.read_text()), encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(dataset.DataError, match=message):
-        glas.read_release(str(tmp_path))
+    with pytest.raises(UserError, match=message):
+        glas.read_raw(str(tmp_path))
 
 
 def test_a_damaged_zip_file(tmp_path):
@@ -246,8 +249,8 @@ def test_a_damaged_zip_file(tmp_path):
         for path in official.iterdir():
             file.write(path, path.relative_to(official.parent))
     archive.write_bytes(archive.read_bytes().replace(content[60:], content[61:] + b"x", 1))
-    with pytest.raises(dataset.DataError, match=r"train_7.bmp cannot be read \(Bad CRC-32"):
-        checks.check(glas.read_release(str(archive)))
+    with pytest.raises(UserError, match=r"train_7.bmp cannot be read \(Bad CRC-32"):
+        checks.check(glas.read_raw(str(archive)))
 
 
 def _run(root, *flags):
@@ -267,9 +270,7 @@ def test_the_program(root):
     assert error[0] == "Error: 2 problems:"
     assert error[2].startswith(f"  test: {root}/images/test/dog/\\xff.png has a name that is not UTF-8.")
     assert error[1].startswith(f"  train: {root}/images/{own_layout.BAD} cannot be read as an image (")
-    assert error[3] == "Nothing was prepared. --skip_bad leaves these images out."
+    assert error[3] == "Nothing was prepared. skip_bad leaves these images out."
     done = _run(root, "--skip_bad")
     assert done.returncode == 0, done.stderr
-    assert (
-        f"\nLeft out: 2 images (train 1, test 1); {root.parent}/out/pets/2.0.0/skipped.csv tells why.\n" in done.stdout
-    )
+    assert f"\nLeft out: 2 images (train 1, test 1); see {root.parent}/out/pets/2.0.0/skipped.csv.\n" in done.stdout

@@ -1,5 +1,8 @@
 """Saving, restoring, keeping the newest and the best, and passing over damage."""
 
+import errno
+import pathlib
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ import pytest
 from minmax_jax import digests
 from minmax_jax import state as state_lib
 from minmax_jax.data import pipeline, transforms
-from minmax_jax.distributed import pmap
+from minmax_jax.distributed import devices
 from minmax_jax.runs import checkpoints
 from tests import splits
 
@@ -25,7 +28,7 @@ def _state(step, value=1.0):
         opt_state=({"trace": jnp.full((3, 2), 2 * value)},),
         rng=jax.random.key(7),
     )
-    return pmap.replicate(state)
+    return devices.replicate(state)
 
 
 def _batches():
@@ -34,7 +37,7 @@ def _batches():
 
 
 def _save(saved, step, *, selected_step=0, batches=None):
-    run = checkpoints.Progress([{"step": step}], selected_step, 0.5, 2.0)
+    run = checkpoints.RunRecord([{"step": step}], selected_step, 0.5, 2.0)
     saved.save(_state(step, float(step)), batches or _batches(), run)
     saved.wait()
 
@@ -53,7 +56,7 @@ def test_everything_comes_back(tmp_path):
     again = _batches()
     state, run = checkpoints.Checkpoints(tmp_path).restore_newest(_state(0), again)
     _assert_equal(state, _state(3, 3.0))
-    assert run == checkpoints.Progress([{"step": 3}], 3, 0.5, 2.0)
+    assert run == checkpoints.RunRecord([{"step": 3}], 3, 0.5, 2.0)
     np.testing.assert_array_equal(next(again)["images"], expected["images"])
 
 
@@ -110,10 +113,92 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, dam
     state, _ = saved.restore_newest(_state(0))
     _assert_equal(state, _state(1, 1.0))
     assert "step 2" in caplog.text and "Falling back to the one before" in caplog.text
-    saved.remove_after(1)
+    saved.set_aside_after(1)
     assert saved.steps() == [1]
+    assert str(tmp_path.parent / checkpoints.DAMAGED / "2") in caplog.text
     _save(saved, 2)
     assert saved.steps() == [1, 2]
+
+
+def test_a_damaged_checkpoint_is_kept_beside_an_earlier_one_of_the_same_step(tmp_path):
+    folder = tmp_path / "checkpoints"
+    for expected in (["2"], ["2", "2-2"]):
+        saved = checkpoints.Checkpoints(folder)
+        for step in {1, 2} - set(saved.steps()):
+            _save(saved, step)
+        _flip_bits(folder / "2")
+        content = sorted(path.read_bytes() for path in _files(folder / "2"))
+        saved = checkpoints.Checkpoints(folder)
+        saved.restore_newest(_state(0))
+        saved.set_aside_after(1)
+        kept = sorted((tmp_path / checkpoints.DAMAGED).iterdir())
+        assert [path.name for path in kept] == expected
+        assert sorted(path.read_bytes() for path in _files(kept[-1])) == content
+
+
+def _fail_to_read(monkeypatch, error):
+    def fail(*arguments, **options):
+        raise ValueError("orbax met an error") from error
+
+    monkeypatch.setattr(checkpoints.ocp.CheckpointManager, "restore", fail)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        TimeoutError(errno.ETIMEDOUT, "Connection timed out"),
+    ],
+)
+def test_a_passing_read_error_is_no_damage_and_loses_nothing(tmp_path, monkeypatch, error):
+    saved = checkpoints.Checkpoints(tmp_path / "checkpoints")
+    _save(saved, 1)
+    _save(saved, 2)
+    with monkeypatch.context() as patch:
+        _fail_to_read(patch, error)
+        with pytest.raises(checkpoints.CheckpointError, match="step 2 .*cannot be read at the moment.*Rerun"):
+            saved.restore_newest(_state(0))
+    state, _ = checkpoints.Checkpoints(tmp_path / "checkpoints").restore_newest(_state(0))
+    _assert_equal(state, _state(2, 2.0))
+
+
+def test_a_file_that_the_file_system_does_not_give_is_no_damage(tmp_path, monkeypatch):
+    """Whatever orbax makes of it: the files themselves are tried."""
+    saved = checkpoints.Checkpoints(tmp_path / "checkpoints")
+    _save(saved, 1)
+    open_path = pathlib.Path.open
+
+    def refuse(path, *arguments, **options):
+        if "1" in path.parts and arguments == ("rb",):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return open_path(path, *arguments, **options)
+
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+    _fail_to_read(monkeypatch, None)
+    with pytest.raises(checkpoints.CheckpointError, match="at the moment .*Input/output error"):
+        saved.restore_newest(_state(0))
+
+
+def _listing(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.rglob("*"))}
+
+
+def test_reading_changes_nothing_in_the_folder(tmp_path):
+    """Also where a training is saving: its temporary files stay."""
+    folder = tmp_path / "checkpoints"
+    saved = checkpoints.Checkpoints(folder)
+    _save(saved, 1)
+    half = folder / "2.orbax-checkpoint-tmp" / "state"
+    half.mkdir(parents=True)
+    (half / "data").write_bytes(b"half")
+    before = _listing(folder)
+    reader = checkpoints.Checkpoints(folder, read_only=True)
+    assert reader.steps() == [1]
+    _assert_equal(reader.restore_newest(_state(0))[0], _state(1, 1.0))
+    assert _listing(folder) == before
+    assert checkpoints.Checkpoints(tmp_path / "none", read_only=True).steps() == []
+    assert not (tmp_path / "none").exists()
 
 
 def test_if_all_are_damaged_it_says_so(tmp_path):

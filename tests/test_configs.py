@@ -5,11 +5,11 @@ import inspect
 import pathlib
 import re
 
+from minmax_jax.configs import common, cub, cub5, custom, glas, oxford, synthetic
 import ml_collections
 import numpy as np
 import pytest
 
-from configs import common, cub, cub5, custom, glas, oxford, synthetic
 import minmax_jax as mm
 from minmax_jax import optimizers, schedules
 from minmax_jax.errors import UserError
@@ -27,9 +27,7 @@ _VARIANTS = {
     oxford: ("", "erasing=0", "erasing=4", "parity"),
 }
 ALL = {"common": common.get_config} | {
-    module.__name__.removeprefix("configs.") + ":" * bool(variant) + variant: functools.partial(
-        module.get_config, variant
-    )
+    module.__name__.rpartition(".")[2] + ":" * bool(variant) + variant: functools.partial(module.get_config, variant)
     for module, names in _VARIANTS.items()
     for variant in names
 }
@@ -259,7 +257,7 @@ def test_a_whole_number_is_no_other_type(value):
         ("data.crop_size", 31, "must be from 32"),
         ("data.crop_size", 31, "or 0"),
         ("data.max_side", 31, "must be from 32 to 65536, or 0"),
-        ("data.min_side", 600, "must be at least data.min_side=600"),
+        ("data.min_side", 600, "must be at least min_side=600"),
         ("data.train_fraction", 0.0, "must be from 1e-09 to 1"),
         ("data.train_fraction", 0.5, "data.train_per_class=3 exclude each other"),
         ("data.scale", 0.0, "must be from 0.001"),
@@ -281,7 +279,7 @@ def test_impossible_values_are_named(field, value, message):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=message) as error:
         build.check_config(config, num_devices=4, num_local_devices=4)
-    assert f"{field}=" in str(error.value)
+    assert f"{field.rpartition('.')[2]}=" in str(error.value)
 
 
 def test_few_samples_are_those_of_training_only():

@@ -10,10 +10,12 @@ import pytest
 
 from minmax_jax.data import dataset, load
 from minmax_jax.data.importing import cub, records, summary
+from minmax_jax.errors import UserError
+from minmax_jax.runs import build_data
 from tests import cub_layout
 
 # Ten training and five test images of each class.
-CLASSES = sorted([*cub.CUB5_CLASS_NAMES, "001.Black_footed_Albatross"])
+CLASSES = sorted([*build_data.CUB5_CLASS_NAMES, "001.Black_footed_Albatross"])
 IMAGES = [(name, f"{name[4:]}_{number:04d}", number < 10) for name in CLASSES for number in range(15)]
 
 
@@ -23,8 +25,8 @@ def official(tmp_path_factory):
 
 
 def _prepare(sources, data_dir):
-    read_release = lambda scratch: cub.read_release([str(source) for source in sources], scratch)
-    return records.prepare("cub", read_release, data_dir)
+    read_raw = lambda scratch: cub.read_raw([str(source) for source in sources], scratch)
+    return records.prepare("cub", read_raw, data_dir)
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +59,11 @@ def test_masks_are_the_majority_of_the_votes_and_boxes_are_shares(data_dir):
 
 
 def test_cub5_is_a_subset_by_class(data_dir):
-    parts = load.load(data_dir, "cub", class_names=cub.CUB5_CLASS_NAMES)
+    parts = load.load(data_dir, "cub", class_names=build_data.CUB5_CLASS_NAMES)
     whole = load.load(data_dir, "cub")
     assert {name: len(part) for name, part in parts.items()} == {"train": 40, "validation": 10, "test": 25}
     for name, part in parts.items():
-        assert part.class_names == cub.CUB5_CLASS_NAMES
+        assert part.class_names == build_data.CUB5_CLASS_NAMES
         for index in (0, len(part) - 1):
             assert part.names[index].startswith(part.class_names[part.labels[index]][4:])
         albatross = {image for image in whole[name].names if image.startswith("Black")}
@@ -90,7 +92,7 @@ def test_the_table(data_dir):
 
 def test_a_check_finds_what_does_not_fit(data_dir, monkeypatch):
     records.check(data_dir, "cub")
-    whole = records.read_splits(data_dir, "cub")
+    whole = load.read_splits(data_dir, "cub")
     test = whole["test"]
 
     def unreadable(index):
@@ -101,16 +103,16 @@ def test_a_check_finds_what_does_not_fit(data_dir, monkeypatch):
         (dict(read_mask=lambda index: np.zeros((3, 4), bool)), r"the mask has \(3, 4\) pixels, the image \(34, 40\)"),
         (
             dict(read_boxes=lambda index: np.float32([[0, 0, 1, 1.5]])),
-            r"the boxes \[\[0.0, 0.0, 1.0, 1.5\]\] are no boxes",
+            r"the boxes \[\[0.0, 0.0, 1.0, 1.5\]\] are not valid",
         ),
-        (dict(labels=test.labels + 6), r"the label 6 is none of 6 classes"),
+        (dict(labels=test.labels + 6), r"the label 6 is not one of 6 classes"),
         (dict(read_image=unreadable), r"(?s)30 problems:.*Corrupted file.*'.*_0012': The image cannot be read"),
     ]
     for changes, message in damages:
         monkeypatch.setattr(
-            records, "read_splits", lambda *_, changes=changes: {"test": dataclasses.replace(test, **changes)}
+            load, "read_splits", lambda *_, changes=changes: {"test": dataclasses.replace(test, **changes)}
         )
-        with pytest.raises(dataset.DataError, match=message):
+        with pytest.raises(UserError, match=message):
             records.check(data_dir, "cub")
 
 
@@ -133,7 +135,7 @@ def _edit(name, old, new):
         ),
         (_edit("bounding_boxes.txt", "3 4.0 ", "3 "), "bounding_boxes.txt, line 3: .* and 4 value"),
         (_edit("bounding_boxes.txt", "3 4.0 ", "3 four "), r"gives image 3 the box \['four'.*no numbers"),
-        (_edit("bounding_boxes.txt", "3 4.0 ", "3 44.0 "), "at least one holds no pixel"),
+        (_edit("bounding_boxes.txt", "3 4.0 ", "3 44.0 "), "contains no pixel"),
         (_edit("train_test_split.txt", "3 1\n", ""), "train_test_split.txt must name the images of images.txt"),
         (_edit("image_class_labels.txt", "3 1\n", "3 250\n"), "the label 250, not in classes.txt"),
         (lambda f: next(f.glob("images/*/*7.jpg")).unlink(), "_0007.jpg is missing"),
@@ -143,7 +145,7 @@ def _edit(name, old, new):
 def test_a_damaged_release_is_refused(tmp_path, damage, message):
     official = cub_layout.write(tmp_path / "official", IMAGES)
     damage(official / "CUB_200_2011")
-    with pytest.raises(dataset.DataError, match=message):
+    with pytest.raises(UserError, match=message):
         _prepare([official], tmp_path / "out")
     assert not list(tmp_path.glob("out/cub/*"))
 
@@ -161,7 +163,7 @@ def test_published_folds_of_the_full_release(shared, tmp_path):
     _prepare([cub_layout.write(tmp_path / "official", sorted(images))], tmp_path)
 
     birds = {"folds_dir": str(folds / "Caltech-UCSD-Birds-200-2011")}
-    cub5 = {"folds_dir": str(folds / "Caltech-UCSD-Birds-200-2011-CUB5"), "class_names": cub.CUB5_CLASS_NAMES}
+    cub5 = {"folds_dir": str(folds / "Caltech-UCSD-Birds-200-2011-CUB5"), "class_names": build_data.CUB5_CLASS_NAMES}
     for options, sizes in ((birds, (4794, 1200, 5794)), (cub5, (120, 30, 145))):
         parts = load.load(str(tmp_path), "cub", **options)
         assert tuple(len(part) for part in parts.values()) == sizes

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from minmax_jax.data import dataset
+from minmax_jax.data.preprocessing import Preprocessing
 from tests import splits
 
 
@@ -47,7 +48,7 @@ def test_only_some_classes_with_labels_in_the_order_given():
 
 
 def test_splits_can_be_pickled_for_workers():
-    split = dataset.cache_images(dataset.resize_images(splits.make_split([(64, 48)] * 3), scale=0.75))
+    split = dataset.cache_images(dataset.preprocess(splits.make_split([(64, 48)] * 3), Preprocessing(scale=0.75)))
     copy = pickle.loads(pickle.dumps(dataset.subset(split, [2, 0])))
     np.testing.assert_array_equal(copy.read_image(0), split.read_image(2))
 
@@ -76,7 +77,7 @@ def test_few_of_each_class_are_nested_by_share_and_by_number():
 
 
 def test_a_class_with_too_few_examples_is_told():
-    with pytest.raises(ValueError, match="not 11 examples of each class; the smallest class has 10"):
+    with pytest.raises(ValueError, match="train_per_class=11 must be at most 10"):
         dataset.few_per_class(np.array([0] * 60 + [1] * 10), count=11, seed=0)
 
 
@@ -94,15 +95,15 @@ def test_a_class_with_too_few_examples_is_told():
     ],
 )
 def test_resized_sizes(size, scale, min_side, max_side, expected):
-    split = dataset.resize_images(splits.make_split([size]), scale=scale, min_side=min_side, max_side=max_side)
+    split = dataset.preprocess(splits.make_split([size]), Preprocessing("none", scale, min_side, max_side))
     assert tuple(split.sizes[0]) == expected == split.read_image(0).shape[:2]
     assert split.read_mask(0).shape == size
 
 
 def test_images_that_become_too_small_are_named():
     split = splits.make_split([(64, 64), (60, 90)])
-    with pytest.raises(ValueError, match=r"'image_1' has \(30, 45\) pixels at data.scale=0.5.*Raise data.scale"):
-        dataset.resize_images(split, scale=0.5)
+    with pytest.raises(ValueError, match=r"'image_1' has \(30, 45\) pixels at scale=0.5.*Raise scale"):
+        dataset.preprocess(split, Preprocessing(scale=0.5))
 
 
 def test_the_typical_side_fits_into_half_of_the_images():
@@ -127,7 +128,7 @@ def test_cache_keeps_the_first_images_that_fit_and_tells_of_them(caplog):
     counted = lambda index: reads.append(index) or split.read_image(index)
     with caplog.at_level("INFO"):
         cached = dataset.cache_images(dataclasses.replace(split, read_image=counted), max_gib=9216 / 2**30)
-    assert caplog.messages == ["2 of 3 images stay in memory once read; all take 0.00 GiB."]
+    assert caplog.messages == ["Caching 2 of 3 images in memory; all need 0.00 GiB."]
     for index in (2, 1, 0, 2, 1, 0):
         np.testing.assert_array_equal(cached.read_image(index), split.read_image(index))
     assert reads == [2, 1, 0, 2]

@@ -14,7 +14,10 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax.distributed import pmap
+from minmax_jax import minmax
+from minmax_jax import state as state_lib
+from minmax_jax.distributed import devices as devices_lib
+from minmax_jax.distributed import engines
 from tests import networks
 
 TX = optax.sgd(0.05, momentum=0.9)
@@ -66,15 +69,15 @@ def _objective(num_erasures, mask_gradient, mask_normalization):
     )
 
 
-def _train(model, objective, *, start=None, devices=1, accumulation=1):
+def _train(model, objective, *, start=None, devices=1, accumulation=1, engine="pmap"):
     """(metrics of each step, the last state) of steps on one batch; dropout goes by a place in that batch."""
     step = functools.partial(mm.train_step, model=model, tx=TX, objective=objective, accumulation=accumulation)
     state = jax.tree.map(jnp.copy, start or _start(_model()))  # The steps of several devices eat theirs.
     batch = {"images": np.random.default_rng(0).uniform(-1, 1, (8, 32, 32, 3)), "labels": np.arange(8) % 3}
     if devices > 1:
         assert devices == jax.local_device_count()
-        state, batch = pmap.replicate(state), pmap.split_among_devices(batch)
-        step = pmap.pmap_train_step(step)
+        state = devices_lib.replicate(state)
+        step = engines.ENGINES[engine].parallelize_train_step(step)
     else:
         step = jax.jit(step)
     metrics = []
@@ -90,18 +93,30 @@ def _assert_same(found, expected):
     chex.assert_trees_all_close(found[1], expected[1], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("engine", engines.ENGINES)
 @pytest.mark.parametrize("case", CASES)
-def test_four_devices_with_cross_replica_norm_do_what_one_does(case):
+def test_four_devices_with_cross_replica_norm_do_what_one_does(case, engine):
     objective = _objective(*case)
     expected = _train(_model(), objective)
     assert all((metrics["num_passes"] > 1) == (case[0] > 0) for metrics in expected[0])
-    _assert_same(_train(_model(pmap.AXIS), objective, devices=4), expected)
+    _assert_same(_train(_model(devices_lib.AXIS), objective, devices=4, engine=engine), expected)
 
 
+@pytest.mark.parametrize("engine", engines.ENGINES)
 @pytest.mark.parametrize("case", CASES)
-def test_four_devices_with_a_norm_each_do_what_four_micro_batches_do_on_one(case):
+def test_four_devices_with_a_norm_each_do_what_four_micro_batches_do_on_one(case, engine):
     objective = _objective(*case)
-    _assert_same(_train(_model(), objective, devices=4), _train(_model(), objective, accumulation=4))
+    _assert_same(_train(_model(), objective, devices=4, engine=engine), _train(_model(), objective, accumulation=4))
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_prediction_on_four_devices_is_that_on_one(engine):
+    model = _model()
+    variables = state_lib.inference_variables(_start(model))
+    images = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    predict = functools.partial(minmax.predict, model=model, objective=_objective(0, "stop", "image"))
+    found = engines.ENGINES[engine].parallelize_predict(predict)(devices_lib.replicate(variables), images)
+    chex.assert_trees_all_close(found, jax.jit(predict)(variables, images), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.slow
@@ -141,5 +156,5 @@ def test_batch_norm_sees_a_micro_batch():
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():
-    with pytest.raises(ValueError, match="8 images a device must be a multiple of accumulation=3"):
+    with pytest.raises(ValueError, match="accumulation=3"):
         _train(_model(), mm.Objective(), accumulation=3)

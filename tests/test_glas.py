@@ -6,17 +6,21 @@ import re
 import shutil
 import zipfile
 
+from minmax_jax.configs import custom
+from minmax_jax.configs import glas as glas_config
 import numpy as np
 from PIL import Image
 import pytest
 
-from minmax_jax.data import dataset, load
+from minmax_jax.data import load
 from minmax_jax.data.importing import checks, glas, raw_dataset, records, summary
+from minmax_jax.errors import UserError
+from minmax_jax.runs import build_data
 from tests import glas_layout
 
 
 def _prepare(source, data_dir):
-    return records.prepare("glas", lambda scratch: glas.read_release(str(source)), data_dir)
+    return records.prepare("glas", lambda scratch: glas.read_raw(str(source)), data_dir)
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +79,7 @@ def test_published_folds(data_dir, tmp_path):
 
 def test_a_zip_file_will_do(official, tmp_path):
     shutil.make_archive(str(tmp_path / "release"), "zip", official.parent)
-    found = glas.read_release(str(tmp_path / "release.zip"))
+    found = glas.read_raw(str(tmp_path / "release.zip"))
     checks.check(found)
     items = {item.name: item for item in found}
     record = raw_dataset.read_record(items["testA_7"], found)
@@ -88,7 +92,7 @@ def test_leftovers_of_a_killed_run_are_removed(official, tmp_path):
     leftover = tmp_path / "glas" / "incomplete.ABC123_1.0.0"
     leftover.mkdir(parents=True)
     (leftover / "glas-train.array_record-00000-of-00001").write_bytes(b"half")
-    with pytest.raises(dataset.DataError, match="holds no prepared 'glas' dataset"):
+    with pytest.raises(UserError, match="holds no prepared 'glas' dataset"):
         load.load(str(tmp_path), "glas")
     _prepare(official, tmp_path)
     assert not leftover.exists() and len(load.load(str(tmp_path), "glas")["test"]) == 80
@@ -136,7 +140,7 @@ def _edit_grades(old, new):
         (_edit_grades("train_4,3, benign, healthy\n", ""), "train_4.bmp has no class"),
         (
             _edit_grades("train_4,3, benign, healthy\n", ""),
-            "lists 84 train images; the official release has 85",
+            "lists 84 train images; the official dataset has 85",
         ),
         (_edit_grades("grade (GlaS)", "verdict"), "needs the columns"),
         (lambda f: (f / "Grade.csv").write_text(""), "needs the columns"),
@@ -147,9 +151,9 @@ def test_a_damaged_release_is_refused_and_leaves_nothing_behind(official, tmp_pa
     copy = tmp_path / "copy"
     shutil.copytree(official, copy)
     damage(copy)
-    with pytest.raises(dataset.DataError, match=message):
+    with pytest.raises(UserError, match=message):
         _prepare(copy, tmp_path / "out")
-    with pytest.raises(dataset.DataError, match="holds no prepared"):
+    with pytest.raises(UserError, match="holds no prepared"):
         load.load(str(tmp_path / "out"), "glas")
 
 
@@ -158,36 +162,38 @@ def test_all_problems_are_listed_at_once(official, tmp_path):
     shutil.copytree(official, copy)
     _truncate(copy, "train_5.bmp")
     (copy / "testA_1_anno.bmp").unlink()
-    with pytest.raises(dataset.DataError, match=r"(?s)train_5.bmp cannot.*testA_1_anno.bmp is missing"):
-        checks.check(glas.read_release(str(copy)))
+    with pytest.raises(UserError, match=r"(?s)train_5.bmp cannot.*testA_1_anno.bmp is missing"):
+        checks.check(glas.read_raw(str(copy)))
 
 
 def test_sources_that_are_none(tmp_path):
-    with pytest.raises(dataset.DataError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         glas.open_source(str(tmp_path / "nowhere"))
     (tmp_path / "file").write_text("text")
-    with pytest.raises(dataset.DataError, match="neither a folder nor a ZIP file"):
+    with pytest.raises(UserError, match="neither a folder nor a ZIP file"):
         glas.open_source(str(tmp_path / "file"))
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
-    with pytest.raises(dataset.DataError, match="holds no Grade.csv"):
+    with pytest.raises(UserError, match="holds no Grade.csv"):
         glas.open_source(str(tmp_path / "empty.zip"))
 
 
 def test_an_unprepared_dataset_names_the_command():
-    with pytest.raises(dataset.DataError, match="python -m experiments.prepare_data --dataset=glas"):
+    with pytest.raises(UserError, match="^dir='' holds no prepared 'glas' dataset"):
         load.load("", "glas")
+    with pytest.raises(UserError, match="(?s)^config.data.dir=''.* --dataset=glas .*--config.data.dir=DIR"):
+        build_data.create_splits(glas_config.get_config())
 
 
 def test_an_unprepared_dataset_of_one_s_own_names_the_command():
-    with pytest.raises(dataset.DataError, match="prepare_data --dataset=image_folder --name=pets --source"):
-        load.load("", "pets")
+    with pytest.raises(UserError, match="(?s)^config.data.dir=''.* --dataset=image_folder --name=pets --source"):
+        build_data.create_splits(custom.get_config("pets"))
 
 
 def test_what_another_version_prepared_is_prepared_again(tmp_path):
     (tmp_path / "glas" / "1.0.0").mkdir(parents=True)
     (tmp_path / "glas" / "1.0.0" / "dataset_info.json").write_text("{}")
-    with pytest.raises(dataset.DataError, match=r"of version 2.0.0, only of 1.0.0, by another version of this library"):
+    with pytest.raises(UserError, match=r"of version 2.0.0, only of 1.0.0, by another version of this library"):
         load.load(str(tmp_path), "glas")
 
 
@@ -195,7 +201,7 @@ def test_what_another_version_prepared_is_prepared_again(tmp_path):
 def test_damaged_records_are_told(data_dir, tmp_path, file):
     shutil.copytree(data_dir, tmp_path / "copy")
     _truncate(tmp_path / "copy" / "glas" / "2.0.0", file)
-    with pytest.raises(dataset.DataError, match=r"2.0.0 is damaged .* Delete it, and prepare it again"):
+    with pytest.raises(UserError, match=r"2.0.0 is damaged .* Delete it and prepare it again"):
         load.load(str(tmp_path / "copy"), "glas")
 
 

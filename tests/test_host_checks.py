@@ -1,4 +1,4 @@
-"""What hosts must have in common, with a second host that is made up; tests/test_parallel.py has a real one."""
+"""Values that hosts must have in common, with a second host that is made up; tests/test_pmap.py has a real one."""
 
 import dataclasses
 
@@ -7,43 +7,51 @@ import numpy as np
 import optax
 import pytest
 
-from configs import synthetic
 import minmax_jax as mm
-from minmax_jax.distributed import host_checks, pmap
+from minmax_jax import digests
+from minmax_jax.distributed import host_checks, hosts
 from tests import networks, splits
 
 
 @pytest.fixture
-def hosts(monkeypatch):
-    """All that is compared; `other` holds what the second host says instead."""
-    said = {"mine": {}, "other": {}}
+def other(monkeypatch):
+    """Values that the second host has instead of those of the first; "" for a marker's name."""
+    values = {}
 
     def gather(items):
-        if isinstance(items[0], str):
-            return [*items, ""]
-        said["mine"] = items[0]
-        return [*items, items[0] | said["other"]]
+        return [*items, "" if isinstance(items[0], str) else items[0] | values]
 
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(pmap, "gather_from_hosts", gather)
-    return said
+    monkeypatch.setattr(hosts, "gather_from_hosts", gather)
+    return values
 
 
-def _split(**changes):
-    return dataclasses.replace(splits.make_split([(40, 40)] * 4), **changes)
-
-
-def test_hosts_that_agree(hosts, tmp_path):
-    host_checks.check_inputs(synthetic.get_config(), {"train": _split()}, tmp_path)
-    assert hosts["mine"]["config.batch_size"] == 16
-    assert hosts["mine"]["what host 0 wrote to the workdir"] == "there"
+def test_hosts_that_agree(other, tmp_path):
+    host_checks.check_equal({"config.batch_size": 16}, advice="Give all the same.")
+    host_checks.check_shared_folder(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_single_host_compares_nothing(monkeypatch):
-    monkeypatch.setattr(pmap, "gather_from_hosts", None)
-    host_checks.check_inputs(None, None, None)
-    host_checks.check_state(None)
+    monkeypatch.setattr(hosts, "gather_from_hosts", None)
+    host_checks.check_equal({"a": 1}, advice="")
+    host_checks.check_shared_folder(None)
+
+
+def test_values_that_differ_are_named_with_both_values_and_the_advice(other):
+    other["seed"] = 5
+    with pytest.raises(host_checks.HostsDifferError, match="differ:\n  seed: 0 on host 0, 5 on host 1\nGive all"):
+        host_checks.check_equal({"seed": 0, "batch_size": 8}, advice="Give all the same.")
+
+
+def test_a_folder_that_is_not_shared(other, tmp_path, monkeypatch):
+    def gather(items):
+        name = next(iter(items[0])) if isinstance(items[0], dict) else ""
+        return [*items, {name: "missing"} if name else ""]
+
+    monkeypatch.setattr(hosts, "gather_from_hosts", gather)
+    with pytest.raises(host_checks.HostsDifferError, match="'exists' on host 0, 'missing' on host 1"):
+        host_checks.check_shared_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -56,24 +64,18 @@ def test_a_single_host_compares_nothing(monkeypatch):
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_another_dataset(hosts, changes, tmp_path):
-    config = synthetic.get_config()
-    host_checks.check_inputs(config, {"test": _split()}, tmp_path)
-    hosts["other"] = {"the test split": hosts["mine"]["the test split"]}
-    with pytest.raises(host_checks.DisagreementError, match="differ:\n  the test split: '4 images, .* on host 1\nGive"):
-        host_checks.check_inputs(config, {"test": _split(**changes)}, tmp_path)
+def test_the_digest_of_a_split_depends_on_all_but_pixels(changes):
+    split = splits.make_split([(40, 40)] * 4)
+    other = dataclasses.replace(split, **changes)
+    unread = dataclasses.replace(split, read_image=None, read_mask=None)
+    assert digests.split_digest(split) == digests.split_digest(unread) != digests.split_digest(other)
 
 
-def test_another_state(hosts):
-    def check(seed):
-        model, tx = networks.tiny_model(), optax.sgd(0.1)
-        host_checks.check_state(mm.create_train_state(jax.random.key(seed), model=model, tx=tx, image_size=(32, 32)))
+def test_the_digest_of_a_state_depends_on_its_seed():
+    def digest(seed):
+        state = mm.create_train_state(
+            jax.random.key(seed), model=networks.tiny_model(), tx=optax.sgd(0.1), image_size=(32, 32)
+        )
+        return digests.state_digest(state)
 
-    check(0)
-    hosts["other"] = hosts["mine"]
-    check(0)
-    with pytest.raises(host_checks.DisagreementError, match="differ:\n  the digest of the state: '.* on host 1\nGive"):
-        check(1)
-    hosts["other"] = {"the step to go on from": 7}
-    with pytest.raises(host_checks.DisagreementError, match="the step to go on from: 0 on host 0, 7 on host 1"):
-        check(0)
+    assert digest(0) == digest(0) != digest(1)

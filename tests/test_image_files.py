@@ -6,7 +6,8 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
-from minmax_jax.data import dataset, image_files
+from minmax_jax.data import image_files
+from minmax_jax.errors import UserError
 
 GREY = np.arange(6 * 4, dtype=np.uint8).reshape(6, 4) * 10
 COLORS = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)
@@ -145,5 +146,5 @@ def test_compact_files_stay_and_bulky_ones_become_png():
     ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_read(content, message):
-    with pytest.raises(dataset.DataError, match=message):
+    with pytest.raises(UserError, match=message):
         image_files.read_rgb(content, "x.jpg")

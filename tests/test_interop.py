@@ -278,7 +278,7 @@ def test_without_pytorch_its_files_are_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("average_decay", [0.0, 0.9])
 def test_training_starts_from_the_file(tmp_path, average_decay):
-    from configs import synthetic
+    from minmax_jax.configs import synthetic
 
     config = synthetic.get_config()
     config.data.num_train = config.data.num_validation = config.data.num_test = 8
@@ -293,7 +293,8 @@ def test_training_starts_from_the_file(tmp_path, average_decay):
 
 
 def test_a_bad_file_stops_the_program_before_it_writes(tmp_path):
-    from configs import synthetic
+    from minmax_jax.configs import synthetic
+
     from minmax_jax.runs import training
 
     config = synthetic.get_config()
@@ -305,7 +306,8 @@ def test_a_bad_file_stops_the_program_before_it_writes(tmp_path):
 
 
 def test_a_resumed_run_does_not_need_the_file_any_more(tmp_path):
-    from configs import synthetic
+    from minmax_jax.configs import synthetic
+
     from minmax_jax.runs import training
     from tests import programs
 

@@ -5,9 +5,9 @@ import json
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from minmax_jax.configs import synthetic
 import optax
 
-from configs import synthetic
 from minmax_jax import losses, masks
 from minmax_jax.method import Method, Prediction
 from minmax_jax.runs import build_model, training

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
-from minmax_jax.data import dataset, load
+from minmax_jax.data import load
 from minmax_jax.data.importing import checks, csv_files, image_folder, mask_rules, raw_dataset, records, summary
+from minmax_jax.errors import UserError
 from tests import encoded
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -42,15 +43,15 @@ def _write_classes(root, count=10):
     return _write(root, images)
 
 
-def _load(name, read_release, tmp_path):
-    records.prepare(name, lambda scratch: read_release(), tmp_path / "out")
+def _load(name, read_raw, tmp_path):
+    records.prepare(name, lambda scratch: read_raw(), tmp_path / "out")
     return load.load(str(tmp_path / "out"), name)
 
 
 def test_folders_of_classes_are_split_by_a_seed(tmp_path):
     root = _write_classes(tmp_path / "images")
     _write(root, {".DS_Store": b"litter", "cat/Thumbs.db": b"litter"})
-    parts = _load("pets", lambda: image_folder.read_release(str(root), **RULE), tmp_path)
+    parts = _load("pets", lambda: image_folder.read_raw(str(root), **RULE), tmp_path)
     assert {name: len(part) for name, part in parts.items()} == {"train": 12, "validation": 4, "test": 4}
     for part in parts.values():
         assert part.class_names == ("cat", "dog")
@@ -60,8 +61,7 @@ def test_folders_of_classes_are_split_by_a_seed(tmp_path):
     names = [name for part in parts.values() for name in part.names]
     assert len(set(names)) == 20
     chosen = [
-        {item.name for item in image_folder.read_release(str(root), seed=seed, **RULE).splits["test"]}
-        for seed in (0, 0, 1)
+        {item.name for item in image_folder.read_raw(str(root), seed=seed, **RULE).splits["test"]} for seed in (0, 0, 1)
     ]
     assert chosen[0] == chosen[1] == set(parts["test"].names) != chosen[2]
 
@@ -75,7 +75,7 @@ def test_folders_of_splits_with_masks_beside_them(tmp_path):
     }
     masks = {"train/b/1.png": encoded.encode(_mask()), "test/b/x.y.bmp": encoded.encode(~_mask())}
     root, masks = _write(tmp_path / "images", images), _write(tmp_path / "masks", masks)
-    parts = _load("letters", lambda: image_folder.read_release(str(root), masks=str(masks), **RULE), tmp_path)
+    parts = _load("letters", lambda: image_folder.read_raw(str(root), masks=str(masks), **RULE), tmp_path)
     assert {name: part.names for name, part in parts.items()} == {
         "train": ("train/a/1.png", "train/b/1.jpg"),
         "validation": ("val/a/1.png",),
@@ -116,10 +116,10 @@ def test_the_content_tells_what_a_file_is(tmp_path):
         "transparent.gif,,b",
     ]
     _write(tmp_path / "lists", {"train.csv": "\n".join(rows[:2]).encode(), "test.csv": "\n".join(rows[2:]).encode()})
-    found = csv_files.read_release(str(root), str(tmp_path / "lists"), **RULE)
+    found = csv_files.read_raw(str(root), str(tmp_path / "lists"), **RULE)
     assert checks.check(found) is found
     records.prepare("odd", lambda scratch: found, tmp_path / "out")
-    parts = records.read_splits(str(tmp_path / "out"), "odd")
+    parts = load.read_splits(str(tmp_path / "out"), "odd")
     read = {name: part.read_image(index) for part in parts.values() for index, name in enumerate(part.names)}
     np.testing.assert_array_equal(read["gif.jpg"], np.repeat(_pixels(1)[..., :1], 3, axis=-1))
     np.testing.assert_array_equal(read["png.jpg"], _pixels(2))
@@ -149,7 +149,7 @@ def _write_lists(tmp_path, changes=()):
 
 def test_csv_files_with_and_without_header_masks_and_boxes(tmp_path):
     paths = _write_lists(tmp_path)
-    parts = _load("pets", lambda: csv_files.read_release(*paths, **RULE), tmp_path)
+    parts = _load("pets", lambda: csv_files.read_raw(*paths, **RULE), tmp_path)
     assert {name: part.names for name, part in parts.items()} == {
         "train": ("cat/0.png", "cat/1.png", "dog/0.png"),
         "validation": ("dog/1.png",),
@@ -163,7 +163,7 @@ def test_csv_files_with_and_without_header_masks_and_boxes(tmp_path):
 
 def test_classes_that_are_numbers_are_in_their_order(tmp_path):
     images = {f"{number}/{i}.png": encoded.encode(_pixels(i)) for number in (2, 10, 1) for i in range(5)}
-    found = image_folder.read_release(str(_write(tmp_path / "images", images)), **RULE)
+    found = image_folder.read_raw(str(_write(tmp_path / "images", images)), **RULE)
     assert found.class_names == ("1", "2", "10")
 
 
@@ -185,7 +185,7 @@ def test_rules_of_the_foreground(rule, values, expected):
 
 @pytest.mark.parametrize("rule", ["", ">", ">many", "1,", "white", "<3"])
 def test_rules_that_are_none(rule):
-    with pytest.raises(dataset.DataError, match="must be '>T', such as '>0'"):
+    with pytest.raises(UserError, match="must be '>T', such as '>0'"):
         mask_rules.parse(rule)
 
 
@@ -194,12 +194,12 @@ def test_jpeg_masks_need_a_threshold(tmp_path):
     item = raw_dataset.Item("a", "a", tmp_path / "a.png", tmp_path / "m.jpg")
 
     def read(rule):
-        found = raw_dataset.Release(("a",), {"train": [item]}, mask_rules.parse(rule), description="")
+        found = raw_dataset.RawDataset(("a",), {"train": [item]}, mask_rules.parse(rule), description="")
         return raw_dataset.read_record(item, found)["mask"]
 
     assert read(">127") == encoded.encode(_mask(), compress_level=3)
     for rule in (">0", "255"):
-        with pytest.raises(dataset.DataError, match="m.jpg is a JPEG, .* --foreground='>127'"):
+        with pytest.raises(UserError, match="m.jpg is a JPEG, .* foreground='>127'"):
             read(rule)
 
 
@@ -212,16 +212,16 @@ def test_jpeg_masks_need_a_threshold(tmp_path):
         ({"test.csv": "image,class\ncat/2.png,,cat"}, "test.csv, line 2: .* is not image,class"),
         ({"test.csv": "cat/2.png,,cat,1,2,3,x"}, r"line 1: the box \['1', '2', '3', 'x'\] is not four numbers"),
         ({"test.csv": "cat/2.png,,cat,1,,,"}, "line 1: the box .* is not four numbers"),
-        ({"test.csv": "cat/2.png,,cat,9,0,9,9"}, "at least one holds no pixel"),
+        ({"test.csv": "cat/2.png,,cat,9,0,9,9"}, "contains no pixel"),
         ({"test.csv": ",,cat"}, "line 1: the row names no image"),
         ({"test.csv": "cat/2.png,,"}, "line 1: the row names no class"),
         (
             {"test.csv": "cat/0.png,,cat"},
-            r"train_s_0_f_0.csv, line 1: image 'cat/0.png' stands already in .*test.csv, line 1",
+            r"train_s_0_f_0.csv, line 1: image 'cat/0.png' is already in .*test.csv, line 1",
         ),
         ({"test.csv": "cat/2.png,,bird"}, "the class 'bird' has no training image"),
-        ({"test.csv": "../x.png,,cat"}, "must be a path below --source"),
-        ({"test.csv": "/x.png,,cat"}, "must be a path below --source"),
+        ({"test.csv": "../x.png,,cat"}, "must be a path below"),
+        ({"test.csv": "/x.png,,cat"}, "must be a path below"),
         ({"test.csv": "cat/9.png,,cat"}, "9.png is missing"),
         ({"test.csv": "cat/2.png,masks/9.png,cat"}, "9.png is missing"),
         ({"test.csv": "\n"}, r"test.csv lists no images"),
@@ -233,28 +233,28 @@ def test_jpeg_masks_need_a_threshold(tmp_path):
 )
 def test_lists_that_cannot_be_used(tmp_path, changes, message):
     paths = _write_lists(tmp_path, changes)
-    with pytest.raises(dataset.DataError, match=message):
-        _load("pets", lambda: csv_files.read_release(*paths, **RULE), tmp_path)
+    with pytest.raises(UserError, match=message):
+        _load("pets", lambda: csv_files.read_raw(*paths, **RULE), tmp_path)
     assert not list(tmp_path.glob("out/pets/*"))
 
 
 def test_lists_must_be_utf8(tmp_path):
     source, lists = _write_lists(tmp_path)
     _write(tmp_path / "lists", {"test.csv": "cat/2.png,,größe".encode("latin-1")})
-    with pytest.raises(dataset.DataError, match=r"test.csv is no text in UTF-8"):
-        csv_files.read_release(source, lists, **RULE)
+    with pytest.raises(UserError, match=r"test.csv is not UTF-8 text"):
+        csv_files.read_raw(source, lists, **RULE)
 
 
 @pytest.mark.parametrize(
     "files, message",
     [
-        ({"train/a/1.png": b""}, "lacks the folder 'test'"),
-        ({"train/a/1.png": b"", "test/a/1.png": b"", "other/a/1.png": b""}, "other is no split"),
+        ({"train/a/1.png": b""}, "has no folder 'test'"),
+        ({"train/a/1.png": b"", "test/a/1.png": b"", "other/a/1.png": b""}, "other is not a split"),
         (
             {f"{name}/a/1.png": b"" for name in ("train", "val", "valid", "test")},
             "has two folders of validation images",
         ),
-        ({"a/1.png": b"", "b.png": b""}, "b.png lies outside the folders of the classes"),
+        ({"a/1.png": b"", "b.png": b""}, "b.png is outside of the class folders"),
         ({"a/b/1.png": b""}, "b is a folder inside that of a class"),
         ({"a/1.png": b"", "a/2.png": b""}, "The class 'a' needs at least 3 images"),
         ({f"a/{index}.png": b"" for index in range(3)}, "There is one class, 'a'"),
@@ -263,24 +263,24 @@ def test_lists_must_be_utf8(tmp_path):
 )
 def test_folders_that_cannot_be_used(tmp_path, files, message):
     root = _write(tmp_path / "images", files)
-    with pytest.raises(dataset.DataError, match=message):
-        checks.check(image_folder.read_release(str(root), **RULE))
+    with pytest.raises(UserError, match=message):
+        checks.check(image_folder.read_raw(str(root), **RULE))
 
 
 def test_folders_that_are_none(tmp_path):
-    with pytest.raises(dataset.DataError, match=r"--source=.*nowhere' is not a folder"):
-        image_folder.read_release(str(tmp_path / "nowhere"), **RULE)
-    with pytest.raises(dataset.DataError, match=r"--masks=.*masks' holds no mask of an image"):
-        image_folder.read_release(
+    with pytest.raises(UserError, match=r"source=.*nowhere' is not a folder"):
+        image_folder.read_raw(str(tmp_path / "nowhere"), **RULE)
+    with pytest.raises(UserError, match=r"masks=.*masks' contains no mask of an image"):
+        image_folder.read_raw(
             str(_write_classes(tmp_path / "images")), masks=str(_write_classes(tmp_path / "masks/deep").parent), **RULE
         )
-    with pytest.raises(dataset.DataError, match=r"--masks=.*nowhere' is not a folder"):
-        image_folder.read_release(str(tmp_path), masks=str(tmp_path / "nowhere"), **RULE)
-    with pytest.raises(dataset.DataError, match=r"--source=.*nowhere' is not a folder"):
-        csv_files.read_release(str(tmp_path / "nowhere"), str(tmp_path), **RULE)
+    with pytest.raises(UserError, match=r"masks=.*nowhere' is not a folder"):
+        image_folder.read_raw(str(tmp_path), masks=str(tmp_path / "nowhere"), **RULE)
+    with pytest.raises(UserError, match=r"source=.*nowhere' is not a folder"):
+        csv_files.read_raw(str(tmp_path / "nowhere"), str(tmp_path), **RULE)
     for folder in ("", str(tmp_path / "nowhere")):
-        with pytest.raises(dataset.DataError, match=r"--folds=.* is not a folder; it must hold train.csv and test.csv"):
-            csv_files.read_release(str(tmp_path), folder, **RULE)
+        with pytest.raises(UserError, match=r"folds=.* is not a folder; it must hold train.csv and test.csv"):
+            csv_files.read_raw(str(tmp_path), folder, **RULE)
 
 
 @pytest.mark.shared
@@ -303,9 +303,9 @@ def test_real_birds_and_flowers(shared, tmp_path, folder, masks, rows):
     _write(
         tmp_path / "lists", {"train.csv": "\n".join(lines[::2]).encode(), "test.csv": "\n".join(lines[1::2]).encode()}
     )
-    found = csv_files.read_release(str(root), str(tmp_path / "lists"), mask_rule=mask_rules.parse(">127"))
+    found = csv_files.read_raw(str(root), str(tmp_path / "lists"), mask_rule=mask_rules.parse(">127"))
     records.prepare("real", lambda scratch: found, tmp_path / "out")
-    parts = records.read_splits(str(tmp_path / "out"), "real")
+    parts = load.read_splits(str(tmp_path / "out"), "real")
     assert sum(len(part) for part in parts.values()) == len(images)
     items = {item.name: item for item in found}
     for part in parts.values():
@@ -327,7 +327,7 @@ def test_from_a_folder_to_results(tmp_path):
     _write(tmp_path / "masks", {"cat/3.png": encoded.encode(_mask()), "cat/8.png": encoded.encode(_mask())})
     done = _run(
         "experiments.prepare_data",
-        *("--dataset=image_folder", "--name=pets", f"--source={root}", f"--masks={tmp_path / 'masks'}"),
+        *("--dataset=image_folder", "name=pets", f"--source={root}", f"--masks={tmp_path / 'masks'}"),
         f"--data_dir={tmp_path / 'out'}",
     )
     assert done.returncode == 0, done.stderr
@@ -356,5 +356,5 @@ def test_from_a_folder_to_results(tmp_path):
 @pytest.mark.parametrize("name", ["", "cub", "Pets", "my pets", "2pets", "../pets"])
 def test_names_that_cannot_be_used(name):
     raw_dataset.check_name("my_pets2", taken=("cub",))
-    with pytest.raises(dataset.DataError, match=f"--name='{name}' must be a name .* none of cub"):
+    with pytest.raises(UserError, match=f"name='{name}' must be a name .* none of cub"):
         raw_dataset.check_name(name, taken=("cub",))

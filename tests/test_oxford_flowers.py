@@ -11,8 +11,9 @@ from PIL import Image
 import pytest
 import scipy.io
 
-from minmax_jax.data import dataset, load
+from minmax_jax.data import load
 from minmax_jax.data.importing import cub, oxford_flowers, raw_dataset, records
+from minmax_jax.errors import UserError
 from tests import encoded, flowers_layout
 
 LABELS = np.array([3, 1, 2, 3, 2, 1, 1])
@@ -25,8 +26,8 @@ def official(tmp_path):
 
 
 def _prepare(sources, data_dir):
-    read_release = lambda scratch: oxford_flowers.read_release([str(source) for source in sources], scratch)
-    return records.prepare("oxford_flowers", read_release, data_dir)
+    read_raw = lambda scratch: oxford_flowers.read_raw([str(source) for source in sources], scratch)
+    return records.prepare("oxford_flowers", read_raw, data_dir)
 
 
 def test_official_splits_labels_and_masks(official, tmp_path):
@@ -47,7 +48,7 @@ def test_official_splits_labels_and_masks(official, tmp_path):
 
 
 def test_images_are_kept_as_they_are_encoded_and_masks_take_one_bit(official, tmp_path):
-    found = oxford_flowers.read_release([str(official)], tmp_path)
+    found = oxford_flowers.read_raw([str(official)], tmp_path)
     record = raw_dataset.read_record(found.splits["validation"][0], found)
     assert record["image"] == (official / "jpg" / "image_00002.jpg").read_bytes()
     assert Image.open(io.BytesIO(record["mask"])).mode == "1"
@@ -113,7 +114,7 @@ def _change_mat(name, key, values):
 )
 def test_a_damaged_release_is_refused(official, tmp_path, damage, message):
     damage(official)
-    with pytest.raises(dataset.DataError, match=message):
+    with pytest.raises(UserError, match=message):
         _prepare([official], tmp_path / "out")
     assert not list(tmp_path.glob("out/oxford_flowers/*"))
 

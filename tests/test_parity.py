@@ -15,11 +15,11 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+from minmax_jax.configs import common, variants
 import numpy as np
 import optax
 import pytest
 
-from configs import common, variants
 import minmax_jax as mm
 from minmax_jax import erasing, interop, losses, masks
 from minmax_jax import state as state_lib

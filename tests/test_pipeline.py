@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minmax_jax.data import pipeline, transforms
+from minmax_jax.data import padding, pipeline, transforms
 from tests import splits
 
 AUGMENTATION = transforms.Augmentation((32, 32), padding=0.5, contrast=0.4)
@@ -99,4 +99,4 @@ def test_evaluation_pads_by_reflection_the_odd_pixel_last_and_crops_back():
     (batch,) = pipeline.evaluation_batches(split, batch_size=1)
     image = split.read_image(0)
     np.testing.assert_array_equal(batch.images[0], np.pad(image, ((1, 2), (7, 7), (0, 0)), mode="reflect"))
-    np.testing.assert_array_equal(pipeline.crop_back(batch.images[0, :, :, 0], (61, 50)), image[:, :, 0])
+    np.testing.assert_array_equal(padding.crop_back(batch.images[0, :, :, 0], (61, 50)), image[:, :, 0])

@@ -3,10 +3,10 @@
 import json
 import shutil
 
+from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
-from configs import synthetic
 import minmax_jax as mm
 from minmax_jax.errors import UserError
 from minmax_jax.runs import build_data, training

@@ -2,10 +2,10 @@
 
 import json
 
+from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
-from configs import synthetic
 from minmax_jax.evaluation import selection
 from minmax_jax.report import metric_records
 from minmax_jax.runs import metric_writers, results, timing

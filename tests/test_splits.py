@@ -40,11 +40,11 @@ def test_published_files(tmp_path):
         (dict(train_s_0_f_0=["image_9.bmp,x,a"]), "line 1: image 'image_9' is not in the prepared dataset"),
         (
             dict(train_s_0_f_0=["image_1.bmp,x,a"]),
-            "line 1: image 'image_1' has class 'a', in the dataset 'b'",
+            "line 1: image 'image_1' has class 'a', not 'b'",
         ),
         (
             dict(valid_s_0_f_0=["image_2.bmp,x,a"]),
-            "image 'image_2' stands already in .*train_s_0_f_0.csv, line 1",
+            "image 'image_2' is already in .*train_s_0_f_0.csv, line 1",
         ),
         (dict(valid_s_0_f_0=[""]), "has no rows: the validation split would be empty"),
         (dict(valid_s_0_f_0=["image_4.bmp,a"]), "is not `image,mask,class`"),

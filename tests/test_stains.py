@@ -1,10 +1,11 @@
 """Stains of H&E images, against an image that is made of known vectors and concentrations."""
 
+from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
-from configs import synthetic
 from minmax_jax.data import dataset, pipeline, stains, transforms
+from minmax_jax.data.preprocessing import Preprocessing
 from minmax_jax.runs import build_data
 from tests import splits
 
@@ -168,7 +169,7 @@ def test_impossible_strengths_are_refused(strength):
 
 
 def test_batches_do_not_depend_on_workers():
-    split = dataset.cache_images(dataset.map_images(splits.make_split([(40, 48)] * 6), stains.normalize_stains))
+    split = dataset.cache_images(dataset.preprocess(splits.make_split([(40, 48)] * 6), Preprocessing("macenko")))
     augmentation = transforms.Augmentation((32, 32), stain_augmentation=0.2, contrast=0.2)
 
     def draw(**options):
@@ -186,9 +187,9 @@ def test_configured_normalisation_is_that_of_all_splits_before_they_are_resized(
     plain = build_data.create_splits(config)
     config.data.stain_normalization, config.data.scale, config.data.cache_gib = "macenko", 0.5, 1.0
     for name, split in build_data.create_splits(config).items():
-        expected = dataset.resize_images(dataset.map_images(plain[name], stains.normalize_stains), scale=0.5)
+        expected = dataset.preprocess(plain[name], Preprocessing("macenko", 0.5))
         np.testing.assert_array_equal(split.read_image(0), expected.read_image(0))
-        unchanged = dataset.resize_images(plain[name], scale=0.5)
+        unchanged = dataset.preprocess(plain[name], Preprocessing(scale=0.5))
         assert not np.array_equal(split.read_image(0), unchanged.read_image(0))
 
 

@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 
+from minmax_jax.configs import synthetic as synthetic_configs
 import numpy as np
 import pytest
 
-from configs import synthetic as synthetic_configs
 from minmax_jax.data import synthetic
 
 CONFIG = synthetic.SyntheticConfig()
@@ -133,7 +133,7 @@ def test_impossible_images_are_refused(options, message):
 
 
 def test_empty_and_unknown_splits_are_refused():
-    with pytest.raises(ValueError, match="train split is empty: num_images=0"):
+    with pytest.raises(ValueError, match="num_images=0"):
         synthetic.load("train", 0, config=CONFIG)
     with pytest.raises(ValueError, match="split='valid'"):
         synthetic.load("valid", 1, config=CONFIG)

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
-from minmax_jax.data import dataset, image_files
+from minmax_jax.data import dataset, image_files, load
 from minmax_jax.data.importing import image_folder, mask_rules, raw_dataset, records, slides, tiles
+from minmax_jax.errors import UserError
 from tests import encoded, tiled_tiff
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -43,7 +44,7 @@ def _read(folder, image, mask=None, boxes=(), rule=">0", **tiling):
     """The records of an image's tiles, decoded, by name."""
     _write(folder, {"image": image} | ({"mask": mask} if mask else {}))
     item = raw_dataset.Item("a/1.svs", "a", folder / "image", folder / "mask" if mask else None, boxes)
-    found = raw_dataset.Release(("a",), {"train": [item]}, mask_rules.parse(rule), description="")
+    found = raw_dataset.RawDataset(("a",), {"train": [item]}, mask_rules.parse(rule), description="")
     tiling = tiles.Tiling(**{"side": 64, "least_tissue": 0.0} | tiling)
     read = list(tiles.read_records(item, found, tiling=tiling))
     for record in read:
@@ -245,7 +246,7 @@ def test_tiles_without_tissue_are_left_out(tmp_path, encode):
     ):
         assert list(_read(tmp_path, encode(pixels), least_tissue=least)) == expected
     pixels[:] = GLASS
-    with pytest.raises(dataset.DataError, match="image: none of its 4 tiles has tissue on 10% of .* Lower --least_ti"):
+    with pytest.raises(UserError, match="image: none of its 4 tiles has tissue on 10% of .* Lower least_ti"):
         _read(tmp_path, encode(pixels), least_tissue=0.1)
 
 
@@ -254,7 +255,7 @@ def _release(**counts):
         split: [raw_dataset.Item(f"{split}/{name}/{i}", name, pathlib.Path("x")) for name in "ab" for i in range(count)]
         for split, count in counts.items()
     }
-    return raw_dataset.Release(("a", "b"), items, mask_rules.above(0), description="Slides.")
+    return raw_dataset.RawDataset(("a", "b"), items, mask_rules.above(0), description="Slides.")
 
 
 def test_images_validate_and_not_tiles():
@@ -271,18 +272,18 @@ def test_images_validate_and_not_tiles():
 def test_validation_images_that_are_given_stay():
     given = _release(train=1, validation=1, test=1)
     assert tiles.cut(given, tiles.Tiling(64)).splits == given.splits
-    with pytest.raises(dataset.DataError, match="The class 'a' has one training image, and one .* must validate"):
+    with pytest.raises(UserError, match="The class 'a' has one training image, and one .* must validate"):
         tiles.cut(_release(train=1, test=1), tiles.Tiling(64))
 
 
 @pytest.mark.parametrize(
     "tiling, message",
     [
-        ({"side": 31}, "--tile_size=31 must be 0 or at least 32 pixels"),
-        ({"scale": 0.0}, "--tile_scale=0.0 must be above 0 and at most 1"),
-        ({"scale": 1.5}, "--tile_scale=1.5 must be above 0"),
-        ({"least_tissue": -0.1}, "--least_tissue=-0.1 must be from 0"),
-        ({"least_tissue": 10.0}, "--least_tissue=10.0 must be from 0"),
+        ({"side": 31}, "tile_size=31 must be 0 or at least 32 pixels"),
+        ({"scale": 0.0}, "tile_scale=0.0 must be above 0 and at most 1"),
+        ({"scale": 1.5}, "tile_scale=1.5 must be above 0"),
+        ({"least_tissue": -0.1}, "least_tissue=-0.1 must be from 0"),
+        ({"least_tissue": 10.0}, "least_tissue=10.0 must be from 0"),
     ],
 )
 def test_tilings_that_cannot_be(tiling, message):
@@ -293,7 +294,7 @@ def test_tilings_that_cannot_be(tiling, message):
 @pytest.mark.parametrize(
     "image, mask, options, message",
     [
-        ({}, None, {"scale": 0.2}, r"image has \(30, 40\) pixels .* at --tile_scale=0.2; each side needs at least 32"),
+        ({}, None, {"scale": 0.2}, r"image has \(30, 40\) pixels .* at tile_scale=0.2; each side needs at least 32"),
         # Bytes that are no deflate stream, a compression that OpenSlide does not know, and a JPEG's values.
         ({"compression": 8}, None, {}, r"image is damaged at \(0.0, 0.0, 64.0, 64.0\) .* Replace it by an intact copy"),
         ({"compression": 4711}, None, {}, "image cannot be read as a slide .* Replace it by an intact copy"),
@@ -306,15 +307,15 @@ def test_tilings_that_cannot_be(tiling, message):
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, image, mask, options, message):
-    with pytest.raises(dataset.DataError, match=message):
+    with pytest.raises(UserError, match=message):
         _read(tmp_path, tiled_tiff.encode(_pixels(), **image), mask, **options)
 
 
 def test_files_that_are_missing(tmp_path):
-    with pytest.raises(dataset.DataError, match="nowhere.svs is missing"):
+    with pytest.raises(UserError, match="nowhere.svs is missing"):
         slides.open_image(tmp_path / "nowhere.svs")
     _write(tmp_path, {"image": tiled_tiff.encode(_pixels())})
-    with pytest.raises(dataset.DataError, match="nowhere.png is missing"):
+    with pytest.raises(UserError, match="nowhere.png is missing"):
         slides.open_mask(tmp_path / "nowhere.png", slides.open_image(tmp_path / "image"), rule=mask_rules.above(0))
 
 
@@ -332,7 +333,7 @@ def test_without_openslide_pillow_reads_what_it_can(tmp_path, monkeypatch):
 def test_images_that_pillow_refuses_for_their_size(tmp_path, monkeypatch):
     """Slides are not bound by it."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(dataset.DataError, match=r"image is too large to be read at once .* Save it as a tiled TIFF"):
+    with pytest.raises(UserError, match=r"image is too large to be read at once .* Save it as a tiled TIFF"):
         _read(tmp_path, encoded.encode(_pixels()))
     with monkeypatch.context() as patch:
         # The tiles themselves are read again by Pillow, here.
@@ -346,8 +347,8 @@ def test_the_check_lists_all_images_and_writes_nothing(tmp_path):
     images = {f"images/{name}/{i}.tif": tiled_tiff.encode(_pixels(ord(name) + i)) for name in "ad" for i in range(3)}
     images |= {"images/a/0.tif": tiled_tiff.encode(glass), "images/d/2.tif": b"II*\0"}
     root = _write(tmp_path, images) / "images"
-    found = image_folder.read_release(str(root), mask_rule=mask_rules.above(0))
-    with pytest.raises(dataset.DataError, match=r"2 problems:") as caught:
+    found = image_folder.read_raw(str(root), mask_rule=mask_rules.above(0))
+    with pytest.raises(UserError, match=r"2 problems:") as caught:
         records.prepare("slides", lambda scratch: tiles.cut(found, tiles.Tiling(64)), tmp_path / "out")
     assert re.search("a/0.tif: none of its 12 tiles", str(caught.value))
     assert re.search("d/2.tif cannot be read as an image", str(caught.value))
@@ -359,10 +360,10 @@ def test_records_go_on_in_further_files(tmp_path, monkeypatch):
     _write(tmp_path, {f"{name}.tif": tiled_tiff.encode(_pixels(seed)) for seed, name in enumerate("abcd")})
     items = [raw_dataset.Item(name, name, tmp_path / f"{name}.tif") for name in "abcd"]
     splits = {"train": items[:2], "validation": items[2:3], "test": items[3:]}
-    found = raw_dataset.Release(tuple("abcd"), splits, mask_rules.above(0), description="")
+    found = raw_dataset.RawDataset(tuple("abcd"), splits, mask_rules.above(0), description="")
     folder = records.prepare("slides", lambda scratch: tiles.cut(found, tiles.Tiling(64)), tmp_path / "out")
     assert len(list(folder.glob("slides-train.array_record-*"))) == 5  # of 24 tiles
-    for split, part in records.read_splits(str(tmp_path / "out"), "slides").items():
+    for split, part in load.read_splits(str(tmp_path / "out"), "slides").items():
         assert len(part) == 12 * len(splits[split])
         for index, name in enumerate(part.names):
             top, left = map(int, name[2:].split("_"))
@@ -391,7 +392,7 @@ def test_from_slides_to_splits(tmp_path):
     assert done.returncode == 0, done.stderr
     # Rows 0 and 64, columns 0, 64 and 86, without 0_0; of five images three train, one validates, one tests.
     assert re.search(r"train +30 +2 ", done.stdout) and re.search(r"validation +10 +2 .*64x64 to 64x64", done.stdout)
-    parts = records.read_splits(str(tmp_path / "out"), "slides")
+    parts = load.read_splits(str(tmp_path / "out"), "slides")
     assert {split: len(part) for split, part in parts.items()} == {"train": 30, "validation": 10, "test": 10}
     sources = {split: {name.rpartition("/")[0] for name in part.names} for split, part in parts.items()}
     assert set.union(*sources.values()) == images.keys() and sum(map(len, sources.values())) == 10

@@ -3,9 +3,9 @@
 import json
 import pathlib
 
+from minmax_jax.configs import synthetic
 import pytest
 
-from configs import synthetic
 from minmax_jax.runs import workdir
 
 
@@ -27,8 +27,8 @@ def test_another_configuration_is_refused_by_the_fields_that_differ(tmp_path):
         workdir.open_workdir(tmp_path, config)
     lines = str(error.value).splitlines()
     assert lines[1:3] == [
-        "  config.batch_size: 16 there, 4 now",
-        "  config.model.resnet.stage_strides: [1, 1] there, [2, 1] now",
+        "  config.batch_size: 16 in the workdir, 4 now",
+        "  config.model.resnet.stage_strides: [1, 1] in the workdir, [2, 1] now",
     ]
     assert len(lines) == 4
 
@@ -42,10 +42,10 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_a_folder_without_a_run(tmp_path):
-    with pytest.raises(workdir.WorkdirError, match="is not the folder of a run"):
+    with pytest.raises(workdir.WorkdirError, match="is not a workdir"):
         workdir.read_config(tmp_path)
     (tmp_path / "config.json").write_text('{"seed"')
-    with pytest.raises(workdir.WorkdirError, match="is not the folder of a run"):
+    with pytest.raises(workdir.WorkdirError, match="is not a workdir"):
         workdir.read_config(tmp_path)
 
 

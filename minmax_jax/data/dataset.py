@@ -1,4 +1,4 @@
-"""What every dataset is to the rest of the library: names, labels, and functions that read one image or mask."""
+"""Datasets as the rest of the library sees them: names, labels, and functions that read one image or mask."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -7,14 +7,15 @@ import logging
 import math
 
 import numpy as np
-from PIL import Image
+
+from minmax_jax.data.preprocessing import LEAST_SIDE, Preprocessing
+from minmax_jax.errors import OptionError, UserError
 
 logger = logging.getLogger(__name__)
-LEAST_SIDE = 32
 
 
-class DataError(ValueError):
-    """A file of a dataset that cannot be used; the message names it, and the mend."""
+class DataError(UserError, ValueError):
+    """A file of a dataset that cannot be used; the message names it and what to do."""
 
 
 def _no_boxes(index: int) -> np.ndarray:
@@ -71,11 +72,11 @@ def only_classes(split: Split, class_names: Sequence[str]) -> Split:
     """The examples of some classes; the labels count these from 0, in the order given.
 
     Raises:
-        ValueError: for a class that the split does not know.
+        DataError: for a class that the split does not have.
     """
     unknown = [name for name in class_names if name not in split.class_names]
     if unknown:
-        raise ValueError(f"The dataset has no class {unknown[0]!r}.")
+        raise DataError(f"The dataset has no class {unknown[0]!r}.")
     new_labels = np.full(len(split.class_names), -1, np.int32)
     for label, name in enumerate(class_names):
         new_labels[split.class_names.index(name)] = label
@@ -101,9 +102,9 @@ def _read_either(read_first, read_second, num_first, index):
 
 
 def stratified(labels: np.ndarray, num_examples: int, *, seed: int) -> np.ndarray:
-    """Indices of `num_examples` examples, the classes in the shares that they have in all.
+    """Indices of `num_examples` examples with the class frequencies of all.
 
-    Of one seed a smaller set is contained in a larger one.
+    With one seed, a smaller set is contained in a larger one.
     """
     shuffled, place = _shuffle(labels, seed)
     share = (place + 0.5) / np.bincount(labels)[labels]
@@ -113,26 +114,26 @@ def stratified(labels: np.ndarray, num_examples: int, *, seed: int) -> np.ndarra
 def few_per_class(labels: np.ndarray, *, fraction: float = 1.0, count: int = 0, seed: int) -> np.ndarray:
     """Indices of a share or a number of the examples of each class, in ascending order.
 
-    Of one seed a smaller set is contained in a larger one, whether told by share or by number.
+    With one seed, a smaller set is contained in a larger one, whether given by share or by number.
 
     Args:
         labels: [N] classes.
-        fraction: of each class, rounded, at least one example.
-        count: of each class; 0 means all.
+        fraction: share of each class, rounded, at least one example.
+        count: number of each class; 0 means all.
         seed: of the choice.
 
     Raises:
-        ValueError: if a class has fewer than `count` examples.
+        OptionError: if a class has fewer than `count` examples.
     """
     of_class = np.bincount(labels)[labels]
     if len(labels) and count > of_class.min():
-        raise ValueError(f"There are not {count} examples of each class; the smallest class has {of_class.min()}.")
+        raise OptionError(f"train_per_class={count} must be at most {of_class.min()}, the size of the smallest class.")
     _, place = _shuffle(labels, seed)
     return np.flatnonzero(place < (count or np.maximum(1, np.round(fraction * of_class))))
 
 
 def _shuffle(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A random order [N] of all examples, and each one's place [N] in it among those of its class."""
+    """A random order [N] of all examples, and the rank [N] of each among those of its class."""
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     place = np.zeros(len(labels), int)
     for label in np.unique(labels):
@@ -141,61 +142,45 @@ def _shuffle(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return shuffled, place
 
 
-def map_images(split: Split, image_fn: Callable[[np.ndarray], np.ndarray]) -> Split:
-    """The same examples with images changed by a function that keeps their size; it must be picklable."""
-    return dataclasses.replace(split, read_image=functools.partial(_read_mapped, split.read_image, image_fn))
-
-
-def _read_mapped(read_image, image_fn, index):
-    return image_fn(read_image(index))
-
-
-def resize_images(split: Split, *, scale: float = 1.0, min_side: int = 0, max_side: int = 0) -> Split:
-    """Images `scale` times as large, then so that the small side has from `min_side` to `max_side` pixels; masks stay.
-
-    A side of 0 sets no bound.
+def preprocess(split: Split, preprocessing: Preprocessing) -> Split:
+    """The same examples with preprocessed images; masks do not change.
 
     Raises:
-        ValueError: if an image becomes smaller than 32 pixels.
+        DataError: if an image becomes smaller than 32 pixels.
     """
-    sizes = np.maximum(np.round(split.sizes * scale), 1)
-    small_side = sizes.min(axis=1, keepdims=True)
-    sizes = np.round(sizes * np.clip(small_side, min_side, max_side or np.inf) / small_side).astype(int)
+    sizes = preprocessing.sizes(split.sizes)
     too_small = np.flatnonzero(sizes.min(axis=1) < LEAST_SIDE)
     if len(too_small):
         first = too_small[0]
-        raise ValueError(
-            f"Image {split.names[first]!r} has {tuple(map(int, sizes[first]))} pixels at data.scale={scale}; the"
-            f" least side is {LEAST_SIDE}. Raise data.scale or data.min_side, or leave out the image"
+        raise DataError(
+            f"Image {split.names[first]!r} has {tuple(map(int, sizes[first]))} pixels at scale={preprocessing.scale};"
+            f" each side needs at least {LEAST_SIDE}. Raise scale or min_side, or leave out the image"
             f" ({len(too_small)} such)."
         )
-    read_image = functools.partial(_read_resized, split.read_image, sizes)
+    read_image = functools.partial(_read_preprocessed, split.read_image, preprocessing)
     return dataclasses.replace(split, sizes=sizes, read_image=read_image)
 
 
-def _read_resized(read_image, sizes, index):
-    image, (height, width) = read_image(index), sizes[index]
-    if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(Image.fromarray(image).resize((int(width), int(height)), Image.Resampling.BILINEAR))
+def _read_preprocessed(read_image, preprocessing, index):
+    return preprocessing(read_image(index))
 
 
 def typical_side(split: Split, *, at_most: int) -> int:
-    """The greatest multiple of 32 pixels that fits into the small side of half of the images."""
+    """The greatest multiple of 32 pixels that fits into the smaller side of half of the images."""
     return min(at_most, int(np.median(split.sizes.min(axis=1))) // LEAST_SIDE * LEAST_SIDE)
 
 
 def cache_images(split: Split, *, max_gib: float = math.inf) -> Split:
-    """Keeps images in memory once they were read, 3 bytes a pixel: in each process that reads, the first that fit."""
+    """Caches images once they were read, at 3 bytes per pixel: in each process that reads, the first that fit."""
     ends = np.cumsum(3 * split.sizes.astype(np.int64).prod(axis=1))
     num_kept = int(np.searchsorted(ends, max_gib * 2**30, side="right"))
     total = ends[-1] / 2**30
-    logger.info("%d of %d images stay in memory once read; all take %.2f GiB.", num_kept, len(split), total)
+    logger.info("Caching %d of %d images in memory; all need %.2f GiB.", num_kept, len(split), total)
     return dataclasses.replace(split, read_image=_Cache(split.read_image, num_kept))
 
 
 class _Cache:
-    """A picklable memo of the reads of the first `num_kept` indices."""
+    """A picklable cache of the first `num_kept` images."""
 
     def __init__(self, read, num_kept):
         self._read, self._num_kept, self._images = read, num_kept, {}

@@ -1,4 +1,4 @@
-"""From encoded image files, of any kind that Pillow reads, to pixels and back. What a file is, its content tells."""
+"""Encoded image files of any kind that Pillow reads, to pixels and back. The content determines the format."""
 
 from collections.abc import Iterator
 import contextlib
@@ -55,7 +55,7 @@ def _naming(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise dataset.DataError(
             f"{name} is too large to be read at once ({error}). Save it as a tiled TIFF with 8 bits a channel, and"
-            " cut it with --tile_size."
+            " cut it into tiles (tile_size)."
         ) from error
     except Image.UnidentifiedImageError as error:
         raise dataset.DataError(

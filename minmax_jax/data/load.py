@@ -1,9 +1,24 @@
-"""Prepared datasets, parted into images that train, validate and test."""
+"""Prepared datasets: the splits to train, validate and test on, and the records that their images are read from."""
 
+import dataclasses
 import functools
+import pathlib
+from typing import Any
 
-from minmax_jax.data import dataset, splits
-from minmax_jax.data.importing import records
+import numpy as np
+
+from minmax_jax.data import dataset, image_files, record_index, splits
+from minmax_jax.errors import OptionError
+
+# Of the form of the records: what an earlier version wrote must be prepared again.
+VERSION = "2.0.0"
+SPLITS = ("train", "validation", "test")
+# Without the second, TFDS would call the classes 0, 1 and so on.
+_PARTS = ("dataset_info.json", "label.labels.txt")
+
+
+class NotPreparedError(OptionError):
+    """There is no prepared dataset of that name; the program knows how to prepare it."""
 
 
 def load(
@@ -15,22 +30,22 @@ def load(
     validation_share: float = 0.2,
     seed: int = 0,
 ) -> dict[str, dataset.Split]:
-    """A prepared dataset's splits "train", "validation" and "test".
+    """The splits "train", "validation" and "test" of a prepared dataset.
 
     Args:
-        data_dir: what `prepare_data` wrote.
+        data_dir: folder with prepared datasets.
         name: of the dataset.
-        class_names: the classes to take; none means all.
-        folds_dir: folder of published split files; without it the released splits are taken, and where these have no
-            validation images, a share of each training class validates.
+        class_names: the classes to use; empty means all.
+        folds_dir: folder of published split files. Without it the released splits are used, and where these have no
+            validation images, a share of each training class is taken.
         validation_share: that share, rounded up; 0.2 gives the published sizes of GlaS, CUB and CUB5.
         seed: of that choice.
 
     Raises:
-        DataError: if the dataset was not prepared.
-        ValueError: if the split files do not fit it.
+        NotPreparedError: if the dataset was not prepared.
+        DataError: if it is damaged, or if the split files do not fit it.
     """
-    released = records.read_splits(data_dir, name)
+    released = read_splits(data_dir, name)
     if class_names:
         released = {split: dataset.only_classes(part, class_names) for split, part in released.items()}
     if folds_dir:
@@ -43,3 +58,119 @@ def load(
         "validation": dataset.subset(released["train"], validation),
         "test": released["test"],
     }
+
+
+def read_splits(data_dir: str | pathlib.Path, name: str) -> dict[str, dataset.Split]:
+    """The splits of a prepared dataset as they were released, each in the order of its names.
+
+    Raises:
+        NotPreparedError: if the dataset was not prepared, or by another version.
+        DataError: if it is damaged.
+    """
+    folder = pathlib.Path(data_dir) / name / VERSION
+    missing = [part for part in _PARTS if not (folder / part).is_file() or not (folder / part).stat().st_size]
+    if data_dir and folder.exists() and missing:
+        raise dataset.DataError(f"{folder} is damaged ({missing[0]} is missing). Delete it and prepare it again.")
+    if not data_dir or missing:
+        older = ", ".join(path.parent.name for path in folder.parent.glob("[0-9]*/dataset_info.json"))
+        other = f" of version {VERSION}, only of {older}, by another version of this library" if older else ""
+        raise NotPreparedError(f"dir={str(data_dir)!r} holds no prepared {name!r} dataset{other}.")
+    return {split: _to_split(folder, split, part) for split, part in record_index.read(folder, _build_index).items()}
+
+
+def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any]) -> dataset.Split:
+    stamp = (folder / _PARTS[0]).stat().st_mtime_ns
+    everything = dataset.Split(
+        names=tuple(index["names"]),
+        labels=np.array(index["labels"], np.int32),
+        class_names=tuple(index["class_names"]),
+        sizes=np.array(index["sizes"]),
+        **{f"read_{feature}": _Reader(str(folder), split, stamp, feature) for feature in ("image", "mask", "boxes")},
+    )
+    return dataset.subset(everything, np.argsort(index["names"]))
+
+
+def _build_index(folder: pathlib.Path) -> dict[str, Any]:
+    """Names, labels and sizes of all splits, in the order of their records.
+
+    Raises:
+        DataError: if the records are damaged.
+    """
+    builder = _open_builder(str(folder))
+    class_names = list(builder.info.features["label"].names or ())
+    return {
+        split: {"class_names": class_names, **_index_split(folder, split, len(class_names))}
+        for split in SPLITS
+        if split in builder.info.splits
+    }
+
+
+def _index_split(folder: pathlib.Path, split: str, num_classes: int) -> dict[str, list]:
+    index = {"names": [], "labels": [], "sizes": []}
+    source = open_records(str(folder), split)
+    for number in range(len(source)):
+        record = _read(folder, source, number)
+        # array_record returns empty values, without an error, for records that were cut off.
+        if not record["name"] or record["label"] >= num_classes:
+            raise _damaged(folder, f"records of {split} or the names of their classes are missing")
+        index["names"].append(record["name"].decode())
+        index["labels"].append(int(record["label"]))
+        index["sizes"].append(record["size"].tolist())
+    return index
+
+
+def _read(folder: str | pathlib.Path, source: Any, number: int) -> dict[str, Any]:
+    try:
+        return source[number]
+    except RuntimeError as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: str | pathlib.Path, reason: Any) -> dataset.DataError:
+    return dataset.DataError(f"{folder} is damaged ({reason}). Delete it and prepare it again.")
+
+
+def _open_builder(folder: str):
+    from google.protobuf import json_format
+    import tensorflow_datasets as tfds  # Here, because it takes seconds to import.
+
+    try:
+        return tfds.builder_from_directory(folder)
+    # ValueError: features.json.
+    except (RuntimeError, ValueError, json_format.ParseError) as error:
+        raise _damaged(folder, error) from error
+
+
+def open_records(folder: str, split: str) -> Any:
+    """The records of a split, [N]; images and masks as encoded files."""
+    import tensorflow_datasets as tfds
+
+    builder = _open_builder(folder)
+    encoded = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
+    try:
+        return builder.as_data_source(split, decoders=encoded)
+    except (RuntimeError, ValueError) as error:
+        raise _damaged(folder, error) from error
+
+
+# By folder, split and modification time.
+_opened_records = functools.lru_cache(lambda folder, split, stamp: open_records(folder, split))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Reads one feature of a record; picklable, opens the records on first use in each process."""
+
+    folder: str
+    split: str
+    stamp: int
+    feature: str
+
+    def __call__(self, index: int) -> np.ndarray | None:
+        record = _read(self.folder, _opened_records(self.folder, self.split, self.stamp), index)
+        content, name = record[self.feature], f"The {self.feature} of {record['name'].decode()!r}"
+        if self.feature == "image":
+            return image_files.read_rgb(content, name)
+        if self.feature == "mask":
+            return np.asarray(image_files.open_picture(content, name)) if content else None
+        return content

@@ -1,9 +1,29 @@
-"""temp"""
+"""Padding to multiples of 32 pixels, so that few shapes are compiled, and its removal."""
 
 import numpy as np
 
-from minmax_jax.data.pipeline import _pad, crop_back  # noqa
+MULTIPLE = 32
 
 
-def pad(image):
-    return _pad(image, -(-np.array(image.shape[:2]) // 32) * 32)
+def padded_sizes(sizes: np.ndarray) -> np.ndarray:
+    """Heights and widths [..., 2] after padding."""
+    return -(-np.asarray(sizes) // MULTIPLE) * MULTIPLE
+
+
+def pad(image: np.ndarray) -> np.ndarray:
+    """Pads an image [H, W, 3] by reflection, equally on both sides; an odd pixel goes after it."""
+    sizes = zip(image.shape[:2], padded_sizes(image.shape[:2]))
+    rows, columns = (_margins(*sides) for sides in sizes)
+    return np.pad(image, (rows, columns, (0, 0)), mode="reflect")
+
+
+def crop_back(padded: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The [H, W] part of a padded [H', W'] map, or [H', W', 3] image, that belongs to the image."""
+    (top, _), (left, _) = (_margins(*sides) for sides in zip(size, padded.shape))
+    return padded[top : top + size[0], left : left + size[1]]
+
+
+def _margins(size: int, padded_size: int) -> tuple[int, int]:
+    """Pixels before and after."""
+    before = (padded_size - size) // 2
+    return before, padded_size - size - before

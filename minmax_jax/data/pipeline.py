@@ -1,4 +1,4 @@
-"""From a split to batches: endless augmented ones for training, each image once for evaluation."""
+"""From a split to batches: endless augmented batches for training, each image once for evaluation."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -7,15 +7,15 @@ from absl import flags
 import grain
 import numpy as np
 
-from minmax_jax.data import dataset, transforms
+from minmax_jax.data import dataset, padding, transforms
+from minmax_jax.errors import OptionError
 
-_MULTIPLE = 32
 _PREFETCHED_IMAGES = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class _ImagesAndLabels:
-    """What training may see of a split: no mask gets past here."""
+    """The part of a split that training reads: no mask passes this type."""
 
     read_image: object
     labels: np.ndarray
@@ -28,7 +28,7 @@ class _ImagesAndLabels:
 
 
 class _ShareOfBatches(grain.MapDataset):
-    """Of every `batch_size` elements one of `process_count` parts: together the processes keep their order."""
+    """One of `process_count` parts of every `batch_size` elements; together the processes keep the order."""
 
     def __init__(self, parent: grain.MapDataset, batch_size: int, process_index: int, process_count: int):
         super().__init__(parent)
@@ -54,11 +54,11 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
-    """Shuffled, augmented batches without end, each image once before any comes again.
+    """Endless shuffled, augmented batches, without replacement within an epoch.
 
-    The same seed gives the same batches whatever the number of workers and threads, and the processes' shares, one
-    after another, are the same global batches whatever their number. The iterator's state, the same in all processes,
-    can be saved and set.
+    The batches depend on the seed, not on the number of workers and threads. The shares of the processes, concatenated,
+    are the same global batches for any number of processes. The iterator's state, the same in all processes, can be
+    saved and set.
 
     Args:
         split: the images.
@@ -74,10 +74,10 @@ def train_batches(
         Iterator over {"images": [B, H, W, 3] uint8, "labels": [B] int32}, B this process's share.
 
     Raises:
-        ValueError: if the batch cannot be shared evenly.
+        OptionError: if the batch cannot be divided evenly.
     """
     if batch_size % process_count:
-        raise ValueError(f"batch_size={batch_size} must be a multiple of the {process_count} processes.")
+        raise OptionError(f"batch_size={batch_size} must be a multiple of the {process_count} processes.")
     images = (
         grain.MapDataset.source(_ImagesAndLabels(split.read_image, split.labels))
         .seed(seed)
@@ -91,7 +91,7 @@ def train_batches(
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=buffer_size))
     if num_workers:
         if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain's workers read a flag, also where no absl program runs.
+            flags.FLAGS.mark_as_parsed()  # Grain's workers read an absl flag, also without an absl program.
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers))
     return iter(batches)
 
@@ -101,8 +101,8 @@ class EvaluationBatch:
     """Images of one padded shape.
 
     Attributes:
-        images: [B, H, W, 3] uint8, padded by reflection; rows beyond `indices` are copies that fill the batch.
-        indices: places of the images in the split, at most B.
+        images: [B, H, W, 3] uint8, padded by reflection; rows beyond `indices` are copies that complete the batch.
+        indices: of the images in the split, at most B.
     """
 
     images: np.ndarray
@@ -115,47 +115,30 @@ def evaluation_batches(split: dataset.Split, *, batch_size: int, num_threads: in
     Args:
         split: the images.
         batch_size: B.
-        num_threads: threads that read ahead, a batch each.
+        num_threads: threads that read ahead, one batch each.
     """
-    padded_sizes = -(-split.sizes // _MULTIPLE) * _MULTIPLE
+    padded_sizes = padding.padded_sizes(split.sizes)
     groups = []
     for shape in np.unique(padded_sizes, axis=0):
         members = np.flatnonzero((padded_sizes == shape).all(axis=1))
-        groups += [(shape, members[start : start + batch_size]) for start in range(0, len(members), batch_size)]
+        groups += [members[start : start + batch_size] for start in range(0, len(members), batch_size)]
     batches = grain.MapDataset.source(_EvaluationBatches(split.read_image, groups, batch_size))
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=num_threads)))
 
 
 @dataclasses.dataclass(frozen=True)
 class _EvaluationBatches:
-    """Batches by number; `groups` holds the padded shape of each, and where in the split its images are."""
+    """Batches by number; `groups` holds the indices of the images of each, which have one padded shape."""
 
     read_image: object
-    groups: list[tuple[np.ndarray, np.ndarray]]
+    groups: list[np.ndarray]
     batch_size: int
 
     def __len__(self) -> int:
         return len(self.groups)
 
     def __getitem__(self, number: int) -> EvaluationBatch:
-        shape, indices = self.groups[number]
-        images = [_pad(self.read_image(int(index)), shape) for index in indices]
+        indices = self.groups[number]
+        images = [padding.pad(self.read_image(int(index))) for index in indices]
         images += images[:1] * (self.batch_size - len(indices))
         return EvaluationBatch(images=np.stack(images), indices=indices)
-
-
-def _margins(size: int, padded_size: int) -> tuple[int, int]:
-    """Pixels before and after; the odd one comes after."""
-    before = (padded_size - size) // 2
-    return before, padded_size - size - before
-
-
-def _pad(image: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    rows, columns = (_margins(size, padded) for size, padded in zip(image.shape[:2], shape))
-    return np.pad(image, (rows, columns, (0, 0)), mode="reflect")
-
-
-def crop_back(padded: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The [H, W] part of a padded [H', W'] map, or [H', W', 3] image, that belongs to the image."""
-    (top, _), (left, _) = (_margins(*sides) for sides in zip(size, padded.shape))
-    return padded[top : top + size[0], left : left + size[1]]

@@ -1,23 +1,74 @@
-"""temp"""
+"""Preprocessing: what is done to every image of a run, whether it trains, is evaluated or is new."""
 
 import dataclasses
 
 import numpy as np
+from PIL import Image
 
-from minmax_jax.data import dataset, stains
+from minmax_jax import options
+from minmax_jax.data import stains
+from minmax_jax.errors import OptionError
+
+LEAST_SIDE = 32  # pixels
+STAIN_NORMALIZATIONS = ("none", "macenko")
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
+    """Stain normalization, then resizing; picklable, for worker processes.
+
+    Attributes:
+        stain_normalization: "none" or, of H&E images, "macenko" (ISBI 2009).
+        scale: size as a share of the original.
+        min_side: images whose smaller side has fewer pixels are enlarged to it; 0: none.
+        max_side: images whose smaller side has more pixels are shrunk to it; 0: none.
+
+    Raises:
+        OptionError: for an unknown normalization or a number out of range.
+    """
+
     stain_normalization: str = "none"
     scale: float = 1.0
     min_side: int = 0
     max_side: int = 0
 
-    def __call__(self, image):
+    def __post_init__(self):
+        options.check_choice("stain_normalization", self.stain_normalization, STAIN_NORMALIZATIONS)
+        options.check_range("scale", self.scale, 1e-3, 8)
+        options.check_range("min_side", self.min_side, 0, 8192)
+        if self.max_side:
+            if not LEAST_SIDE <= self.max_side <= 65536:
+                raise OptionError(f"max_side={self.max_side} must be from {LEAST_SIDE} to 65536, or 0.")
+            if self.max_side < self.min_side:
+                raise OptionError(f"max_side={self.max_side} must be at least min_side={self.min_side}.")
+
+    def sizes(self, sizes: np.ndarray) -> np.ndarray:
+        """[N, 2] heights and widths after resizing, of images with [N, 2] heights and widths."""
+        scaled = np.maximum(np.round(sizes * self.scale), 1)
+        smaller_side = scaled.min(axis=1, keepdims=True)
+        clipped = np.clip(smaller_side, self.min_side, self.max_side or np.inf)
+        return np.round(scaled * clipped / smaller_side).astype(int)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """[H, W, 3] uint8 to the preprocessed [h, w, 3] uint8.
+
+        Raises:
+            OptionError: if a side of the result has fewer than 32 pixels.
+        """
+        (size,) = self.sizes(np.array([image.shape[:2]])).tolist()
+        if min(size) < LEAST_SIDE:
+            raise OptionError(
+                f"images of {image.shape[0]}x{image.shape[1]} pixels become {size[0]}x{size[1]} at scale={self.scale};"
+                f" each side needs at least {LEAST_SIDE}."
+            )
         if self.stain_normalization == "macenko":
             image = stains.normalize_stains(image)
-        s = dataset.Split(
-            ("x",), np.zeros(1, np.int32), ("a",), np.array([image.shape[:2]]), lambda i: image, lambda i: None
-        )
-        return dataset.resize_images(s, scale=self.scale, min_side=self.min_side, max_side=self.max_side).read_image(0)
+        return resize(image, size)
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[H, W, 3] uint8 at another (height, width); bilinear."""
+    if image.shape[:2] == tuple(size):
+        return image
+    height, width = map(int, size)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

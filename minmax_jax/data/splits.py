@@ -1,4 +1,4 @@
-"""Which images train, validate and test: published split files, or a seeded choice."""
+"""Split files as published, or a seeded choice of validation images."""
 
 import csv
 import math
@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 
 from minmax_jax.data import dataset
+from minmax_jax.errors import OptionError
 
 SPLIT_PREFIXES = {"train": "train", "validation": "valid", "test": "test"}
 
@@ -33,17 +34,17 @@ def read_folds(folder: str | pathlib.Path, everything: dataset.Split) -> dict[st
         for line, (name, class_name) in _read_rows(path):
             where = f"{path}, line {line}"
             if name not in places:
-                raise ValueError(f"{where}: image {name!r} is not in the prepared dataset.")
+                raise dataset.DataError(f"{where}: image {name!r} is not in the prepared dataset.")
             index = places[name]
             label_name = everything.class_names[everything.labels[index]]
             if class_name != label_name:
-                raise ValueError(f"{where}: image {name!r} has class {class_name!r}, in the dataset {label_name!r}.")
+                raise dataset.DataError(f"{where}: image {name!r} has class {class_name!r}, not {label_name!r}.")
             if name in seen:
-                raise ValueError(f"{where}: image {name!r} stands already in {seen[name]}.")
+                raise dataset.DataError(f"{where}: image {name!r} is already in {seen[name]}.")
             seen[name] = where
             indices.append(index)
         if not indices:
-            raise ValueError(f"{path} has no rows: the {split} split would be empty.")
+            raise dataset.DataError(f"{path} has no rows: the {split} split would be empty.")
         splits[split] = dataset.subset(everything, indices)
     return splits
 
@@ -52,7 +53,7 @@ def _find_file(folder: pathlib.Path, prefix: str) -> pathlib.Path:
     found = find_files(folder, prefix)
     if len(found) != 1:
         listed = ", ".join(map(str, found)) or "none"
-        raise ValueError(f"data.folds={str(folder)!r} must hold exactly one {prefix}*.csv, found: {listed}.")
+        raise OptionError(f"folds={str(folder)!r} must hold exactly one {prefix}*.csv, found: {listed}.")
     return found[0]
 
 
@@ -66,7 +67,7 @@ def find_files(folder: pathlib.Path, prefix: str) -> list[pathlib.Path]:
     def stop(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             raise dataset.DataError(
-                f"{error.filename} cannot be read ({error.strerror}). Get the right to read it."
+                f"{error.filename} cannot be read ({error.strerror}). Change its permissions."
             ) from error
 
     # Path.rglob passes over folders that it may not read.
@@ -81,12 +82,12 @@ def _read_rows(path: pathlib.Path):
             if not row:
                 continue
             if len(row) != 3:
-                raise ValueError(f"{path}, line {reader.line_num}: {row} is not `image,mask,class`.")
+                raise dataset.DataError(f"{path}, line {reader.line_num}: {row} is not `image,mask,class`.")
             yield reader.line_num, (pathlib.PurePosixPath(row[0].strip()).stem, row[2].strip())
 
 
 def choose_validation(labels: np.ndarray, *, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Parts training examples into those that train and those that validate.
+    """Separates training examples into training and validation.
 
     Args:
         labels: [N] classes.
@@ -105,7 +106,7 @@ def choose_validation(labels: np.ndarray, *, share: float, seed: int) -> tuple[n
         members = np.flatnonzero(labels == label)
         count = math.ceil(share * len(members))
         if count >= len(members):
-            raise ValueError(f"Class {label} has {len(members)} training images: none is left besides validation.")
+            raise dataset.DataError(f"Class {label} has {len(members)} training images: none is left for training.")
         validation.extend(rng.permutation(members)[:count])
     validation = np.sort(validation)
     return np.setdiff1d(np.arange(len(labels)), validation), validation

@@ -1,7 +1,7 @@
 """Built-in images for weakly supervised localization: the texture of some objects is the class.
 
 Each image has a background of 1/f noise, plain blobs that occur in all classes, and a few objects apart from each
-other. The objects' texture carries the class; their colours and places say nothing. All arithmetic is in
+other. The texture of the objects determines the class; colours and positions carry no information. All arithmetic is in
 integers, and the random numbers come from NumPy's frozen legacy generator, so an image is the same, bit for
 bit, on every machine and with every version.
 """
@@ -12,6 +12,7 @@ import functools
 import numpy as np
 
 from minmax_jax.data import dataset
+from minmax_jax.errors import OptionError
 
 SPLITS = ("train", "validation", "test")
 _BACKGROUND_CONTRAST = 96
@@ -20,7 +21,7 @@ _PLACEMENT_TRIALS = 30
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig:
-    """What the images show.
+    """Content of the images.
 
     Attributes:
         seed: of all images.
@@ -33,7 +34,7 @@ class SyntheticConfig:
         texture_contrast: least and greatest distance of an object's two colours, out of 255 in each channel.
 
     Raises:
-        ValueError: for a value outside its range.
+        OptionError: for a number out of range.
     """
 
     seed: int = 0
@@ -47,31 +48,31 @@ class SyntheticConfig:
 
     def __post_init__(self):
         if self.image_size < 32:
-            raise ValueError(f"image_size={self.image_size} must be at least 32 pixels.")
+            raise OptionError(f"image_size={self.image_size} must be at least 32 pixels.")
         if not 2 <= self.num_classes <= len(TEXTURES):
-            raise ValueError(f"num_classes={self.num_classes} must be from 2 to {len(TEXTURES)}, one texture each.")
+            raise OptionError(f"num_classes={self.num_classes} must be from 2 to {len(TEXTURES)}, one texture each.")
         if not 1 <= self.num_objects[0] <= self.num_objects[1]:
-            raise ValueError(f"num_objects={self.num_objects} must be (least, greatest), at least 1.")
+            raise OptionError(f"num_objects={self.num_objects} must be (least, greatest), at least 1.")
         if not 0 < self.object_radius[0] <= self.object_radius[1] <= 0.4:
-            raise ValueError(f"object_radius={self.object_radius} must be (least, greatest) shares up to 0.4.")
+            raise OptionError(f"object_radius={self.object_radius} must be (least, greatest) shares up to 0.4.")
         if not 0 <= self.num_distractors[0] <= self.num_distractors[1]:
-            raise ValueError(f"num_distractors={self.num_distractors} must be (least, greatest).")
+            raise OptionError(f"num_distractors={self.num_distractors} must be (least, greatest).")
         if not 0 < self.texture_contrast[0] <= self.texture_contrast[1] <= 255:
-            raise ValueError(f"texture_contrast={self.texture_contrast} must be (least, greatest) from 1 to 255.")
+            raise OptionError(f"texture_contrast={self.texture_contrast} must be (least, greatest) from 1 to 255.")
         if self.texture_period < 2:
-            raise ValueError(f"texture_period={self.texture_period} must be at least 2 pixels.")
+            raise OptionError(f"texture_period={self.texture_period} must be at least 2 pixels.")
 
 
 def load(split: str, num_images: int, *, config: SyntheticConfig) -> dataset.Split:
     """A split of `num_images`; splits and seeds share no image.
 
     Raises:
-        ValueError: for an unknown split or fewer than one image.
+        OptionError: for an unknown split or fewer than one image.
     """
     if split not in SPLITS:
-        raise ValueError(f"split={split!r} must be one of {SPLITS}.")
+        raise OptionError(f"split={split!r} must be one of {SPLITS}.")
     if num_images < 1:
-        raise ValueError(f"The {split} split is empty: num_images={num_images} must be at least 1.")
+        raise OptionError(f"num_images={num_images} must be at least 1: the {split} split would be empty.")
     render = functools.partial(_render_part, split=split, config=config)
     return dataset.Split(
         names=tuple(f"{split}_{index:06d}" for index in range(num_images)),

@@ -1,6 +1,6 @@
 """Augmentation of training images: padding, random crop, flips, colour jitter, as published; stains of H&E images.
 
-Every sample is drawn from one generator of its own, so that batches do not depend on who makes them.
+Each sample has its own random generator, so that batches do not depend on the worker that makes them.
 """
 
 import dataclasses
@@ -9,12 +9,13 @@ import grain
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from minmax_jax import options
 from minmax_jax.data import stains
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation(grain.transforms.RandomMap):
-    """Example with an image of any size to example with an augmented crop.
+    """Maps an example with an image of any size to one with an augmented crop.
 
     Attributes:
         crop_size: (height, width) of the result; a smaller image is padded by reflection first.
@@ -24,9 +25,12 @@ class Augmentation(grain.transforms.RandomMap):
         stain_augmentation: s; the amount of each H&E stain is multiplied by a factor from [1 - s, 1 + s], and a shift
             from [-s, s] is added, in optical density.
         brightness: b; the image is multiplied by a factor from [max(0, 1 - b), 1 + b].
-        contrast: likewise, the distance from the mean grey.
-        saturation: likewise, the distance from the image's own grey.
-        hue: h; the colours are turned by a share of the circle from [-h, h], at most 0.5.
+        contrast: the same for the distance from the mean grey.
+        saturation: the same for the distance from the grey image.
+        hue: h; hues are rotated by a share of the colour circle from [-h, h], at most 0.5.
+
+    Raises:
+        OptionError: for a number out of range.
     """
 
     crop_size: tuple[int, int]
@@ -38,6 +42,12 @@ class Augmentation(grain.transforms.RandomMap):
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+
+    def __post_init__(self):
+        for name in ("padding", "brightness", "contrast", "saturation"):
+            options.check_range(name, getattr(self, name), 0, 8)
+        options.check_range("stain_augmentation", self.stain_augmentation, 0, 1)
+        options.check_range("hue", self.hue, 0, 0.5)
 
     def random_map(self, element: dict, rng: np.random.Generator) -> dict:
         """The example with "images" augmented."""
@@ -55,28 +65,28 @@ class Augmentation(grain.transforms.RandomMap):
         return element | {"images": self._jitter(image, rng)}
 
     def _jitter(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The four changes of colour in random order, as torchvision's ColorJitter does them."""
+        """The four colour changes in random order, as torchvision's ColorJitter."""
         changes = [
             (strength, change)
             for strength, change in (
                 (self.brightness, _enhance(ImageEnhance.Brightness)),
                 (self.contrast, _enhance(ImageEnhance.Contrast)),
                 (self.saturation, _enhance(ImageEnhance.Color)),
-                (self.hue, _turn_hue),
+                (self.hue, _rotate_hue),
             )
             if strength > 0
         ]
         if not changes:
             return image
         picture = Image.fromarray(image)
-        for place in rng.permutation(len(changes)):
-            strength, change = changes[place]
+        for index in rng.permutation(len(changes)):
+            strength, change = changes[index]
             picture = change(picture, rng.uniform(-strength, strength))
         return np.asarray(picture)
 
 
 def _crop_indices(size: int, crop: int, padding: float, rng: np.random.Generator) -> np.ndarray:
-    """Which rows (or columns) of the image a random crop of the padded one takes."""
+    """Rows (or columns) of the image in a random crop of the padded image."""
     pad = max(int(padding * size), (crop - size + 1) // 2)
     padded = np.pad(np.arange(size), pad, mode="reflect")
     start = rng.integers(len(padded) - crop + 1)
@@ -87,7 +97,7 @@ def _enhance(enhancer):
     return lambda picture, amount: enhancer(picture).enhance(max(0.0, 1 + amount))
 
 
-def _turn_hue(picture: Image.Image, amount: float) -> Image.Image:
+def _rotate_hue(picture: Image.Image, amount: float) -> Image.Image:
     hue, saturation, value = picture.convert("HSV").split()
-    turned = (np.asarray(hue).astype(int) + round(amount * 255)) % 256
-    return Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value)).convert("RGB")
+    rotated = (np.asarray(hue).astype(int) + round(amount * 255)) % 256
+    return Image.merge("HSV", (Image.fromarray(rotated.astype(np.uint8)), saturation, value)).convert("RGB")

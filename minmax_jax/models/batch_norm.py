@@ -60,8 +60,8 @@ class BatchNorm(nn.Module):
         return factor, self.bias - self.running_mean.value * factor
 
 
-# Differentiated by hand: two sums over the batch in the backward pass where automatic differentiation takes six, and half
-# as many operations to trace in a training step. Only x is saved for the backward pass.
+# Differentiated by hand: two sums over the batch in the backward pass where automatic differentiation takes six, and
+# half as many operations to trace in a training step. Only x is saved for the backward pass.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))

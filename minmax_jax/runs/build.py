@@ -10,7 +10,7 @@ import ml_collections
 from minmax_jax import errors
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
-from minmax_jax.distributed import pmap
+from minmax_jax.distributed import devices, engines
 from minmax_jax.evaluation import Evaluator
 from minmax_jax.evaluation.metrics import classification, dice, entropy
 from minmax_jax.method import Method, Prediction
@@ -27,6 +27,7 @@ class Run:
         splits: "train", "validation" and "test".
         steps_per_epoch: whole batches in the training split, at least 1.
         method: the method that is trained.
+        train_step: (state, this host's batch) -> (state, metrics), on all devices; donates the state.
         predict: (variables, images) -> Prediction, on the devices of this host.
         evaluators: metrics of each validation and test.
         refine_fn: the CRF for the masks of tests, or None; validations do not use it.
@@ -37,6 +38,7 @@ class Run:
     splits: dict[str, dataset.Split]
     steps_per_epoch: int
     method: Method
+    train_step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
     predict: Callable[[dict[str, Any], jax.Array], Prediction]
     evaluators: Sequence[Evaluator]
     refine_fn: RefineFn | None
@@ -54,16 +56,18 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
     steps_per_epoch = max(1, len(splits["train"]) // config.batch_size)
     num_classes = len(splits["train"].class_names)
     method = build_model.create_method(config, num_classes=num_classes, steps_per_epoch=steps_per_epoch)
+    engine = engines.ENGINES[config.train.engine]
     state = method.init(jax.random.key(config.seed), build_data.crop_size(config.data, splits["train"]))
     return Run(
         config=config,
         splits=splits,
         steps_per_epoch=steps_per_epoch,
         method=method,
-        predict=pmap.pmap_localize(method.predict),
+        train_step=engine.parallelize_train_step(method.train_step),
+        predict=engine.parallelize_predict(method.predict),
         evaluators=create_evaluators(config.evaluation),
         refine_fn=build_model.create_refine(config.evaluation.crf) if config.evaluation.crf.enabled else None,
-        state=pmap.replicate(state),
+        state=devices.replicate(state),
     )
 
 
@@ -83,6 +87,9 @@ def check_config(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
     build_model.create_optimizer(config, steps_per_epoch=1)
     build_model.create_refine(config.evaluation.crf)
     create_evaluators(config.evaluation)
+    build_data.create_synthetic_options(config.data)
+    build_data.create_preprocessing(config.data)
+    build_data.create_augmentation(config.data, (0, 0))  # the size of the crops is not known yet
 
 
 def create_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ...]:

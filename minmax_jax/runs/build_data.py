@@ -1,47 +1,74 @@
-"""What a configuration trains and tests on: its splits, and the batches of the first. Fields: configs/common.py."""
+"""From a configuration to data: the three splits, and training batches. Fields: configs/common.py."""
+
+import dataclasses
 
 import grain
 import jax
 import ml_collections
 
 from minmax_jax import errors
-from minmax_jax.data import dataset, pipeline, stains, synthetic, transforms
+from minmax_jax.data import dataset, load, pipeline, preprocessing, synthetic, transforms
 
 _GREATEST_CROP = 480  # as published
 
 
+# In the order of the published labels.
+CUB5_CLASS_NAMES = (
+    "019.Gray_Catbird",
+    "171.Myrtle_Warbler",
+    "108.White_necked_Raven",
+    "099.Ovenbird",
+    "178.Swainson_Warbler",
+)
+# Datasets with an importer of their own; all others are a user's images.
+_PUBLISHED = ("glas", "cub", "oxford_flowers")
+
+
 def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
-    """The splits "train", "validation" and "test", normalised and resized as configured.
+    """The splits "train", "validation" and "test", preprocessed and sampled as configured.
 
     Raises:
-        ValueError: for a dataset that is not prepared, or a split that is empty or has too few images.
+        UserError: for a dataset that is not prepared, or a split that is empty or has too few images.
     """
     data = config.data
     counts = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
     if data.dataset == "synthetic":
-        with errors.naming("config.data.synthetic."):
-            options = synthetic.SyntheticConfig(**data.synthetic)
+        options = create_synthetic_options(data)
+        for name, count in counts.items():
+            if count < 1:
+                raise errors.OptionError(f"config.data.num_{name}={count} must be at least 1 for built-in images.")
         splits = {name: synthetic.load(name, count, config=options) for name, count in counts.items()}
     else:
-        # TFDS takes a second to import: only what reads its files waits for it.
-        from minmax_jax.data import load
-        from minmax_jax.data.importing import cub
-
-        name = {"cub5": "cub", "custom": data.name}.get(data.dataset, data.dataset)
-        splits = load.load(
-            data.dir,
-            name,
-            class_names=cub.CUB5_CLASS_NAMES if data.dataset == "cub5" else (),
-            folds_dir=data.folds,
-            validation_share=data.validation_share,
-            seed=data.validation_seed,
-        )
-    return {name: _prepared(name, split, counts[name], data) for name, split in splits.items()}
+        splits = _load_prepared(data)
+    return {name: _prepare(name, split, counts[name], data) for name, split in splits.items()}
 
 
-def _prepared(name: str, split: dataset.Split, count: int, data: ml_collections.ConfigDict) -> dataset.Split:
+def _load_prepared(data: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
+    name = {"cub5": "cub", "custom": data.name}.get(data.dataset, data.dataset)
+    try:
+        with errors.naming("config.data."):
+            return load.load(
+                data.dir,
+                name,
+                class_names=CUB5_CLASS_NAMES if data.dataset == "cub5" else (),
+                folds_dir=data.folds,
+                validation_share=data.validation_share,
+                seed=data.validation_seed,
+            )
+    except load.NotPreparedError as error:
+        flags = f"--dataset={name}" if name in _PUBLISHED else f"--dataset=image_folder --name={name}"
+        raise load.NotPreparedError(
+            f"{error} Prepare it with\n"
+            f"  python -m experiments.prepare_data {flags} --source=FOLDER_OR_ARCHIVE --data_dir=DIR\n"
+            "(docs/data.md describes other sources) and set --config.data.dir=DIR."
+        ) from error
+
+
+def _prepare(name: str, split: dataset.Split, count: int, data: ml_collections.ConfigDict) -> dataset.Split:
     if count > len(split):
-        raise ValueError(f"config.data.num_{name}={count}: the {name} split has {len(split)} images. 0 takes all.")
+        raise errors.OptionError(
+            f"config.data.num_{name}={count} must be at most {len(split)}, the size of the {name} split; 0 takes all."
+        )
     if 0 < count < len(split):
         split = dataset.subset(split, dataset.stratified(split.labels, count, seed=data.subset_seed))
     if name == "train":
@@ -50,17 +77,28 @@ def _prepared(name: str, split: dataset.Split, count: int, data: ml_collections.
                 split.labels, fraction=data.train_fraction, count=data.train_per_class, seed=data.subset_seed
             )
         split = dataset.subset(split, few)
-    if data.stain_normalization == "macenko":
-        split = dataset.map_images(split, stains.normalize_stains)
-    split = dataset.resize_images(split, scale=data.scale, min_side=data.min_side, max_side=data.max_side)
+    split = dataset.preprocess(split, create_preprocessing(data))
     return dataset.cache_images(split, max_gib=data.cache_gib) if data.cache_gib else split
 
 
+def create_synthetic_options(data: ml_collections.ConfigDict) -> synthetic.SyntheticConfig:
+    """Options of the built-in images, from group `data` of a configuration."""
+    with errors.naming("config.data.synthetic."):
+        return synthetic.SyntheticConfig(**data.synthetic)
+
+
+def create_preprocessing(data: ml_collections.ConfigDict) -> preprocessing.Preprocessing:
+    """Preprocessing of all images, from group `data` of a configuration."""
+    names = [field.name for field in dataclasses.fields(preprocessing.Preprocessing)]
+    with errors.naming("config.data."):
+        return preprocessing.Preprocessing(**{name: data[name] for name in names})
+
+
 def crop_size(data: ml_collections.ConfigDict, split: dataset.Split) -> tuple[int, int]:
-    """Height and width of training crops; where the configuration leaves it open, they suit the images.
+    """Height and width of training crops; data.crop_size=0 derives them from the images.
 
     Args:
-        data: the configuration's group.
+        data: group `data` of the configuration.
         split: training images, resized as configured.
     """
     side = data.crop_size or dataset.typical_side(split, at_most=_GREATEST_CROP)
@@ -73,15 +111,20 @@ def create_train_batches(config: ml_collections.ConfigDict, split: dataset.Split
         split,
         batch_size=config.batch_size,
         seed=config.seed,
-        augmentation=create_augmentation(config.data, split),
+        augmentation=create_augmentation(config.data, crop_size(config.data, split)),
         num_workers=config.data.num_workers,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
 
 
-def create_augmentation(data: ml_collections.ConfigDict, split: dataset.Split) -> transforms.Augmentation:
-    """What is done to each training image; arguments as of `crop_size`."""
-    names = ("padding", "flip_horizontal", "flip_vertical", "stain_augmentation")
-    names += ("brightness", "contrast", "saturation", "hue")
-    return transforms.Augmentation(crop_size(data, split), **{name: data[name] for name in names})
+def create_augmentation(data: ml_collections.ConfigDict, size: tuple[int, int]) -> transforms.Augmentation:
+    """Augmentation of the training images.
+
+    Args:
+        data: group `data` of the configuration.
+        size: height and width of the crops.
+    """
+    names = [field.name for field in dataclasses.fields(transforms.Augmentation) if field.name != "crop_size"]
+    with errors.naming("config.data."):
+        return transforms.Augmentation(size, **{name: data[name] for name in names})

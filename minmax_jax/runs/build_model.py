@@ -12,7 +12,7 @@ import optax
 from minmax_jax import crf as crf_lib
 from minmax_jax import errors, interop, minmax, optimizers, schedules
 from minmax_jax import objective as objective_lib
-from minmax_jax.distributed import pmap
+from minmax_jax.distributed import devices
 from minmax_jax.method import Method
 from minmax_jax.models import minmax_net, resnet
 from minmax_jax.runs import config_checks
@@ -66,7 +66,7 @@ def _create_resnet(model: ml_collections.ConfigDict, dtype: jnp.dtype) -> resnet
         stage_strides=tuple(model.resnet.stage_strides),
         unbiased_variance=model.unbiased_variance,
         remat=model.remat,
-        norm_axis=pmap.AXIS if model.cross_replica_norm else None,
+        norm_axis=devices.AXIS if model.cross_replica_norm else None,
         dtype=dtype,
         **options,
     )
@@ -87,7 +87,7 @@ def load_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> Tra
         sources = "" if pathlib.Path(path).exists() else f" {interop.resnet.SOURCES}"
         raise config_checks.ConfigError(f"config.model.pretrained={path!r}: {error}{sources}") from error
     average = state.average and jax.tree.map(jnp.copy, variables)
-    return pmap.replicate(state.replace(**variables, average=average))
+    return devices.replicate(state.replace(**variables, average=average))
 
 
 def create_objective(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> objective_lib.Objective:

@@ -1,12 +1,14 @@
-"""Saving and restoring a run: state, position in the data, and what was validated so far.
+"""Saving and restoring a run: state, position in the data, and the validations so far.
 
-The newest checkpoints and the best one are kept. A checkpoint is written under another name and renamed when it is
-whole, and carries a digest of its state: one that was cut short or damaged is passed over for the one before.
+The newest two checkpoints and the selected one are kept. A checkpoint is written under another name, renamed when it is
+complete, and contains a digest of its state. A damaged one is never deleted: it is moved aside, and the run resumes
+from the one before. One that cannot be read at the moment is not damaged: the run stops and can be restarted.
 """
 
 import dataclasses
 import logging
 import pathlib
+from typing import Any
 
 import grain
 import jax
@@ -15,22 +17,24 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from minmax_jax import digests
-from minmax_jax.distributed import pmap
+from minmax_jax.distributed import devices, hosts
+from minmax_jax.errors import UserError
 from minmax_jax.state import TrainState
 
 logger = logging.getLogger(__name__)
 _NUM_NEWEST = 2
+DAMAGED = "damaged_checkpoints"
 
 
 @dataclasses.dataclass
-class Progress:
+class RunRecord:
     """What a run knows besides its state.
 
     Attributes:
         validations: summary of each validation so far, with its step.
         selected_step: step of the selected model, 0 before the first validation.
         selected_score: its score, lower is better.
-        seconds: time spent training so far, over all starts.
+        seconds: time spent on training so far, over all starts.
     """
 
     validations: list[dict] = dataclasses.field(default_factory=list)
@@ -39,8 +43,12 @@ class Progress:
     seconds: float = 0.0
 
 
-class CheckpointError(RuntimeError):
-    """No checkpoint that is needed can be read; the message names the folder and the mend."""
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint that is needed cannot be used; the message names the folder and what to do."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint is incomplete or was changed since it was written."""
 
 
 def _with_key_data(state: TrainState) -> TrainState:
@@ -48,24 +56,24 @@ def _with_key_data(state: TrainState) -> TrainState:
 
 
 def _to_host(state: TrainState) -> TrainState:
-    """A copy in NumPy arrays, the key as its data: the same whatever devices and hosts it was on."""
+    """A copy in NumPy arrays, the key as its data: the same for any devices and hosts."""
     return jax.tree.map(np.asarray, _with_key_data(state))
 
 
 def _empty_like(state: TrainState) -> TrainState:
-    """Arrays to restore to. Only shapes are read: the state itself may have been donated to a step."""
+    """Arrays to restore into. Only shapes are read: the state itself may have been donated to a step."""
     shapes = jax.eval_shape(_with_key_data, state)
     return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
 
 
 def _to_devices(on_host: TrainState, like: TrainState) -> TrainState:
     rng = jax.random.wrap_key_data(on_host.rng, impl=jax.random.key_impl(like.rng))
-    return pmap.replicate(on_host.replace(rng=rng))
+    return devices.replicate(on_host.replace(rng=rng))
 
 
 @dataclasses.dataclass
 class _KeepSelected(preservation_policy.PreservationPolicy):
-    """Keeps the checkpoint of the selected model; what it replaces goes when the new one is whole."""
+    """Keeps the checkpoint of the selected model; a replaced one is deleted once the new one is complete."""
 
     step: int = 0
 
@@ -77,56 +85,67 @@ class _KeepSelected(preservation_policy.PreservationPolicy):
 class Checkpoints:
     """The checkpoints of a run: the newest two, and that of the selected model."""
 
-    def __init__(self, folder: str | pathlib.Path):
-        """Opens a folder, which is made if need be; leftovers of a save that was cut short are removed."""
+    def __init__(self, folder: str | pathlib.Path, *, read_only: bool = False):
+        """Opens a folder.
+
+        Args:
+            folder: created if it does not exist.
+            read_only: changes nothing in the folder, in which another process may be training. Otherwise temporary
+                files of an interrupted save are removed.
+        """
         self.folder = pathlib.Path(folder).absolute()
         self._selected = _KeepSelected()
         policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(_NUM_NEWEST), self._selected])
-        options = ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=None if read_only else policy,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+        )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are whole by name, in ascending order."""
+        """Steps of the checkpoints with a final name, in ascending order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, batches: grain.DatasetIterator, progress: Progress) -> None:
-        """Starts to save; the files are written while the program goes on."""
-        self._selected.step = progress.selected_step
+    def save(self, state: TrainState, batches: grain.DatasetIterator, record: RunRecord) -> None:
+        """Starts to save; the files are written in the background."""
+        self._selected.step = record.selected_step
         on_host = _to_host(state)
-        record = dataclasses.asdict(progress) | {"digest": digests.digest(on_host)}
+        content = dataclasses.asdict(record) | {"digest": digests.digest(on_host)}
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(on_host),
-                # The same on all hosts, and not grain's own handler: its files are of one number of hosts only.
+                # Not grain's own handler: its files are bound to one number of hosts. The state is the same on all.
                 data=ocp.args.JsonSave(batches.get_state()),
-                progress=ocp.args.JsonSave(record),
+                progress=ocp.args.JsonSave(content),
             ),
         )
 
     def wait(self) -> None:
-        """Until all that was saved is written."""
+        """Blocks until all saves are written."""
         self._manager.wait_until_finished()
 
     def restore_newest(
         self, state: TrainState, batches: grain.DatasetIterator | None = None
-    ) -> tuple[TrainState, Progress] | None:
-        """Goes back to the newest whole checkpoint.
+    ) -> tuple[TrainState, RunRecord] | None:
+        """Restores the newest undamaged checkpoint.
 
         Args:
             state: a fresh state of the same shape.
-            batches: set to where it was, if given.
+            batches: set to the saved position, if given.
 
         Returns:
-            State and progress, or None where nothing was saved.
+            State and record, or None if nothing was saved.
 
         Raises:
-            CheckpointError: if there are checkpoints and all are damaged.
+            CheckpointError: if there are checkpoints and all are damaged, or if one cannot be read at the moment.
         """
         for step in reversed(self.steps()):
             try:
                 return self.restore(step, state, batches)
-            except CheckpointError as error:
+            except DamagedCheckpointError as error:
                 logger.warning("%s Falling back to the one before.", error)
         if self.steps():
             raise CheckpointError(f"All checkpoints in {self.folder} are damaged. Start again in another workdir.")
@@ -134,36 +153,82 @@ class Checkpoints:
 
     def restore(
         self, step: int, state: TrainState, batches: grain.DatasetIterator | None = None
-    ) -> tuple[TrainState, Progress]:
-        """Reads one checkpoint.
+    ) -> tuple[TrainState, RunRecord]:
+        """Restores one checkpoint.
 
         Args:
-            step: which one.
+            step: of the checkpoint.
             state: a fresh state of the same shape.
-            batches: set to where it was, if given.
+            batches: set to the saved position, if given.
 
         Raises:
-            CheckpointError: if it is missing or damaged.
+            DamagedCheckpointError: if it is missing or damaged.
+            CheckpointError: if it cannot be read at the moment.
         """
-        items = {"state": ocp.args.StandardRestore(_empty_like(state)), "progress": ocp.args.JsonRestore()}
-        if batches is not None:
-            items["data"] = ocp.args.JsonRestore()
         where = f"The checkpoint of step {step} in {self.folder}"
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-            record = dict(restored["progress"])
-            expected = record.pop("digest")
-            progress = Progress(**record)
+            restored = self._read(step, state, with_data=batches is not None)
+            content = dict(restored["progress"])
+            expected = content.pop("digest")
+            record = RunRecord(**content)
             if batches is not None:
                 batches.set_state(restored["data"])
-        except Exception as error:  # Damage can surface as nearly anything on its way through orbax.
-            raise CheckpointError(f"{where} cannot be read ({type(error).__name__}: {error}).") from error
+        except Exception as error:  # Damage can surface as nearly any exception on its way through orbax.
+            if reason := _find_io_error(error, self.folder / str(step)):
+                raise CheckpointError(
+                    f"{where} cannot be read at the moment ({reason}). It is kept. Rerun the same command when the file"
+                    " system works."
+                ) from error
+            raise DamagedCheckpointError(f"{where} cannot be read ({type(error).__name__}: {error}).") from error
         if digests.digest(restored["state"]) != expected:
-            raise CheckpointError(f"{where} is damaged: its digest does not fit.")
-        return _to_devices(restored["state"], state), progress
+            raise DamagedCheckpointError(f"{where} is damaged: its digest differs.")
+        return _to_devices(restored["state"], state), record
 
-    def remove_after(self, step: int) -> None:
-        """Removes the checkpoints of later steps: damaged ones that a run fell back from."""
-        for later in self.steps():
-            if later > step:
-                self._manager.delete(later)
+    def _read(self, step: int, state: TrainState, *, with_data: bool) -> Any:
+        items = {"state": ocp.args.StandardRestore(_empty_like(state)), "progress": ocp.args.JsonRestore()}
+        if with_data:
+            items["data"] = ocp.args.JsonRestore()
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    def set_aside_after(self, step: int) -> None:
+        """Moves the checkpoints of later steps, which are damaged, out of the way, to a folder next to this one."""
+        later = [other for other in self.steps() if other > step]
+        if not later:
+            return
+        if hosts.is_main_host():
+            for other in later:
+                target = _free_path(self.folder.parent / DAMAGED / str(other))
+                target.parent.mkdir(exist_ok=True)
+                (self.folder / str(other)).rename(target)
+                logger.warning("The damaged checkpoint %s was moved to %s.", self.folder / str(other), target)
+        hosts.gather_from_hosts([None])  # All wait for the main host.
+        self._manager.reload()
+
+
+def _find_io_error(error: BaseException, folder: pathlib.Path) -> str:
+    """The I/O error behind a failed read, or "" if all files are readable and the checkpoint is therefore damaged."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if _is_io_error(cause):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    try:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    while file.read(1 << 24):
+                        pass
+    except OSError as unreadable:
+        return str(unreadable) if _is_io_error(unreadable) else ""
+    return ""
+
+
+def _is_io_error(error: BaseException) -> bool:
+    """Whether the file system failed; a file that is missing is damage."""
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
+
+
+def _free_path(path: pathlib.Path) -> pathlib.Path:
+    """The path, or the first free one with a number after it."""
+    candidates = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 10_000)))
+    return next(candidate for candidate in candidates if not candidate.exists())

@@ -6,7 +6,8 @@ from typing import Any
 
 import ml_collections
 
-from minmax_jax.data import dataset
+from minmax_jax.data import preprocessing
+from minmax_jax.distributed import engines
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import selection
 from minmax_jax.models import resnet
@@ -18,6 +19,7 @@ _CHOICES = {
     "model.trunk": tuple(resnet.TRUNKS),
     "model.resnet.stem": tuple(resnet.STEMS),
     "model.dtype": ("float32", "bfloat16"),
+    "train.engine": tuple(engines.ENGINES),
     "evaluation.selection": selection.RULES,
 }
 # 0 means no value; any other must be in its range.
@@ -34,7 +36,7 @@ _RANGES = {
     "data.num_train": (0, math.inf),
     "data.num_validation": (0, math.inf),
     "data.num_test": (0, math.inf),
-    "data.crop_size": (dataset.LEAST_SIDE, 8192),
+    "data.crop_size": (preprocessing.LEAST_SIDE, 8192),
     "data.num_workers": (0, 256),
     "data.cache_gib": (0, math.inf),
     "model.resnet.width": (1, 4096),
@@ -128,10 +130,6 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
         problems.append(
             "config.evaluation.flips=True uses the flips of training, and there are none: set data.flip_horizontal"
             " or data.flip_vertical, or set it to False."
-        )
-    if fields["data.max_side"] and fields["data.max_side"] < fields["data.min_side"]:
-        problems.append(
-            f"config.data.max_side={fields['data.max_side']} must be at least data.min_side={fields['data.min_side']}."
         )
     if problems:
         raise ConfigError("\n".join(problems))

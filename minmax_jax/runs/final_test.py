@@ -10,7 +10,7 @@ from minmax_jax import digests, evaluation
 from minmax_jax import state as state_lib
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
-from minmax_jax.distributed import pmap
+from minmax_jax.distributed import hosts
 from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import predict_split
 from minmax_jax.evaluation.evaluators import Row
@@ -35,12 +35,12 @@ def evaluate_split(
     variables = state_lib.inference_variables(state)
     rows = evaluation.evaluate(
         lambda images: run.predict(variables, images),
-        dataset.subset(split, pmap.share_of_host(len(split))),
+        dataset.subset(split, hosts.share_of_host(len(split))),
         run.evaluators,
         batch_size=run.config.evaluation.batch_size,
         refine_fn=refine_fn,
     )
-    rows = pmap.gather_from_hosts(rows)
+    rows = hosts.gather_from_hosts(rows)
     return rows, evaluation.summarize(rows, run.evaluators)
 
 
@@ -59,7 +59,7 @@ def test_selected(
         The content of `results.json`.
     """
     rows, content = _evaluate(run, state, "test", wall_seconds=wall_seconds)
-    if pmap.is_main_host():
+    if hosts.is_main_host():
         results.write_rows(folder / _name_of_rows("test"), rows)
         _save_model(run, folder, state)
         workdir_lib.write_json(folder / "results.json", content)
@@ -146,13 +146,13 @@ def evaluate_workdir(
     run = build.build_run(config)
     if split not in run.splits:
         raise OptionError(f"split={split!r} must be one of {tuple(run.splits)}.")
-    saved = checkpoints.Checkpoints(folder / "checkpoints")
+    saved = checkpoints.Checkpoints(folder / "checkpoints", read_only=True)
     newest = saved.restore_newest(run.state)
     if newest is None or not newest[1].selected_step:
         raise OptionError(f"workdir={str(workdir)!r} holds no validated model yet.")
     state, _ = saved.restore(newest[1].selected_step, run.state)
     rows, content = _evaluate(run, state, split, wall_seconds=newest[1].seconds)
-    if pmap.is_main_host():
+    if hosts.is_main_host():
         _keep_rows(folder / _name_of_rows(split, crf=crf, flips=flips), rows)
     return content
 

@@ -7,7 +7,7 @@ import json
 import pathlib
 from typing import Any
 
-from minmax_jax.distributed import pmap
+from minmax_jax.distributed import hosts
 from minmax_jax.report import metric_records
 
 
@@ -26,7 +26,7 @@ class MetricWriter:
             ModuleNotFoundError: if TensorBoard files are wanted and tensorboardX is not installed.
         """
         self._board, self._path = None, folder / "metrics.jsonl"
-        if not pmap.is_main_host():
+        if not hosts.is_main_host():
             return
         if tensorboard:
             self._board = _summary_writer(folder / "tensorboard", first_step + 1)
@@ -37,7 +37,7 @@ class MetricWriter:
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
         """Adds the measurements of a step; kind is "train", "validation" or "test"."""
-        if not pmap.is_main_host():
+        if not hosts.is_main_host():
             return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "kind": kind} | values) + "\n")

@@ -10,10 +10,20 @@ import jax
 import ml_collections
 import numpy as np
 
-from minmax_jax.distributed import host_checks, pmap
+from minmax_jax import digests
+from minmax_jax.distributed import host_checks
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import selection
-from minmax_jax.runs import build, build_data, build_model, checkpoints, final_test, metric_writers, timing
+from minmax_jax.runs import (
+    build,
+    build_data,
+    build_model,
+    checkpoints,
+    config_checks,
+    final_test,
+    metric_writers,
+    timing,
+)
 from minmax_jax.runs import workdir as workdir_lib
 
 logger = logging.getLogger(__name__)
@@ -46,26 +56,28 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     is_fresh = not any(pathlib.Path(workdir, "checkpoints").glob("[0-9]*"))
     state = build_model.load_pretrained(config, run.state) if is_fresh else run.state
     folder = workdir_lib.open_workdir(workdir, config)
-    host_checks.check_inputs(config, run.splits, folder)
+    _check_hosts(config, run, folder)
     saved = checkpoints.Checkpoints(folder / "checkpoints")
     batches = build_data.create_train_batches(config, run.splits["train"])
     restored = saved.restore_newest(run.state, batches)
-    state, record = restored or (state, checkpoints.Progress())
-    host_checks.check_state(state)
+    state, record = restored or (state, checkpoints.RunRecord())
+    host_checks.check_equal(
+        {"step": int(state.step), "digest of the state": digests.state_digest(state)},
+        advice="Give all hosts the same pretrained weights, and one workdir whose checkpoints all see.",
+    )
     first_step, total_steps = int(state.step), config.train.epochs * run.steps_per_epoch
     if first_step == total_steps and (folder / "results.json").exists():
         logger.info("This run is finished.")
         return json.loads((folder / "results.json").read_text())
-    saved.remove_after(first_step)
+    saved.set_aside_after(first_step)
     started -= record.seconds
 
-    train = pmap.pmap_train_step(run.method.train_step)
     writer = metric_writers.MetricWriter(folder, first_step=first_step, tensorboard=config.train.tensorboard)
     eval_steps = config.train.eval_every * run.steps_per_epoch
     logger.info("Steps %d to %d, %d per epoch.", first_step + 1, total_steps, run.steps_per_epoch)
     timer, window = timing.StepTimer(), []
     for step in range(first_step + 1, total_steps + 1):
-        state, metrics = train(state, pmap.split_among_devices(next(batches)))
+        state, metrics = run.train_step(state, next(batches))
         window.append((step, metrics))
         if step == first_step + 1:
             jax.block_until_ready(metrics)
@@ -98,6 +110,14 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     return final_test.test_selected(run, folder, state, wall_seconds=record.seconds)
 
 
+def _check_hosts(config: ml_collections.ConfigDict, run: build.Run, folder: pathlib.Path) -> None:
+    """Compares configuration, data and workdir with those of the other hosts."""
+    values = {f"config.{name}": value for name, value in config_checks.flatten(config).items()}
+    values |= {f"digest of the {name} split": digests.split_digest(split) for name, split in run.splits.items()}
+    host_checks.check_equal(values, advice="Give all hosts the same configuration and copies of the same data.")
+    host_checks.check_shared_folder(folder)
+
+
 def _is_multiple(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
@@ -121,7 +141,7 @@ def _average(window: list[tuple[int, dict]], saved: checkpoints.Checkpoints) -> 
     return {name: float(np.mean([metrics[name] for _, metrics in window])) for name in window[0][1]}
 
 
-def _select(record: checkpoints.Progress, summary: dict, step: int, options: ml_collections.ConfigDict) -> None:
+def _select(record: checkpoints.RunRecord, summary: dict, step: int, options: ml_collections.ConfigDict) -> None:
     """Adds a validation to the record; its model is selected unless an earlier one was better."""
     record.validations.append(summary | {"step": step})
     score = selection.score(options.selection, record.validations, window=options.selection_window)

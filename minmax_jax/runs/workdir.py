@@ -1,4 +1,4 @@
-"""The folder of a run: one configuration, and files that are there whole or not at all."""
+"""The folder of a run: one configuration, and files that are written completely or not at all."""
 
 import json
 import os
@@ -8,12 +8,13 @@ from typing import Any
 
 import ml_collections
 
-from minmax_jax.distributed import pmap
+from minmax_jax.distributed import hosts
+from minmax_jax.errors import UserError
 from minmax_jax.runs import config_checks
 
 
-class WorkdirError(ValueError):
-    """A folder that a run cannot use; the message names it, and the mend."""
+class WorkdirError(UserError, ValueError):
+    """A folder that a run cannot use; the message names it and what to do."""
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -28,11 +29,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict) -> pathlib.Path:
-    """Makes the folder, or checks that it belongs to this configuration.
+    """Creates the folder, or checks that it belongs to this configuration.
 
     Raises:
-        WorkdirError: if the folder cannot be written, or was begun with another configuration; the fields that
-            differ are named.
+        WorkdirError: if the folder cannot be written, or has another configuration; the fields that differ are
+            named.
     """
     folder = pathlib.Path(workdir).absolute()
     try:
@@ -43,20 +44,20 @@ def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict)
         raise WorkdirError(f"--workdir={str(workdir)!r} cannot be written ({error}). Choose another folder.") from error
     path = folder / "config.json"
     if not path.exists():
-        if pmap.is_main_host():
+        if hosts.is_main_host():
             write_json(path, config.to_dict())
         return folder
     before, now = config_checks.flatten(read_config(folder)), config_checks.flatten(config)
     differing = [
-        f"  config.{name}: {before.get(name)!r} there, {now.get(name)!r} now"
+        f"  config.{name}: {before.get(name)!r} in the workdir, {now.get(name)!r} now"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]
     if differing:
         raise WorkdirError(
-            f"--workdir={str(workdir)!r} was begun with another configuration:\n"
+            f"--workdir={str(workdir)!r} has another configuration:\n"
             + "\n".join(differing)
-            + "\nGive the same configuration to continue, or another workdir to start anew."
+            + "\nGive the same configuration to resume, or another workdir to start anew."
         )
     return folder
 
@@ -71,4 +72,4 @@ def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
     try:
         return ml_collections.ConfigDict(json.loads(path.read_text()))
     except (OSError, json.JSONDecodeError) as error:
-        raise WorkdirError(f"{path} cannot be read ({error}): {str(folder)!r} is not the folder of a run.") from error
+        raise WorkdirError(f"{path} cannot be read ({error}): {str(folder)!r} is not a workdir.") from error

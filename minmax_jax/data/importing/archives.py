@@ -1,4 +1,4 @@
-"""The parts of a release, in folders or in archives, which are unpacked without being trusted."""
+"""Parts of a dataset in folders or archives; archives are unpacked without being trusted."""
 
 from collections.abc import Iterator, Sequence
 import errno
@@ -13,12 +13,13 @@ import zipfile
 import zlib
 
 from minmax_jax.data import dataset
+from minmax_jax.errors import OptionError
 
 logger = logging.getLogger(__name__)
 
 
 def find(sources: Sequence[str], part: str, *, archive: str, scratch: pathlib.Path, homepage: str) -> pathlib.Path:
-    """A part of a release: a file or a folder.
+    """Finds a part of a dataset: a file or a folder.
 
     Args:
         sources: folders that hold the part or its archive, or the archive or the part itself.
@@ -33,7 +34,7 @@ def find(sources: Sequence[str], part: str, *, archive: str, scratch: pathlib.Pa
     paths = [pathlib.Path(source) for source in sources]
     for path in paths:
         if not path.exists():
-            raise dataset.DataError(f"--source={str(path)!r} does not exist. Get the dataset from {homepage}.")
+            raise OptionError(f"source={str(path)!r} does not exist. Get the dataset from {homepage}.")
     for found in _places(paths, part):
         return found
     for found in _places(paths, archive):
@@ -42,11 +43,11 @@ def find(sources: Sequence[str], part: str, *, archive: str, scratch: pathlib.Pa
             raise dataset.DataError(f"{found} holds no {part!r} at its top. Get it again from {homepage}.")
         return scratch / archive / part
     wanted = " or ".join(repr(name) for name in dict.fromkeys((part, archive)))
-    raise dataset.DataError(f"--source={', '.join(map(str, sources))} has no {wanted}. Get it from {homepage}.")
+    raise OptionError(f"source={', '.join(map(str, sources))} has no {wanted}. Get it from {homepage}.")
 
 
 def _places(paths: list[pathlib.Path], name: str) -> Iterator[pathlib.Path]:
-    """What has a name: one of the paths, or what lies in one of them."""
+    """Paths with a name: one of the given paths, or an entry of one of them."""
     candidates = (path if path.name == name else path / name for path in paths)
     return (path for path in candidates if path.exists())
 
@@ -82,7 +83,7 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _damaged(archive: pathlib.Path, error: Exception) -> dataset.DataError:
-    return dataset.DataError(f"{archive} is no whole archive ({error}). Delete it, and get it again.")
+    return dataset.DataError(f"{archive} is not a complete archive ({error}). Delete it and download it again.")
 
 
 def _read_tar(archive: pathlib.Path) -> Iterator[tuple[str, BinaryIO]]:

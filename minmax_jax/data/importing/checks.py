@@ -1,4 +1,4 @@
-"""Reads a release once, before anything is written: what of it cannot be used is refused, or left out."""
+"""Reads a raw dataset once, before anything is written; unusable images are refused or left out."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -16,54 +16,59 @@ _PRECEDENCE = ("test", "validation", "train")
 _MOST_NAMED = 5
 
 
-def check(found: raw_dataset.Release, *, skip_bad: bool = False) -> raw_dataset.Release:
+def check(raw: raw_dataset.RawDataset, *, skip_bad: bool = False) -> raw_dataset.RawDataset:
     """Reads every file, with progress.
 
     Args:
-        found: of which nothing was read yet.
+        raw: the dataset, of which nothing was read yet.
         skip_bad: whether images that cannot be used are left out and listed, instead of refused.
 
     Returns:
-        The release that can be prepared; its `bad` is what was left out.
+        The dataset that can be prepared; `bad` lists what was left out.
 
     Raises:
         DataError: listing every image that cannot be used; if they are left out, where a split has no image left, or a
             class no training image.
     """
-    sieve = _Sieve(found)
-    for split in sorted(found.splits, key=_PRECEDENCE.index):
-        for item in tqdm.tqdm(found.splits[split], desc=f"Checking {split}", unit="image"):
-            sieve.put(item, split)
-    bad = [fault for split in reversed(_PRECEDENCE) for fault in (*found.bad, *sieve.bad) if fault.split == split]
-    if sieve.copies:
+    sorted_items = _Filter(raw)
+    for split in sorted(raw.splits, key=_PRECEDENCE.index):
+        for item in tqdm.tqdm(raw.splits[split], desc=f"Checking {split}", unit="image"):
+            sorted_items.put(item, split)
+    bad = [
+        problem
+        for split in reversed(_PRECEDENCE)
+        for problem in (*raw.bad, *sorted_items.bad)
+        if problem.split == split
+    ]
+    if sorted_items.copies:
         logger.warning(
-            "%d images of these official splits are in two of them, and stay: %s%s.",
-            len(sieve.copies),
-            "; ".join(sieve.copies[:_MOST_NAMED]),
-            " and others" if len(sieve.copies) > _MOST_NAMED else "",
+            "%d images of these official splits are in two of them and are kept: %s%s.",
+            len(sorted_items.copies),
+            "; ".join(sorted_items.copies[:_MOST_NAMED]),
+            " and others" if len(sorted_items.copies) > _MOST_NAMED else "",
         )
     if not bad:
-        return found
+        return raw
     if not skip_bad:
-        raise dataset.DataError(f"{problems.listing(bad)}\nNothing was prepared. --skip_bad leaves these images out.")
-    _refuse_gaps(found, sieve.good, bad)
+        raise dataset.DataError(f"{problems.listing(bad)}\nNothing was prepared. skip_bad leaves these images out.")
+    _refuse_gaps(raw, sorted_items.good, bad)
     logger.warning("Left out %s. %s", problems.summary(bad), problems.listing(bad))
-    return dataclasses.replace(found, splits={split: sieve.good[split] for split in found.splits}, bad=tuple(bad))
+    return dataclasses.replace(raw, splits={split: sorted_items.good[split] for split in raw.splits}, bad=tuple(bad))
 
 
-class _Sieve:
-    """Parts items into good and bad, one after the other; remembers those that it saw, to know copies of them."""
+class _Filter:
+    """Separates items into good and bad; remembers all seen so far to detect copies."""
 
-    def __init__(self, found: raw_dataset.Release):
-        self._found, self._places, self._names = found, {}, set()
-        self.good = {split: [] for split in found.splits}
-        self.bad: list[problems.Fault] = []
+    def __init__(self, raw: raw_dataset.RawDataset):
+        self._found, self._places, self._names = raw, {}, set()
+        self.good = {split: [] for split in raw.splits}
+        self.bad: list[problems.Problem] = []
         self.copies: list[str] = []
 
     def put(self, item: raw_dataset.Item, split: str) -> None:
         reason = next(self._reasons(item, split), "")
         if reason:
-            self.bad.append(problems.Fault(split, item.name, reason))
+            self.bad.append(problems.Problem(split, item.name, reason))
         else:
             self.good[split].append(item)
 
@@ -73,7 +78,7 @@ class _Sieve:
         if not problems.is_utf8(item.name):
             yield f"{path} has a name that is not UTF-8. Rename it."
         if item.class_name not in self._found.class_names:
-            yield f"{path}: the class {item.class_name!r} has no training image. Add some, or mend the class."
+            yield f"{path}: the class {item.class_name!r} has no training image. Add some, or correct the class."
         if item.name in self._names:
             yield f"{path} would be the second image named {item.name!r}. Rename it."
         self._names.add(item.name)
@@ -95,12 +100,12 @@ class _Sieve:
 
 
 def _refuse_gaps(
-    found: raw_dataset.Release, good: dict[str, list[raw_dataset.Item]], bad: list[problems.Fault]
+    raw: raw_dataset.RawDataset, good: dict[str, list[raw_dataset.Item]], bad: list[problems.Problem]
 ) -> None:
     for split, items in good.items():
         if not items:
             raise dataset.DataError(f"No image of the {split} split can be used. {problems.listing(bad)}")
-    listed = {fault.class_name for fault in found.bad if fault.split == "train" and fault.class_name}
-    trained, left = ({item.class_name for item in items} for items in (found.splits["train"], good["train"]))
+    listed = {problem.class_name for problem in raw.bad if problem.split == "train" and problem.class_name}
+    trained, left = ({item.class_name for item in items} for items in (raw.splits["train"], good["train"]))
     if lost := (trained | listed) - left:
         raise dataset.DataError(f"No training image of the class {min(lost)!r} can be used. {problems.listing(bad)}")

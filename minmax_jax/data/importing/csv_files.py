@@ -10,6 +10,7 @@ import numpy as np
 from minmax_jax.data import dataset
 from minmax_jax.data import splits as splits_lib
 from minmax_jax.data.importing import mask_rules, problems, raw_dataset
+from minmax_jax.errors import OptionError
 
 _BOX = ("left", "top", "right", "bottom")
 _COLUMNS = ("image", "mask", "class", *_BOX)
@@ -17,7 +18,7 @@ _COLUMNS = ("image", "mask", "class", *_BOX)
 _WITHOUT_HEADER = (_COLUMNS[:3], _COLUMNS)
 
 
-def read_release(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw_dataset.Release:
+def read_raw(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw_dataset.RawDataset:
     """The images that the files name; the name of an image is its path.
 
     A row is `image,mask,class`, and `left,top,right,bottom`, in pixels, if the bounding box is known; mask and box may
@@ -34,9 +35,9 @@ def read_release(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw
     """
     root = pathlib.Path(source)
     if not root.is_dir():
-        raise dataset.DataError(f"--source={source!r} is not a folder.")
+        raise OptionError(f"source={source!r} is not a folder.")
     if not folder or not pathlib.Path(folder).is_dir():
-        raise dataset.DataError(f"--folds={folder!r} is not a folder; it must hold train.csv and test.csv.")
+        raise OptionError(f"folds={folder!r} is not a folder; it must hold train.csv and test.csv.")
     files = {
         split: splits_lib.find_files(pathlib.Path(folder), prefix)
         for split, prefix in splits_lib.SPLIT_PREFIXES.items()
@@ -45,7 +46,7 @@ def read_release(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw
         if len(found) > 1 or (not found and split != "validation"):
             listed = ", ".join(map(str, found)) or "none"
             wanted = f"one {splits_lib.SPLIT_PREFIXES[split]}*.csv"
-            raise dataset.DataError(f"--folds={folder!r} must hold exactly {wanted}, found: {listed}.")
+            raise OptionError(f"folds={folder!r} must hold exactly {wanted}, found: {listed}.")
     # In this order, of an image in two splits the later row is that which trains.
     splits, seen, bad = {split: [] for split in files if files[split]}, {}, []
     for split in ("test", "validation", "train"):
@@ -63,7 +64,7 @@ def _read_file(
     *,
     seen: dict[str, str],
     items: list[raw_dataset.Item],
-    bad: list[problems.Fault],
+    bad: list[problems.Problem],
 ) -> None:
     """Adds the rows of a file to `items`, or to what is bad; `seen` tells where each image stood."""
     line = 0
@@ -72,9 +73,9 @@ def _read_file(
         try:
             item = _to_item(row, root)
             if item.name in seen:
-                raise dataset.DataError(f"image {item.name!r} stands already in {seen[item.name]}. Keep one row.")
+                raise dataset.DataError(f"image {item.name!r} is already in {seen[item.name]}. Keep one row.")
         except dataset.DataError as error:
-            bad.append(problems.Fault(split, row["image"] or f"line {line}", f"{where}: {error}", row["class"]))
+            bad.append(problems.Problem(split, row["image"] or f"line {line}", f"{where}: {error}", row["class"]))
         else:
             seen[item.name] = where
             items.append(item)
@@ -89,7 +90,7 @@ def _to_item(row: dict[str, str], root: pathlib.Path) -> raw_dataset.Item:
     if not row["image"] or not row["class"]:
         raise dataset.DataError(f"the row names no {'class' if row['image'] else 'image'}.")
     if place.is_absolute() or ".." in place.parts:
-        raise dataset.DataError(f"image {str(place)!r} must be a path below --source={str(root)!r}.")
+        raise dataset.DataError(f"image {str(place)!r} must be a path below {str(root)!r}.")
     mask = row.get("mask", "").replace("\\", "/")
     return raw_dataset.Item(
         name=str(place),
@@ -104,7 +105,7 @@ def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (line number, {column: value})."""
     text = raw_dataset.read_text(path)
     if "\0" in text:
-        raise dataset.DataError(f"{path} is no CSV file in UTF-8: it has NUL bytes. Save it as such.")
+        raise dataset.DataError(f"{path} has NUL bytes. Save it as a CSV file in UTF-8.")
     layouts = _WITHOUT_HEADER
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -122,7 +123,7 @@ def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
                 yield reader.line_num, dict(zip(columns, values))
     except csv.Error as error:
         raise dataset.DataError(
-            f"{path}, line {reader.line_num}, is no row of a CSV file ({error}). Mend it."
+            f"{path}, line {reader.line_num}, is not a row of a CSV file ({error}). Correct it."
         ) from error
 
 

@@ -32,17 +32,9 @@ FILES = (
         sha256="dc77f6cffea0cbe2e41d4201115c8f29a6320ecb04fffd2444f51b8066e4b84f",
     ),
 )
-# In the order of the published labels.
-CUB5_CLASS_NAMES = (
-    "019.Gray_Catbird",
-    "171.Myrtle_Warbler",
-    "108.White_necked_Raven",
-    "099.Ovenbird",
-    "178.Swainson_Warbler",
-)
 
 
-def read_release(sources: Sequence[str], scratch: pathlib.Path) -> raw_dataset.Release:
+def read_raw(sources: Sequence[str], scratch: pathlib.Path) -> raw_dataset.RawDataset:
     """All images, in the official splits, which have no validation images.
 
     Args:
@@ -79,7 +71,7 @@ def read_release(sources: Sequence[str], scratch: pathlib.Path) -> raw_dataset.R
         )
         splits["train" if is_train[number] == ["1"] else "test"].append(item)
     class_names = tuple(name for (name,) in classes.values())
-    return raw_dataset.Release(
+    return raw_dataset.RawDataset(
         class_names, splits, mask_rules.above(255 / 2), description=__doc__, homepage=HOMEPAGE, official=True
     )
 

@@ -1,4 +1,4 @@
-"""Files from the web: continued where they broke off, checked, and only then given their name."""
+"""Downloads: resumed where they were interrupted, checked, and only then renamed to their final name."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -22,10 +22,10 @@ _PART = ".part"
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file of a release.
+    """A file of a dataset.
 
     Attributes:
-        urls: where it lies, the official place first; the others are tried when that fails.
+        urls: of the file, the official one first; the others are tried if it fails.
         size: in bytes; 0 if it is not published.
         sha256: "" if it is not published.
     """
@@ -40,17 +40,15 @@ class File:
 
 
 def fetch(files: Sequence[File], folder: pathlib.Path, *, homepage: str) -> None:
-    """Downloads what is not there yet.
-
-    What was broken off lies beside its place as NAME.part, and is continued.
+    """Downloads the files that are missing; an interrupted download, NAME.part, is resumed.
 
     Args:
         files: to get.
         folder: to write to.
-        homepage: named where a file cannot be had.
+        homepage: named where a file cannot be downloaded.
 
     Raises:
-        DataError: telling what to get by hand, if a file cannot be had or is another one than published.
+        DataError: naming what to download by hand, if a file cannot be downloaded or differs from the published one.
         OSError: if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,9 +56,9 @@ def fetch(files: Sequence[File], folder: pathlib.Path, *, homepage: str) -> None
     for file in files:
         target = folder / file.name
         if target.exists():
-            problem = _find_fault(file, target)
+            problem = _find_problem(file, target)
             if not problem:
-                logger.info("%s is there already.", target)
+                logger.info("%s exists already.", target)
                 continue
             logger.info("%s is replaced: %s.", target, problem)
         problems = _fetch_from_any(file, target)
@@ -68,13 +66,13 @@ def fetch(files: Sequence[File], folder: pathlib.Path, *, homepage: str) -> None
             failures.append(f"{file.name}:\n    " + "\n    ".join(problems))
     if failures:
         raise dataset.DataError(
-            "Not all files could be downloaded. Run the same command again, or get them by hand from\n"
+            "Not all files could be downloaded. Run the same command again, or download them by hand from\n"
             f"  {homepage}\nand put them into {folder}:\n  " + "\n  ".join(failures)
         )
 
 
 def _fetch_from_any(file: File, target: pathlib.Path) -> list[str]:
-    """Tries one address after the other; returns what was wrong with each, or nothing."""
+    """Tries one URL after another; returns the problem with each, or nothing on success."""
     part = target.with_name(target.name + _PART)
     problems = []
     for url in file.urls:
@@ -83,7 +81,7 @@ def _fetch_from_any(file: File, target: pathlib.Path) -> list[str]:
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             problems.append(f"{url}: {error}")
             continue
-        problem = _find_fault(file, part)
+        problem = _find_problem(file, part)
         if not problem:
             part.replace(target)
             return []
@@ -92,8 +90,8 @@ def _fetch_from_any(file: File, target: pathlib.Path) -> list[str]:
     return problems
 
 
-def _find_fault(file: File, path: pathlib.Path) -> str:
-    """How a file differs from what is published; "" if it does not, or if nothing is published."""
+def _find_problem(file: File, path: pathlib.Path) -> str:
+    """How a file differs from the published one; "" if it does not, or if nothing is published."""
     size = path.stat().st_size
     if file.size and size != file.size:
         return f"it has {size} bytes instead of {file.size}"
@@ -105,7 +103,7 @@ def _find_fault(file: File, path: pathlib.Path) -> str:
 
 
 def _continue(url: str, part: pathlib.Path, file: File) -> None:
-    """Appends to `part` what it lacks; as long as something comes, a broken connection is taken up again."""
+    """Appends the missing bytes to `part`; reconnects as long as there is progress."""
     while True:
         start = part.stat().st_size if part.exists() else 0
         if file.size and start >= file.size:
@@ -116,7 +114,7 @@ def _continue(url: str, part: pathlib.Path, file: File) -> None:
         except (http.client.IncompleteRead, ConnectionError, TimeoutError):
             if not part.exists() or part.stat().st_size <= start:
                 raise
-            logger.info("The connection to %s broke; going on.", url)
+            logger.info("The connection to %s broke; reconnecting.", url)
 
 
 def _append(url: str, part: pathlib.Path, start: int, file: File) -> None:
@@ -129,14 +127,14 @@ def _append(url: str, part: pathlib.Path, start: int, file: File) -> None:
         error.close()
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
             raise
-        # Nothing is left to send: the part is whole already, or of another file.
+        # Nothing left to send: the part is complete, or of another file.
         if error.headers.get("Content-Range") != f"bytes */{start}":
             part.unlink()
             _append(url, part, 0, file)
         return
     with response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            start = 0  # A server that knows no ranges sends everything.
+            start = 0  # A server without range requests sends the whole file.
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else file.size or None
         _check_space(part, (total or 0) - start)

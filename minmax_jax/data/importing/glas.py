@@ -14,6 +14,7 @@ import zipfile
 
 from minmax_jax.data import dataset
 from minmax_jax.data.importing import mask_rules, raw_dataset
+from minmax_jax.errors import OptionError
 
 OFFICIAL_FOLDER = "Warwick QU Dataset (Released 2016_07_08)"
 HOMEPAGE = "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest/"
@@ -22,7 +23,7 @@ NUM_IMAGES = {"train": 85, "test": 80}
 _GRADE_COLUMN = "grade (GlaS)"
 
 
-def read_release(source: str) -> raw_dataset.Release:
+def read_raw(source: str) -> raw_dataset.RawDataset:
     """The images that Grade.csv lists.
 
     Args:
@@ -39,7 +40,7 @@ def read_release(source: str) -> raw_dataset.Release:
     ]
     splits = {split: [item for item in items if _split_of(item.name) == split] for split in NUM_IMAGES}
     problems = [
-        f"Grade.csv lists {len(splits[split])} {split} images; the official release has {count}."
+        f"Grade.csv lists {len(splits[split])} {split} images; the official dataset has {count}."
         for split, count in NUM_IMAGES.items()
         if len(splits[split]) != count
     ]
@@ -48,8 +49,8 @@ def read_release(source: str) -> raw_dataset.Release:
         if not name.endswith("_anno"):
             problems.append(f"{name}.bmp has no class: it is not in Grade.csv.")
     if problems:
-        raise dataset.DataError(f"{folder} is not the official release:\n  " + "\n  ".join(problems))
-    return raw_dataset.Release(
+        raise dataset.DataError(f"{folder} is not the official dataset:\n  " + "\n  ".join(problems))
+    return raw_dataset.RawDataset(
         CLASS_NAMES, splits, mask_rules.above(0), description=__doc__, homepage=HOMEPAGE, official=True
     )
 
@@ -66,14 +67,14 @@ def open_source(source: str) -> raw_dataset.Path:
     """
     path = pathlib.Path(source)
     if not path.exists():
-        raise dataset.DataError(f"--source={source!r} does not exist. Get the dataset from {HOMEPAGE}.")
+        raise OptionError(f"source={source!r} does not exist. Get the dataset from {HOMEPAGE}.")
     if path.is_file() and not zipfile.is_zipfile(path):
-        raise dataset.DataError(f"--source={source!r} is neither a folder nor a ZIP file.")
+        raise OptionError(f"source={source!r} is neither a folder nor a ZIP file.")
     root = path if path.is_dir() else zipfile.Path(path)
     for folder in (root, root / OFFICIAL_FOLDER):
         if (folder / "Grade.csv").is_file():
             return folder
-    raise dataset.DataError(f"--source={source!r} holds no Grade.csv, neither at its top nor in {OFFICIAL_FOLDER!r}.")
+    raise OptionError(f"source={source!r} holds no Grade.csv, neither at its top nor in {OFFICIAL_FOLDER!r}.")
 
 
 def read_grades(folder: raw_dataset.Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ import numpy as np
 from minmax_jax.data import dataset
 from minmax_jax.data import splits as splits_lib
 from minmax_jax.data.importing import mask_rules, raw_dataset
+from minmax_jax.errors import OptionError
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -19,14 +20,14 @@ _SPLIT_NAMES = {
 _LITTER = ("Thumbs.db", "desktop.ini")
 
 
-def read_release(
+def read_raw(
     source: str,
     *,
     masks: str = "",
     mask_rule: mask_rules.Rule,
     test_share: float = 0.2,
     seed: int = 0,
-) -> raw_dataset.Release:
+) -> raw_dataset.RawDataset:
     """The images of a folder; the name of an image is its path in it.
 
     Args:
@@ -44,9 +45,9 @@ def read_release(
     """
     root = pathlib.Path(source)
     if not root.is_dir():
-        raise dataset.DataError(f"--source={source!r} is not a folder.")
+        raise OptionError(f"source={source!r} is not a folder.")
     if masks and not pathlib.Path(masks).is_dir():
-        raise dataset.DataError(f"--masks={masks!r} is not a folder.")
+        raise OptionError(f"masks={masks!r} is not a folder.")
     folders = {folder.name: folder for folder in _entries(root)}
     if not folders.keys() & _SPLIT_NAMES:
         everything = _read_classes(root, root, masks)
@@ -56,11 +57,11 @@ def read_release(
         splits = {_split_of(name, root): _read_classes(folder, root, masks) for name, folder in folders.items()}
         missing = {"train", "test"} - splits.keys()
         if missing:
-            raise dataset.DataError(f"{root} lacks the folder {min(missing)!r} beside {sorted(folders)}.")
+            raise dataset.DataError(f"{root} has no folder {min(missing)!r}, only {sorted(folders)}.")
         if len(splits) < len(folders):
             raise dataset.DataError(f"{root} has two folders of validation images: {sorted(folders)}. Keep one.")
     if masks and not any(item.mask for items in splits.values() for item in items):
-        raise dataset.DataError(f"--masks={masks!r} holds no mask of an image: it must be laid out as {root} is.")
+        raise OptionError(f"masks={masks!r} contains no mask of an image: it must have the layout of {root}.")
     return raw_dataset.of_own_images(splits, mask_rule=mask_rule, description=f"Images of the folder {root}.")
 
 
@@ -69,7 +70,7 @@ def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
         paths = sorted(folder.iterdir())
     except OSError as error:
         raise dataset.DataError(
-            f"{folder} cannot be read ({error.strerror}). Get the right to read it, or move it elsewhere."
+            f"{folder} cannot be read ({error.strerror}). Change its permissions or move it."
         ) from error
     return [path for path in paths if not path.name.startswith(".") and path.name not in _LITTER]
 
@@ -77,7 +78,7 @@ def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
 def _split_of(name: str, root: pathlib.Path) -> str:
     if name not in _SPLIT_NAMES:
         raise dataset.DataError(
-            f"{root / name} is no split; where one folder is, all must be named train, valid or test."
+            f"{root / name} is not a split: if one folder is named train, valid or test, all must be."
         )
     return _SPLIT_NAMES[name]
 
@@ -86,7 +87,7 @@ def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: str) -> list[
     items = []
     for class_folder in _entries(folder):
         if not class_folder.is_dir():
-            raise dataset.DataError(f"{class_folder} lies outside the folders of the classes. Move it, or delete it.")
+            raise dataset.DataError(f"{class_folder} is outside of the class folders. Move or delete it.")
         known = _find_masks(pathlib.Path(masks) / class_folder.relative_to(root)) if masks else {}
         paths = _entries(class_folder)
         if not paths:

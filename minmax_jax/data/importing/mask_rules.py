@@ -1,4 +1,4 @@
-"""Which values in the file of a mask mean foreground."""
+"""Rules for which values of a mask file are foreground."""
 
 from collections.abc import Callable
 import dataclasses
@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from minmax_jax.data import dataset
+from minmax_jax.errors import OptionError
 
 # Below it, what JPEG leaves around an edge would count as foreground.
 _LEAST_THRESHOLD_OF_JPEG = 32
@@ -18,7 +19,7 @@ class Rule:
 
     Attributes:
         is_foreground: values of the file, [H, W] or [H, W, 3], to [H, W] bool.
-        needs_exact_values: whether it tells single values apart, so that JPEG, which blurs, will not do.
+        needs_exact_values: whether it distinguishes single values, which JPEG compression changes.
     """
 
     is_foreground: Callable[[np.ndarray], np.ndarray]
@@ -37,7 +38,7 @@ def above(threshold: float) -> Rule:
 
 
 def parse(rule: str) -> Rule:
-    """What a user says of masks: ">T" for values above T, or "A,B,..." for these values.
+    """Parses a rule: ">T" for values above T, or "A,B,..." for these values.
 
     Raises:
         DataError: for anything else.
@@ -47,8 +48,8 @@ def parse(rule: str) -> Rule:
             return above(float(rule[1:]))
         values = [int(value) for value in rule.split(",")]
     except ValueError as error:
-        raise dataset.DataError(
-            f"--foreground={rule!r} must be '>T', such as '>0' or '>127', or values such as '1' or '1,2'."
+        raise OptionError(
+            f"foreground={rule!r} must be '>T', such as '>0' or '>127', or values such as '1' or '1,2'."
         ) from error
     return Rule(lambda pixels: _one_channel(np.isin(pixels, values)), needs_exact_values=True)
 
@@ -61,7 +62,7 @@ def refuse_blurred(rule: Rule, mask: Image.Image, name: str) -> None:
     """
     if rule.needs_exact_values and (mask.format in ("JPEG", "MPO") or mask.info.get("compression") == "jpeg"):
         raise dataset.DataError(
-            f"{name} is a JPEG, whose values are blurred: give a threshold, --foreground='>127', or PNG."
+            f"{name} is a JPEG, whose values are blurred: give a threshold, such as foreground='>127', or PNG."
         )
 
 

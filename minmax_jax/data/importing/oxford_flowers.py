@@ -48,7 +48,7 @@ _SPLITS = {"train": "trnid", "validation": "valid", "test": "tstid"}
 _BLUE = np.array([0, 0, 254])
 
 
-def read_release(sources: Sequence[str], scratch: pathlib.Path) -> raw_dataset.Release:
+def read_raw(sources: Sequence[str], scratch: pathlib.Path) -> raw_dataset.RawDataset:
     """All images, in the official splits.
 
     Args:
@@ -86,7 +86,7 @@ def read_release(sources: Sequence[str], scratch: pathlib.Path) -> raw_dataset.R
         for split, numbers in ids.items()
     }
     class_names = tuple(str(label - 1) for label in classes)
-    return raw_dataset.Release(
+    return raw_dataset.RawDataset(
         class_names, splits, mask_rules.Rule(is_flower), description=__doc__, homepage=HOMEPAGE, official=True
     )
 

@@ -1,4 +1,4 @@
-"""A dataset as it was downloaded: which files it has, and how they become records."""
+"""A dataset as downloaded: its files, and how they become records."""
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
@@ -12,6 +12,7 @@ from PIL import Image
 
 from minmax_jax.data import dataset, image_files
 from minmax_jax.data.importing import mask_rules, problems
+from minmax_jax.errors import OptionError
 
 # A path in a folder, or in a ZIP file: both can be read alike.
 Path = pathlib.Path | zipfile.Path
@@ -19,13 +20,13 @@ Path = pathlib.Path | zipfile.Path
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One image of a release.
+    """One image of a raw dataset.
 
     Attributes:
-        name: unique in the release; no slash at its ends.
+        name: unique in the dataset; no slash at its ends.
         class_name: what the image shows.
         image: its file.
-        mask: the file that tells its foreground, if there is one.
+        mask: the file with its foreground, if there is one.
         boxes: around its objects, (top, left, bottom, right) each, in pixels of the image as stored.
     """
 
@@ -36,13 +37,13 @@ class Item:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
 
 
-def _read_whole(item: Item, found: "Release") -> Iterator[dict]:
-    yield read_record(item, found)
+def _read_whole(item: Item, raw: "RawDataset") -> Iterator[dict]:
+    yield read_record(item, raw)
 
 
 @dataclasses.dataclass(frozen=True)
-class Release:
-    """What is known of a dataset before its images are read.
+class RawDataset:
+    """A dataset before its images are read.
 
     Attributes:
         class_names: of all classes, in the order of their labels.
@@ -50,9 +51,9 @@ class Release:
         mask_rule: which of their pixels are foreground.
         description: of the dataset.
         homepage: where it comes from.
-        read_records: item, release -> the records that the item becomes: one, or its tiles.
+        read_records: (item, raw dataset) -> the records that the item becomes: one, or its tiles.
         bad: images of its lists that are in no split, for what is wrong there.
-        official: whether its splits are published, and so stay as they are, even where they share images.
+        official: whether its splits are published; they are then kept even where they share images.
     """
 
     class_names: tuple[str, ...]
@@ -60,8 +61,8 @@ class Release:
     mask_rule: mask_rules.Rule
     description: str
     homepage: str = ""
-    read_records: Callable[[Item, "Release"], Iterator[dict]] = _read_whole
-    bad: tuple[problems.Fault, ...] = ()
+    read_records: Callable[[Item, "RawDataset"], Iterator[dict]] = _read_whole
+    bad: tuple[problems.Problem, ...] = ()
     official: bool = False
 
     def __iter__(self) -> Iterator[Item]:
@@ -76,20 +77,20 @@ def check_name(name: str, *, taken: Sequence[str]) -> None:
         DataError: for such a name.
     """
     if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in taken:
-        raise dataset.DataError(
-            f"--name={name!r} must be a name for your images, of small letters, digits and underscores, and none of"
+        raise OptionError(
+            f"name={name!r} must be a name of lower-case letters, digits and underscores, and none of"
             f" {', '.join(taken)}."
         )
 
 
 def of_own_images(
     splits: dict[str, list[Item]],
-    bad: Sequence[problems.Fault] = (),
+    bad: Sequence[problems.Problem] = (),
     *,
     mask_rule: mask_rules.Rule,
     description: str,
-) -> Release:
-    """A release with the classes of its training images, sorted, numbers by their value.
+) -> RawDataset:
+    """A raw dataset with the classes of its training images, sorted, numbers by their value.
 
     Args:
         splits: the items of each.
@@ -114,15 +115,15 @@ def of_own_images(
     if len(known) < 2:
         raise dataset.DataError(f"There is one class, {min(known)!r}; at least two are needed.{reasons}")
     class_names = sorted(known, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
-    return Release(tuple(class_names), splits, mask_rule, problems.printable(description), bad=tuple(bad))
+    return RawDataset(tuple(class_names), splits, mask_rule, problems.printable(description), bad=tuple(bad))
 
 
-def read_record(item: Item, found: Release) -> dict:
+def read_record(item: Item, raw: RawDataset) -> dict:
     """Reads the files of an item.
 
     Args:
-        item: of the release.
-        found: the release.
+        item: of the dataset.
+        raw: the dataset.
 
     Returns:
         Its record, see `records.features`: the image in the format that it has, the mask as PNG with one bit a pixel.
@@ -139,7 +140,7 @@ def read_record(item: Item, found: Release) -> dict:
         )
     return {
         "image": image_files.compact(content, picture, str(item.image)),
-        "mask": _encode_mask(item, picture, size, found.mask_rule) if item.mask else b"",
+        "mask": _encode_mask(item, picture, size, raw.mask_rule) if item.mask else b"",
         "boxes": relative_boxes(item, picture.size, image_files.orientation(picture)).astype(np.float32),
         "label": item.class_name,
         "name": item.name,
@@ -171,10 +172,10 @@ def read_file(path: Path) -> bytes:
     # What a damaged or encrypted ZIP file raises, besides.
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise dataset.DataError(
-            f"{path} cannot be read ({error}). Get an intact copy, or the right to read."
+            f"{path} cannot be read ({error}). Get an intact copy or change its permissions."
         ) from error
     if path.exists():
-        raise dataset.DataError(f"{path} is a folder, or no file in any case.")
+        raise dataset.DataError(f"{path} is not a file.")
     if isinstance(path, pathlib.Path) and path.is_symlink():
         raise dataset.DataError(f"{path} is a link to a file that is missing.")
     raise dataset.DataError(f"{path} is missing.")
@@ -189,7 +190,7 @@ def read_text(path: Path) -> str:
     try:
         return read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise dataset.DataError(f"{path} is no text in UTF-8 ({error}). Save it as such.") from error
+        raise dataset.DataError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
 def relative_boxes(item: Item, size: tuple[int, int], tag: int) -> np.ndarray:
@@ -209,6 +210,6 @@ def relative_boxes(item: Item, size: tuple[int, int], tag: int) -> np.ndarray:
     if not (boxes[:, :2] < boxes[:, 2:]).all():
         raise dataset.DataError(
             f"{item.image} of {height}x{width} pixels has the boxes {item.boxes} (top, left,"
-            " bottom, right), of which at least one holds no pixel of it."
+            " bottom, right), at least one of which contains no pixel of it."
         )
     return image_files.turn_boxes(boxes, tag)

@@ -1,4 +1,4 @@
-"""Images and masks of which windows are read: slides of pathology by OpenSlide, all others, whole, by Pillow."""
+"""Windows of images and masks: pathology slides are read by OpenSlide, all others completely by Pillow."""
 
 from collections.abc import Callable
 import dataclasses
@@ -12,9 +12,9 @@ from PIL import Image, TiffImagePlugin
 from minmax_jax.data import dataset, image_files
 from minmax_jax.data.importing import mask_rules, raw_dataset
 
-# (top, left, bottom, right) in pixels of full resolution; they need not be whole.
+# (top, left, bottom, right) in pixels of full resolution; they need not be integers.
 Box = tuple[float, float, float, float]
-# Of a slide's pixels (4 bytes each) that are held at once; more only where one row of a tile needs more.
+# Greatest number of a slide's pixels (4 bytes each) in memory, unless one row of a tile needs more.
 _MOST_PIXELS = 1 << 22
 # Of masks that have the same values in the RGBA that OpenSlide makes of everything. One bit a pixel it does not read.
 _EXACT_MODES = ("L", "RGB")

@@ -1,23 +1,24 @@
-"""The table of a prepared dataset that a user sees."""
+"""The summary table of a prepared dataset."""
 
 import pathlib
 
 import numpy as np
 
-from minmax_jax.data.importing import problems, records
+from minmax_jax.data import load
+from minmax_jax.data.importing import problems
 
 
 def describe(data_dir: str, name: str) -> str:
     """A table of a prepared dataset: images, masks, boxes, sizes, foreground share and classes of each split.
 
-    Lines under it tell of masks without any foreground, and of images that were left out.
+    Lines below it count masks without any foreground and images that were left out.
     """
     empty = {}
     lines = [
         f"{'split':<10}{'images':>8}{'classes':>9}{'with mask':>11}{'with box':>10}"
-        f"  {'sizes (pixels)':<22}{'foreground':>10}  images a class"
+        f"  {'sizes (pixels)':<22}{'foreground':>10}  images per class"
     ]
-    for split_name, split in records.read_splits(data_dir, name).items():
+    for split_name, split in load.read_splits(data_dir, name).items():
         least, greatest = split.sizes.min(axis=0), split.sizes.max(axis=0)
         sizes = f"{least[0]}x{least[1]} to {greatest[0]}x{greatest[1]}"
         masks = (split.read_mask(index) for index in range(len(split)))
@@ -33,9 +34,9 @@ def describe(data_dir: str, name: str) -> str:
     if any(empty.values()):
         counts = ", ".join(f"{split_name} {count}" for split_name, count in empty.items() if count)
         lines.append(f"Masks without any foreground: {counts}.")
-    folder = pathlib.Path(data_dir) / name / records.VERSION
+    folder = pathlib.Path(data_dir) / name / load.VERSION
     if skipped := problems.read(folder):
-        lines.append(f"Left out: {problems.summary(skipped)}; {folder / problems.LIST} tells why.")
+        lines.append(f"Left out: {problems.summary(skipped)}; see {folder / problems.LIST}.")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Images too large to hold are cut into tiles when they are prepared; each becomes an image of its own."""
+"""Large images are cut into tiles when they are prepared; each tile becomes an image."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -9,22 +9,23 @@ import numpy as np
 
 from minmax_jax.data import dataset, image_files, splits
 from minmax_jax.data.importing import raw_dataset, slides
+from minmax_jax.errors import OptionError
 
-# Of HSV, 0 to 1: below it are glass, white and grey. On images of GlaS, all tissue, 89 % of the pixels are above it.
+# Saturation of HSV, 0 to 1: glass, white and grey are below it; 89 % of the pixels of GlaS, all tissue, are above it.
 _LEAST_SATURATION = 0.07
-# Of a box, or of the tile where that is smaller: what shows less of an object has no box of it.
+# Share of a box, or of the tile where that is smaller: a tile that shows less has no box of the object.
 _LEAST_VISIBLE = 0.25
-# Of each class; that of config.data.validation_share.
+# Share of each class; the default of `load.load`.
 _VALIDATION_SHARE = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How images are cut.
+    """Size, scale and tissue of the tiles.
 
     Attributes:
-        side: of a tile, in pixels; an image that is smaller is one tile.
-        scale: share of full resolution at which it is cut.
+        side: of a tile, in pixels; a smaller image is one tile.
+        scale: share of full resolution at which images are cut.
         least_tissue: share of a tile's pixels that must be tissue; 0 keeps all tiles.
     """
 
@@ -33,36 +34,36 @@ class Tiling:
     least_tissue: float = 0.1
 
 
-def cut(found: raw_dataset.Release, tiling: Tiling, *, seed: int = 0) -> raw_dataset.Release:
-    """The release, of which each image becomes tiles; no image is in two splits.
+def cut(raw: raw_dataset.RawDataset, tiling: Tiling, *, seed: int = 0) -> raw_dataset.RawDataset:
+    """The dataset with tiles instead of images; no image has tiles in two splits.
 
     Args:
-        found: of files in folders, not in archives.
-        tiling: how they are cut.
-        seed: where there are no validation images, of the choice of 20 % of the training images of each class.
+        raw: the dataset, its files in folders, not in archives.
+        tiling: options.
+        seed: of the choice of validation images, 20 % of each training class, where none are given.
 
     Raises:
-        ValueError: for a tiling that cannot be.
+        OptionError: for a number out of range.
         DataError: if a class has one training image, and no validation images are given.
     """
     if tiling.side < dataset.LEAST_SIDE:
-        raise ValueError(f"--tile_size={tiling.side} must be 0 or at least {dataset.LEAST_SIDE} pixels.")
+        raise OptionError(f"tile_size={tiling.side} must be 0 or at least {dataset.LEAST_SIDE} pixels.")
     if not 0 < tiling.scale <= 1:
-        raise ValueError(f"--tile_scale={tiling.scale} must be above 0 and at most 1, full resolution.")
+        raise OptionError(f"tile_scale={tiling.scale} must be above 0 and at most 1, full resolution.")
     if not 0 <= tiling.least_tissue <= 1:
-        raise ValueError(f"--least_tissue={tiling.least_tissue} must be from 0, which keeps all tiles, to 1.")
-    splits = found.splits
+        raise OptionError(f"least_tissue={tiling.least_tissue} must be from 0, which keeps all tiles, to 1.")
+    splits = raw.splits
     if "validation" not in splits:
-        splits = {**_part_training(splits["train"], seed), "test": splits["test"]}
+        splits = {**_split_training(splits["train"], seed), "test": splits["test"]}
     return dataclasses.replace(
-        found,
+        raw,
         splits=splits,
-        description=f"{found.description} Cut: {tiling}.",
+        description=f"{raw.description} Cut: {tiling}.",
         read_records=functools.partial(read_records, tiling=tiling),
     )
 
 
-def _part_training(items: list[raw_dataset.Item], seed: int) -> dict[str, list[raw_dataset.Item]]:
+def _split_training(items: list[raw_dataset.Item], seed: int) -> dict[str, list[raw_dataset.Item]]:
     class_names, labels = np.unique([item.class_name for item in items], return_inverse=True)
     for name, count in zip(class_names.tolist(), np.bincount(labels)):
         if count < 2:
@@ -74,16 +75,16 @@ def _part_training(items: list[raw_dataset.Item], seed: int) -> dict[str, list[r
     return {"train": [items[index] for index in train], "validation": [items[index] for index in validation]}
 
 
-def read_records(item: raw_dataset.Item, found: raw_dataset.Release, *, tiling: Tiling) -> Iterator[dict]:
+def read_records(item: raw_dataset.Item, raw: raw_dataset.RawDataset, *, tiling: Tiling) -> Iterator[dict]:
     """Yields the records of an image's tiles, in rows, as `raw_dataset.read_record` those of whole images.
 
     A tile's name is that of the image, "/", and its TOP_LEFT in pixels of full resolution.
 
     Raises:
-        DataError: as `raw_dataset.read_record`; if no tile has the tissue that is asked for.
+        DataError: as `raw_dataset.read_record`; if no tile has enough tissue.
     """
     image = slides.open_image(item.image)
-    mask = slides.open_mask(item.mask, image, rule=found.mask_rule) if item.mask else None
+    mask = slides.open_mask(item.mask, image, rule=raw.mask_rule) if item.mask else None
     boxes = raw_dataset.relative_boxes(item, image.stored_size, image.orientation) * (image.size * 2)
     windows = grid(_scaled_size(item, image, tiling.scale), tiling.side)
     num_kept = 0
@@ -105,7 +106,7 @@ def read_records(item: raw_dataset.Item, found: raw_dataset.Release, *, tiling: 
     if not num_kept:
         raise dataset.DataError(
             f"{item.image}: none of its {len(windows)} tiles has tissue on {tiling.least_tissue:.0%} of its pixels."
-            " Lower --least_tissue (0 keeps all), or leave out the image."
+            " Lower least_tissue (0 keeps all), or leave out the image."
         )
 
 
@@ -115,7 +116,7 @@ def _scaled_size(item: raw_dataset.Item, image: slides.LargeImage, scale: float)
     size = tuple(int(side * scale + 1e-6) for side in image.size)
     if min(size) < dataset.LEAST_SIDE:
         raise dataset.DataError(
-            f"{item.image} has {size} pixels (height, width) at --tile_scale={scale}; each side needs at least"
+            f"{item.image} has {size} pixels (height, width) at tile_scale={scale}; each side needs at least"
             f" {dataset.LEAST_SIDE}."
         )
     return size

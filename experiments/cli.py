@@ -1,0 +1,29 @@
+"""The console command: `minmax-jax train|evaluate|prepare-data --FLAGS`."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "trains and evaluates a configuration",
+    "evaluate": "evaluates the model of a run again",
+    "prepare-data": "checks a dataset and writes it in the form that training reads",
+}
+
+
+def main() -> None:
+    """Runs the program that the first argument names."""
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command not in COMMANDS:
+        is_help = command in ("-h", "--help", "help")
+        listed = "\n".join(f"  {name:<14}{text}" for name, text in COMMANDS.items())
+        usage = f"Usage: minmax-jax COMMAND --FLAGS\n{listed}\n`minmax-jax COMMAND --help` lists the flags."
+        if is_help:
+            print(usage)
+            return
+        sys.exit(f"Error: {command!r} is not a command.\n{usage}" if command else usage)
+    sys.argv = [f"minmax-jax {command}", *sys.argv[2:]]
+    importlib.import_module(f".{command.replace('-', '_')}", __package__).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""What all programs share: flags, logging, other hosts, the compilation cache, and errors in one line."""
+
+from collections.abc import Callable
+import faulthandler
+import functools
+import gc
+import logging
+import os
+import pathlib
+import sys
+import traceback
+from typing import NoReturn
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from minmax_jax.errors import OptionError, UserError, naming
+
+from . import config_files
+
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "Address and port of process 0, to train on several hosts.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Number of processes of the job; with --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Number of this process, from 0; with --coordinator.")
+_MULTIHOST = flags.DEFINE_bool("multihost", False, "Several hosts of a TPU pod, SLURM or Open MPI.")
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
+
+_logger = logging.getLogger("minmax_jax")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a program; an error that a user can correct ends it with its message alone, and status 1."""
+
+    def run_main(argv: list[str]) -> None:
+        if len(argv) > 1:
+            sys.exit(f"Error: {argv[1:]} are not flags; a flag is --NAME=VALUE.")
+        absl_logging.set_verbosity(absl_logging.WARNING)
+        _log_to_stderr()
+        try:
+            main()
+        except BaseException as error:
+            if _is_in_job():
+                _end_job(error)
+            if message := _explain(error):
+                sys.exit(message)
+            raise
+        if _is_in_job():
+            from minmax_jax.distributed import hosts
+
+            hosts.leave()
+
+    document = sys.modules[main.__module__].__doc__
+    app.run(run_main, flags_parser=functools.partial(_parse_flags, document))
+
+
+def _explain(error: BaseException) -> str:
+    """One line for an error that a user can correct, "" for any other: it keeps its traceback."""
+    if _TRACEBACK.value:
+        return ""
+    # A file that cannot be read or written: its name and the reason are all that a user needs.
+    is_file = isinstance(error, OSError) and error.filename is not None and error.strerror is not None
+    if isinstance(error, UserError):
+        text = str(error)
+    elif is_file:
+        text = f"{error.filename}: {error.strerror}."
+    else:
+        return ""
+    return f"Error: {text}\n(--traceback shows where it arose.)"
+
+
+def _is_in_job() -> bool:
+    """Whether this process is one of a job; JAX is not imported for it."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def _end_job(error: BaseException) -> NoReturn:
+    """Ends this process at once: the other processes of the job must not wait for data that it will never send."""
+    import jax
+
+    if message := _explain(error):
+        print(message, file=sys.stderr, flush=True)
+    elif isinstance(error, jax.errors.JaxRuntimeError) and not _TRACEBACK.value:
+        print(error, file=sys.stderr, flush=True)  # usually that another process is gone
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def _parse_flags(document: str, argv: list[str]) -> list[str]:
+    if {"-h", "-help", "--help"} & set(argv[1:]):
+        print(document)
+        for module in flags.FLAGS.flags_by_module_dict():
+            if "experiments" in module:
+                print(flags.FLAGS.module_help(module).partition("\n")[2], end="\n")
+        sys.exit(0)
+    try:
+        return flags.FLAGS(config_files.resolve(argv))
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+    except AttributeError as error:  # from ml_collections, around another error, for an unknown field
+        cause = error.args[0].args[0] if isinstance(error.args[0], Exception) else str(error)
+        sys.exit(f"Error: --config has no field {' '.join(cause.split())}")
+    except (flags.Error, KeyError, TypeError, ValueError) as error:
+        # If a configuration file itself failed, the message is a traceback, whose last line has the reason.
+        message = str(error).strip()
+        if "Traceback" in message:
+            message = message.splitlines()[-1].partition(": ")[2]
+        sys.exit(f"Error: {message}\n(--help explains the flags.)")
+
+
+def start(cache: str) -> None:
+    """Joins other hosts, if there are any, and opens the compilation cache.
+
+    Args:
+        cache: folder of the compilation cache, "" for ~/.cache/minmax_jax, or "off".
+    """
+    import jax
+
+    from minmax_jax.distributed import hosts
+
+    gc.set_threshold(50_000)  # Tracing creates many objects and no garbage: collection took a sixth of its time.
+    job = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if any(job) or _MULTIHOST.value:
+        if not _TRACEBACK.value:
+            faulthandler.disable()  # the stacks of all threads do not explain that another process died
+        with naming("--"):
+            hosts.join(*job)
+    if not hosts.is_main_host():
+        _logger.setLevel(logging.WARNING)
+    if cache == "off":
+        return
+    folder = pathlib.Path(cache or os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/minmax_jax"))
+    try:
+        folder = folder.expanduser()
+    except RuntimeError:  # no home directory
+        if cache:
+            raise OptionError(f"config.compilation_cache={cache!r} needs a home directory.") from None
+        _logger.info("Compiled programs are not kept: there is no home directory.")
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    _logger.info("Compiled programs are kept in %s (--config.compilation_cache=off disables it).", folder)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    _logger.addHandler(handler)
+    _logger.setLevel(logging.INFO)
+    _logger.propagate = False
