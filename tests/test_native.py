@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+import pathlib
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax.ops.cpu import native
+from minmax_jax.ops.cpu import library, native
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def _compute() -> str:
     images, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 41, 38, 40), (3, 3, 40, 56)))
     output = native.conv(images, kernel, stride=2, top=1, left=1, size=(21, 19))
     gradient = native.conv_kernel_gradient(images, output, stride=2, top=1, left=1, window=(3, 3))
-    transformed = native.conv(images, kernel, stride=1, top=1, left=1, size=(41, 38), transformed=True)
+    transformed = native.conv(images, kernel, stride=1, top=1, left=1, size=(41, 38), winograd=True)
     transformed_gradient = native.winograd_kernel_gradient(images, transformed, top=1, left=1)
     pool = dict(window=3, stride=2, padding=1)
     maxima, places = native.max_pool(images, **pool)
@@ -36,25 +39,129 @@ def _compute() -> str:
     return hashlib.sha256(b"".join(np.asarray(result).tobytes() for result in results)).hexdigest()
 
 
+def _is_available_in_new_process(**environment) -> str:
+    code = "from minmax_jax.ops.cpu import native; print(native.is_available())"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=True).stdout
+
+
 def test_it_is_built_once(fresh):
-    built = native._build()
+    library._load()
+    (built,) = fresh.iterdir()
     written = built.stat().st_mtime_ns
-    assert [path.name for path in fresh.iterdir()] == [built.name]
-    assert native._build() == built and built.stat().st_mtime_ns == written
+    library._load()
+    assert [path.name for path in fresh.iterdir()] == [built.name] and built.stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("compiler, reason", [("no-such-cc", "There is no C compiler"), ("false", "")])
 def test_without_a_working_compiler_xla_takes_over(fresh, monkeypatch, caplog, compiler, reason):
     monkeypatch.setenv("CC", compiler)
     assert not native.is_available()
-    assert "slower than they could be: their C code was not built. " + reason in caplog.text
+    assert "the C kernels were not built. " + reason in caplog.text
     assert not list(fresh.glob("*.so"))
 
 
-def test_a_library_that_is_none_is_told(fresh, monkeypatch, caplog):
-    native._build().write_bytes(b"")
+@pytest.mark.parametrize("share", [0, 0.3, 0.99])
+def test_a_truncated_library_is_built_again(fresh, share):
+    """In a process of its own: a library that was loaded stays loaded."""
+    library._load()
+    (built,) = fresh.iterdir()
+    content = built.read_bytes()
+    built.write_bytes(content[: int(share * len(content))])
+    assert _is_available_in_new_process(XDG_CACHE_HOME=str(fresh.parent)).strip() == "True"
+    assert len(built.read_bytes()) == len(content)
+
+
+def test_a_folder_that_cannot_be_written_leaves_all_to_xla(fresh, caplog):
+    fresh.write_text("a file in the way")
     assert not native.is_available()
-    assert "their C code was not built" in caplog.text
+    assert "the C kernels were not built" in caplog.text
+
+
+def test_without_a_home_directory_the_library_goes_to_the_temporary_folder(tmp_path, monkeypatch):
+    def no_home(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pathlib.Path, "expanduser", no_home)
+    monkeypatch.setattr(library.tempfile, "gettempdir", lambda: str(tmp_path))
+    library._load()
+    (built,) = tmp_path.rglob("*.so")
+    assert built.parent.stat().st_mode & 0o077 == 0  # nobody else may replace what is loaded
+
+
+@pytest.mark.parametrize("part", ["C library", "compiler"])
+def test_the_library_depends_on_the_c_library_and_the_compiler(fresh, monkeypatch, part):
+    before = library._path()
+    if part == "C library":
+        monkeypatch.setattr(library.platform, "libc_ver", lambda: ("glibc", "1.0"))
+    else:
+        monkeypatch.setattr(library, "_find_compiler", lambda: "/usr/bin/cc\nanother version")
+    assert library._path() != before
+
+
+_SHAPES = {
+    "images": ((2, 9, 8, 16), np.float32),
+    "kernel": ((3, 3, 16, 24), np.float32),
+    "factor": ((24,), np.float32),
+    "shift": ((24,), np.float32),
+    "residual": ((2, 9, 8, 24), np.float32),
+    "cotangents": ((2, 9, 8, 24), np.float32),
+    "indices": ((2, 9, 8, 24), np.uint8),
+    "partners": ((2, 9, 8, 16), np.float32),
+    "centres": ((16,), np.float32),
+}
+_WINDOW = dict(stride=1, top=1, left=1)
+_POOL = dict(window=3, stride=1, padding=1)
+_CALLS = {
+    "conv": lambda a: native.conv(
+        a["images"],
+        a["kernel"],
+        **_WINDOW,
+        size=(9, 8),
+        epilogue=native.Epilogue(a["factor"], a["shift"], a["residual"]),
+    ),
+    "conv_kernel_gradient": lambda a: native.conv_kernel_gradient(
+        a["images"], a["cotangents"], **_WINDOW, window=(3, 3)
+    ),
+    "winograd_kernel_gradient": lambda a: native.winograd_kernel_gradient(a["images"], a["cotangents"], top=1, left=1),
+    "max_pool": lambda a: native.max_pool(a["images"], **_POOL),
+    "max_pool_gradient": lambda a: native.max_pool_gradient(a["indices"], a["cotangents"], **_POOL, size=(9, 8)),
+    "channel_sums": lambda a: native.channel_sums(a["images"], a["partners"], a["centres"]),
+}
+
+
+@pytest.mark.parametrize(
+    "operation, name, shape, dtype",
+    [
+        ("conv", "kernel", (3, 3, 16, 24), jnp.bfloat16),
+        ("conv", "images", (2, 9, 8, 16), jnp.bfloat16),
+        ("conv", "images", (2, 9, 8, 16), np.float64),
+        ("conv", "kernel", (3, 3, 32, 24), np.float32),
+        ("conv", "images", (2, 9, 8, 8), np.float32),
+        ("conv", "factor", (1,), np.float32),
+        ("conv", "shift", (25,), np.float32),
+        ("conv", "residual", (1, 9, 8, 24), np.float32),
+        ("conv", "residual", (2, 9, 8, 1), np.float32),
+        ("conv", "residual", (2, 9, 8, 24), jnp.bfloat16),
+        ("conv_kernel_gradient", "cotangents", (2, 9, 8, 24), jnp.bfloat16),
+        ("conv_kernel_gradient", "cotangents", (1, 9, 8, 24), np.float32),
+        ("winograd_kernel_gradient", "images", (3, 9, 8, 16), np.float32),
+        ("max_pool", "images", (2, 9, 8, 16), jnp.bfloat16),
+        ("max_pool_gradient", "indices", (2, 9, 8, 24), np.float32),
+        ("max_pool_gradient", "indices", (2, 9, 7, 24), np.uint8),
+        ("channel_sums", "partners", (1, 9, 8, 16), np.float32),
+        ("channel_sums", "centres", (1,), np.float32),
+        ("channel_sums", "centres", (16,), np.float64),
+    ],
+)
+def test_operands_that_would_be_read_out_of_bounds_are_refused(operation, name, shape, dtype):
+    """When a call is traced: no kernel runs."""
+    with jax.enable_x64(True):
+        operands = {key: jax.ShapeDtypeStruct(*value) for key, value in _SHAPES.items()}
+        jax.eval_shape(_CALLS[operation], operands)
+        with pytest.raises(TypeError, match=f"{operation}: operand"):
+            jax.eval_shape(_CALLS[operation], operands | {name: jax.ShapeDtypeStruct(shape, dtype)})
 
 
 def test_it_can_be_switched_off(fresh, monkeypatch):

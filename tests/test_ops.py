@@ -90,7 +90,7 @@ def test_conv_and_its_gradients_equal_xla(height, width, window, stride, padding
 )
 def test_transformed_conv_equals_xla_in_double_precision(height, width, top, left, channels, outputs):
     """Errors, as a share of a result's standard deviation, stay near those of a sum of products in float32."""
-    assert native.is_available() and native.can_transform(channels, outputs)
+    assert native.is_available() and native.can_use_winograd(channels, outputs)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, height, width, channels)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, channels, outputs)).astype(np.float32)
@@ -103,7 +103,7 @@ def test_transformed_conv_equals_xla_in_double_precision(height, width, top, lef
         output, vjp = jax.vjp(functools.partial(convolve, dimension_numbers=("NHWC", "HWIO", "NHWC")), *doubles[:2])
         expected = [np.asarray(array) for array in (output, *vjp(doubles[2]))]
     actual = [
-        native.conv(images, kernel, stride=1, top=top, left=left, size=size, transformed=True),
+        native.conv(images, kernel, stride=1, top=top, left=left, size=size, winograd=True),
         conv.input_gradient(images, kernel, cotangents, strides=(1, 1), padding=sides),
         native.winograd_kernel_gradient(images, cotangents, top=top, left=left),
     ]
@@ -115,7 +115,7 @@ def test_transformed_conv_equals_xla_in_double_precision(height, width, top, lef
 def test_a_conv_of_nothing_has_no_gradient(shape):
     images, kernel = jnp.ones(shape), jnp.ones((3, 3, 16, 16))
     assert native.is_available()
-    output = native.conv(images, kernel, stride=1, top=1, left=1, size=shape[1:3], transformed=True)
+    output = native.conv(images, kernel, stride=1, top=1, left=1, size=shape[1:3], winograd=True)
     assert output.shape == shape
     gradient = native.winograd_kernel_gradient(images, jnp.ones(shape), top=1, left=1)
     np.testing.assert_array_equal(gradient, np.zeros(kernel.shape))
@@ -128,7 +128,7 @@ def test_a_conv_of_nothing_has_no_gradient(shape):
     [(64, 64, True), (16, 48, True), (24, 24, True), (20, 17, True), (3, 64, False), (64, 15, False)],
 )
 def test_which_channels_are_worth_transforming(channels, outputs, able):
-    assert native.can_transform(channels, outputs) == able
+    assert native.can_use_winograd(channels, outputs) == able
 
 
 def test_conv_gradient_inside_a_loop(has_native):
@@ -176,8 +176,8 @@ def test_what_follows_a_conv_and_its_gradients(side, window, stride, outputs, wi
     residual = arrays[4] if with_residual else None
 
     def ours(images, kernel, factor, shift, residual):
-        finish = native.Finish(factor, shift, residual, relu)
-        form = functools.partial(fused_conv.conv_general_dilated, finish=finish)
+        epilogue = native.Epilogue(factor, shift, residual, relu)
+        form = functools.partial(fused_conv.conv_general_dilated, epilogue=epilogue)
         module = nn.Conv(
             outputs, (window, window), stride, [(window // 2,) * 2] * 2, use_bias=False, conv_general_dilated=form
         )
@@ -198,11 +198,56 @@ def test_what_follows_a_conv_and_its_gradients(side, window, stride, outputs, wi
     np.testing.assert_array_equal(gradients[2], np.sum(passed, (0, 1, 2)))
 
 
+@pytest.mark.parametrize(
+    "images, kernel", [((2, 9, 9, 16), (3, 3, 32, 8)), ((2, 9, 9, 16), (3, 3, 8, 8)), ((2, 9, 9, 4), (3, 3, 16, 8))]
+)
+def test_channels_that_do_not_fit_are_the_error_that_xla_raises(images, kernel, has_native):
+    for form in (_ours, _xla):
+        with pytest.raises((TypeError, ValueError), match="feature"):
+            form(jnp.ones(images), jnp.ones(kernel), 1, 1)
+
+
+def test_types_that_differ_are_the_error_that_xla_raises(has_native):
+    for form in (_ours, _xla):
+        with pytest.raises(TypeError, match="same dtype"):
+            form(jnp.ones((2, 9, 9, 16)), jnp.ones((3, 3, 16, 16), jnp.bfloat16), 1, 1)
+
+
+@pytest.mark.parametrize(
+    "residual, dtype",
+    [((1, 9, 9, 16), "float32"), ((2, 9, 9, 1), "float32"), ((16,), "float32"), ((2, 9, 9, 16), "bfloat16")],
+)
+def test_an_epilogue_that_broadcasts_is_applied_after_the_convolution(residual, dtype, has_native):
+    rng = np.random.default_rng(0)
+    images, kernel = rng.normal(size=(2, 9, 9, 16)).astype("f"), rng.normal(size=(3, 3, 16, 16)).astype("f")
+    added = jnp.asarray(rng.normal(size=residual), dtype)
+    epilogue = native.Epilogue(jnp.full(1, 2.0), jnp.zeros(()), added, relu=True)
+    strides, padding = (1, 1), ((1, 1), (1, 1))
+    layout = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=1, precision=None)
+    layout |= dict(lhs_dilation=None, rhs_dilation=None)
+    found = jax.jit(
+        lambda images, kernel: fused_conv.conv_general_dilated(
+            images, kernel, strides, padding, epilogue=epilogue, **layout
+        )
+    )(images, kernel)
+    expected = np.maximum(2 * np.asarray(_xla(images, kernel, 1, 1)) + np.asarray(added, "f"), 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_in_nothing_out(has_native):
+    assert _ours(jnp.ones((0, 9, 9, 16)), jnp.ones((3, 3, 16, 8)), 1, 1).shape == (0, 9, 9, 8)
+
+
+def test_a_window_larger_than_the_map_is_refused():
+    with pytest.raises(ValueError, match="window=5"):
+        max_pool.relu_max_pool(jnp.ones((1, 2, 2, 3)), 5, 2, 1)
+
+
 def test_what_follows_a_conv_keeps_what_is_not_a_number():
     images = jnp.full((1, 8, 8, 16), jnp.nan)
-    finish = native.Finish(jnp.ones(16), jnp.zeros(16), relu=True)
+    epilogue = native.Epilogue(jnp.ones(16), jnp.zeros(16), relu=True)
     kernel, sides = jnp.ones((3, 3, 16, 16)), ((1, 1), (1, 1))
-    assert np.all(np.isnan(conv.output(images, kernel, strides=(1, 1), padding=sides, finish=finish)))
+    assert np.all(np.isnan(conv.output(images, kernel, strides=(1, 1), padding=sides, epilogue=epilogue)))
 
 
 def test_conv_of_double_precision_is_left_to_xla():
@@ -353,7 +398,7 @@ def test_device_means_are_numpys_and_one_exchange_on_cpus(platform):
 def test_other_platforms_get_the_forms_of_xla():
     """The choice is made when a program is lowered: the one for a GPU holds no call of our own code."""
     images, kernel = jnp.ones((1, 16, 16, 16)), jnp.ones((3, 3, 16, 16))
-    finish = native.Finish(jnp.ones(16), jnp.zeros(16), relu=True)
+    epilogue = native.Epilogue(jnp.ones(16), jnp.zeros(16), relu=True)
 
     def loss(images, kernel):
         features = max_pool.relu_max_pool(_ours(images, kernel, 1, 1), 3, 2, 1)
@@ -362,7 +407,7 @@ def test_other_platforms_get_the_forms_of_xla():
             (3, 3),
             padding=[(1, 1)] * 2,
             use_bias=False,
-            conv_general_dilated=functools.partial(fused_conv.conv_general_dilated, finish=finish),
+            conv_general_dilated=functools.partial(fused_conv.conv_general_dilated, epilogue=epilogue),
         )
         return jnp.sum(module.apply({"params": {"kernel": kernel}}, features))
 

@@ -327,11 +327,11 @@ def test_from_a_folder_to_results(tmp_path):
     _write(tmp_path / "masks", {"cat/3.png": encoded.encode(_mask()), "cat/8.png": encoded.encode(_mask())})
     done = _run(
         "experiments.prepare_data",
-        *("--dataset=image_folder", "name=pets", f"--source={root}", f"--masks={tmp_path / 'masks'}"),
+        *("--dataset=image_folder", "--name=pets", f"--source={root}", f"--masks={tmp_path / 'masks'}"),
         f"--data_dir={tmp_path / 'out'}",
     )
     assert done.returncode == 0, done.stderr
-    assert "Train with --config=configs/custom.py:pets --config.data.dir=" in done.stdout
+    assert "Train with --config=custom:pets --config.data.dir=" in done.stdout
     done = _run(
         "experiments.train",
         *("--config=configs/custom.py:pets,cpu", f"--config.data.dir={tmp_path / 'out'}"),

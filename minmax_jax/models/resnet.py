@@ -1,4 +1,4 @@
-"""Residual trunks: images in, a feature map out.
+"""Residual trunks.
 
 ResNet (He et al. 2016) with three 3x3 convolutions for a stem, as the publication uses it, or with the original 7x7
 convolution. Width, depth and strides are free, so that a small trunk of output stride 4 or 8 serves small images.
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from minmax_jax.models import batch_norm, trunks
-from minmax_jax.ops import conv, fused_conv, max_pool
+from minmax_jax.ops import conv, fused_conv, max_pool, platforms
 from minmax_jax.ops.cpu import native
 
 ModuleDef = Callable[..., nn.Module]
@@ -69,8 +69,7 @@ class ResNet(nn.Module):
         block: the residual block.
         stem: "deep" (three 3x3 convolutions; published) or "plain" (one 7x7, as torchvision's networks have).
         unbiased_variance: of the running statistics, as in `batch_norm.BatchNorm`.
-        remat: keep no more than each block's input for the gradients, and compute the block again: less memory for
-            more time, see docs/performance.md.
+        remat: rematerialise blocks in the backward pass: less memory for more time, see docs/performance.md.
         norm_axis: mapped axis over which batch statistics are taken together (cross-replica batch norm).
         dtype: of the computation; parameters and statistics are float32 in any case.
     """
@@ -105,8 +104,8 @@ class ResNet(nn.Module):
             x = layer(x, channels * self.width, window, stride, name=f"stem_{{}}{index}", relu=index < len(stem))
         x = max_pool.relu_max_pool(x, 3, 2, 1)
         block = nn.remat(self.block) if self.remat else self.block
-        # All but the first block of a stage are traced and lowered once, where that pays. Not for init: functions of
-        # their own draw other numbers.
+        # All but the first block of a stage are traced and lowered once, in stages where that is faster. Not for init:
+        # jitted functions draw other random numbers.
         repeated = block if self.is_initializing() else nn.jit(block)
         stride, stages = 4, {}
         for stage, (blocks, stage_stride) in enumerate(zip(self.stage_sizes, self.stage_strides, strict=True)):
@@ -134,14 +133,14 @@ def _layer(
     residual: jax.Array | None = None,
     relu: bool = True,
 ) -> jax.Array:
-    """A convolution without bias, batch norm, and what follows them; `name` is the pattern of the two's names."""
+    """Convolution without bias, batch norm, residual, ReLU; `name` is a pattern for the names of the first two."""
     normalize = norm(channels, name=name.format("norm"))
     convolve = functools.partial(
         nn.Conv,
         channels,
         (window, window),
         strides=(stride, stride),
-        # Alike on both sides; flax's "SAME" is not, for stride 2.
+        # Symmetric, unlike flax's "SAME" for stride 2.
         padding=[(window // 2, window // 2)] * 2,
         use_bias=False,
         dtype=dtype,
@@ -149,8 +148,10 @@ def _layer(
         name=name.format("conv"),
     )
     if normalize.use_running_average:
-        finish = native.Finish(*normalize.running_affine(), residual=residual, relu=relu)
-        form = functools.partial(fused_conv.conv_general_dilated, finish=finish)
+        epilogue = native.Epilogue(*normalize.running_affine(), residual=residual, relu=relu)
+        if platforms.is_portable():
+            return epilogue(convolve()(x))
+        form = functools.partial(fused_conv.conv_general_dilated, epilogue=epilogue)
         return convolve(conv_general_dilated=form)(x)
     y = normalize(convolve(conv_general_dilated=conv.conv_general_dilated)(x))
     y = y if residual is None else residual + y

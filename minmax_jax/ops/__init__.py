@@ -1,1 +1,5 @@
-"""Array operations that the networks need in a form that JAX does not bring."""
+"""Array operations; those that are slow or need much memory in XLA's own form have others by platform."""
+
+from minmax_jax.ops.platforms import portable
+
+__all__ = ["portable"]

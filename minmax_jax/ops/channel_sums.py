@@ -1,4 +1,4 @@
-"""The two sums over a batch that batch norm needs, on the way there as on the way back, in one reading of the data."""
+"""The two sums over a batch that batch norm needs, forward and backward, in one pass over the data."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> 
     Args:
         values: [..., K].
         partners: [..., K], of the same type.
-        centres: [K], what the partners lie around: the nearer to it, the less is lost to rounding.
+        centres: [K], approximate means of the partners; the closer, the smaller the rounding errors.
     """
 
     def plain(values, partners, centres):
@@ -21,7 +21,9 @@ def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> 
         return jnp.sum(values, axes), jnp.sum(values * (partners - centres), axes)
 
     def on_cpu(*arrays):
-        fits = all(array.dtype == jnp.float32 for array in arrays) and native.is_available()
+        is_float32 = all(array.dtype == jnp.float32 for array in arrays)
+        fits = is_float32 and partners.shape == values.shape and centres.shape == values.shape[-1:]
+        fits = fits and native.is_available()
         return (native.channel_sums if fits else plain)(*arrays)
 
     return platforms.choose(values, partners, centres, cpu=on_cpu, default=plain)

@@ -1,11 +1,11 @@
-"""A 2-D convolution that is fast on a CPU, its gradients also inside `lax` loops.
+"""A 2-D convolution that is fast on a CPU, with gradients that are also fast inside `lax` loops.
 
-XLA's CPU backend compiles the two gradient convolutions, whose layouts are unusual, to naive loops when they
-stand in the body of a while loop or scan (jax issue 12868): up to fifty times slower than outside. The erasing
-loop differentiates inside its body, so on a CPU all is done by code of our own: conv.c, and winograd.c for what most
-of a trunk is, 3x3 convolutions of stride 1. Where that cannot be built, it is written as what XLA does well there:
-ordinary convolutions for output and input, products (conv_products.py) for the kernel and for small maps. Other
-platforms keep XLA's convolutions and gradients.
+XLA's CPU backend compiles the two gradient convolutions, whose layouts are unusual, to naive loops inside the body of a
+while loop or scan (jax issue 12868): up to fifty times slower than outside. The erasing loop differentiates inside its
+body. On a CPU, kernels in C therefore compute everything: conv.c, and winograd.c for 3x3 convolutions of stride 1, most
+of a trunk. Where they cannot be built, the gradients are written in forms that XLA compiles well: ordinary convolutions
+for output and input, matrix products (conv_products.py) for the kernel and for small maps. Other platforms keep XLA's
+convolutions and gradients.
 """
 
 import functools
@@ -35,8 +35,8 @@ def conv_general_dilated(
 ) -> jax.Array:
     """Drop-in for `lax.conv_general_dilated`, to be passed to `flax.linen.Conv`.
 
-    Plain convolutions (2-D, channels last, ungrouped, undilated, explicit padding) get the gradients of this
-    module; every other one goes to `lax` unchanged.
+    Plain convolutions (2-D, channels last, ungrouped, undilated, explicit padding, one type) get the gradients of this
+    module; all others are passed to `lax` unchanged.
 
     Args:
         images: [B, H, W, K] inputs.
@@ -69,10 +69,12 @@ def conv_general_dilated(
 def is_plain(
     images, kernel, padding, *, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, precision, **kwargs
 ) -> bool:
-    """Whether a convolution is one of those that this module has forms of its own for."""
+    """Whether this module has its own forms of a convolution."""
     spec = dimension_numbers and lax.conv_dimension_numbers(images.shape, kernel.shape, dimension_numbers)
     return (
-        images.ndim == 4
+        images.ndim == kernel.ndim == 4
+        and images.dtype == kernel.dtype
+        and images.shape[-1] == kernel.shape[2]
         and spec == lax.conv_dimension_numbers(images.shape, kernel.shape, _LAYOUT)
         and not isinstance(padding, str)
         and feature_group_count == 1
@@ -108,7 +110,7 @@ def _conv_backward(strides, padding, residuals, cotangents):
 
         return gradient
 
-    # Two choices, not one of a pair: where the gradient to the images is not needed, it alone falls away.
+    # Two choices, not one of a pair, so that a gradient to the images that is not needed is eliminated.
     choose = functools.partial(platforms.choose, images, kernel, cotangents)
     return (
         choose(cpu=functools.partial(input_gradient, **statics), default=xla_gradient(0)),
@@ -120,47 +122,49 @@ plain_conv.defvjp(_conv_forward, _conv_backward)
 
 
 def output(
-    images, kernel, *, strides, padding, turned=False, places=native.ALL_PLACES, finish: native.Finish | None = None
+    images, kernel, *, strides, padding, transposed=False, taps=native.ALL_TAPS, epilogue: native.Epilogue | None = None
 ) -> jax.Array:
-    """The convolution, [B, h, w, L], on a CPU; for `turned`, `places` and `finish` see `native.conv`."""
-    if _is_native(images, strides, padding):
+    """The convolution, [B, h, w, L], on a CPU; for `transposed`, `taps` and `epilogue` see `native.conv`."""
+    window = _window(kernel, taps)
+    size = conv_products.output_size(images, window, strides, padding)
+    channels, outputs = kernel.shape[:1:-1] if transposed else kernel.shape[2:]
+    if _is_native(images, kernel, size, strides, padding):
         (top, _), (left, _) = padding
-        window = _window(kernel, places)
-        size = conv_products.output_size(images, window, strides, padding)
-        channels = kernel.shape[:1:-1] if turned else kernel.shape[2:]
-        transformed = _is_transformed(window, strides, size, *channels)
-        statics = dict(stride=strides[0], top=top, left=left, size=size, turned=turned, places=places)
-        return native.conv(images, kernel, finish=finish, transformed=transformed, **statics)
-    kernel = kernel[places]
-    kernel = jnp.flip(kernel, (0, 1)).swapaxes(2, 3) if turned else kernel
+        winograd = _is_winograd(window, strides, size, channels, outputs)
+        statics = dict(stride=strides[0], top=top, left=left, size=size, transposed=transposed, taps=taps)
+        if epilogue is None or epilogue.fits((len(images), *size, outputs)):
+            return native.conv(images, kernel, epilogue=epilogue, winograd=winograd, **statics)
+        return epilogue(native.conv(images, kernel, winograd=winograd, **statics))
+    kernel = kernel[taps]
+    kernel = jnp.flip(kernel, (0, 1)).swapaxes(2, 3) if transposed else kernel
     form = conv_products.output if conv_products.is_small(images) else xla_conv
     sums = form(images, kernel, strides=strides, padding=padding)
-    return sums if finish is None else finish(sums)
+    return sums if epilogue is None else epilogue(sums)
 
 
 def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
     """Gradient to the images, [B, H, W, K], as ordinary convolutions of the cotangents [B, h, w, L].
 
-    The kernel is flipped, and its channels are swapped. Pixels whose rows, and columns, leave the same rest when
-    divided by the stride meet the same places of the kernel: they are computed together, and interleaved at the end.
+    The kernel is flipped and its channels are swapped. Pixels whose rows and columns have the same remainder modulo the
+    stride use the same taps of the kernel: they are computed together and interleaved at the end.
     """
-    if conv_products.is_small(images) and not _is_native(images, strides, padding):
+    if conv_products.is_small(images) and not _is_native(images, kernel, cotangents.shape[1:3], strides, padding):
         return conv_products.input_gradient(images, kernel, cotangents, strides=strides, padding=padding)
     sizes, out_sizes, lows = images.shape[1:3], cotangents.shape[1:3], [low for low, _ in padding]
-    # Rows and columns of the padding that are not computed: with a stride, rests are counted from its first.
+    # Rows and columns of the padding that are not computed; with a stride, remainders are counted from its first.
     cuts = [low if strides == (1, 1) else 0 for low in lows]
     counts = [
         max(-(-(size + low - cut) // stride), out)
         for size, low, cut, stride, out in zip(sizes, lows, cuts, strides, out_sizes)
     ]
 
-    def pixels(row_rest, column_rest):
-        places = slice(row_rest, None, strides[0]), slice(column_rest, None, strides[1])
-        window = _window(kernel, places)
+    def pixels(row_remainder, column_remainder):
+        taps = slice(row_remainder, None, strides[0]), slice(column_remainder, None, strides[1])
+        window = _window(kernel, taps)
         if 0 in window:
             return jnp.zeros((len(images), *counts, images.shape[-1]), images.dtype)
         widths = [(side - 1 - cut, count - out + cut) for side, cut, count, out in zip(window, cuts, counts, out_sizes)]
-        return output(cotangents, kernel, strides=(1, 1), padding=widths, turned=True, places=places)
+        return output(cotangents, kernel, strides=(1, 1), padding=widths, transposed=True, taps=taps)
 
     if strides == (1, 1):
         padded = pixels(0, 0)
@@ -172,29 +176,31 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
     return padded[:, top : top + sizes[0], left : left + sizes[1]]
 
 
-def _window(kernel, places: tuple[slice, slice]) -> tuple[int, int]:
-    """How many rows and columns of the kernel are taken."""
-    return tuple(len(range(side)[taken]) for side, taken in zip(kernel.shape, places))
+def _window(kernel, taps: tuple[slice, slice]) -> tuple[int, int]:
+    """Number of rows and columns of the kernel that are used."""
+    return tuple(len(range(side)[used]) for side, used in zip(kernel.shape, taps))
 
 
 def kernel_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
     """Gradient to the kernel, [kh, kw, K, L]."""
-    if not _is_native(images, strides, padding):
+    if not _is_native(images, kernel, cotangents.shape[1:3], strides, padding):
         return conv_products.kernel_gradient(images, kernel, cotangents, strides=strides, padding=padding)
     (top, _), (left, _) = padding
-    if _is_transformed(kernel.shape[:2], strides, cotangents.shape[1:3], *kernel.shape[2:]):
+    if _is_winograd(kernel.shape[:2], strides, cotangents.shape[1:3], *kernel.shape[2:]):
         return native.winograd_kernel_gradient(images, cotangents, top=top, left=left)
     statics = dict(stride=strides[0], top=top, left=left, window=kernel.shape[:2])
     return native.conv_kernel_gradient(images, cotangents, **statics)
 
 
-def _is_native(images, strides, padding) -> bool:
-    plain = images.dtype == jnp.float32 and strides[0] == strides[1] and min(min(sides) for sides in padding) >= 0
-    return plain and native.is_available()
+def _is_native(images, kernel, size, strides, padding) -> bool:
+    """Whether the C kernels compute it: float32, equal strides, no negative padding, nothing empty."""
+    is_float32 = images.dtype == kernel.dtype == jnp.float32
+    fits = is_float32 and strides[0] == strides[1] > 0 and min(min(sides) for sides in padding) >= 0
+    return fits and min(*size, *images.shape, *kernel.shape) > 0 and native.is_available()
 
 
-def _is_transformed(window, strides, size, channels, outputs) -> bool:
-    """Whether winograd.c is the faster one: the map is no smaller than its tiles of 4x4, and fills half of them."""
+def _is_winograd(window, strides, size, channels, outputs) -> bool:
+    """Whether winograd.c is faster: the map is at least as large as its tiles of 4x4, and fills half of them."""
     rows, columns = size
     filled = min(size) >= 4 and 2 * rows * columns >= (-(-rows // 4) * 4) * (-(-columns // 4) * 4)
-    return filled and window == (3, 3) and strides == (1, 1) and native.can_transform(channels, outputs)
+    return filled and window == (3, 3) and strides == (1, 1) and native.can_use_winograd(channels, outputs)

@@ -1,4 +1,4 @@
-"""Max pooling of what passes a ReLU, whose gradient is fast and needs little memory."""
+"""Max pooling after a ReLU, with a gradient that is fast and needs little memory."""
 
 import functools
 
@@ -11,18 +11,23 @@ import numpy as np
 from minmax_jax.ops import platforms
 from minmax_jax.ops.cpu import native
 
-_MOST_WINDOW = 15  # whose places fit in a byte
+_MOST_WINDOW = 15  # side of a window whose indices fit into a byte
 
 
 def relu_max_pool(features: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
     """Square max pooling of the ReLU of [B, H, W, K] features, padded by zeros on all sides.
 
-    The gradient goes to the first of equal maxima, and nowhere if these are not above 0. It needs no more than a byte
-    for each maximum; on CPUs max_pool.c computes it. TPUs have XLA's, which keeps the features; on a GPU that one makes
-    four indices of 32 bits for each maximum, and adds up in any order.
+    The gradient goes to the first of equal maxima, and nowhere if these are not above 0. It needs one byte per maximum;
+    on CPUs max_pool.c computes it. TPUs use XLA's, which keeps the features; on a GPU that form creates four indices of
+    32 bits per maximum and adds up in any order.
+
+    Raises:
+        ValueError: for a window larger than the padded features.
     """
-    # What is kept differs: there is no choice when the program is lowered, as for convolutions.
-    if window > _MOST_WINDOW or platforms.is_tpu():
+    if min(features.shape[1:3]) + 2 * padding < window:
+        raise ValueError(f"window={window} is larger than features {features.shape} padded by {padding}.")
+    # The saved arrays differ, so the form cannot be chosen at lowering as for convolutions.
+    if window > _MOST_WINDOW or platforms.is_tpu() or platforms.is_portable():
         return _xla_pool(features, window, stride, padding)
     by_c = features.dtype == jnp.float32 and platforms.is_cpu_alone() and native.is_available()
     return _pool(features, window, stride, padding, features.shape[1:3], by_c)
@@ -30,7 +35,7 @@ def relu_max_pool(features: jax.Array, window: int, stride: int, padding: int) -
 
 def _xla_pool(features, window, stride, padding):
     sides = ((padding, padding), (padding, padding))
-    # The maximum of ReLUs is the ReLU of the maximum, on fewer places.
+    # The maximum of ReLUs is the ReLU of the maximum, on fewer numbers.
     return nn.relu(nn.max_pool(features, (window, window), (stride, stride), sides))
 
 
@@ -44,41 +49,42 @@ def _forward(features, window, stride, padding, size, by_c):
     return (native.max_pool if by_c else _find_maxima)(features, window=window, stride=stride, padding=padding)
 
 
-def _backward(window, stride, padding, size, by_c, places, cotangents):
+def _backward(window, stride, padding, size, by_c, indices, cotangents):
     spread = native.max_pool_gradient if by_c else _spread
-    return (spread(places, cotangents, window=window, stride=stride, padding=padding, size=size),)
+    return (spread(indices, cotangents, window=window, stride=stride, padding=padding, size=size),)
 
 
 _pool.defvjp(_forward, _backward)
 
 
 def _find_maxima(features: jax.Array, *, window: int, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:
-    """As `native.max_pool`: the place is counted by rows of the window, and window**2 if nothing is above 0."""
+    """As `native.max_pool`: indices are counted by rows of the window; window**2 if nothing is above 0."""
     batch, *sides, channels = features.shape
     rows, columns = ((side + 2 * padding - window) // stride + 1 for side in sides)
-    values = features.astype(jnp.promote_types(features.dtype, jnp.float32))  # which CPUs compare faster
+    values = features.astype(jnp.promote_types(features.dtype, jnp.float32))  # faster to compare on CPUs
     values = jnp.pad(values, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     maxima = jnp.zeros((batch, rows, columns, channels), values.dtype)
-    places = jnp.full(maxima.shape, window**2, jnp.uint8)
-    for place, (i, j) in enumerate(np.ndindex(window, window)):
+    indices = jnp.full(maxima.shape, window**2, jnp.uint8)
+    for index, (i, j) in enumerate(np.ndindex(window, window)):
         last = (batch, i + (rows - 1) * stride + 1, j + (columns - 1) * stride + 1, channels)
         seen = lax.slice(values, (0, i, j, 0), last, (1, stride, stride, 1))
-        taken = ~(seen <= maxima) & (maxima == maxima)  # what is not a number stays so
-        maxima, places = jnp.where(taken, seen, maxima), jnp.where(taken, np.uint8(place), places)
-    return maxima.astype(features.dtype), places
+        taken = ~(seen <= maxima) & (maxima == maxima)  # NaN stays NaN
+        maxima, indices = jnp.where(taken, seen, maxima), jnp.where(taken, np.uint8(index), indices)
+    return maxima.astype(features.dtype), indices
 
 
 def _spread(
-    places: jax.Array, cotangents: jax.Array, *, window: int, stride: int, padding: int, size: tuple[int, int]
+    indices: jax.Array, cotangents: jax.Array, *, window: int, stride: int, padding: int, size: tuple[int, int]
 ) -> jax.Array:
     """As `native.max_pool_gradient`."""
     values = cotangents.astype(jnp.promote_types(cotangents.dtype, jnp.float32))
     zero = np.zeros((), values.dtype)
     gradient = jnp.zeros((), values.dtype)
-    for place, offsets in enumerate(np.ndindex(window, window)):
-        # Apart by the stride, and as far from the edges as this place of their windows is; beyond them is cut off.
+    for index, offsets in enumerate(np.ndindex(window, window)):
+        # Spaced by the stride, shifted to this offset in their windows; negative padding crops.
         before = [offset - padding for offset in offsets]
-        after = [side - first - (count - 1) * stride - 1 for side, first, count in zip(size, before, places.shape[1:3])]
+        counts = indices.shape[1:3]
+        after = [side - first - (count - 1) * stride - 1 for side, first, count in zip(size, before, counts)]
         sides = [(0, 0, 0), *((*ends, stride - 1) for ends in zip(before, after)), (0, 0, 0)]
-        gradient += lax.pad(jnp.where(places == place, values, zero), zero, sides)
+        gradient += lax.pad(jnp.where(indices == index, values, zero), zero, sides)
     return gradient.astype(cotangents.dtype)

@@ -1,4 +1,4 @@
-// Sums over all but the last axis of 32-bit floats; channel_sums.py calls them.
+// Sums over all but the last axis of 32-bit floats; native.py calls them.
 
 #include "conv.h"
 
@@ -41,7 +41,7 @@ XLA_FFI_Error *minmax_channel_sums(XLA_FFI_CallFrame *frame) {
   for (int64_t axis = 0; axis < args[0]->rank - 1; ++axis) conv.rows *= args[0]->dims[axis];
   const int64_t parts = divide_up(conv.rows, PART_ROWS), numbers = 2 * conv.channels;
   conv.scratch = allocate(parts * numbers);
-  if (conv.scratch == NULL) return tell_memory_is_short(frame);
+  if (conv.scratch == NULL) return out_of_memory(frame);
   XLA_FFI_Error *error = run_units(frame, &conv, sum_part, parts, 0);
   for (int64_t number = 0; number < numbers; ++number) {
     float *to = ((XLA_FFI_Buffer *)frame->rets.rets[number / conv.channels])->data;

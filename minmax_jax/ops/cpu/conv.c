@@ -1,4 +1,4 @@
-// Convolutions and their kernel gradients, in 32-bit floats, for XLA on a CPU; native.py builds them, conv.py calls them.
+// Convolutions and their kernel gradients, in 32-bit floats, for XLA on a CPU; library.py builds them, native.py calls them.
 //
 //   output[b, y, x, l]   = sum over i, j, k of at(b, y, x, i, j)[k] * kernel[i, j, k, l]
 //   gradient[i, j, k, l] = sum over b, y, x of at(b, y, x, i, j)[k] * cotangents[b, y, x, l]
@@ -11,11 +11,11 @@
 
 #define LINE 16           // floats of a line of the cache
 #define BLOCK_ROWS 4      // of the output, that share what is read of the images
-#define BLOCK_WINDOWS 64  // of the images, likewise, where rows are short
-#define BLOCK_PIXELS 128   // of the gradient, at least: what is copied of them stays in the cache for all tiles
+#define BLOCK_WINDOWS 64  // of the images, the same where rows are short
+#define BLOCK_PIXELS 128   // of the gradient, at least: their copies stay in the cache for all tiles
 #define UNIT_CHANNELS 128  // k, and l, of the gradient that share these copies, where that leaves enough units
 
-// Output: tiles of pixels, whose windows begin `stride` places after one another in `rows`.
+// Output: tiles of pixels, whose windows begin `stride` pixels apart in `rows`.
 
 INLINE void output_tile(const Conv *conv, const float *rows, int64_t width, int64_t slice, float *to, const int pixels,
                         const int vectors) {
@@ -23,7 +23,7 @@ INLINE void output_tile(const Conv *conv, const float *rows, int64_t width, int6
   const int64_t step = conv->stride * conv->channels, row = conv->kernel_columns * conv->channels;
   const float *weights = conv->weights + slice * conv->kernel_rows * row * SLICE;
   for (int64_t i = 0; i < conv->kernel_rows; ++i) {
-    // The places of one row of the kernel lie side by side, as their weights do.
+    // The taps of one row of the kernel are contiguous, as are their weights.
     const float *x = rows + i * width * conv->channels;
     for (int64_t k = 0; k < row; ++k, ++x, weights += SLICE)
       add_products(sums, x, step, weights, LANES, pixels, vectors);
@@ -31,8 +31,8 @@ INLINE void output_tile(const Conv *conv, const float *rows, int64_t width, int6
   for (int p = 0; p < pixels; ++p)
     for (int v = 0; v < vectors; ++v) {
       const int64_t l = slice * SLICE + v * LANES, lanes = conv->outputs - l;
-      float *place = to + p * conv->outputs + v * LANES;
-      store_some(finish(conv, sums[p][v], l, place, lanes), place, lanes);
+      float *target = to + p * conv->outputs + v * LANES;
+      store_some(apply_epilogue(conv, sums[p][v], l, target, lanes), target, lanes);
     }
 }
 
@@ -72,8 +72,8 @@ static int64_t count_floats_of_rows(const Conv *conv) {
   return needed * ((conv->out_columns - 1) * conv->stride + conv->kernel_columns) * conv->channels;
 }
 
-// Where a row of the output is shorter than a tile, tiles reach over rows and images: windows are copied one behind the
-// other. Where they are the pixels themselves, that is what they are. A unit is a block of them and some slices of
+// Where a row of the output is shorter than a tile, tiles span rows and images: windows are copied to contiguous memory,
+// unless they are single pixels, which are contiguous already. A unit is a block of them and some slices of
 // channels l.
 
 static int are_windows(const Conv *conv) {
@@ -82,12 +82,12 @@ static int are_windows(const Conv *conv) {
 }
 
 static void copy_windows(const Conv *conv, int64_t first, int64_t count, float *windows) {
-  const int64_t places = conv->kernel_rows * conv->kernel_columns;
-  memset(windows, 0, count * places * conv->channels * sizeof(float));
-  for (int64_t at = 0; at < count * places; ++at) {
-    const int64_t pixel = first + at / places, row = pixel / conv->out_columns, b = row / conv->out_rows;
-    const int64_t y = row % conv->out_rows * conv->stride - conv->top + at % places / conv->kernel_columns;
-    const int64_t x = pixel % conv->out_columns * conv->stride - conv->left + at % places % conv->kernel_columns;
+  const int64_t taps = conv->kernel_rows * conv->kernel_columns;
+  memset(windows, 0, count * taps * conv->channels * sizeof(float));
+  for (int64_t at = 0; at < count * taps; ++at) {
+    const int64_t pixel = first + at / taps, row = pixel / conv->out_columns, b = row / conv->out_rows;
+    const int64_t y = row % conv->out_rows * conv->stride - conv->top + at % taps / conv->kernel_columns;
+    const int64_t x = pixel % conv->out_columns * conv->stride - conv->left + at % taps % conv->kernel_columns;
     if (0 <= y && y < conv->rows && 0 <= x && x < conv->columns)
       memcpy(windows + at * conv->channels, conv->images + ((b * conv->rows + y) * conv->columns + x) * conv->channels,
              conv->channels * sizeof(float));
@@ -119,12 +119,12 @@ typedef struct {
   float *cotangents;          // [slices of l, rows, w, SLICE]
 } Block;
 
-// The row of the images that meets a row of the cotangents; whether it is one is for the caller to see.
+// The row of the images that meets a row of the cotangents; the caller checks that it exists.
 INLINE int64_t image_row(const Conv *conv, const Block *block, int64_t row) {
   return row % conv->out_rows * conv->stride + block->i - conv->top;
 }
 
-// `width` numbers, or those before the end of the array. What is copied beyond the channels is used for nothing.
+// `width` numbers, or those before the end of the array. Copies beyond the channels are not used.
 INLINE void copy_some(const float *from, const float *end, float *to, const int64_t width) {
   if (end - from >= width) {
     for (int64_t at = 0; at < width; at += LANES) store(load(from + at), to + at);
@@ -135,7 +135,7 @@ INLINE void copy_some(const float *from, const float *end, float *to, const int6
 }
 
 static void copy_block(const Conv *conv, const Block *block) {
-  const int64_t pixels = block->rows * conv->out_columns, places = block->rows * conv->columns;
+  const int64_t pixels = block->rows * conv->out_columns, taps = block->rows * conv->columns;
   const float *images_end = conv->images + conv->batch * conv->rows * conv->columns * conv->channels;
   const float *end = conv->cotangents + conv->batch * conv->out_rows * conv->out_columns * conv->outputs;
   const float *g = conv->cotangents + block->row * conv->out_columns * conv->outputs + block->l;
@@ -148,11 +148,11 @@ static void copy_block(const Conv *conv, const Block *block) {
     const float *x = conv->images + (b * conv->rows + y) * conv->columns * conv->channels + block->k;
     for (int64_t column = 0; column < conv->columns; ++column, x += conv->channels)
       for (int64_t k = 0; k < block->channels; k += LINE)
-        copy_some(x + k, images_end, block->images + k * places + (row * conv->columns + column) * LINE, LINE);
+        copy_some(x + k, images_end, block->images + k * taps + (row * conv->columns + column) * LINE, LINE);
   }
 }
 
-// Adds what a block gives to a tile: place (i, j) of the kernel, channels from k and l on, counted within the unit.
+// Adds what a block gives to a tile: tap (i, j) of the kernel, channels from k and l on, counted within the unit.
 INLINE void gradient_tile(const Conv *conv, const Block *block, int64_t j, int64_t k, int64_t l, const int channels,
                           const int vectors) {
   vector sums[TILE][2] = {0};

@@ -1,21 +1,21 @@
-// Square max pooling of the ReLU of 32-bit floats, and its gradient; max_pool.py calls them.
+// Square max pooling of the ReLU of 32-bit floats, and its gradient; native.py calls them.
 //
-// A byte for each maximum says where in its window it lies, counted by rows: that is all that the gradient needs. It is
-// the number of places, which no place has, where nothing in the window is above 0.
+// One byte per maximum holds its index in the window, counted by rows: all that the gradient needs. It is the size of the
+// window, which is no index, where nothing in the window is above 0.
 
 #include "conv.h"
 
 typedef uint8_t bytes __attribute__((vector_size(LANES)));
 
-INLINE mask load_places(const uint8_t *from, int64_t lanes) {
-  bytes places = {0};
-  memcpy(&places, from, MIN(lanes, LANES));
-  return __builtin_convertvector(places, mask);
+INLINE mask load_indices(const uint8_t *from, int64_t lanes) {
+  bytes indices = {0};
+  memcpy(&indices, from, MIN(lanes, LANES));
+  return __builtin_convertvector(indices, mask);
 }
 
-INLINE void store_places(mask values, uint8_t *to, int64_t lanes) {
-  const bytes places = __builtin_convertvector(values, bytes);
-  memcpy(to, &places, MIN(lanes, LANES));
+INLINE void store_indices(mask values, uint8_t *to, int64_t lanes) {
+  const bytes indices = __builtin_convertvector(values, bytes);
+  memcpy(to, &indices, MIN(lanes, LANES));
 }
 
 // A unit is one row of one image: of the maxima, and of the features for the gradient.
@@ -27,17 +27,17 @@ static void find_maxima(const Conv *conv, int64_t unit, float *own) {
     for (int64_t k = 0; k < conv->channels; k += LANES) {
       const int64_t lanes = conv->channels - k;
       vector greatest = {0};
-      mask place = (mask){0} + (int32_t)(conv->kernel_rows * conv->kernel_columns);
+      mask index = (mask){0} + (int32_t)(conv->kernel_rows * conv->kernel_columns);
       for (int64_t i = MAX(0, -top); i < MIN(conv->kernel_rows, conv->rows - top); ++i)
         for (int64_t j = MAX(0, -left); j < MIN(conv->kernel_columns, conv->columns - left); ++j) {
           const int64_t pixel = (b * conv->rows + top + i) * conv->columns + left + j;
           const vector values = load_some(conv->images + pixel * conv->channels + k, lanes);
-          const mask taken = ~(values <= greatest) & (greatest == greatest);  // what is not a number stays so
+          const mask taken = ~(values <= greatest) & (greatest == greatest);  // NaN stays NaN
           greatest = (vector)((taken & (mask)values) | (~taken & (mask)greatest));
-          place = (taken & (int32_t)(i * conv->kernel_columns + j)) | (~taken & place);
+          index = (taken & (int32_t)(i * conv->kernel_columns + j)) | (~taken & index);
         }
       store_some(greatest, conv->result + at + k, lanes);
-      store_places(place, conv->places + at + k, lanes);
+      store_indices(index, conv->indices + at + k, lanes);
     }
   }
 }
@@ -54,7 +54,7 @@ static void spread(const Conv *conv, int64_t unit, float *own) {
           const int64_t row = (y - i) / conv->stride, of_row = (x - j) / conv->stride;
           if (row >= conv->out_rows || of_row >= conv->out_columns) continue;
           const int64_t at = ((b * conv->out_rows + row) * conv->out_columns + of_row) * conv->channels + k;
-          const mask here = load_places(conv->places + at, lanes) == (int32_t)(i * conv->kernel_columns + j);
+          const mask here = load_indices(conv->indices + at, lanes) == (int32_t)(i * conv->kernel_columns + j);
           sum += (vector)(here & (mask)load_some(conv->cotangents + at, lanes));
         }
       store_some(sum, conv->result + (unit * conv->columns + column) * conv->channels + k, lanes);
@@ -63,12 +63,12 @@ static void spread(const Conv *conv, int64_t unit, float *own) {
 }
 
 static Conv read_pool(const XLA_FFI_CallFrame *frame, const XLA_FFI_Buffer *features, const XLA_FFI_Buffer *maxima,
-                      const XLA_FFI_Buffer *places) {
+                      const XLA_FFI_Buffer *indices) {
   return (Conv){
       .images = features->data,
       .cotangents = maxima->data,
       .result = ((XLA_FFI_Buffer *)frame->rets.rets[0])->data,
-      .places = places->data,
+      .indices = indices->data,
       .batch = features->dims[0],
       .rows = features->dims[1],
       .columns = features->dims[2],
@@ -83,7 +83,7 @@ static Conv read_pool(const XLA_FFI_CallFrame *frame, const XLA_FFI_Buffer *feat
   };
 }
 
-// features [B, H, W, K] -> (maxima [B, h, w, K], their places)
+// features [B, H, W, K] -> (maxima [B, h, w, K], their indices)
 XLA_FFI_Error *minmax_max_pool(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   void **rets = frame->rets.rets;
@@ -91,7 +91,7 @@ XLA_FFI_Error *minmax_max_pool(XLA_FFI_CallFrame *frame) {
   return run_units(frame, &conv, find_maxima, conv.batch * conv.out_rows, 0);
 }
 
-// (places, cotangents [B, h, w, K]) -> gradient [B, H, W, K]
+// (indices, cotangents [B, h, w, K]) -> gradient [B, H, W, K]
 XLA_FFI_Error *minmax_max_pool_gradient(XLA_FFI_CallFrame *frame) {
   if (describes_itself(frame)) return NULL;
   void **args = frame->args.args;

@@ -9,8 +9,8 @@
 #include "vectors.h"
 #include "xla/ffi/api/c_api.h"
 
-// Threads of XLA's pool take units of work as long as there are any, each with memory of its own. One may come so late
-// that all are done, and what it would work on is gone.
+// Threads of XLA's pool take units of work as long as there are any, each with its own scratch memory. One may start so
+// late that all units are done and their data is gone.
 
 typedef struct Conv Conv;
 typedef void (*RunUnit)(const Conv *, int64_t unit, float *own);
@@ -40,10 +40,10 @@ static void help(void *data) {
   Work *work = data;
   float *own = atomic_load(&work->next) < work->units ? allocate(work->own_floats) : NULL;
   if (own != NULL) take_units(work, own);
-  else leave(work);  // The others do it all, or did.
+  else leave(work);  // The other threads do all units.
 }
 
-static XLA_FFI_Error *tell_memory_is_short(XLA_FFI_CallFrame *frame) {
+static XLA_FFI_Error *out_of_memory(XLA_FFI_CallFrame *frame) {
   XLA_FFI_Error_Create_Args args = {
       .struct_size = sizeof args, .message = "Out of memory.", .errc = XLA_FFI_Error_Code_RESOURCE_EXHAUSTED};
   return frame->api->XLA_FFI_Error_Create(&args);
@@ -68,7 +68,7 @@ static XLA_FFI_Error *run_units(XLA_FFI_CallFrame *frame, const Conv *conv, RunU
   if (work == NULL || own == NULL) {
     free(own);
     free(work);
-    return tell_memory_is_short(frame);
+    return out_of_memory(frame);
   }
   *work = (Work){.conv = conv, .run = run, .units = units, .own_floats = own_floats};
   atomic_init(&work->next, 0);

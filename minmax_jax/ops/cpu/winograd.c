@@ -5,18 +5,18 @@
 //   4x4 of the output = A' [(G kernel G') * (B' 6x6 of the images B)] A
 //   kernel gradient   = G' [(B' 6x6 of the images B) * (A 4x4 of the cotangents A')] G
 //
-// where * stands for a matrix product at each of 36 places: over channels k, or over tiles.
+// where * stands for a matrix product at each of 36 numbers: over channels k, or over tiles.
 
 #include "winograd.h"
 
 #define SIDE 4                // of a tile of the output
 #define WINDOW 6              // side of what it needs of the images
-#define PLACES 36
+#define NUMBERS 36
 #define CHANNELS 32           // channels k of the gradient, likewise
 #define PART_TILES 64         // of the output, that a thread transforms at once
 #define BLOCK_TILES 16        // of these, whose products stay in the cache
 #define TRANSFORM_TILES 16    // of the gradient, as PART_TILES
-#define PAD 16                // floats between places, so that not all begin in one set of the cache
+#define PAD 16                // floats between numbers, so that not all begin in one set of the cache
 #define PRODUCTS (BLOCK_TILES * SLICE + PAD)
 
 INLINE int64_t count_tiles(const Conv *conv) {
@@ -25,16 +25,16 @@ INLINE int64_t count_tiles(const Conv *conv) {
 
 typedef struct {
   int64_t b, y, x;  // image, first row and first column of the output
-} Place;
+} Position;
 
-INLINE Place find_tile(const Conv *conv, int64_t tile) {
+INLINE Position find_tile(const Conv *conv, int64_t tile) {
   const int64_t columns = divide_up(conv->out_columns, SIDE), in_image = divide_up(conv->out_rows, SIDE) * columns;
   const int64_t rest = tile % in_image;
-  return (Place){tile / in_image, rest / columns * SIDE, rest % columns * SIDE};
+  return (Position){tile / in_image, rest / columns * SIDE, rest % columns * SIDE};
 }
 
 // Where the pixels of a window begin, [size, size]; those outside of the map are `zeros`.
-static void find_window(const float *map, int64_t rows, int64_t columns, int64_t channels, Place at, int size,
+static void find_window(const float *map, int64_t rows, int64_t columns, int64_t channels, Position at, int size,
                         const float *zeros, const float **pixels) {
   for (int64_t y = at.y; y < at.y + size; ++y)
     for (int64_t x = at.x; x < at.x + size; ++x, ++pixels)
@@ -42,12 +42,12 @@ static void find_window(const float *map, int64_t rows, int64_t columns, int64_t
 }
 
 static void find_images(const Conv *conv, int64_t tile, const float *zeros, const float **pixels) {
-  Place at = find_tile(conv, tile);
+  Position at = find_tile(conv, tile);
   at.y -= conv->top, at.x -= conv->left;
   find_window(conv->images, conv->rows, conv->columns, conv->channels, at, WINDOW, zeros, pixels);
 }
 
-// The order of the transforms of tiles: [36, blocks of channels, tiles, channels of a block], `step` between the places.
+// The order of the transforms of tiles: [36, blocks of channels, tiles, channels of a block], `step` between the numbers.
 // Channels are whole vectors, filled up with zeros; the last block is the smaller one.
 typedef struct {
   float *start;
@@ -61,32 +61,32 @@ INLINE float *find_transform(const Order *order, int64_t t, int64_t c) {
   return order->start + first * order->tiles + t * MIN(order->block, order->channels - first) + c - first;
 }
 
-// Writes the transform of a tile of the images to place t of an order.
+// Writes the transform of a tile of the images to number t of an order.
 static void read_images(const Conv *conv, int64_t tile, const float *zeros, const Order *order, int64_t t) {
-  const float *pixels[PLACES], *next[PLACES];
+  const float *pixels[NUMBERS], *next[NUMBERS];
   find_images(conv, tile, zeros, pixels);
   find_images(conv, tile + 1, zeros, next);
   for (int64_t k = 0; k < conv->channels; k += LANES) {
-    vector x[PLACES] __attribute__((aligned(64))), y[PLACES] __attribute__((aligned(64)));
-    for (int place = 0; place < PLACES; ++place) x[place] = load_some(pixels[place] + k, conv->channels - k);
-    for (int place = 0; place < PLACES; ++place) __builtin_prefetch(next[place] + k);
+    vector x[NUMBERS] __attribute__((aligned(64))), y[NUMBERS] __attribute__((aligned(64)));
+    for (int number = 0; number < NUMBERS; ++number) x[number] = load_some(pixels[number] + k, conv->channels - k);
+    for (int number = 0; number < NUMBERS; ++number) __builtin_prefetch(next[number] + k);
     TRANSFORM(transform_images, WINDOW, WINDOW, x, y);
     float *to = find_transform(order, t, k);
-    for (int place = 0; place < PLACES; ++place) store(y[place], to + place * order->step);
+    for (int number = 0; number < NUMBERS; ++number) store(y[number], to + number * order->step);
   }
 }
 
 // Likewise of the cotangents.
 static void read_cotangents(const Conv *conv, int64_t tile, const float *zeros, const Order *order, int64_t t) {
   const float *pixels[SIDE * SIDE];
-  const Place at = find_tile(conv, tile);
+  const Position at = find_tile(conv, tile);
   find_window(conv->cotangents, conv->out_rows, conv->out_columns, conv->outputs, at, SIDE, zeros, pixels);
   for (int64_t l = 0; l < conv->outputs; l += LANES) {
-    vector x[SIDE * SIDE] __attribute__((aligned(64))), y[PLACES] __attribute__((aligned(64)));
+    vector x[SIDE * SIDE] __attribute__((aligned(64))), y[NUMBERS] __attribute__((aligned(64)));
     for (int pixel = 0; pixel < SIDE * SIDE; ++pixel) x[pixel] = load_some(pixels[pixel] + l, conv->outputs - l);
     TRANSFORM(transform_cotangents, SIDE, WINDOW, x, y);
     float *to = find_transform(order, t, l);
-    for (int place = 0; place < PLACES; ++place) store(y[place], to + place * order->step);
+    for (int number = 0; number < NUMBERS; ++number) store(y[number], to + number * order->step);
   }
 }
 
@@ -99,10 +99,10 @@ static void read_kernel(const Conv *conv, int64_t l, float *to) {
   for (int64_t k = 0; k < conv->channels; ++k)
     for (int v = 0; v < count_vectors(conv->outputs - l); ++v) {
       const float *from = conv->weights + l / SLICE * 9 * size + k * SLICE + v * LANES;
-      vector x[9] __attribute__((aligned(64))), y[PLACES] __attribute__((aligned(64)));
-      for (int place = 0; place < 9; ++place) x[place] = load(from + place * size);
+      vector x[9] __attribute__((aligned(64))), y[NUMBERS] __attribute__((aligned(64)));
+      for (int number = 0; number < 9; ++number) x[number] = load(from + number * size);
       TRANSFORM(transform_kernel, 3, WINDOW, x, y);
-      for (int place = 0; place < PLACES; ++place) store(y[place], to + place * step + k * SLICE + v * LANES);
+      for (int number = 0; number < NUMBERS; ++number) store(y[number], to + number * step + k * SLICE + v * LANES);
     }
 }
 
@@ -121,19 +121,19 @@ INLINE void multiply_channels(const Conv *conv, const float *images, const float
 }
 
 static void write_output(const Conv *conv, int64_t tile, int64_t l, const float *from) {
-  const Place at = find_tile(conv, tile);
+  const Position at = find_tile(conv, tile);
   const int64_t rows = MIN(SIDE, conv->out_rows - at.y), columns = MIN(SIDE, conv->out_columns - at.x);
   float *to = conv->result + ((at.b * conv->out_rows + at.y) * conv->out_columns + at.x) * conv->outputs + l;
   for (int v = 0; v < count_vectors(conv->outputs - l); ++v, from += LANES, to += LANES) {
-    vector x[PLACES] __attribute__((aligned(64))), y[SIDE * SIDE] __attribute__((aligned(64)));
-    for (int place = 0; place < PLACES; ++place) x[place] = load(from + place * PRODUCTS);
+    vector x[NUMBERS] __attribute__((aligned(64))), y[SIDE * SIDE] __attribute__((aligned(64)));
+    for (int number = 0; number < NUMBERS; ++number) x[number] = load(from + number * PRODUCTS);
     TRANSFORM(transform_output, WINDOW, SIDE, x, y);
     for (int64_t pixel = 0; pixel < rows * columns; ++pixel) {
       const int64_t row = pixel / columns, column = pixel % columns;
-      float *place = to + (row * conv->out_columns + column) * conv->outputs;
+      float *target = to + (row * conv->out_columns + column) * conv->outputs;
       const vector sums = y[row * SIDE + column];
       const int64_t at = l + v * LANES, lanes = conv->outputs - at;
-      store_some(finish(conv, sums, at, place, lanes), place, lanes);
+      store_some(apply_epilogue(conv, sums, at, target, lanes), target, lanes);
     }
   }
 }
@@ -142,10 +142,10 @@ static void write_output(const Conv *conv, int64_t tile, int64_t l, const float 
 static void multiply_block(const Conv *conv, const float *images, const float *kernel, int64_t l, int64_t count,
                            float *products) {
   const int64_t step = fill_up(conv->channels), vectors = count_vectors(conv->outputs - l);
-  for (int64_t place = 0; place < PLACES; ++place, kernel += conv->channels * SLICE + PAD)
+  for (int64_t number = 0; number < NUMBERS; ++number, kernel += conv->channels * SLICE + PAD)
     for (int64_t t = 0, size; t < count; t += size) {
-      const float *from = images + place * (PART_TILES * step + PAD) + t * step;
-      float *to = products + place * PRODUCTS + t * SLICE;
+      const float *from = images + number * (PART_TILES * step + PAD) + t * step;
+      float *to = products + number * PRODUCTS + t * SLICE;
       size = next_tile(count - t);
       DISPATCH(size, vectors, multiply_channels, conv, from, kernel, to)
     }
@@ -154,7 +154,7 @@ static void multiply_block(const Conv *conv, const float *images, const float *k
 // In turn: transforms of a part's images and of a slice of the kernel, products, zeros.
 static int64_t count_floats_of_part(const Conv *conv) {
   const int64_t channels = fill_up(conv->channels), kernel = conv->channels * SLICE + PAD;
-  return PLACES * (PART_TILES * channels + PAD + kernel + PRODUCTS) + channels;
+  return NUMBERS * (PART_TILES * channels + PAD + kernel + PRODUCTS) + channels;
 }
 
 static void run_output(const Conv *conv, int64_t unit, float *images) {
@@ -163,8 +163,8 @@ static void run_output(const Conv *conv, int64_t unit, float *images) {
   const int64_t count = MIN(PART_TILES, count_tiles(conv) - first), width = divide_up(conv->outputs, SLICE);
   const int64_t l_first = unit % conv->parts * width / conv->parts * SLICE;
   const int64_t l_last = (unit % conv->parts + 1) * width / conv->parts * SLICE;
-  float *kernel = images + PLACES * step, *products = kernel + PLACES * (conv->channels * SLICE + PAD);
-  float *zeros = products + PLACES * PRODUCTS;
+  float *kernel = images + NUMBERS * step, *products = kernel + NUMBERS * (conv->channels * SLICE + PAD);
+  float *zeros = products + NUMBERS * PRODUCTS;
   memset(zeros, 0, channels * sizeof(float));
   const Order order = {images, step, channels, channels, PART_TILES};
   for (int64_t t = 0; t < count; ++t) read_images(conv, first + t, zeros, &order, t);
@@ -179,7 +179,7 @@ static void run_output(const Conv *conv, int64_t unit, float *images) {
 }
 
 // Gradient: one group of tiles after another, whose transforms lie in the scratch in blocks of channels, so that what
-// one unit reads of a place lies side by side.
+// one unit reads of a number lies side by side.
 
 INLINE Order order_images(const Conv *conv) {
   const int64_t channels = fill_up(conv->channels);
@@ -188,7 +188,7 @@ INLINE Order order_images(const Conv *conv) {
 
 INLINE Order order_cotangents(const Conv *conv) {
   const int64_t channels = fill_up(conv->outputs);
-  float *start = conv->scratch + PLACES * conv->group * fill_up(conv->channels);
+  float *start = conv->scratch + NUMBERS * conv->group * fill_up(conv->channels);
   return (Order){start, conv->group * channels, channels, SLICE, conv->group};
 }
 
@@ -215,13 +215,13 @@ INLINE void multiply_tiles(const Conv *conv, const float *images, int64_t width,
 static void write_gradient(const Conv *conv, int64_t k, int64_t l, const float *sums) {
   float *to = conv->result + k * conv->outputs + l;
   for (int v = 0; v < count_vectors(conv->outputs - l); ++v, sums += LANES, to += LANES) {
-    vector x[PLACES] __attribute__((aligned(64))), y[9] __attribute__((aligned(64)));
-    for (int place = 0; place < PLACES; ++place) x[place] = load(sums + place * CHANNELS * SLICE);
+    vector x[NUMBERS] __attribute__((aligned(64))), y[9] __attribute__((aligned(64)));
+    for (int number = 0; number < NUMBERS; ++number) x[number] = load(sums + number * CHANNELS * SLICE);
     TRANSFORM(transform_kernel_back, WINDOW, 3, x, y);
-    for (int place = 0; place < 9; ++place) {
-      float *at = to + place * conv->channels * conv->outputs;
+    for (int number = 0; number < 9; ++number) {
+      float *at = to + number * conv->channels * conv->outputs;
       const int64_t lanes = conv->outputs - l - v * LANES;
-      store_some(conv->first ? load_some(at, lanes) + y[place] : y[place], at, lanes);
+      store_some(conv->first ? load_some(at, lanes) + y[number] : y[number], at, lanes);
     }
   }
 }
@@ -231,9 +231,9 @@ static void run_gradient(const Conv *conv, int64_t unit, float *sums) {
   const int64_t k = unit / slices * CHANNELS, channels = MIN(CHANNELS, conv->channels - k), width = fill_up(channels);
   const Order images = order_images(conv), cotangents = order_cotangents(conv);
   const float *x = find_transform(&images, 0, k), *g = find_transform(&cotangents, 0, l);
-  for (int64_t place = 0; place < PLACES; ++place, x += images.step, g += cotangents.step)
+  for (int64_t number = 0; number < NUMBERS; ++number, x += images.step, g += cotangents.step)
     for (int64_t c = 0, size; c < channels; c += size) {
-      float *to = sums + (place * CHANNELS + c) * SLICE;
+      float *to = sums + (number * CHANNELS + c) * SLICE;
       size = next_tile(channels - c);
       DISPATCH(size, count_vectors(conv->outputs - l), multiply_tiles, conv, x + c, width, g, to)
     }
@@ -266,7 +266,7 @@ XLA_FFI_Error *minmax_winograd_kernel_gradient(XLA_FFI_CallFrame *frame) {
   for (conv.first = 0; conv.first < tiles && error == NULL; conv.first += conv.group) {
     conv.count = MIN(conv.group, tiles - conv.first);
     error = run_units(frame, &conv, run_transforms, divide_up(conv.count, TRANSFORM_TILES), zeros);
-    if (error == NULL) error = run_units(frame, &conv, run_gradient, units, PLACES * CHANNELS * SLICE);
+    if (error == NULL) error = run_units(frame, &conv, run_gradient, units, NUMBERS * CHANNELS * SLICE);
   }
   return error;
 }
