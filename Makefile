@@ -7,16 +7,24 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 TABLES := runs/benchmarks
 
-.PHONY: demo test benchmark clean
+.PHONY: demo test test-newest benchmark clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m experiments.train --config=configs/synthetic.py --workdir=runs/demo
 
+# All but the slow tests; .ci/run runs those as well.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist=loadgroup -m "not slow"
 
-# The quick set: a table on the screen and a file in runs/benchmarks for each. PyTorch, if it is installed, is measured
-# beside: `.venv/bin/python -m pip install torch --index-url https://download.pytorch.org/whl/cpu`.
+# The same tests with the newest JAX, on the Python that NEWEST_PYTHON names. Run by hand, see CONTRIBUTING.md.
+NEWEST_PYTHON ?= python3.13
+test-newest:
+	$(NEWEST_PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --editable '.[test,tensorboard]'
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n auto --dist=loadgroup -m "not slow"
+
+# Short benchmarks: a table on the screen and a file in runs/benchmarks each. Compared with PyTorch if that is installed:
+# `.venv/bin/python -m pip install torch --index-url https://download.pytorch.org/whl/cpu`.
 benchmark: $(INSTALLED)
 	mkdir -p $(TABLES)
 	$(BIN)/python -m benchmarks.train_step --peer=unrolled --repetitions=3 --json=$(TABLES)/unrolled.json
@@ -36,4 +44,4 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) .venv-newest runs build *.egg-info

@@ -1,4 +1,4 @@
-"""Four fake devices, a compilation cache, and what needs data that is not everywhere."""
+"""Four fake devices, one compilation cache, and tests that need data which is not everywhere."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items):
-    """Leaves out, where there is no ../shared, what needs it."""
+    """Deselects tests that need ../shared where it does not exist."""
     if not SHARED.exists():
         items[:] = [item for item in items if "shared" not in item.keywords]
 
@@ -29,8 +29,10 @@ def shared():
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """One cache for the tests and the programs that they start."""
-    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+    """One cache for all workers and for the programs that they start."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / "compiled"))
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

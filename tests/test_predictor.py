@@ -12,6 +12,8 @@ from minmax_jax.errors import UserError
 from minmax_jax.runs import build_data, training
 from tests import programs
 
+pytestmark = pytest.mark.xdist_group("predictor")
+
 # Odd sizes below 64 need padding, a scale below 1 and the CRF change the resolution and the mask.
 _CHANGES = {
     "data.synthetic.image_size": 70,

@@ -413,4 +413,4 @@ def test_from_slides_to_splits(tmp_path):
     done = _run(*flags, "--check")
     assert done.returncode == 0 and re.search(r"test +10 +2 ", done.stdout), done.stderr
     done = _run("--dataset=glas", "--source=x", f"--data_dir={tmp_path}", "--tile_size=64")
-    assert done.returncode == 1 and "--tile_size=64: only own images are cut" in done.stderr
+    assert done.returncode == 1 and "--tile_size=64 is for own images" in done.stderr

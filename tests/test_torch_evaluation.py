@@ -6,6 +6,7 @@ import jax
 import pytest
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.witness
 
 from benchmarks import torch_evaluation, torch_net, torch_twin  # noqa: E402
 import minmax_jax as mm  # noqa: E402

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.witness
 
 from benchmarks import record_parity, torch_net, torch_peer  # noqa: E402
 

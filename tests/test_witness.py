@@ -19,6 +19,7 @@ from minmax_jax import interop
 from tests import networks, recorded
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.witness
 
 from benchmarks import torch_net, torch_peer  # noqa: E402
 
