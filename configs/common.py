@@ -10,9 +10,9 @@ import ml_collections
 def get_config() -> ml_collections.ConfigDict:
     """The published method on no particular data."""
     config = ml_collections.ConfigDict()
-    config.method = "minmax"  # what is trained; "minmax" is arXiv 1907.12934
+    config.method = "minmax"  # the method; "minmax" is arXiv 1907.12934
     config.seed = 0
-    config.batch_size = 8  # images a step, over all devices; published
+    config.batch_size = 8  # images per step, over all devices; published
     # Where compiled programs are kept between runs: a folder, "" for ~/.cache/minmax_jax, "off" for nowhere.
     config.compilation_cache = ""
 
@@ -23,12 +23,12 @@ def get_config() -> ml_collections.ConfigDict:
     data.folds = ""  # folder of published split files (rows image,mask,class); "" makes the validation split here
     data.validation_share = 0.2  # of each class of the training images, where there are no split files; published
     data.validation_seed = 0  # of that choice; not config.seed, so that seeds train on the same images
-    data.train_fraction = 1.0  # share of the training images of each class that trains, at least one image
-    data.train_per_class = 0  # number of training images of each class that train; 0: all
+    data.train_fraction = 1.0  # share of each class of the training images, at least one image
+    data.train_per_class = 0  # number of training images of each class; 0: all
     data.subset_seed = 0  # of these and the following choices; a smaller one is contained in a larger one
     data.num_train = 0  # images; 0 takes all; fewer are a subset with the same shares of classes
-    data.num_validation = 0  # likewise
-    data.num_test = 0  # likewise
+    data.num_validation = 0  # as num_train
+    data.num_test = 0  # as num_train
     # Of H&E images, of all splits, before they are resized: "none" (published) or "macenko" (ISBI 2009).
     data.stain_normalization = "none"
     data.scale = 1.0  # size of all images, as a share of the original
@@ -66,18 +66,18 @@ def get_config() -> ml_collections.ConfigDict:
     # File of trunk weights that training starts from (.npz, .safetensors, .pth), see minmax_jax/interop; "": random.
     # Published: resnet101-imagenet.pth of the scene-parsing project.
     model.pretrained = ""
-    model.separate_trunks = False  # localizer and classifier on a trunk each; published: shared
-    model.classifier_scale = 0.5  # size of what the classifier sees; published
-    model.modalities = 5  # maps a class, M; published
-    model.k_max = 0.09  # share (below 1) or number of places that are pooled; published
-    model.k_min = 0.09  # likewise, of the least; counts only where alpha is not 0; published
+    model.separate_trunks = False  # separate trunks for localizer and classifier; published: shared
+    model.classifier_scale = 0.5  # size of the classifier's input, share of the image; published
+    model.modalities = 5  # maps per class, M; published
+    model.k_max = 0.09  # share (below 1) or number of locations that are pooled; published
+    model.k_min = 0.09  # the same for the least values; used only if alpha is not 0; published
     model.alpha = 0.0  # weight of the least places; published
-    model.dropout = 0.0  # of the pooled values
+    model.dropout = 0.0  # dropout rate of the pooled values
     model.shared_statistics = False  # one set of running batch-norm statistics for all streams; published: True
     model.unbiased_variance = False  # running variance as PyTorch's: n / (n - 1) times a batch's; published: True
-    model.cross_replica_norm = False  # batch-norm statistics over all devices instead of each by itself
-    # Compute residual blocks again on the way back: less memory, more time. On a CPU it takes an XLA flag, too, see
-    # docs/performance.md.
+    model.cross_replica_norm = False  # batch-norm statistics over all devices instead of per device
+    # Rematerialise residual blocks in the backward pass: less memory, more time. On a CPU it needs an XLA flag as well,
+    # see docs/performance.md.
     model.remat = False
     model.dtype = "float32"  # of the computation, "float32" or "bfloat16"; parameters and losses stay float32
 
@@ -103,8 +103,8 @@ def get_config() -> ml_collections.ConfigDict:
     mask.sigma_limit = 0.5  # follow-up: 0.2
     mask.normalization = "image"  # range of minimum and maximum, "image" or "batch" (published)
     mask.gradient = "stop"  # of the classifier's terms at the mask, "stop" (published) or "flow" (follow-up)
-    # What coincides when class maps are enlarged: the "corners" of map and image (published), or "features", each with
-    # the pixel that its window was centred on.
+    # Alignment when class maps are resized: "corners" (published; align_corners), or "features", each on the centre of
+    # its receptive field.
     mask.alignment = "corners"
 
     config.erasing = erasing = ml_collections.ConfigDict()
@@ -144,22 +144,22 @@ def get_config() -> ml_collections.ConfigDict:
     train.average_decay = 0.0
     train.eval_every = 1  # epochs between two validations, with a checkpoint each; published
     train.checkpoint_every = 0  # further checkpoints, in steps; 0: none
-    train.log_every = 50  # steps between two lines of progress
+    train.log_every = 50  # steps between two log lines
     train.tensorboard = False  # also write TensorBoard files; needs the [tensorboard] extra
 
     config.evaluation = evaluation = ml_collections.ConfigDict()
     evaluation.batch_size = 4  # images of one shape, over all devices of a host
     evaluation.threshold = 0.5  # a pixel is foreground where the mask is at least this; published
-    # Masks (turned back), probabilities and entropies are means over the image and its mirror images, those that
-    # training uses (data.flip_horizontal, data.flip_vertical), at two or four times the cost; published: False.
+    # Test-time augmentation: masks, probabilities and entropies are means over the image and its mirror images, those
+    # that training uses (data.flip_horizontal, data.flip_vertical), at two or four times the cost; published: False.
     evaluation.flips = False
     evaluation.empty = "skip"  # images whose Dice is 0/0: "skip", "one" or "nan"
-    # Which validated model is tested, none of the rules sees a mask; the latest among equals; published:
+    # Rule for the model that is tested; no rule uses masks; the latest among equals; published:
     # "classification_error". Others: "joint_error" (mean of classifier's and localizer's), "smoothed_error" (mean
     # of the last selection_window validations), "last".
     evaluation.selection = "classification_error"
     evaluation.selection_window = 5  # validations
-    evaluation.num_pictures = 8  # test images that are drawn
+    evaluation.num_pictures = 8  # number of test images that are drawn
 
     # A CRF that refines the masks of the final test and of experiments.evaluate, not of validations; see docs/crf.md.
     evaluation.crf = crf = ml_collections.ConfigDict()
@@ -167,7 +167,7 @@ def get_config() -> ml_collections.ConfigDict:
     crf.num_iterations = 5  # mean-field updates; published for birds and flowers; GlaS: 2
     crf.gaussian_sigma = 5.0  # pixels, after data.scale; published for birds and flowers; GlaS: 3
     crf.gaussian_weight = 3.0  # published
-    crf.bilateral_sigma = 19.0  # likewise; published for birds and flowers; GlaS: 13
+    crf.bilateral_sigma = 19.0  # the same; published for birds and flowers; GlaS: 13
     crf.color_sigma = 11.0  # out of 255; published for birds and flowers; GlaS: 3
     crf.bilateral_weight = 10.0  # published
     crf.max_offsets = 5000  # of the bilateral kernel; time is in proportion, fewer are less exact

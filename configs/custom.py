@@ -3,7 +3,7 @@
     python -m experiments.prepare_data --dataset=image_folder --name=NAME --source=DIR --data_dir=OUT
     python -m experiments.train --config=configs/custom.py:NAME --config.data.dir=OUT --workdir=runs/NAME
 
-docs/data.md tells which folders and files can be prepared. Classes and sizes come from there. The default is the
+docs/data.md describes the folders and files that can be prepared. Classes and sizes come from there. The default is the
 published recipe, for a GPU; the variant `:NAME,cpu` is for two cores, and `:NAME,erasing=R` sets the erasures.
 """
 

@@ -7,8 +7,8 @@ The default is the published recipe, which starts from ImageNet weights
 (--config.model.pretrained=resnet101-imagenet.pth, see minmax_jax/interop) and wants a GPU. Variants: `:erasing=R`;
 `:parity`; `:maxmin`, the recipe of the follow-up on max-min uncertainty (published test error 0.00 %, F1+ 71.94, F1-
 69.23); and `:cpu`, which learns from scratch on two cores. Of `:cpu` expect, with the published split files and in 8
-minutes, a test error of 6 %, F1+ 57, F1- 64: means of the seeds 0 to 5, of which seed 1 learns the class less well
-(14 %; the others 0 to 9). Chance is great: docs/glas.md tells of more runs, and how the recipe was found.
+minutes, a test error of 6 %, F1+ 57, F1- 64: means of the seeds 0 to 5, of which seed 1 learns the class worse
+(14 %; the others 0 to 9). The variance is large: docs/notes/glas.md has more runs, and how the recipe was found.
 """
 
 from minmax_jax.configs import common, variants
@@ -59,5 +59,5 @@ def _use_cpu(config: ml_collections.ConfigDict) -> None:
     config.train.log_every = 80
     config.evaluation.crf.gaussian_sigma = 0.75  # the published 3 and 13 pixels, at a quarter of the size
     config.evaluation.crf.bilateral_sigma = 3.25
-    config.evaluation.flips = True  # masks from scratch lie some pixels beside their glands
+    config.evaluation.flips = True  # masks of networks trained from random weights are some pixels off their glands
     config.evaluation.selection = "last"  # 18 validation images select no better than chance

@@ -1,4 +1,4 @@
-"""What stands behind the colon of `--config=FILE:VARIANT`: changes to a configuration, separated by commas.
+"""Variants, as in `--config=FILE:VARIANT`: changes to a configuration, separated by commas.
 
 Every configuration has `erasing=R`, and `parity`: what the published implementation computes where this library
 differs on purpose, see docs/parity.md.
@@ -38,9 +38,9 @@ def apply(config: ml_collections.ConfigDict, variant: str, known: dict[str, Vari
 
 
 def use_small_trunk(config: ml_collections.ConfigDict) -> None:
-    """What learns from scratch on two cores: three blocks, output stride 8, AdamW, no erasing, cached images.
+    """For training from random weights on two cores: three blocks, output stride 8, AdamW, no erasing, cached images.
 
-    And features where they lie, which gives better masks: see docs/glas.md.
+    With mask.alignment=features, which gives better masks: see docs/notes/glas.md.
     """
     config.data.cache_gib = 1.0
     config.model.trunk = "resnet18"

@@ -181,7 +181,7 @@ def test_what_the_layout_cannot_hold_is_refused():
         interop.load_trunk({}, state.variables)
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", pytest.param(".pth", marks=pytest.mark.witness)])
 def test_files_give_their_tensors(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     tensors = {"module.conv1.weight": np.float16([1.5, -2]), "bn1.num_batches_tracked": np.array(3)}
@@ -210,6 +210,7 @@ def test_damaged_files_are_named(tmp_path, suffix, kind, content):
         interop.read_tensors(path)
 
 
+@pytest.mark.witness
 def test_damaged_and_unsafe_checkpoints_are_named(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "weights.pth"

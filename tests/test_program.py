@@ -248,11 +248,22 @@ def test_bad_input_ends_with_one_clear_message(tmp_path, flags, message):
 
 @pytest.mark.slow
 def test_the_example_of_the_readme_runs():
-    text = (programs.ROOT / "README.md").read_text()
-    example = text.partition("```python\n")[2].partition("```")[0]
+    blocks = re.findall(r"```python\n(.*?)```", (programs.ROOT / "README.md").read_text(), flags=re.DOTALL)
+    (example,) = [block for block in blocks if "train_step" in block]
     assert 0 < len([line for line in example.splitlines() if line.strip()]) <= 18
     done = _run([sys.executable, "-W", "error", "-c", example])
     assert done.returncode == 0, done.stderr
+
+
+def test_the_predictor_of_the_readme_runs(finished, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (programs.ROOT / "README.md").read_text(), flags=re.DOTALL)
+    (example,) = [block for block in blocks if "mm.load" in block]
+    shutil.copytree(finished[0], tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    names = {"images": np.zeros((2, 32, 32, 3), np.uint8)}
+    exec(example, names)
+    assert names["masks"].shape == (2, 32, 32) and names["masks"].dtype == bool
+    assert len(names["classes"]) == 2 and set(names["classes"]) <= set(names["predictor"].class_names)
 
 
 @pytest.mark.slow

@@ -1,0 +1,61 @@
+"""Writes docs/configs.md from the comments of configs/common.py: `python docs/generate_configs.py`."""
+
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "configs.md"
+_HEAD = """# Configurations
+
+Every field of a configuration with default, unit and source, generated from [configs/common.py](../configs/common.py) by
+`python docs/generate_configs.py`. Set a field on the command line, as in `--config.train.epochs=10`.
+
+| shipped | what it trains |
+|---|---|
+"""
+_ASSIGNMENT = re.compile(r"    (?P<target>[\w.]+(?: = \w+)?) = (?P<value>.+?)(?:  # (?P<comment>.*))?$")
+
+
+def shipped() -> list[str]:
+    """A table row per shipped configuration: its name and the first line of its docstring."""
+    rows = []
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        if path.stem not in ("__init__", "common", "variants"):
+            first = path.read_text().split('"""')[1].splitlines()[0]
+            rows.append(f"| `--config={path.stem}` | {first} |")
+    return rows
+
+
+def groups() -> dict[str, list[tuple[str, str, str]]]:
+    """(field, default, comment) of each group, in the order of the file."""
+    prefixes, found, pending = {"config": ""}, {"": []}, []
+    lines = (ROOT / "configs" / "common.py").read_text().splitlines()
+    for line in lines[lines.index("    config = ml_collections.ConfigDict()") + 1 :]:
+        if line.strip().startswith("# "):
+            pending.append(line.strip().removeprefix("# "))
+        elif match := _ASSIGNMENT.match(line):
+            comment = " ".join([*pending, *([match["comment"]] if match["comment"] else [])])
+            pending = []
+            if "ConfigDict()" in match["value"]:
+                path, name = match["target"].split(" = ")
+                owner, _, field = path.rpartition(".")
+                prefixes[name] = f"{prefixes[owner]}{field}."
+                found[prefixes[name]] = []
+            else:
+                owner, _, field = match["target"].rpartition(".")
+                found[prefixes[owner]].append((field, match["value"], comment))
+    return found
+
+
+def page() -> str:
+    """The text of docs/configs.md."""
+    parts = [_HEAD + "\n".join(shipped())]
+    for prefix, fields in groups().items():
+        title = f"`config.{prefix.removesuffix('.')}`" if prefix else "Top level"
+        rows = [f"| `{name}` | `{value}` | {comment} |".replace("|M|", "M") for name, value, comment in fields]
+        parts.append("\n".join([f"## {title}", "", "| field | default | |", "|---|---|---|", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,51 @@
+"""Pages: generated ones are up to date, links lead somewhere, modules and fields that they name exist."""
+
+import importlib.util
+import re
+
+from minmax_jax.configs import common
+import pytest
+
+from minmax_jax.runs import config_checks
+from tests import programs
+
+PAGES = sorted([*programs.ROOT.glob("*.md"), *(programs.ROOT / "docs").rglob("*.md")])
+_FIELDS = set(config_checks.flatten(common.get_config()))
+_GROUPS = {name.rpartition(".")[0] for name in _FIELDS}
+
+
+def _generator():
+    spec = importlib.util.spec_from_file_location("generate_configs", programs.ROOT / "docs" / "generate_configs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_configurations_is_up_to_date_and_complete():
+    generator = _generator()
+    assert generator.PAGE.read_text() == generator.page()
+    listed = {f"{prefix}{name}" for prefix, fields in generator.groups().items() for name, _, _ in fields}
+    assert listed == _FIELDS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(programs.ROOT).as_posix())
+def test_links_and_files_exist(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+    for name in re.findall(r"`((?:minmax_jax|configs|experiments|tests|benchmarks|docs)/[\w./]+\.\w+)`", text):
+        assert (programs.ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(programs.ROOT).as_posix())
+def test_fields_of_configurations_exist(page):
+    if "notes" in page.parts or page.name == "CHANGELOG.md":
+        return  # history
+    for name in re.findall(r"config\.((?:[a-z_]+\.)+[a-z_]+)\b(?!\()", page.read_text()):
+        assert name in _FIELDS | _GROUPS or name.startswith(("data.num_",)), name
+
+
+def test_pages_stay_short():
+    lengths = {page.name: len(page.read_text().splitlines()) for page in PAGES}
+    assert lengths["performance.md"] <= 120 and lengths["README.md"] <= 190
