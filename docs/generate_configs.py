@@ -7,7 +7,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "configs.md"
 _HEAD = """# Configurations
 
-Every field of a configuration with default, unit and source, generated from [configs/common.py](../configs/common.py) by
+Every field of a configuration with default, unit and source; made from [configs/common.py](../configs/common.py) by
 `python docs/generate_configs.py`. Set a field on the command line, as in `--config.train.epochs=10`.
 
 | shipped | what it trains |
