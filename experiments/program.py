@@ -25,8 +25,8 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Number of this process, fro
 _MULTIHOST = flags.DEFINE_bool("multihost", False, "Several hosts of a TPU pod, SLURM or Open MPI.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
 
-# Seconds that the coordinator stays after an error that all hosts report: its end ends the others.
-_COORDINATOR_WAITS = 3
+# Seconds that a process of a job stays after an error that others may report as well: its end ends them.
+_SECONDS_TO_REPORT = 3
 _logger = logging.getLogger("minmax_jax")
 
 
@@ -82,8 +82,7 @@ def _end_job(error: BaseException) -> NoReturn:
 
     if message := _explain(error):
         print(message, file=sys.stderr, flush=True)
-        if jax.process_index() == 0:
-            time.sleep(_COORDINATOR_WAITS)
+        time.sleep(_SECONDS_TO_REPORT)
     elif isinstance(error, jax.errors.JaxRuntimeError) and not _TRACEBACK.value:
         print(error, file=sys.stderr, flush=True)  # usually that another process is gone
     else:
