@@ -59,7 +59,7 @@ def _load_prepared(data: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
         flags = f"--dataset={name}" if name in _PUBLISHED else f"--dataset=image_folder --name={name}"
         raise load.NotPreparedError(
             f"{error} Prepare it with\n"
-            f"  python -m experiments.prepare_data {flags} --source=FOLDER_OR_ARCHIVE --data_dir=DIR\n"
+            f"  minmax-jax prepare-data {flags} --source=FOLDER_OR_ARCHIVE --data_dir=DIR\n"
             "(docs/data.md describes other sources) and set --config.data.dir=DIR."
         ) from error
 

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 from minmax_jax.distributed import hosts
+from minmax_jax.errors import OptionError
 from minmax_jax.report import metric_records
 
 
@@ -23,7 +24,7 @@ class MetricWriter:
             tensorboard: also writes TensorBoard files to `folder/tensorboard`.
 
         Raises:
-            ModuleNotFoundError: if TensorBoard files are wanted and tensorboardX is not installed.
+            OptionError: if TensorBoard files are wanted and tensorboardX is not installed.
         """
         self._board, self._path = None, folder / "metrics.jsonl"
         if not hosts.is_main_host():
@@ -57,7 +58,7 @@ def _summary_writer(folder: pathlib.Path, purge_step: int):
     try:
         import tensorboardX
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise OptionError(
             "config.train.tensorboard=True needs tensorboardX: pip install 'minmax_jax[tensorboard]'."
         ) from error
     return tensorboardX.SummaryWriter(str(folder), purge_step=purge_step)
