@@ -7,7 +7,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from minmax_jax import batch_stats as batch_stats_lib
+from minmax_jax import batch_stats as stats_lib
 from minmax_jax import losses, masks
 from minmax_jax.models import minmax_net
 from minmax_jax.ops import intensity
@@ -36,7 +36,7 @@ class Localization:
 
 def localize(
     params: Any,
-    batch_stats: batch_stats_lib.BatchStats,
+    batch_stats: stats_lib.BatchStats,
     images: jax.Array,
     *,
     model: minmax_net.MinMaxNet,
@@ -65,11 +65,11 @@ def localize(
     images = intensity.normalize(images)
 
     def apply(stream, method, *inputs):
-        variables = {"params": params, "batch_stats": batch_stats_lib.read(batch_stats, stream)}
+        variables = {"params": params, "batch_stats": stats_lib.read(batch_stats, stream)}
         return model.apply(variables, *inputs, method=method)
 
     def predict_view(images):
-        logits, class_maps = apply(batch_stats_lib.WHOLE, "localize", images)
+        logits, class_maps = apply(stats_lib.WHOLE, "localize", images)
         foreground = masks.foreground_masks(
             logits,
             class_maps,
@@ -79,8 +79,8 @@ def localize(
             normalization=normalization,
             alignment=alignment,
         )
-        foreground_logits = apply(batch_stats_lib.FOREGROUND, "classify", images, foreground)
-        background_logits = apply(batch_stats_lib.BACKGROUND, "classify", images, 1 - foreground)
+        foreground_logits = apply(stats_lib.FOREGROUND, "classify", images, foreground)
+        background_logits = apply(stats_lib.BACKGROUND, "classify", images, 1 - foreground)
         scores = {
             "probabilities": jax.nn.softmax(foreground_logits),
             "localizer_probabilities": jax.nn.softmax(logits),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from minmax_jax import batch_stats as batch_stats_lib
+from minmax_jax import batch_stats as stats_lib
 from minmax_jax.models import minmax_net
 
 
@@ -27,7 +27,7 @@ class TrainState:
 
     step: jax.Array
     params: Any
-    batch_stats: batch_stats_lib.BatchStats
+    batch_stats: stats_lib.BatchStats
     opt_state: optax.OptState
     rng: jax.Array
     average: dict[str, Any] | None = None
@@ -55,7 +55,7 @@ def create_train_state(
         tx: the optimizer.
         image_size: (H, W) of some images; parameters do not depend on it.
         shared_statistics: one set of running statistics for all streams (published) instead of one each.
-        average: keep a moving average of parameters and statistics, see `average_decay` of `train_step`.
+        average: keep a moving average of parameters and statistics, see `update_average`.
     """
     statics = dict(model=model, tx=tx, image_size=image_size, shared_statistics=shared_statistics, average=average)
     create = functools.partial(_create, **statics)
@@ -73,11 +73,24 @@ def _create(rng: jax.Array, *, model, tx, image_size, shared_statistics, average
     state = TrainState(
         step=jnp.int32(0),
         params=params,
-        batch_stats=batch_stats_lib.create(variables.get("batch_stats", {}), shared=shared_statistics),
+        batch_stats=stats_lib.create(variables.get("batch_stats", {}), shared=shared_statistics),
         opt_state=tx.init(params),
         rng=train_rng,
     )
     return state.replace(average=jax.tree.map(jnp.copy, state.variables)) if average else state
+
+
+def update_average(state: TrainState, decay: float) -> TrainState:
+    """Updates the exponential moving average of the variables, where the state keeps one.
+
+    Args:
+        state: after a step.
+        decay: of the average; smaller in the first steps, so that the average forgets the random start.
+    """
+    if state.average is None:
+        return state
+    share = jnp.maximum(1 - decay, 9 / (9 + state.step))
+    return state.replace(average=optax.incremental_update(state.variables, state.average, share))
 
 
 def inference_variables(state: TrainState) -> dict[str, Any]:

@@ -26,12 +26,12 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from minmax_jax import batch_stats as batch_stats_lib
+from minmax_jax import batch_stats as stats_lib
 from minmax_jax import erasing, errors, losses, masks, microbatches
 from minmax_jax import objective as objective_lib
 from minmax_jax.models import minmax_net
 from minmax_jax.ops import device_means, intensity
-from minmax_jax.state import TrainState
+from minmax_jax.state import TrainState, update_average
 
 # Random stream of each forward pass: the classifier's two, then one per erasure of the localizer.
 _FOREGROUND_DRAW, _BACKGROUND_DRAW, _FIRST_LOCALIZER_DRAW = range(3)
@@ -59,8 +59,7 @@ def train_step(
         accumulation: number of micro-batches that the batch (on each device its share) is split into, see
             `minmax_jax.microbatches`. Batch norm normalizes each separately; its running statistics take the mean over
             them, as over devices.
-        average_decay: decay of the exponential moving average, where the state keeps one; smaller in the first steps,
-            so that the average forgets the random start.
+        average_decay: as in `state.update_average`.
         axis_name: mapped axis of the devices that share the batch, or None.
 
     Returns:
@@ -95,7 +94,7 @@ def train_step(
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
-    return _update_average(state, average_decay), metrics
+    return update_average(state, average_decay), metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +118,7 @@ class _ClassifierPasses:
     foreground_logits: jax.Array
     background_logits: jax.Array
     terms: objective_lib.ClassifierTerms
-    batch_stats: batch_stats_lib.BatchStats
+    batch_stats: stats_lib.BatchStats
 
 
 def _sample_keys(state: TrainState, batch_size: int, axis_name: str | None) -> jax.Array:
@@ -153,7 +152,7 @@ def _joint_gradients(inputs: _StepInputs, state: TrainState):
     return jax.grad(loss_fn, has_aux=True)(state.params)
 
 
-def _erase_by(erase_fn, inputs: _StepInputs, params: Any, batch_stats: batch_stats_lib.BatchStats):
+def _erase_by(erase_fn, inputs: _StepInputs, params: Any, batch_stats: stats_lib.BatchStats):
     """Runs one of the two forms of the recursion."""
     objective, options = inputs.objective, inputs.objective.erasing
     return erase_fn(
@@ -169,17 +168,13 @@ def _erase_by(erase_fn, inputs: _StepInputs, params: Any, batch_stats: batch_sta
     )
 
 
-def _localizer_pass(
-    inputs: _StepInputs, params: Any, images: jax.Array, batch_stats: batch_stats_lib.BatchStats, num_passes
-):
+def _localizer_pass(inputs: _StepInputs, params: Any, images: jax.Array, batch_stats: stats_lib.BatchStats, num_passes):
     """Pass r of the localizer, on images that earlier passes have erased from."""
     options, draw = inputs.objective.mask, _FIRST_LOCALIZER_DRAW + num_passes
-    (logits, class_maps), updated = _train_pass(
-        inputs, params, batch_stats, batch_stats_lib.WHOLE, draw, "localize", images
-    )
-    if not batch_stats_lib.is_shared(batch_stats):
+    (logits, class_maps), updated = _train_pass(inputs, params, batch_stats, stats_lib.WHOLE, draw, "localize", images)
+    if not stats_lib.is_shared(batch_stats):
         whole = num_passes == 0
-        before = batch_stats_lib.read(batch_stats, batch_stats_lib.WHOLE)
+        before = stats_lib.read(batch_stats, stats_lib.WHOLE)
         updated = jax.tree.map(functools.partial(jnp.where, whole), updated, before)
     foreground_masks = masks.foreground_masks(
         logits,
@@ -192,7 +187,7 @@ def _localizer_pass(
         alignment=options.alignment,
         axis_name=inputs.axis_name,
     )
-    batch_stats = batch_stats_lib.write(batch_stats, batch_stats_lib.WHOLE, updated)
+    batch_stats = stats_lib.write(batch_stats, stats_lib.WHOLE, updated)
     return erasing.LocalizerPass(logits=logits, masks=foreground_masks, batch_stats=batch_stats)
 
 
@@ -200,11 +195,11 @@ def _classify(inputs: _StepInputs, params: Any, erased: erasing.Erased) -> _Clas
     """The classifier on the foreground of the original images, then on their background."""
     batch_stats, logits = erased.batch_stats, []
     for stream, draw, side in (
-        (batch_stats_lib.FOREGROUND, _FOREGROUND_DRAW, erased.masks),
-        (batch_stats_lib.BACKGROUND, _BACKGROUND_DRAW, 1 - erased.masks),
+        (stats_lib.FOREGROUND, _FOREGROUND_DRAW, erased.masks),
+        (stats_lib.BACKGROUND, _BACKGROUND_DRAW, 1 - erased.masks),
     ):
         side_logits, updated = _train_pass(inputs, params, batch_stats, stream, draw, "classify", inputs.images, side)
-        batch_stats = batch_stats_lib.write(batch_stats, stream, updated)
+        batch_stats = stats_lib.write(batch_stats, stream, updated)
         logits.append(side_logits)
     terms = objective_lib.classifier_terms(
         *logits, erased.masks, inputs.labels, objective=inputs.objective, step=inputs.step
@@ -213,23 +208,18 @@ def _classify(inputs: _StepInputs, params: Any, erased: erasing.Erased) -> _Clas
 
 
 def _train_pass(
-    inputs: _StepInputs, params: Any, batch_stats: batch_stats_lib.BatchStats, stream: str, draw, method: str, *arrays
+    inputs: _StepInputs, params: Any, batch_stats: stats_lib.BatchStats, stream: str, draw, method: str, *arrays
 ):
     """`_apply`, one micro-batch after another, with the statistics of a stream."""
 
     def apply(params, sample_keys, *arrays):
-        return inputs.apply(
-            params, batch_stats_lib.read(batch_stats, stream), sample_keys, draw, *arrays, method=method
-        )
+        return inputs.apply(params, stats_lib.read(batch_stats, stream), sample_keys, draw, *arrays, method=method)
 
     return microbatches.apply_in_parts(apply, inputs.accumulation, params, inputs.sample_keys, *arrays)
 
 
 def _apply(model: minmax_net.MinMaxNet, params: Any, batch_stats: Any, sample_keys: jax.Array, draw, *arrays, method):
-    """Applies one of the model's methods in training mode: (its result, the statistics after it).
-
-    Jitted separately, so that the classifier's two passes, which have the same shapes, are traced and lowered once.
-    """
+    """(result, updated statistics) of a method in training mode; jitted, so that equal passes are traced once."""
     keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, draw)
     outputs, updated = model.apply(
         {"params": params, "batch_stats": batch_stats},
@@ -241,13 +231,6 @@ def _apply(model: minmax_net.MinMaxNet, params: Any, batch_stats: Any, sample_ke
         rngs={"dropout": keys[0]},  # For trunks with dropout of their own.
     )
     return outputs, updated.get("batch_stats", {})
-
-
-def _update_average(state: TrainState, decay: float) -> TrainState:
-    if state.average is None:
-        return state
-    share = jnp.maximum(1 - decay, 9 / (9 + state.step))
-    return state.replace(average=optax.incremental_update(state.variables, state.average, share))
 
 
 def _metrics(inputs: _StepInputs, erased: erasing.Erased, passes: _ClassifierPasses) -> dict[str, jax.Array]:

@@ -33,7 +33,7 @@ def open_picture(content: bytes, name: str) -> Image.Image:
     """A decoded picture, as it is stored; of several frames the first.
 
     Raises:
-        DataError: if the content is no image, or not a whole one, or one of more pixels than Pillow allows.
+        DataError: if the content is not a complete image, or has more pixels than Pillow allows.
     """
     with _naming(name):
         if not content:
@@ -69,7 +69,7 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def orientation(picture: Image.Image) -> int:
-    """The EXIF tag that tells how a camera was held, 1 to 8; 1 is upright."""
+    """The EXIF orientation tag, 1 to 8; 1 is upright."""
     tag = picture.getexif().get(ExifTags.Base.Orientation, 1)
     return tag if tag in range(1, 9) else 1
 
@@ -80,7 +80,7 @@ def read_rgb(content: bytes, name: str) -> np.ndarray:
     Upright by its EXIF tag; on white, where it is transparent; of 16 bits the upper 8.
 
     Raises:
-        DataError: if the content is no whole image, or one whose pixels have no known range.
+        DataError: if the content is not a complete image, or its pixels have no known range.
     """
     return to_rgb(open_picture(content, name), name)
 

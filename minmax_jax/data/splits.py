@@ -16,7 +16,7 @@ SPLIT_PREFIXES = {"train": "train", "validation": "valid", "test": "test"}
 def read_folds(folder: str | pathlib.Path, everything: dataset.Split) -> dict[str, dataset.Split]:
     """Splits by published files: one each whose name starts with train, valid and test, anywhere below `folder`.
 
-    Their rows are `image,mask,class`; an image is found by its file name without folder and ending.
+    Their rows are `image,mask,class`; images are identified by their file name without folder and suffix.
 
     Args:
         folder: where the files are.
@@ -24,7 +24,7 @@ def read_folds(folder: str | pathlib.Path, everything: dataset.Split) -> dict[st
 
     Raises:
         ValueError: for a missing, ambiguous or empty file, a row that names no example of the dataset or another
-            class than it has, and an image that stands twice.
+            class than it has, and an image that is listed twice.
     """
     places = {name: index for index, name in enumerate(everything.names)}
     splits, seen = {}, {}
@@ -50,11 +50,11 @@ def read_folds(folder: str | pathlib.Path, everything: dataset.Split) -> dict[st
 
 
 def _find_file(folder: pathlib.Path, prefix: str) -> pathlib.Path:
-    found = find_files(folder, prefix)
-    if len(found) != 1:
-        listed = ", ".join(map(str, found)) or "none"
+    paths = find_files(folder, prefix)
+    if len(paths) != 1:
+        listed = ", ".join(map(str, paths)) or "none"
         raise OptionError(f"folds={str(folder)!r} must hold exactly one {prefix}*.csv, found: {listed}.")
-    return found[0]
+    return paths[0]
 
 
 def find_files(folder: pathlib.Path, prefix: str) -> list[pathlib.Path]:

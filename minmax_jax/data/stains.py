@@ -1,4 +1,4 @@
-"""The two stains of H&E images, haematoxylin and eosin: found, normalised, varied.
+"""The two stains of H&E images, haematoxylin and eosin: separation, normalization, augmentation.
 
 Light that passes through a stain is absorbed by its amount: optical densities, -ln((I + 1) / 256) of a channel's
 value I from 0 to 255, are sums of the stains' vectors times their concentrations. White is 0, black is 5.5.
@@ -14,7 +14,7 @@ _DENSITIES = -np.log((np.arange(256) + 1) / 256)
 # Macenko's beta, of natural logarithms as the reference below: less in any channel is no tissue.
 _LEAST_DENSITY = 0.15
 _PERCENTILE = 1  # Macenko's alpha: extremes are the 1st and the 99th percentile
-# Below these nothing is found: share of tissue in an image, and angle between the stains (22 degrees in the reference).
+# Below these no stains are detected: share of tissue in an image, angle between the stains (reference: 22 degrees).
 _LEAST_TISSUE = 0.01
 _LEAST_ANGLE = np.deg2rad(5)
 
@@ -59,7 +59,7 @@ def from_optical_density(density: np.ndarray) -> np.ndarray:
 def find_stains(image: np.ndarray) -> Stains | None:
     """The stains of an image [H, W, 3] uint8, or None if it has too little tissue or one stain only.
 
-    Macenko's method: the densities of tissue lie near a plane through 0, that of their first two singular vectors. The
+    Macenko's method: the densities of tissue are near a plane through 0, that of their first two singular vectors. The
     stains are the extremes of the angle in it.
     """
     density = optical_density(image)
@@ -90,7 +90,7 @@ def normalize_stains(image: np.ndarray, target: Stains = REFERENCE) -> np.ndarra
         target: the stains to have.
 
     Returns:
-        [H, W, 3] uint8, without colours that are not of the two stains; the image itself where none are found.
+        [H, W, 3] uint8, without colours that are not of the two stains; the image itself where none are detected.
     """
     stains = find_stains(image)
     if stains is None:
@@ -111,7 +111,7 @@ def augment_stains(image: np.ndarray, rng: np.random.Generator, strength: float)
         strength: both are uniform in [-strength, strength], v in optical density; from 0 to 1.
 
     Returns:
-        [H, W, 3] uint8; the image itself where no stains are found.
+        [H, W, 3] uint8; the image itself where no stains are detected.
 
     Raises:
         ValueError: for another strength.

@@ -151,7 +151,7 @@ def _draw_ellipse(rng: np.random.RandomState, config: SyntheticConfig) -> tuple[
 
 
 def _ellipse(size: int, center: np.ndarray, axes: np.ndarray, direction: np.ndarray, margin: int = 0) -> np.ndarray:
-    """[H, W] whether a pixel lies in the ellipse, made wider by a margin on all sides."""
+    """[H, W] whether a pixel is inside the ellipse, made wider by a margin on all sides."""
     rows, columns = _coordinates(size)
     rows, columns = rows - center[0], columns - center[1]
     along = rows * direction[0] + columns * direction[1]

@@ -13,7 +13,7 @@ import flax
 import jax.numpy as jnp
 import numpy as np
 
-from minmax_jax import batch_stats as batch_stats_lib
+from minmax_jax import batch_stats as stats_lib
 from minmax_jax.interop import resnet
 from minmax_jax.interop.tensor_files import InteropError
 
@@ -58,7 +58,7 @@ def from_published(tensors: dict[str, np.ndarray], variables: Variables) -> Publ
 
 
 def to_published(
-    variables: Variables, *, sigma: float = 0.5, omega: float = 8.0, stream: str = batch_stats_lib.WHOLE
+    variables: Variables, *, sigma: float = 0.5, omega: float = 8.0, stream: str = stats_lib.WHOLE
 ) -> dict[str, np.ndarray]:
     """The state dict of the published layout; `from_published` gives the same variables again.
 
@@ -74,7 +74,7 @@ def to_published(
     """
     tensors = {"sigma": np.float32([sigma]), "w": np.float32([omega])}
     for path, name in _names(variables).items():
-        if path[0] == "params" or path[1] == stream or batch_stats_lib.is_shared(variables["batch_stats"]):
+        if path[0] == "params" or path[1] == stream or stats_lib.is_shared(variables["batch_stats"]):
             tensors[name] = _to_tensor(_leaves(variables)[path], name)
         if name.endswith(".running_var"):
             tensors[name.replace("running_var", _COUNTER)] = np.zeros((), np.int64)

@@ -35,12 +35,12 @@ def find(sources: Sequence[str], part: str, *, archive: str, scratch: pathlib.Pa
     for path in paths:
         if not path.exists():
             raise OptionError(f"source={str(path)!r} does not exist. Get the dataset from {homepage}.")
-    for found in _places(paths, part):
-        return found
-    for found in _places(paths, archive):
-        unpack(found, scratch / archive)
+    for path in _places(paths, part):
+        return path
+    for path in _places(paths, archive):
+        unpack(path, scratch / archive)
         if not (scratch / archive / part).exists():
-            raise dataset.DataError(f"{found} holds no {part!r} at its top. Get it again from {homepage}.")
+            raise dataset.DataError(f"{path} holds no {part!r} at its top. Get it again from {homepage}.")
         return scratch / archive / part
     wanted = " or ".join(repr(name) for name in dict.fromkeys((part, archive)))
     raise OptionError(f"source={', '.join(map(str, sources))} has no {wanted}. Get it from {homepage}.")

@@ -42,9 +42,9 @@ def read_raw(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw_dat
         split: splits_lib.find_files(pathlib.Path(folder), prefix)
         for split, prefix in splits_lib.SPLIT_PREFIXES.items()
     }
-    for split, found in files.items():
-        if len(found) > 1 or (not found and split != "validation"):
-            listed = ", ".join(map(str, found)) or "none"
+    for split, paths in files.items():
+        if len(paths) > 1 or (not paths and split != "validation"):
+            listed = ", ".join(map(str, paths)) or "none"
             wanted = f"one {splits_lib.SPLIT_PREFIXES[split]}*.csv"
             raise OptionError(f"folds={folder!r} must hold exactly {wanted}, found: {listed}.")
     # In this order, of an image in two splits the later row is that which trains.
@@ -66,7 +66,7 @@ def _read_file(
     items: list[raw_dataset.Item],
     bad: list[problems.Problem],
 ) -> None:
-    """Adds the rows of a file to `items`, or to what is bad; `seen` tells where each image stood."""
+    """Adds the rows of a file to `items`, or to what is bad; `seen` has the line of each image."""
     line = 0
     for line, row in _read_rows(path):
         where = f"{path}, line {line}"

@@ -98,8 +98,8 @@ def _find_problem(file: File, path: pathlib.Path) -> str:
     if not file.sha256:
         return ""
     with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    return "" if found == file.sha256 else f"its SHA-256 is {found} instead of {file.sha256}"
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return "" if digest == file.sha256 else f"its SHA-256 is {digest} instead of {file.sha256}"
 
 
 def _continue(url: str, part: pathlib.Path, file: File) -> None:

@@ -106,12 +106,12 @@ def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: str) -> list[
 
 def _find_masks(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """The masks in a folder, by name without ending."""
-    found = {}
+    masks = {}
     for path in _entries(folder) if folder.is_dir() else ():
-        if path.stem in found:
-            raise dataset.DataError(f"{found[path.stem]} and {path} are masks of one image. Keep one.")
-        found[path.stem] = path
-    return found
+        if path.stem in masks:
+            raise dataset.DataError(f"{masks[path.stem]} and {path} are masks of one image. Keep one.")
+        masks[path.stem] = path
+    return masks
 
 
 def _choose_test(items: list[raw_dataset.Item], *, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -66,5 +66,5 @@ def refuse_blurred(rule: Rule, mask: Image.Image, name: str) -> None:
         )
 
 
-def _one_channel(found: np.ndarray) -> np.ndarray:
-    return found if found.ndim == 2 else found.any(axis=-1)
+def _one_channel(matches: np.ndarray) -> np.ndarray:
+    return matches if matches.ndim == 2 else matches.any(axis=-1)

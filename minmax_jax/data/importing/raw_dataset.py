@@ -129,7 +129,7 @@ def read_record(item: Item, raw: RawDataset) -> dict:
         Its record, see `records.features`: the image in the format that it has, the mask as PNG with one bit a pixel.
 
     Raises:
-        DataError: if a file is missing, is no whole image, is too small, or if sizes or boxes do not fit.
+        DataError: if a file is missing, is not a complete image, is too small, or if sizes or boxes do not fit.
     """
     content = read_file(item.image)
     picture = image_files.open_picture(content, str(item.image))

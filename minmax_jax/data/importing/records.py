@@ -42,22 +42,22 @@ def prepare(
     *,
     skip_bad: bool = False,
 ) -> pathlib.Path:
-    """Checks a release and writes it as a dataset, or finds it written.
+    """Checks a raw dataset and writes its records, unless they exist.
 
-    It is written to a folder named "incomplete", which is renamed at the end, so what has the final name is whole. What
-    a run that was killed left is removed first.
+    They are written to a folder named "incomplete", which is renamed at the end: a folder with the final name is
+    complete. Leftovers of a killed run are removed first.
 
     Args:
         name: of the dataset.
         read_raw: takes a folder that archives can be unpacked to, which is removed afterwards.
         data_dir: folder to write to.
-        skip_bad: whether images that cannot be used are left out, and listed in a file beside the records.
+        skip_bad: whether images that cannot be used are left out, and listed in a file next to the records.
 
     Returns:
         The dataset's folder.
 
     Raises:
-        DataError: if the release cannot be used, or if the folder cannot be written.
+        DataError: if the dataset cannot be used, or if the folder cannot be written.
     """
     parent = pathlib.Path(data_dir) / name
     folder = parent / load.VERSION
@@ -80,7 +80,7 @@ def prepare(
 
 
 def _write(name: str, raw: raw_dataset.RawDataset, folder: pathlib.Path) -> None:
-    """Writes record after record: a builder of TFDS would hold whole splits, and above 1 GB it needs TensorFlow."""
+    """Writes one record after another; TFDS's builder would hold whole splits, and needs TensorFlow above 1 GB."""
     import tensorflow_datasets as tfds
 
     folder.mkdir(parents=True)

@@ -46,7 +46,7 @@ def open_image(path: pathlib.Path) -> LargeImage:
     """Opens an image, by OpenSlide if that knows its format.
 
     Raises:
-        DataError: if it is missing or is no whole image; `read` raises it where a slide is damaged.
+        DataError: if it is missing or is not a complete image; `read` raises it where a slide is damaged.
     """
     slide = _open_slide(path)
     if slide is not None:
@@ -67,8 +67,8 @@ def open_mask(path: pathlib.Path, image: LargeImage, *, rule: mask_rules.Rule) -
     """Opens the mask of an image, which may have fewer pixels but the same shape; boxes are given in the image's.
 
     Raises:
-        DataError: if it is missing, is no whole image, has another shape than its image, or is a JPEG and the rule
-            needs exact values; `read` raises it where the file is damaged.
+        DataError: if it is missing, is not a complete image, has another shape than its image, or is a JPEG while the
+            rule needs exact values; `read` raises it where the file is damaged.
     """
     crop, (height, width) = _open_values(path, image, rule)
     # Sides of a coarse mask are rounded.
@@ -143,11 +143,11 @@ def _crop_slide(slide, path: pathlib.Path, box: Box, size: tuple[int, int], resa
 
     (top, left, bottom, right), (height, width) = box, size
     step = (bottom - top) / height
-    # Later levels may hold means, which are no values of a mask. Downsamples are seldom whole: 4.0003 stands for 4.
+    # Later levels may hold means, which are not values of a mask. Factors are seldom integers: 4.0003 means 4.
     level = 0 if resample == _NEAREST else slide.get_best_level_for_downsample(1.01 * step)
     factor = slide.level_downsamples[level]
     num_bands = min(height, math.ceil((bottom - top) * (right - left) / factor**2 / _MOST_PIXELS))
-    found = Image.new("RGBA", (width, height))
+    picture = Image.new("RGBA", (width, height))
     for first, last in itertools.pairwise(np.linspace(0, height, num_bands + 1).astype(int).tolist()):
         band = np.divide([left, top + step * first, right, top + step * last], factor)
         x, y = np.floor(band[:2]).astype(int).tolist()
@@ -157,5 +157,5 @@ def _crop_slide(slide, path: pathlib.Path, box: Box, size: tuple[int, int], resa
         except openslide.OpenSlideError as error:
             raise dataset.DataError(f"{path} is damaged at {box} ({error}). Replace it by an intact copy.") from error
         inside = tuple((band - [x, y, x, y]).tolist())
-        found.paste(region.resize((width, last - first), resample, inside), (0, first))
-    return found
+        picture.paste(region.resize((width, last - first), resample, inside), (0, first))
+    return picture
