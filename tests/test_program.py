@@ -155,6 +155,12 @@ def test_another_seed_gives_another_model(finished, tmp_path):
     assert other["state_digest"] != finished[1]["state_digest"]
 
 
+def test_shard_map_trains_the_same_model(finished, tmp_path):
+    """On four devices, to the bit."""
+    results = training.train_and_evaluate(_config(train__engine="shard_map"), tmp_path)
+    assert results["state_digest"] == finished[1]["state_digest"] and results["test"] == finished[1]["test"]
+
+
 def _without_times(folder):
     records = metric_records.read(folder / "metrics.jsonl")
     return [{name: value for name, value in record.items() if name != "steps_per_second"} for record in records]
