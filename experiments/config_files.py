@@ -5,6 +5,7 @@ import importlib.util
 import pathlib
 
 from minmax_jax.errors import UserError
+from minmax_jax.paths import local_path
 
 
 def resolve(argv: list[str]) -> list[str]:
@@ -27,8 +28,8 @@ def resolve(argv: list[str]) -> list[str]:
 
 def _resolve(value: str) -> str:
     path, colon, variant = value.partition(":")
-    if pathlib.Path(path).expanduser().is_file():
-        return f"{pathlib.Path(path).expanduser()}{colon}{variant}"
+    if (file := local_path("--config", path)).is_file():
+        return f"{file}{colon}{variant}"
     folder = pathlib.Path(importlib.util.find_spec("minmax_jax.configs").origin).parent
     shipped = {file.stem: file for file in sorted(folder.glob("*.py")) if file.stem not in ("__init__", "variants")}
     name = path.removeprefix("configs/").removesuffix(".py")

@@ -7,9 +7,10 @@ docs/crf.md; --flips averages predictions over mirror images, see config.evaluat
 """
 
 import json
-import pathlib
 
 from absl import flags
+
+from minmax_jax.paths import local_path
 
 from . import program
 
@@ -28,7 +29,7 @@ def main() -> None:
     from minmax_jax.errors import naming
     from minmax_jax.runs import config_checks, final_test, workdir
 
-    config = workdir.read_config(pathlib.Path(_WORKDIR.value))
+    config = workdir.read_config(local_path("--workdir", _WORKDIR.value))
     config_checks.check_fields(config, common.get_config())
     program.start(config.compilation_cache)
     with naming("--"):

@@ -15,6 +15,7 @@ import pathlib
 from absl import flags
 
 from minmax_jax.errors import OptionError, naming
+from minmax_jax.paths import local_path
 
 from . import program
 
@@ -103,8 +104,8 @@ def _download() -> list[str]:
         page = f", from {_module('glas').HOMEPAGE}" if _DATASET.value == "glas" else ""
         raise OptionError(f"download: {_DATASET.value} cannot be downloaded by a program. Give --source{page}.")
     module = _module(_DATASET.value)
-    sources = _SOURCE.value or [str(pathlib.Path(_DATA_DIR.value) / "downloads" / _DATASET.value)]
-    download.fetch(module.FILES, pathlib.Path(sources[0]), homepage=module.HOMEPAGE)
+    sources = _SOURCE.value or [str(local_path("data_dir", _DATA_DIR.value) / "downloads" / _DATASET.value)]
+    download.fetch(module.FILES, local_path("source", sources[0]), homepage=module.HOMEPAGE)
     return sources
 
 

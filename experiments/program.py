@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import pathlib
+import signal
 import sys
 import time
 import traceback
@@ -15,6 +16,7 @@ from typing import NoReturn
 from absl import app, flags
 from absl import logging as absl_logging
 
+from minmax_jax import disk
 from minmax_jax.errors import OptionError, UserError, naming
 
 from . import config_files
@@ -27,19 +29,34 @@ _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an err
 
 # Seconds that a process of a job stays after an error that others may report as well: its end ends them.
 _SECONDS_TO_REPORT = 3
+_SAVES_MEMORY = (
+    "Lower config.batch_size, config.data.crop_size or config.evaluation.batch_size, raise config.train.accumulation,"
+    " or set config.model.remat=True (docs/scale.md). Of prepare_data: cut large images by --tile_size."
+)
 _logger = logging.getLogger("minmax_jax")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what job schedulers send before they kill. It ends a program as Ctrl-C does."""
+
+
 def run(main: Callable[[], None]) -> None:
-    """Runs a program; an error that a user can correct ends it with its message alone, and status 1."""
+    """Runs a program.
+
+    An error that a user can correct ends it with its message alone and status 1, Ctrl-C with 130, SIGTERM with 143.
+    """
 
     def run_main(argv: list[str]) -> None:
         if len(argv) > 1:
             sys.exit(f"Error: {argv[1:]} are not flags; a flag is --NAME=VALUE.")
-        absl_logging.set_verbosity(absl_logging.WARNING)
         _log_to_stderr()
+        if not _TRACEBACK.value:
+            _silence_threads()
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             main()
+        except KeyboardInterrupt as stop:
+            _stop(stop)
         except BaseException as error:
             if _is_in_job():
                 _end_job(error)
@@ -51,23 +68,63 @@ def run(main: Callable[[], None]) -> None:
 
             hosts.leave()
 
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show must not end anything
     document = sys.modules[main.__module__].__doc__
     app.run(run_main, flags_parser=functools.partial(_parse_flags, document))
+
+
+def _silence_threads() -> None:
+    """Keeps the libraries' reports of a failed save to themselves: the main thread raises it again, as one error."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    report = sys.unraisablehook
+
+    def report_unless_closed(unraisable) -> None:
+        # What the readers and writers of checkpoints call once the first of them has failed.
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            report(unraisable)
+
+    sys.unraisablehook = report_unless_closed
+
+
+def _terminate(number, frame) -> NoReturn:
+    del number, frame
+    raise Terminated
+
+
+def _stop(stop: KeyboardInterrupt) -> NoReturn:
+    """Ends the process at once: threads that are still working would only show that they cannot go on."""
+    print(f"Stopped. {stop or 'Rerun the same command.'}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(143 if isinstance(stop, Terminated) else 130)
 
 
 def _explain(error: BaseException) -> str:
     """One line for an error that a user can correct, "" for any other: it keeps its traceback."""
     if _TRACEBACK.value:
         return ""
-    # A file that cannot be read or written: its name and the reason are all that a user needs.
-    is_file = isinstance(error, OSError) and error.filename is not None and error.strerror is not None
     if isinstance(error, UserError):
         text = str(error)
-    elif is_file:
+    elif _is_out_of_memory(error):
+        first = str(error).strip().partition("\n")[0]
+        text = f"out of memory ({first}).\n{_SAVES_MEMORY}"
+    # A file that cannot be read or written: its name and the reason are all that a user needs.
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         text = f"{error.filename}: {error.strerror}."
+    elif disk.is_full(error):
+        text = f"{error} Make room and rerun the same command."
     else:
         return ""
     return f"Error: {text}\n(--traceback shows where it arose.)"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Of this process, or of an accelerator: JAX raises one kind of error for everything that a device reports."""
+    words = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
+    is_of_device = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and any(
+        w in str(error) for w in words
+    )
+    return isinstance(error, MemoryError) or is_of_device
 
 
 def _is_in_job() -> bool:
@@ -133,6 +190,7 @@ def start(cache: str) -> None:
     if not hosts.is_main_host():
         _logger.setLevel(logging.WARNING)
     if cache == "off":
+        jax.config.update("jax_enable_compilation_cache", False)  # JAX itself reads JAX_COMPILATION_CACHE_DIR.
         return
     folder = pathlib.Path(cache or os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/minmax_jax"))
     try:

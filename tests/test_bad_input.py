@@ -148,7 +148,7 @@ def test_a_disk_that_is_full(root):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"out/pets cannot be written \(.*too large.*\). .* Free disk space"):
+        with pytest.raises(UserError, match=r"out/pets cannot be written \(.*too large.*\). .* Make room"):
             _prepare(own_layout.read_folders, root)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -171,7 +171,7 @@ def test_a_disk_that_is_full_at_other_times(root, monkeypatch, place):
             patch.setattr(tfds.core.DatasetInfo, "write_to_directory", fail)
         if place == "list":
             patch.setattr(problems, "write", fail)
-        with pytest.raises(UserError, match=r"out/pets cannot be written \(.*No space left on device\)"):
+        with pytest.raises(UserError, match=r"out/pets cannot be written \(.*No space left on device; .*MiB are free"):
             _prepare(read, root, skip_bad=True)
     assert not _left(root)
     _prepare(own_layout.read_folders, root, skip_bad=True)

@@ -219,12 +219,12 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(finished
 def test_divergence_names_terms_and_step_and_keeps_the_last_good_checkpoint(tmp_path):
     config = _config(learning_rate__peak=1e12, learning_rate__warmup_epochs=1, optimizer__name="sgd")
     config.train.checkpoint_every = 1
-    with pytest.raises(training.DivergedError, match=r"diverged in step \d+: .*loss is nan") as error:
+    with pytest.raises(training.DivergedError, match=r"diverged: .*step \d+") as error:
         training.train_and_evaluate(config, tmp_path)
     assert "learning_rate.peak" in str(error.value)
     assert not (tmp_path / "results.json").exists()
     saved = checkpoints.Checkpoints(tmp_path / "checkpoints", read_only=True).steps()
-    broken = int(str(error.value).split("step ")[1].split(":")[0])
+    broken = int(re.search(r"step (\d+)", str(error.value))[1])
     assert broken > 1 and saved[-1] == broken - 1
 
 

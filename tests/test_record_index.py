@@ -58,6 +58,11 @@ def test_an_older_preparation_gets_its_index_on_first_use(prepared, reads):
         lambda content: "[]",
         lambda content: json.dumps(json.loads(content) | {"format": 0}),
         lambda content: json.dumps(json.loads(content) | {"files": {}}),
+        lambda content: json.dumps(json.loads(content) | {"index": {}}),
+        lambda content: json.dumps(json.loads(content) | {"index": None}),
+        lambda content: content.replace('"labels": [0', '"labels": [1'),
+        lambda content: content.replace('"labels": [0, ', '"labels": ['),
+        lambda content: "[" * 100_000,
     ],
 )
 def test_a_damaged_or_stale_index_is_built_anew(prepared, reads, spoil):

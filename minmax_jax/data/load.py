@@ -9,6 +9,7 @@ import numpy as np
 
 from minmax_jax.data import dataset, image_files, record_index, splits
 from minmax_jax.errors import OptionError
+from minmax_jax.paths import local_path
 
 # Of the form of the records: what an earlier version wrote must be prepared again.
 VERSION = "2.0.0"
@@ -67,7 +68,7 @@ def read_splits(data_dir: str | pathlib.Path, name: str) -> dict[str, dataset.Sp
         NotPreparedError: if the dataset was not prepared, or by another version.
         DataError: if it is damaged.
     """
-    folder = pathlib.Path(data_dir) / name / VERSION
+    folder = local_path("dir", data_dir) / name / VERSION
     missing = [part for part in _PARTS if not (folder / part).is_file() or not (folder / part).stat().st_size]
     if data_dir and folder.exists() and missing:
         raise dataset.DataError(f"{folder} is damaged ({missing[0]} is missing). Delete it and prepare it again.")

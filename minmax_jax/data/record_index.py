@@ -1,6 +1,7 @@
 """An index next to prepared records: names, labels and sizes, so that a run starts without reading all images.
 
-It contains the names and sizes of all files. Where these differ, or where there is no index, it is built anew.
+It contains the names and sizes of all files, and a checksum of itself. Where these differ, or where there is no index,
+it is built anew.
 """
 
 import json
@@ -9,10 +10,11 @@ import os
 import pathlib
 import tempfile
 from typing import Any
+import zlib
 
 logger = logging.getLogger(__name__)
 FILE = "index.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def read(folder: pathlib.Path, build_fn) -> dict[str, Any]:
@@ -25,13 +27,18 @@ def read(folder: pathlib.Path, build_fn) -> dict[str, Any]:
     files = _sizes(folder)
     try:
         content = json.loads((folder / FILE).read_text())
-        if content["format"] == _FORMAT and content["files"] == files:
+        expected = {"format": _FORMAT, "files": files, "checksum": _checksum(content["index"])}
+        if {key: content[key] for key in expected} == expected:
             return content["index"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # missing, cut short or of another format: all are built anew
     index = build_fn(folder)
-    _write(folder, {"format": _FORMAT, "files": files, "index": index})
+    _write(folder, {"format": _FORMAT, "files": files, "checksum": _checksum(index), "index": index})
     return index
+
+
+def _checksum(index: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(index).encode())
 
 
 def _sizes(folder: pathlib.Path) -> dict[str, int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from minmax_jax.data import dataset
 from minmax_jax.errors import OptionError
+from minmax_jax.paths import local_path
 
 SPLIT_PREFIXES = {"train": "train", "validation": "valid", "test": "test"}
 
@@ -29,7 +30,7 @@ def read_folds(folder: str | pathlib.Path, everything: dataset.Split) -> dict[st
     places = {name: index for index, name in enumerate(everything.names)}
     splits, seen = {}, {}
     for split, prefix in SPLIT_PREFIXES.items():
-        path = _find_file(pathlib.Path(folder), prefix)
+        path = _find_file(local_path("folds", folder), prefix)
         indices = []
         for line, (name, class_name) in _read_rows(path):
             where = f"{path}, line {line}"

@@ -8,7 +8,13 @@ import numpy as np
 
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset, padding
+from minmax_jax.errors import UserError
 from minmax_jax.method import Prediction
+
+
+class NotFiniteError(UserError, ArithmeticError):
+    """A model predicts what is no number; the message names the first image."""
+
 
 PredictFn = Callable[[np.ndarray], Prediction]
 
@@ -46,6 +52,9 @@ def predict_split(
         batch_size: B.
         refine_fn: post-processing, if given: ([H, W] mask, [H, W, 3] image) -> [H, W] mask. Probabilities and scores
             remain those of the mask before.
+
+    Raises:
+        NotFiniteError: if probabilities, a mask or a score of the model is not finite.
     """
     from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
 
@@ -53,6 +62,7 @@ def predict_split(
     for batch, prediction in _predict_ahead(predict_fn, batches):
         prediction = jax.tree.map(np.asarray, prediction)
         for row, index in enumerate(batch.indices):
+            _check_finite(prediction, row, split.names[index])
             size = tuple(split.sizes[index])
             mask = padding.crop_back(prediction.masks[row, :, :, 0], size)
             if refine_fn is not None:
@@ -63,6 +73,13 @@ def predict_split(
                 mask=mask,
                 scores={name: values[row].item() for name, values in prediction.scores.items()},
             )
+
+
+def _check_finite(prediction: Prediction, row: int, name: str) -> None:
+    numbers = {"probabilities": prediction.probabilities, "mask": prediction.masks, **prediction.scores}
+    broken = [what for what, values in numbers.items() if not np.isfinite(values[row]).all()]
+    if broken:
+        raise NotFiniteError(f"the model's {', '.join(broken)} for image {name!r} are not finite.")
 
 
 def _predict_ahead(predict_fn: PredictFn, batches: Iterator) -> Iterator:

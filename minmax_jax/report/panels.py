@@ -1,11 +1,13 @@
 """Prediction and annotation of one image side by side."""
 
 import pathlib
+import warnings
 
 import numpy as np
 
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import ImagePrediction
+from minmax_jax.report import file_names
 
 _HEIGHT_INCHES = 2.8
 _PREDICTED_COLOR, _TRUE_COLOR = "#ffd400", "#00d5ff"
@@ -48,9 +50,11 @@ def draw_panel(path: pathlib.Path, split: dataset.Split, prediction: ImagePredic
     axes[3].set_title("outlines: predicted yellow, true blue", fontsize=9)
     for axis in axes:
         axis.set_axis_off()
-    figure.suptitle(_caption(split, prediction), fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)  # An image's name may have folders.
-    figure.savefig(path, dpi=110)
+    # Names are no formulas: without parse_math, a dollar sign would begin one.
+    figure.suptitle(_caption(split, prediction), fontsize=10, parse_math=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box is drawn in its place
+        figure.savefig(path, dpi=110)
 
 
 def _outline(axis, mask: np.ndarray, level: float, color: str, extent: tuple[float, ...]) -> None:
@@ -65,9 +69,11 @@ def _outline(axis, mask: np.ndarray, level: float, color: str, extent: tuple[flo
 
 
 def _caption(split: dataset.Split, prediction: ImagePrediction) -> str:
-    true, predicted = split.class_names[split.labels[prediction.index]], split.class_names[prediction.predicted]
-    verdict = "correct" if true == predicted else f"wrong, true class {true}"
-    caption = f"{split.names[prediction.index]}: {predicted} ({prediction.probabilities.max():.2f}, {verdict})"
+    name = file_names.printable(split.names[prediction.index])
+    true, predicted = split.labels[prediction.index], prediction.predicted
+    class_names = [file_names.printable(class_name) for class_name in split.class_names]
+    verdict = "correct" if true == predicted else f"wrong, true class {class_names[true]}"
+    caption = f"{name}: {class_names[predicted]} ({prediction.probabilities.max():.2f}, {verdict})"
     entropies = [
         f"{prediction.scores[f'{region}_entropy']:.2f} on the {region}"
         for region in ("foreground", "background")

@@ -1,7 +1,6 @@
 """From a configuration to a method: networks, objective, optimizer, post-processing. No dataset is needed."""
 
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from minmax_jax import objective as objective_lib
 from minmax_jax.distributed import devices
 from minmax_jax.method import Method
 from minmax_jax.models import minmax_net, resnet
+from minmax_jax.paths import local_path
 from minmax_jax.runs import config_checks
 from minmax_jax.state import TrainState
 
@@ -78,14 +78,14 @@ def load_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> Tra
     Raises:
         ConfigError: if the file cannot be used, or does not fit the trunk.
     """
-    path = config.model.pretrained
-    if not path:
+    if not config.model.pretrained:
         return state
+    path = local_path("config.model.pretrained", config.model.pretrained)
     try:
         variables = interop.load_trunk(interop.read_tensors(path), state.variables, family=interop.resnet)
     except interop.InteropError as error:
-        sources = "" if pathlib.Path(path).exists() else f" {interop.resnet.SOURCES}"
-        raise config_checks.ConfigError(f"config.model.pretrained={path!r}: {error}{sources}") from error
+        sources = "" if path.exists() else f" {interop.resnet.SOURCES}"
+        raise config_checks.ConfigError(f"config.model.pretrained={str(path)!r}: {error}{sources}") from error
     average = state.average and jax.tree.map(jnp.copy, variables)
     return devices.replicate(state.replace(**variables, average=average))
 

@@ -5,6 +5,8 @@ complete, and contains a digest of its state. A damaged one is never deleted: it
 from the one before. One that cannot be read at the moment is not damaged: the run stops and can be restarted.
 """
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -16,9 +18,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from minmax_jax import digests
+from minmax_jax import digests, disk
 from minmax_jax.distributed import devices, hosts
 from minmax_jax.errors import UserError
+from minmax_jax.runs import interrupts
 from minmax_jax.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -95,6 +98,7 @@ class Checkpoints:
         """
         self.folder = pathlib.Path(folder).absolute()
         self._selected = _KeepSelected()
+        self._num_bytes = 0
         policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(_NUM_NEWEST), self._selected])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else policy,
@@ -109,23 +113,48 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, batches: grain.DatasetIterator, record: RunRecord) -> None:
-        """Starts to save; the files are written in the background."""
+        """Starts to save; the files are written in the background. Ctrl-C and SIGTERM wait until it has started.
+
+        Raises:
+            CheckpointError: if this checkpoint, or the one before, cannot be written.
+        """
         self._selected.step = record.selected_step
         on_host = _to_host(state)
         content = dataclasses.asdict(record) | {"digest": digests.digest(on_host)}
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(on_host),
-                # Not grain's own handler: its files are bound to one number of hosts. The state is the same on all.
-                data=ocp.args.JsonSave(batches.get_state()),
-                progress=ocp.args.JsonSave(content),
-            ),
-        )
+        self._num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(on_host))
+        with interrupts.deferred(), self._explaining():
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(on_host),
+                    # Not grain's own handler: its files are bound to one number of hosts. The state is the same on
+                    # all.
+                    data=ocp.args.JsonSave(batches.get_state()),
+                    progress=ocp.args.JsonSave(content),
+                ),
+            )
 
     def wait(self) -> None:
-        """Blocks until all saves are written."""
-        self._manager.wait_until_finished()
+        """Blocks until all saves are written.
+
+        Raises:
+            CheckpointError: if one cannot be written.
+        """
+        with self._explaining():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Whatever a save raises, in this call or in the background since the last one."""
+        try:
+            yield
+        except Exception as error:
+            reason = f"A checkpoint cannot be written to {self.folder} ({type(error).__name__}: {error})."
+            if disk.is_full(error):
+                reason = f"{disk.explain(error, self.folder, needed_bytes=self._num_bytes)} Make room there."
+            raise CheckpointError(
+                f"{reason} The checkpoints before are kept: rerun the same command to resume."
+            ) from error
 
     def restore_newest(
         self, state: TrainState, batches: grain.DatasetIterator | None = None
@@ -167,14 +196,14 @@ class Checkpoints:
         """
         where = f"The checkpoint of step {step} in {self.folder}"
         try:
-            restored = self._read(step, state, with_data=batches is not None)
+            restored = self._read_twice(step, state, with_data=batches is not None)
             content = dict(restored["progress"])
             expected = content.pop("digest")
             record = RunRecord(**content)
             if batches is not None:
                 batches.set_state(restored["data"])
         except Exception as error:  # Damage can surface as nearly any exception on its way through orbax.
-            if reason := _find_io_error(error, self.folder / str(step)):
+            if reason := disk.find_read_error(error, self.folder / str(step)):
                 raise CheckpointError(
                     f"{where} cannot be read at the moment ({reason}). It is kept. Rerun the same command when the file"
                     " system works."
@@ -183,6 +212,14 @@ class Checkpoints:
         if digests.digest(restored["state"]) != expected:
             raise DamagedCheckpointError(f"{where} is damaged: its digest differs.")
         return _to_devices(restored["state"], state), record
+
+    def _read_twice(self, step: int, state: TrainState, *, with_data: bool) -> Any:
+        """Reads again what cannot be read: a failure that passed in the meantime is no damage."""
+        try:
+            return self._read(step, state, with_data=with_data)
+        except Exception as error:  # orbax and its readers raise nearly anything
+            logger.warning("The checkpoint of step %d cannot be read (%s); reading it again.", step, error)
+            return self._read(step, state, with_data=with_data)
 
     def _read(self, step: int, state: TrainState, *, with_data: bool) -> Any:
         items = {"state": ocp.args.StandardRestore(_empty_like(state)), "progress": ocp.args.JsonRestore()}
@@ -203,29 +240,6 @@ class Checkpoints:
                 logger.warning("The damaged checkpoint %s was moved to %s.", self.folder / str(other), target)
         hosts.gather_from_hosts([None])  # All wait for the main host.
         self._manager.reload()
-
-
-def _find_io_error(error: BaseException, folder: pathlib.Path) -> str:
-    """The I/O error behind a failed read, or "" if all files are readable and the checkpoint is therefore damaged."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if _is_io_error(cause):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    try:
-        for path in folder.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    while file.read(1 << 24):
-                        pass
-    except OSError as unreadable:
-        return str(unreadable) if _is_io_error(unreadable) else ""
-    return ""
-
-
-def _is_io_error(error: BaseException) -> bool:
-    """Whether the file system failed; a file that is missing is damage."""
-    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
 
 
 def _free_path(path: pathlib.Path) -> pathlib.Path:

@@ -1,5 +1,7 @@
 """Evaluates a trained model on a split: results, a row per image, pictures, and the saved model."""
 
+from collections.abc import Iterator
+import contextlib
 import logging
 import pathlib
 from typing import Any
@@ -14,7 +16,8 @@ from minmax_jax.distributed import hosts
 from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import predict_split
 from minmax_jax.evaluation.evaluators import Row
-from minmax_jax.report import curves, panels
+from minmax_jax.paths import local_path
+from minmax_jax.report import curves, file_names, panels
 from minmax_jax.runs import build, build_data, build_model, checkpoints, model_card, results
 from minmax_jax.runs import workdir as workdir_lib
 
@@ -99,21 +102,33 @@ def _save_model(run: build.Run, folder: pathlib.Path, state: state_lib.TrainStat
 def _draw_pictures(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:
     """Panels of test images, evenly spaced over the split, and the curves of the run."""
     pictures, options = folder / "pictures", run.config.evaluation
-    pictures.mkdir(exist_ok=True)
-    curves.draw_curves(
-        pictures / "curves.png",
-        folder / "metrics.jsonl",
-        selected_step=int(state.step),
-        log_terms=run.method.log_terms,
-    )
+    with _warning("The curves", pictures / "curves.png"):
+        pictures.mkdir(exist_ok=True)
+        curves.draw_curves(
+            pictures / "curves.png",
+            folder / "metrics.jsonl",
+            selected_step=int(state.step),
+            log_terms=run.method.log_terms,
+        )
     split, variables = run.splits["test"], state_lib.inference_variables(state)
     count = min(options.num_pictures, len(split))
     subset = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
     for prediction in predict_split(
         lambda images: run.predict(variables, images), subset, batch_size=options.batch_size, refine_fn=run.refine_fn
     ):
-        path = pictures / f"{subset.names[prediction.index]}.png"
-        panels.draw_panel(path, subset, prediction, threshold=options.threshold)
+        path = pictures / file_names.shorten(subset.names[prediction.index], ending=".png")
+        with _warning("A picture", path):
+            path.parent.mkdir(parents=True, exist_ok=True)  # An image's name may have folders.
+            panels.draw_panel(path, subset, prediction, threshold=options.threshold)
+
+
+@contextlib.contextmanager
+def _warning(what: str, path: pathlib.Path) -> Iterator[None]:
+    """Draws a file that is no result: whatever it fails at, the run goes on."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("%s could not be drawn: %s (%s: %s).", what, path, type(error).__name__, error)
 
 
 def evaluate_workdir(
@@ -139,7 +154,7 @@ def evaluate_workdir(
     Raises:
         UserError: if there is no such run or split, or if the checkpoint is damaged.
     """
-    folder = pathlib.Path(workdir).absolute()
+    folder = local_path("workdir", workdir).absolute()
     config = workdir_lib.read_config(folder)
     changes = {"evaluation.crf.enabled": crf, "evaluation.flips": flips, "data.dir": data_dir}
     config.update_from_flattened_dict({name: value for name, value in changes.items() if value is not None})

@@ -17,6 +17,7 @@ from minmax_jax.errors import OptionError
 from minmax_jax.masks import resize_mask
 from minmax_jax.method import Prediction
 from minmax_jax.objective import MaskOptions, Objective
+from minmax_jax.paths import local_path
 from minmax_jax.runs import build_model, model_card
 
 
@@ -86,7 +87,7 @@ def load(workdir: str | pathlib.Path) -> Predictor:
     Raises:
         ModelCardError: if the folder holds no usable model.
     """
-    card, variables = model_card.read(pathlib.Path(workdir).expanduser())
+    card, variables = model_card.read(local_path("workdir", workdir))
     model = build_model.create_model(
         ml_collections.ConfigDict(card["model"] | {"cross_replica_norm": False}), num_classes=len(card["class_names"])
     )

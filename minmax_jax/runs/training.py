@@ -10,10 +10,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from minmax_jax import digests
+from minmax_jax import digests, disk, evaluation
 from minmax_jax.distributed import host_checks
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import selection
+from minmax_jax.paths import local_path
 from minmax_jax.runs import (
     build,
     build_data,
@@ -21,16 +22,18 @@ from minmax_jax.runs import (
     checkpoints,
     config_checks,
     final_test,
+    lock,
     metric_writers,
     timing,
 )
 from minmax_jax.runs import workdir as workdir_lib
+from minmax_jax.state import TrainState
 
 logger = logging.getLogger(__name__)
 
 
 class DivergedError(UserError, RuntimeError):
-    """The loss or its gradient is no longer finite; the message names terms and steps."""
+    """Loss, gradient, parameters or predictions are no longer finite; the message names what and the step."""
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict:
@@ -47,17 +50,41 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
         The content of `results.json`.
 
     Raises:
-        UserError: for a configuration, a dataset or a folder that cannot be used, before anything is computed; if a
-            checkpoint that is needed is damaged (CheckpointError); if the loss is no longer finite (DivergedError).
+        UserError: for a configuration, a dataset or a folder that cannot be used, before anything is computed; if
+            another process trains in the folder (LockedError); if a checkpoint cannot be written, or one that is
+            needed is damaged (CheckpointError); if loss, parameters or predictions are no longer finite
+            (DivergedError).
+        KeyboardInterrupt: once the save under way is written; the message says how to resume.
     """
     started = time.monotonic()
     run = build.build_run(config)
+    # Before any host writes: the configuration in the folder is that of the first.
+    _check_hosts(config, run)
     # A resumed run does not need the pretrained file any more.
-    is_fresh = not any(pathlib.Path(workdir, "checkpoints").glob("[0-9]*"))
+    is_fresh = not any((local_path("--workdir", workdir) / "checkpoints").glob("[0-9]*"))
     state = build_model.load_pretrained(config, run.state) if is_fresh else run.state
     folder = workdir_lib.open_workdir(workdir, config)
-    _check_hosts(config, run, folder)
-    saved = checkpoints.Checkpoints(folder / "checkpoints")
+    with lock.hold(folder):
+        host_checks.check_shared_folder(folder)
+        saved = checkpoints.Checkpoints(folder / "checkpoints")
+        try:
+            return _train(run, state, folder, saved, started)
+        except OSError as error:
+            if not disk.is_full(error):
+                raise
+            raise workdir_lib.WorkdirError(
+                f"{disk.explain(error, folder)} Make room and rerun the same command."
+            ) from error
+        except KeyboardInterrupt as stop:
+            saved.wait()
+            last = max(saved.steps(), default=0)
+            raise type(stop)(f"Rerun the same command to resume from step {last}.") from None
+
+
+def _train(
+    run: build.Run, state: TrainState, folder: pathlib.Path, saved: checkpoints.Checkpoints, started: float
+) -> dict:
+    config = run.config
     batches = build_data.create_train_batches(config, run.splits["train"])
     restored = saved.restore_newest(run.state, batches)
     state, record = restored or (state, checkpoints.RunRecord())
@@ -94,9 +121,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
             writer.write(step, "train", means | ({"steps_per_second": rate} if rate else {}))
             progress = _describe_rate(rate, config.batch_size, left)
             logger.info("step %d/%d  %s%s", step, total_steps, _describe_loss(means, run.method.log_terms), progress)
+        if is_saved:
+            _check_finite(state, step, saved)
         if is_validated:
             with timer.pause():
-                _, summary = final_test.evaluate_split(run, run.splits["validation"], state)
+                summary = _validate(run, state, step, saved)
             _select(record, summary, step, config.evaluation)
             writer.write(step, "validation", summary)
             logger.info(_describe_validation(step, summary, is_selected=record.selected_step == step))
@@ -110,12 +139,18 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     return final_test.test_selected(run, folder, state, wall_seconds=record.seconds)
 
 
-def _check_hosts(config: ml_collections.ConfigDict, run: build.Run, folder: pathlib.Path) -> None:
-    """Compares configuration, data and workdir with those of the other hosts."""
+def _validate(run: build.Run, state: TrainState, step: int, saved: checkpoints.Checkpoints) -> dict:
+    try:
+        return final_test.evaluate_split(run, run.splits["validation"], state)[1]
+    except evaluation.NotFiniteError as error:
+        raise _diverged(f"after step {step} {error}", saved) from error
+
+
+def _check_hosts(config: ml_collections.ConfigDict, run: build.Run) -> None:
+    """Compares configuration and data with those of the other hosts."""
     values = {f"config.{name}": value for name, value in config_checks.flatten(config).items()}
     values |= {f"digest of the {name} split": digests.split_digest(split) for name, split in run.splits.items()}
     host_checks.check_equal(values, advice="Give all hosts the same configuration and copies of the same data.")
-    host_checks.check_shared_folder(folder)
 
 
 def _is_multiple(step: int, every: int) -> bool:
@@ -132,13 +167,30 @@ def _average(window: list[tuple[int, dict]], saved: checkpoints.Checkpoints) -> 
     for step, metrics in window:
         broken = [f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value)]
         if broken:
-            saved.wait()  # The last good checkpoint may still be being written.
-            raise DivergedError(
-                f"Training diverged in step {step}: {', '.join(broken)}. The checkpoints of the steps before are kept"
-                f" in {saved.folder}. In another workdir, lower config.learning_rate.peak or set"
-                " config.optimizer.clip_norm."
-            )
+            raise _diverged(f"in step {step}: {', '.join(broken)}.", saved)
     return {name: float(np.mean([metrics[name] for _, metrics in window])) for name in window[0][1]}
+
+
+def _check_finite(state: TrainState, step: int, saved: checkpoints.Checkpoints) -> None:
+    """Checks what a step has left behind: its metrics are of the parameters before it.
+
+    Raises:
+        DivergedError: if a parameter or a statistic is not finite.
+    """
+    variables = jax.device_get({"average": state.average} | state.variables)
+    leaves = jax.tree.leaves_with_path(variables)
+    broken = [jax.tree_util.keystr(path, simple=True, separator="/") for path, x in leaves if not np.isfinite(x).all()]
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise _diverged(f"the update of step {step} leaves {broken[0]}{more} not finite.", saved)
+
+
+def _diverged(what: str, saved: checkpoints.Checkpoints) -> DivergedError:
+    saved.wait()  # The last good checkpoint may still be being written.
+    return DivergedError(
+        f"Training diverged: {what} The checkpoints of the steps before are kept in {saved.folder}. In another"
+        " workdir, lower config.learning_rate.peak or set config.optimizer.clip_norm."
+    )
 
 
 def _select(record: checkpoints.RunRecord, summary: dict, step: int, options: ml_collections.ConfigDict) -> None:

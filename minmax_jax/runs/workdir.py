@@ -10,6 +10,7 @@ import ml_collections
 
 from minmax_jax.distributed import hosts
 from minmax_jax.errors import UserError
+from minmax_jax.paths import local_path
 from minmax_jax.runs import config_checks
 
 
@@ -35,7 +36,7 @@ def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict)
         WorkdirError: if the folder cannot be written, or has another configuration; the fields that differ are
             named.
     """
-    folder = pathlib.Path(workdir).absolute()
+    folder = local_path("--workdir", workdir).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

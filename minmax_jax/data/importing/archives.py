@@ -14,6 +14,7 @@ import zlib
 
 from minmax_jax.data import dataset
 from minmax_jax.errors import OptionError
+from minmax_jax.paths import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def find(sources: Sequence[str], part: str, *, archive: str, scratch: pathlib.Pa
     Raises:
         DataError: if a source does not exist, or if none has the part.
     """
-    paths = [pathlib.Path(source) for source in sources]
+    paths = [local_path("source", source) for source in sources]
     for path in paths:
         if not path.exists():
             raise OptionError(f"source={str(path)!r} does not exist. Get the dataset from {homepage}.")

@@ -11,6 +11,7 @@ from minmax_jax.data import dataset
 from minmax_jax.data import splits as splits_lib
 from minmax_jax.data.importing import mask_rules, problems, raw_dataset
 from minmax_jax.errors import OptionError
+from minmax_jax.paths import local_path
 
 _BOX = ("left", "top", "right", "bottom")
 _COLUMNS = ("image", "mask", "class", *_BOX)
@@ -33,15 +34,12 @@ def read_raw(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw_dat
         DataError: for files that cannot be read as such lists. A row that cannot be used is a fault of the release,
             naming file and line.
     """
-    root = pathlib.Path(source)
+    root, lists = local_path("source", source), local_path("folds", folder)
     if not root.is_dir():
         raise OptionError(f"source={source!r} is not a folder.")
-    if not folder or not pathlib.Path(folder).is_dir():
+    if not folder or not lists.is_dir():
         raise OptionError(f"folds={folder!r} is not a folder; it must hold train.csv and test.csv.")
-    files = {
-        split: splits_lib.find_files(pathlib.Path(folder), prefix)
-        for split, prefix in splits_lib.SPLIT_PREFIXES.items()
-    }
+    files = {split: splits_lib.find_files(lists, prefix) for split, prefix in splits_lib.SPLIT_PREFIXES.items()}
     for split, paths in files.items():
         if len(paths) > 1 or (not paths and split != "validation"):
             listed = ", ".join(map(str, paths)) or "none"

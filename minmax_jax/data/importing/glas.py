@@ -15,6 +15,7 @@ import zipfile
 from minmax_jax.data import dataset
 from minmax_jax.data.importing import mask_rules, raw_dataset
 from minmax_jax.errors import OptionError
+from minmax_jax.paths import local_path
 
 OFFICIAL_FOLDER = "Warwick QU Dataset (Released 2016_07_08)"
 HOMEPAGE = "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest/"
@@ -65,7 +66,7 @@ def open_source(source: str) -> raw_dataset.Path:
     Raises:
         DataError: if there is none.
     """
-    path = pathlib.Path(source)
+    path = local_path("source", source)
     if not path.exists():
         raise OptionError(f"source={source!r} does not exist. Get the dataset from {HOMEPAGE}.")
     if path.is_file() and not zipfile.is_zipfile(path):

@@ -8,6 +8,7 @@ from minmax_jax.data import dataset
 from minmax_jax.data import splits as splits_lib
 from minmax_jax.data.importing import mask_rules, raw_dataset
 from minmax_jax.errors import OptionError
+from minmax_jax.paths import local_path
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -43,18 +44,18 @@ def read_raw(
         DataError: if the folders are laid out otherwise, if one is empty or cannot be read, or if no mask belongs to an
             image.
     """
-    root = pathlib.Path(source)
+    root, of_masks = local_path("source", source), local_path("masks", masks) if masks else None
     if not root.is_dir():
         raise OptionError(f"source={source!r} is not a folder.")
-    if masks and not pathlib.Path(masks).is_dir():
+    if of_masks and not of_masks.is_dir():
         raise OptionError(f"masks={masks!r} is not a folder.")
     folders = {folder.name: folder for folder in _entries(root)}
     if not folders.keys() & _SPLIT_NAMES:
-        everything = _read_classes(root, root, masks)
+        everything = _read_classes(root, root, of_masks)
         train, test = _choose_test(everything, share=test_share, seed=seed)
         splits = {"train": [everything[index] for index in train], "test": [everything[index] for index in test]}
     else:
-        splits = {_split_of(name, root): _read_classes(folder, root, masks) for name, folder in folders.items()}
+        splits = {_split_of(name, root): _read_classes(folder, root, of_masks) for name, folder in folders.items()}
         missing = {"train", "test"} - splits.keys()
         if missing:
             raise dataset.DataError(f"{root} has no folder {min(missing)!r}, only {sorted(folders)}.")
@@ -83,12 +84,12 @@ def _split_of(name: str, root: pathlib.Path) -> str:
     return _SPLIT_NAMES[name]
 
 
-def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: str) -> list[raw_dataset.Item]:
+def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: pathlib.Path | None) -> list[raw_dataset.Item]:
     items = []
     for class_folder in _entries(folder):
         if not class_folder.is_dir():
             raise dataset.DataError(f"{class_folder} is outside of the class folders. Move or delete it.")
-        known = _find_masks(pathlib.Path(masks) / class_folder.relative_to(root)) if masks else {}
+        known = _find_masks(masks / class_folder.relative_to(root)) if masks else {}
         paths = _entries(class_folder)
         if not paths:
             raise dataset.DataError(f"{class_folder} holds no images. Add some, or delete the folder.")

@@ -1,7 +1,6 @@
 """Prepared datasets on disk: TFDS folders of array_record files with images, masks, boxes, labels and names."""
 
 from collections.abc import Callable
-import errno
 import logging
 import pathlib
 import shutil
@@ -9,14 +8,15 @@ import shutil
 import numpy as np
 import tqdm
 
+from minmax_jax import disk
 from minmax_jax.data import dataset, load
 from minmax_jax.data.importing import checks, problems, raw_dataset
+from minmax_jax.paths import local_path
 
 logger = logging.getLogger(__name__)
 SCRATCH = "incomplete.unpacked"
 _WRITTEN = "incomplete.written"
 _RECORDS_PER_FILE = 1000
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def features(class_names: tuple[str, ...]):
@@ -59,7 +59,7 @@ def prepare(
     Raises:
         DataError: if the dataset cannot be used, or if the folder cannot be written.
     """
-    parent = pathlib.Path(data_dir) / name
+    parent = local_path("data_dir", data_dir) / name
     folder = parent / load.VERSION
     _remove_leftovers(parent)
     if folder.exists():
@@ -71,7 +71,7 @@ def prepare(
         (parent / _WRITTEN).rename(folder)
         load.read_splits(data_dir, name)  # writes the index
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        if not disk.is_full(error):
             raise
         raise _cannot_write(parent, error) from error
     finally:
@@ -105,10 +105,8 @@ def _write(name: str, raw: raw_dataset.RawDataset, folder: pathlib.Path) -> None
 
 
 def _cannot_write(parent: pathlib.Path, error: Exception) -> dataset.DataError:
-    return dataset.DataError(
-        f"{parent} cannot be written ({error}). No partial output was kept. Free disk space or choose another data_dir,"
-        " then rerun."
-    )
+    reason = disk.explain(error, parent) if disk.is_full(error) else f"{parent} cannot be written ({error})."
+    return dataset.DataError(f"{reason} No partial output was kept. Make room or choose another data_dir, then rerun.")
 
 
 def _remove_leftovers(parent: pathlib.Path) -> None:

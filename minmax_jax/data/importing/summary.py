@@ -1,11 +1,10 @@
 """The summary table of a prepared dataset."""
 
-import pathlib
-
 import numpy as np
 
 from minmax_jax.data import load
 from minmax_jax.data.importing import problems
+from minmax_jax.paths import local_path
 
 
 def describe(data_dir: str, name: str) -> str:
@@ -34,7 +33,7 @@ def describe(data_dir: str, name: str) -> str:
     if any(empty.values()):
         counts = ", ".join(f"{split_name} {count}" for split_name, count in empty.items() if count)
         lines.append(f"Masks without any foreground: {counts}.")
-    folder = pathlib.Path(data_dir) / name / load.VERSION
+    folder = local_path("data_dir", data_dir) / name / load.VERSION
     if skipped := problems.read(folder):
         lines.append(f"Left out: {problems.summary(skipped)}; see {folder / problems.LIST}.")
     return "\n".join(lines)

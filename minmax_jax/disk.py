@@ -1,0 +1,62 @@
+"""Recognises full disks and failed reads in the exceptions of other libraries, and explains them."""
+
+import errno
+import os
+import pathlib
+import shutil
+
+# No space, a quota, and the greatest size of a file.
+_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error."""
+    return bool(_reason(error))
+
+
+def _reason(error: BaseException | None) -> str:
+    """What the operating system says; some libraries keep only the text of an I/O error, not its number."""
+    while error is not None:
+        for number in _ERRNOS:
+            if getattr(error, "errno", None) == number or os.strerror(number).lower() in str(error).lower():
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def explain(error: BaseException, folder: pathlib.Path, *, needed_bytes: int = 0) -> str:
+    """A sentence that names a folder, what the operating system says, and the space.
+
+    Args:
+        error: of a full disk.
+        folder: where writing failed; it need not exist.
+        needed_bytes: what is to be written, if it is known.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    needed = f", {needed_bytes / 2**20:.1f} MiB are needed" if needed_bytes else ""
+    free = shutil.disk_usage(existing).free / 2**20
+    return f"{folder} cannot be written ({_reason(error)}; {free:.1f} MiB are free{needed})."
+
+
+def find_read_error(error: BaseException | None, folder: pathlib.Path) -> str:
+    """The failure of the file system behind an error, or "" if all files of the folder are readable.
+
+    What a library raised about readable files is damage; so is a file that is missing.
+    """
+    while error is not None:
+        if _is_failure(error):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    try:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    while file.read(1 << 24):
+                        pass
+    except OSError as unreadable:
+        return str(unreadable) if _is_failure(unreadable) else ""
+    return ""
+
+
+def _is_failure(error: BaseException) -> bool:
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)

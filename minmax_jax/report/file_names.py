@@ -1,0 +1,32 @@
+"""Names of images and classes, which may hold anything, in names of files and in captions."""
+
+import hashlib
+import os
+import pathlib
+
+_MOST_BYTES = 200  # file systems allow 255, some fewer
+_MOST_CHARACTERS = 60
+
+
+def shorten(name: str, *, ending: str) -> str:
+    """A path of a file: the name of an image and an ending.
+
+    A part that file systems do not take is cut; a digest of the whole keeps the names apart.
+    """
+    *folders, last = pathlib.PurePosixPath(name).parts
+    return str(pathlib.PurePosixPath(*map(_cut, folders), _cut(last) + ending))
+
+
+def _cut(part: str) -> str:
+    encoded = os.fsencode(part)
+    if len(encoded) <= _MOST_BYTES:
+        return part
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{encoded[: _MOST_BYTES - 9].decode(errors='ignore')}-{digest}"
+
+
+def printable(name: str) -> str:
+    """A name in a caption: one line, and not so long that nothing else fits."""
+    name = "".join(character if character.isprintable() else "?" for character in name)
+    half = _MOST_CHARACTERS // 2
+    return name if len(name) <= _MOST_CHARACTERS else f"{name[:half]}...{name[-half:]}"

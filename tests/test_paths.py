@@ -1,0 +1,70 @@
+"""Paths as users write them."""
+
+import pathlib
+import subprocess
+import sys
+
+from minmax_jax.configs import synthetic
+import pytest
+
+import minmax_jax as mm
+from minmax_jax.data import load
+from minmax_jax.data.importing import csv_files, glas, image_folder, mask_rules, oxford_flowers
+from minmax_jax.errors import OptionError
+from minmax_jax.paths import local_path
+from minmax_jax.runs import build_model, training, workdir
+from tests import own_layout, programs
+
+
+def test_home_is_expanded_and_all_else_is_kept(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/a b")
+    assert local_path("source", "~/x") == pathlib.Path("/home/a b/x")
+    assert local_path("source", "x/~/y: z") == pathlib.Path("x/~/y: z")
+    assert local_path("source", "C:x") == pathlib.Path("C:x")
+    with pytest.raises(OptionError, match="source='~nobody-has-this-name/x': .*home"):
+        local_path("source", "~nobody-has-this-name/x")
+
+
+def _config(**changes):
+    config = synthetic.get_config()
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+RULE = mask_rules.parse(">0")
+OPENERS = {
+    "source": lambda path: image_folder.read_raw(path, mask_rule=RULE),
+    "masks": lambda path: image_folder.read_raw(".", masks=path, mask_rule=RULE),
+    "source of csv": lambda path: csv_files.read_raw(path, ".", mask_rule=RULE),
+    "folds": lambda path: csv_files.read_raw(".", path, mask_rule=RULE),
+    "source of glas": lambda path: glas.read_raw(path),
+    "source of archives": lambda path: oxford_flowers.read_raw([path], pathlib.Path("scratch")),
+    "dir": lambda path: load.load(path, "pets"),
+    "--workdir": lambda path: workdir.open_workdir(path, synthetic.get_config()),
+    "--workdir of a training": lambda path: training.train_and_evaluate(_config(**programs.TINY), path),
+    "workdir": lambda path: mm.load(path),
+    "config.model.pretrained": lambda path: build_model.load_pretrained(_config(**{"model.pretrained": path}), None),
+}
+
+
+@pytest.mark.parametrize("name", OPENERS)
+@pytest.mark.parametrize(
+    "path, advice", [("gs://bucket/x", "gcsfuse"), ("s3://bucket/x", "aws s3"), ("https://host/x.zip", "curl")]
+)
+def test_addresses_are_refused_by_all_that_open_paths(tmp_path, monkeypatch, name, path, advice):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match=f"{name.split(' of ')[0]}='{path}' is not on a file system .*{advice}"):
+        OPENERS[name](path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_data_program_in_another_folder_with_a_home(tmp_path):
+    home, elsewhere = tmp_path / "home with spaces", tmp_path / "elsewhere"
+    own_layout.write(home)
+    elsewhere.mkdir()
+    command = [sys.executable, "-m", "experiments.prepare_data", "--dataset=image_folder", "--name=pets"]
+    command += ["--source=~/images", "--data_dir=~/data"]
+    env = {"HOME": str(home), "PYTHONPATH": str(programs.ROOT), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (home / "data" / "pets").is_dir() and not list(elsewhere.iterdir())
