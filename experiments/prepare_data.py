@@ -30,7 +30,7 @@ _DOWNLOAD = flags.DEFINE_bool("download", False, "Download what is not yet in --
 _CHECK = flags.DEFINE_bool("check", False, "Only verify a prepared dataset, image by image.")
 _NAME = flags.DEFINE_string("name", "", "Of own images: their name, in lower-case letters, digits and underscores.")
 _MASKS = flags.DEFINE_string("masks", "", "Of --dataset=image_folder: folder with masks, in the layout of the images.")
-_FOLDS = flags.DEFINE_string("folds", "", "Of --dataset=csv: folder with train.csv, test.csv and optionally valid.csv.")
+_FOLDS = flags.DEFINE_string("folds", "", "Of --dataset=csv: folder with train.csv, test.csv and optionally val.csv.")
 _FOREGROUND = flags.DEFINE_string("foreground", ">0", "Of own masks: foreground values, such as '>127' or '1,3'.")
 _TEST_SHARE = flags.DEFINE_float("test_share", 0.2, "Of --dataset=image_folder without splits: test share.", 0, 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of that choice and, with --tile_size, of the choice of validation images.", 0)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import io
+import pathlib
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -26,6 +27,9 @@ _TURNS = dict(
         2,
     )
 )
+# Of pictures that Pillow does not read, and of what lies next to images.
+_NOT_READ = (".heic", ".heif", ".svg", ".pdf", ".dng", ".cr2", ".nef", ".arw", ".dcm", ".mp4", ".mov")
+_NO_IMAGES = (".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md", ".html", ".zip", ".tar", ".gz", ".npy", ".mat")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -59,13 +63,23 @@ def _naming(name: str) -> Iterator[None]:
         ) from error
     except Image.UnidentifiedImageError as error:
         raise dataset.DataError(
-            f"{name} cannot be read as an image (its content is of no known format). Replace it by an intact copy."
+            f"{name} cannot be read as an image (its content is of no known format). {_advice(name)}"
         ) from error
     # Decoders raise what they stumble upon, on damaged files: RuntimeError, struct.error and others.
     except Exception as error:
         raise dataset.DataError(
             f"{name} cannot be read as an image ({error}). Replace it by an intact copy."
         ) from error
+
+
+def _advice(name: str) -> str:
+    """What to do about a file that is no image, by its ending."""
+    ending = pathlib.PurePath(name).suffix.lower()
+    if ending in _NOT_READ:
+        return f"{ending[1:].upper()} is not read: convert it to JPEG or PNG."
+    if ending in _NO_IMAGES:
+        return "It is no image: move it to another folder."
+    return "Replace it by an intact copy."
 
 
 def orientation(picture: Image.Image) -> int:

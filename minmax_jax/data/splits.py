@@ -11,7 +11,7 @@ from minmax_jax.data import dataset
 from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
-SPLIT_PREFIXES = {"train": "train", "validation": "valid", "test": "test"}
+SPLIT_PREFIXES = {"train": "train", "validation": "val", "test": "test"}
 
 
 def read_folds(folder: str | pathlib.Path, everything: dataset.Split) -> dict[str, dataset.Split]:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 import csv
+import dataclasses
 import io
+import logging
 import pathlib
 
 import numpy as np
@@ -13,6 +15,7 @@ from minmax_jax.data.importing import mask_rules, problems, raw_dataset
 from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
+logger = logging.getLogger(__name__)
 _BOX = ("left", "top", "right", "bottom")
 _COLUMNS = ("image", "mask", "class", *_BOX)
 # What the columns of a file without header are.
@@ -23,11 +26,12 @@ def read_raw(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw_dat
     """The images that the files name; the name of an image is its path.
 
     A row is `image,mask,class`, and `left,top,right,bottom`, in pixels, if the bounding box is known; mask and box may
-    be empty. With a header the columns may come in any order, and those of mask and box may be left out.
+    be empty. Successive rows that differ in the box alone are the boxes of one image. Paths are below the source. With
+    a header the columns may come in any order, and those of mask and box may be left out.
 
     Args:
         source: folder that the paths start from.
-        folder: holds, anywhere below, one file each whose name starts with train, valid (can be left out) and test.
+        folder: holds, anywhere below, one file each whose name starts with train, val (can be left out) and test.
         mask_rule: which pixels of a mask are foreground.
 
     Raises:
@@ -45,6 +49,12 @@ def read_raw(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw_dat
             listed = ", ".join(map(str, paths)) or "none"
             wanted = f"one {splits_lib.SPLIT_PREFIXES[split]}*.csv"
             raise OptionError(f"folds={folder!r} must hold exactly {wanted}, found: {listed}.")
+    read = {path for of_split in files.values() for path in of_split}
+    if unread := [path for path in splits_lib.find_files(lists, "") if path not in read]:
+        logger.warning(
+            "%d CSV files in %s are not read: %s. The names of lists begin with train, val and test.",
+            *(len(unread), lists, ", ".join(str(path.relative_to(lists)) for path in unread[:5])),
+        )
     # In this order, of an image in two splits the later row is that which trains.
     splits, seen, bad = {split: [] for split in files if files[split]}, {}, []
     for split in ("test", "validation", "train"):
@@ -70,6 +80,9 @@ def _read_file(
         where = f"{path}, line {line}"
         try:
             item = _to_item(row, root)
+            if items and _is_further_box(item, items[-1]):
+                items[-1] = dataclasses.replace(item, boxes=items[-1].boxes + item.boxes)
+                continue
             if item.name in seen:
                 raise dataset.DataError(f"image {item.name!r} is already in {seen[item.name]}. Keep one row.")
         except dataset.DataError as error:
@@ -83,10 +96,18 @@ def _read_file(
         )
 
 
+def _is_further_box(item: raw_dataset.Item, before: raw_dataset.Item) -> bool:
+    """Whether a row differs from the one before in its box alone."""
+    is_same = dataclasses.replace(item, boxes=()) == dataclasses.replace(before, boxes=())
+    return is_same and bool(item.boxes) and bool(before.boxes) and item.boxes[0] not in before.boxes
+
+
 def _to_item(row: dict[str, str], root: pathlib.Path) -> raw_dataset.Item:
     place = pathlib.PurePosixPath(row["image"].replace("\\", "/"))
     if not row["image"] or not row["class"]:
         raise dataset.DataError(f"the row names no {'class' if row['image'] else 'image'}.")
+    if place.is_absolute() and place.is_relative_to(root.absolute()):
+        place = place.relative_to(root.absolute())
     if place.is_absolute() or ".." in place.parts:
         raise dataset.DataError(f"image {str(place)!r} must be a path below {str(root)!r}.")
     mask = row.get("mask", "").replace("\\", "/")

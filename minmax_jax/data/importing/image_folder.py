@@ -1,6 +1,8 @@
 """Own images in folders: DIR/<split>/<class>/* or DIR/<class>/*, with masks in a second such folder."""
 
+import logging
 import pathlib
+import unicodedata
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from minmax_jax.data.importing import mask_rules, raw_dataset
 from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
+logger = logging.getLogger(__name__)
 _SPLIT_NAMES = {
     "train": "train",
     "valid": "validation",
@@ -17,8 +20,12 @@ _SPLIT_NAMES = {
     "validation": "validation",
     "test": "test",
 }
-# What desktops leave in folders; files whose name begins with a dot, too.
-_LITTER = ("Thumbs.db", "desktop.ini")
+# What desktops and servers leave in folders, in lower case; files whose name begins with a dot, too.
+_LITTER = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
+# Folders of these names are rarely classes.
+_PARTS = {"image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotation", "annotations", "gt"}
+_LAYOUTS = "The layout is DIR/<class>/* or DIR/<split>/<class>/*, with splits named train, valid and test."
+_MOST_NAMED = 5
 
 
 def read_raw(
@@ -56,13 +63,20 @@ def read_raw(
         splits = {"train": [everything[index] for index in train], "test": [everything[index] for index in test]}
     else:
         splits = {_split_of(name, root): _read_classes(folder, root, of_masks) for name, folder in folders.items()}
+        if "test" not in splits and "validation" in splits:
+            given = next(name for name in folders if _SPLIT_NAMES[name] == "validation")
+            raise dataset.DataError(
+                f"{root} has no folder 'test', only {sorted(folders)}. Rename {given!r} to 'test': a share of the"
+                " training images then validates. Or move a part of 'train' to 'test'."
+            )
         missing = {"train", "test"} - splits.keys()
         if missing:
-            raise dataset.DataError(f"{root} has no folder {min(missing)!r}, only {sorted(folders)}.")
+            raise dataset.DataError(f"{root} has no folder {min(missing)!r}, only {sorted(folders)}. {_LAYOUTS}")
         if len(splits) < len(folders):
             raise dataset.DataError(f"{root} has two folders of validation images: {sorted(folders)}. Keep one.")
     if masks and not any(item.mask for items in splits.values() for item in items):
         raise OptionError(f"masks={masks!r} contains no mask of an image: it must have the layout of {root}.")
+    _warn(splits, of_masks)
     return raw_dataset.of_own_images(splits, mask_rule=mask_rule, description=f"Images of the folder {root}.")
 
 
@@ -73,13 +87,39 @@ def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
         raise dataset.DataError(
             f"{folder} cannot be read ({error.strerror}). Change its permissions or move it."
         ) from error
-    return [path for path in paths if not path.name.startswith(".") and path.name not in _LITTER]
+    return [path for path in paths if not _is_litter(path)]
+
+
+def _is_litter(path: pathlib.Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in _LITTER
+
+
+def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None) -> None:
+    """Names what was read but is probably not meant."""
+    items = [item for of_split in splits.values() for item in of_split]
+    if suspects := sorted({item.class_name for item in items if item.class_name.lower() in _PARTS}):
+        logger.warning(
+            "The folders %s are read as classes. Masks are given by --masks=DIR, in the layout of the images.", suspects
+        )
+    if masks is None:
+        return
+    used = {item.mask for item in items}
+    unused = [path for path in sorted(masks.rglob("*")) if path.is_file() and not _is_litter(path) and path not in used]
+    if unused:
+        logger.warning(
+            "%d of %d masks belong to no image, and %d of %d images have no mask. A mask has the folder and the name of"
+            " its image, with any ending. Not used: %s%s.",
+            *(len(unused), len(unused) + len(used - {None}), sum(not item.mask for item in items), len(items)),
+            ", ".join(str(path.relative_to(masks)) for path in unused[:_MOST_NAMED]),
+            " and others" if len(unused) > _MOST_NAMED else "",
+        )
 
 
 def _split_of(name: str, root: pathlib.Path) -> str:
     if name not in _SPLIT_NAMES:
         raise dataset.DataError(
-            f"{root / name} is not a split: if one folder is named train, valid or test, all must be."
+            f"{root / name} is not a split: if one folder is named train, valid or test, all must be. Where that is the"
+            " name of a class, use DIR/train/<class>/* and DIR/test/<class>/*."
         )
     return _SPLIT_NAMES[name]
 
@@ -89,29 +129,45 @@ def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: pathlib.Path 
     for class_folder in _entries(folder):
         if not class_folder.is_dir():
             raise dataset.DataError(f"{class_folder} is outside of the class folders. Move or delete it.")
-        known = _find_masks(masks / class_folder.relative_to(root)) if masks else {}
+        known = _find_masks(_find(masks, class_folder.relative_to(root))) if masks else {}
         paths = _entries(class_folder)
         if not paths:
             raise dataset.DataError(f"{class_folder} holds no images. Add some, or delete the folder.")
         for path in paths:
             if path.is_dir():
-                raise dataset.DataError(
-                    f"{path} is a folder inside that of a class. The layout is DIR/<class>/* or DIR/<split>/<class>/*,"
-                    " with splits named train, valid and test."
-                )
+                raise dataset.DataError(f"{path} is a folder inside that of a class. {_LAYOUTS}")
             items.append(
-                raw_dataset.Item(path.relative_to(root).as_posix(), class_folder.name, path, mask=known.get(path.stem))
+                raw_dataset.Item(
+                    composed(path.relative_to(root).as_posix()),
+                    composed(class_folder.name),
+                    path,
+                    mask=known.get(composed(path.stem)),
+                )
             )
     return items
+
+
+def composed(name: str) -> str:
+    """A name in one of the two ways to write accents in Unicode; macOS and its archives use the other."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _find(folder: pathlib.Path, place: pathlib.Path) -> pathlib.Path:
+    """The path below a folder, whichever way its accents are written."""
+    for part in place.parts:
+        entries = folder.iterdir() if folder.is_dir() else ()
+        folder = next((path for path in entries if composed(path.name) == composed(part)), folder / part)
+    return folder
 
 
 def _find_masks(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """The masks in a folder, by name without ending."""
     masks = {}
     for path in _entries(folder) if folder.is_dir() else ():
-        if path.stem in masks:
-            raise dataset.DataError(f"{masks[path.stem]} and {path} are masks of one image. Keep one.")
-        masks[path.stem] = path
+        name = composed(path.stem)
+        if name in masks:
+            raise dataset.DataError(f"{masks[name]} and {path} are masks of one image. Keep one.")
+        masks[name] = path
     return masks
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import pathlib
 
 LIST = "skipped.csv"
+_MOST_LISTED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +28,12 @@ class Problem:
 
 
 def listing(problems: Sequence[Problem]) -> str:
-    """All reasons, one per line."""
+    """The reasons, one per line, of many the first."""
     count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-    return f"{count}:\n  " + "\n  ".join(f"{problem.split}: {problem.reason}" for problem in problems)
+    lines = [f"{problem.split}: {problem.reason}" for problem in problems[:_MOST_LISTED]]
+    if len(problems) > _MOST_LISTED:
+        lines.append(f"... and {len(problems) - _MOST_LISTED} more.")
+    return f"{count}:\n  " + "\n  ".join(lines)
 
 
 def summary(problems: Sequence[Problem]) -> str:
