@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minmax_jax.data import dataset, image_files
-from minmax_jax.data.importing import checks, csv_files, image_folder, mask_rules, problems
+from minmax_jax.data.importing import checks, csv_files, image_folder, mask_rules, problems, records, summary
 from minmax_jax.errors import UserError
 from tests import encoded, own_layout
 
@@ -140,3 +140,20 @@ def test_rows_that_differ_in_the_box_alone_are_boxes_of_one_image(tmp_path):
     for second in ("cat/0.png,,cat,1,2,11,12", "cat/0.png,,dog,20,22,30,32", "cat/0.png,,cat,,,,"):
         bad = _lists(tmp_path, train=[rows[0], second, rows[2]], test=["cat/2.png,,cat"]).bad
         assert len(bad) == 1 and "already in" in bad[0].reason
+
+
+@pytest.mark.parametrize(
+    "share, warning", [(0.25, ""), (0.75, "Most of the pixels are foreground"), (1.0, "foreground: train 6, test 2")]
+)
+def test_masks_that_are_full_or_inverted_are_warned_of(tmp_path, share, warning):
+    _classes(tmp_path / "images", "cat", "dog")
+    mask = np.arange(own_layout.SIZE[0] * own_layout.SIZE[1]).reshape(own_layout.SIZE) < share * np.prod(
+        own_layout.SIZE
+    )
+    for class_name in ("cat", "dog"):
+        for index in range(4):
+            own_layout.put(f"masks/{class_name}/{index}.png", encoded.encode(mask))(tmp_path)
+    raw = _read(tmp_path / "images", masks=str(tmp_path / "masks"))
+    records.prepare("pets", lambda scratch: raw, tmp_path / "out")
+    table = summary.describe(str(tmp_path / "out"), "pets")
+    assert warning in table and ("--foreground" in table) == bool(warning)

@@ -6,13 +6,17 @@ from minmax_jax.data import load
 from minmax_jax.data.importing import problems
 from minmax_jax.paths import local_path
 
+# Shares of foreground: of one mask, and of all on average. Objects rarely fill their image.
+_FULL, _SUSPICIOUS = 0.99, 0.6
+_ADVICE = "Look at them, and give the values of the foreground by --foreground, such as '>127' or '1'."
+
 
 def describe(data_dir: str, name: str) -> str:
     """A table of a prepared dataset: images, masks, boxes, sizes, foreground share and classes of each split.
 
-    Lines below it count masks without any foreground and images that were left out.
+    Lines below it count masks that are empty or full, and images that were left out.
     """
-    empty = {}
+    empty, full, mean = {}, {}, {}
     lines = [
         f"{'split':<10}{'images':>8}{'classes':>9}{'with mask':>11}{'with box':>10}"
         f"  {'sizes (pixels)':<22}{'foreground':>10}  images per class"
@@ -23,6 +27,8 @@ def describe(data_dir: str, name: str) -> str:
         masks = (split.read_mask(index) for index in range(len(split)))
         shares = [mask.mean() for mask in masks if mask is not None]
         empty[split_name] = shares.count(0)
+        full[split_name] = sum(share > _FULL for share in shares)
+        mean[split_name] = np.mean(shares) if shares else 0
         with_box = sum(len(split.read_boxes(index)) > 0 for index in range(len(split)))
         foreground = f"{100 * np.mean(shares):.1f}%" if shares else "-"
         counts = np.bincount(split.labels, minlength=len(split.class_names))
@@ -31,12 +37,19 @@ def describe(data_dir: str, name: str) -> str:
             f"  {sizes:<22}{foreground:>10}  {_describe_counts(counts, split.class_names)}"
         )
     if any(empty.values()):
-        counts = ", ".join(f"{split_name} {count}" for split_name, count in empty.items() if count)
-        lines.append(f"Masks without any foreground: {counts}.")
+        lines.append(f"Masks without any foreground: {_describe_splits(empty)}.")
+    if any(full.values()):
+        lines.append(f"Masks with nearly nothing but foreground: {_describe_splits(full)}. {_ADVICE}")
+    elif max(mean.values()) > _SUSPICIOUS:
+        lines.append(f"Most of the pixels are foreground: are the masks inverted? {_ADVICE}")
     folder = local_path("data_dir", data_dir) / name / load.VERSION
     if skipped := problems.read(folder):
         lines.append(f"Left out: {problems.summary(skipped)}; see {folder / problems.LIST}.")
     return "\n".join(lines)
+
+
+def _describe_splits(counts: dict[str, int]) -> str:
+    return ", ".join(f"{split_name} {count}" for split_name, count in counts.items() if count)
 
 
 def _describe_counts(counts: np.ndarray, class_names: tuple[str, ...]) -> str:
