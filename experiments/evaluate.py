@@ -29,8 +29,14 @@ def main() -> None:
     from minmax_jax.errors import naming
     from minmax_jax.runs import config_checks, final_test, workdir
 
-    config = workdir.read_config(local_path("--workdir", _WORKDIR.value))
-    config_checks.check_fields(config, common.get_config())
+    folder = local_path("--workdir", _WORKDIR.value)
+    config = workdir.read_config(folder)
+    try:
+        config_checks.check_fields(config, common.get_config())
+    except config_checks.ConfigError as error:
+        raise config_checks.ConfigError(
+            f"{folder / 'config.json'} is of another version of this library. Change these fields in it:\n{error}"
+        ) from error
     program.start(config.compilation_cache)
     with naming("--"):
         content = final_test.evaluate_workdir(

@@ -53,7 +53,9 @@ def create_learning_rate(
         drops = optax.piecewise_constant_schedule(peak, {epoch: factor for epoch in milestones})
         return _by_epoch(lambda epoch: jnp.maximum(drops(epoch), floor), steps_per_epoch)
     if not 0 <= warmup_epochs < epochs:
-        raise OptionError(f"warmup_epochs={warmup_epochs} must be at least 0 and below the {epochs} training epochs.")
+        raise OptionError(
+            f"warmup_epochs={warmup_epochs} must be at least 0 (no warm-up) and below the {epochs} training epochs."
+        )
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0 if warmup_epochs else peak,
         peak_value=peak,

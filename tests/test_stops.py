@@ -1,5 +1,6 @@
 """What ends a training from outside: signals, a full disk, no memory, pictures that cannot be drawn."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,13 +8,14 @@ import subprocess
 import sys
 import time
 
+from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
 from minmax_jax import disk, evaluation
 from minmax_jax.method import Prediction
 from minmax_jax.report import file_names, panels
-from minmax_jax.runs import checkpoints, final_test
+from minmax_jax.runs import checkpoints, final_test, interrupts, workdir
 from tests import programs, splits
 
 
@@ -42,7 +44,11 @@ def test_a_stopped_training_says_how_to_resume_and_is_kept(tmp_path, number, sta
     while process.poll() is None and programs.last_step(tmp_path) < 5:
         time.sleep(0.05)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, err = process.communicate()
     steps = checkpoints.Checkpoints(tmp_path / "checkpoints", read_only=True).steps()
     assert process.returncode == status, err
     assert _lines(err) == [f"Stopped. Rerun the same command to resume from step {steps[-1]}."]
@@ -155,3 +161,32 @@ def test_a_read_that_fails_once_costs_no_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(saved._manager, "restore", fail_once)
     state, _ = saved.restore_newest(test_checkpoints._state(0))
     assert int(state.step) == 2 and failures
+
+
+def test_a_run_of_another_version_says_which_file_to_change(tmp_path):
+    config = synthetic.get_config()
+    del config.evaluation.crf.max_offsets
+    workdir.open_workdir(tmp_path, config)
+    command = [sys.executable, "-m", "experiments.evaluate", f"--workdir={tmp_path}"]
+    done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and f"{tmp_path / 'config.json'} is of another version" in lines[0]
+    assert lines[1].startswith("config.evaluation.crf.max_offsets is missing; its default is ")
+
+
+def test_an_interrupt_that_a_library_swallows_is_delivered_again():
+    with pytest.raises(KeyboardInterrupt), interrupts.remembered() as check:
+        check()
+        with contextlib.suppress(KeyboardInterrupt):  # what callbacks do
+            signal.raise_signal(signal.SIGINT)
+        check()
+        raise AssertionError("not delivered")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_during_a_save_waits_for_its_end():
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts.deferred():
+        signal.raise_signal(signal.SIGINT)
+        done.append(True)
+    assert done

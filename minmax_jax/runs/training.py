@@ -1,5 +1,6 @@
 """Training from a configuration to results: the program behind `experiments.train`."""
 
+from collections.abc import Callable
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from minmax_jax.runs import (
     checkpoints,
     config_checks,
     final_test,
+    interrupts,
     lock,
     metric_writers,
     timing,
@@ -68,7 +70,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
         host_checks.check_shared_folder(folder)
         saved = checkpoints.Checkpoints(folder / "checkpoints")
         try:
-            return _train(run, state, folder, saved, started)
+            with interrupts.remembered() as check_interrupts:
+                return _train(run, state, folder, saved, started, check_interrupts)
         except OSError as error:
             if not disk.is_full(error):
                 raise
@@ -82,7 +85,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
 
 
 def _train(
-    run: build.Run, state: TrainState, folder: pathlib.Path, saved: checkpoints.Checkpoints, started: float
+    run: build.Run,
+    state: TrainState,
+    folder: pathlib.Path,
+    saved: checkpoints.Checkpoints,
+    started: float,
+    check_interrupts: Callable[[], None],
 ) -> dict:
     config = run.config
     batches = build_data.create_train_batches(config, run.splits["train"])
@@ -104,6 +112,7 @@ def _train(
     logger.info("Steps %d to %d, %d per epoch.", first_step + 1, total_steps, run.steps_per_epoch)
     timer, window = timing.StepTimer(), []
     for step in range(first_step + 1, total_steps + 1):
+        check_interrupts()
         state, metrics = run.train_step(state, next(batches))
         window.append((step, metrics))
         if step == first_step + 1:
