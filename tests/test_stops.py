@@ -174,7 +174,15 @@ def test_a_run_of_another_version_says_which_file_to_change(tmp_path):
     assert lines[1].startswith("config.evaluation.crf.max_offsets is missing; its default is ")
 
 
-def test_an_interrupt_that_a_library_swallows_is_delivered_again():
+@pytest.fixture
+def interruptible():
+    """A shell starts programs in the background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_that_a_library_swallows_is_delivered_again(interruptible):
     with pytest.raises(KeyboardInterrupt), interrupts.remembered() as check:
         check()
         with contextlib.suppress(KeyboardInterrupt):  # what callbacks do
@@ -184,7 +192,7 @@ def test_an_interrupt_that_a_library_swallows_is_delivered_again():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_interrupt_during_a_save_waits_for_its_end():
+def test_an_interrupt_during_a_save_waits_for_its_end(interruptible):
     done = []
     with pytest.raises(KeyboardInterrupt), interrupts.deferred():
         signal.raise_signal(signal.SIGINT)

@@ -101,7 +101,7 @@ def _save_model(run: build.Run, folder: pathlib.Path, state: state_lib.TrainStat
 
 def _draw_pictures(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:
     """Panels of test images, evenly spaced over the split, and the curves of the run."""
-    pictures, options = folder / "pictures", run.config.evaluation
+    config, pictures = run.config, folder / "pictures"
     with _warning("The curves", pictures / "curves.png"):
         pictures.mkdir(exist_ok=True)
         curves.draw_curves(
@@ -111,15 +111,18 @@ def _draw_pictures(run: build.Run, folder: pathlib.Path, state: state_lib.TrainS
             log_terms=run.method.log_terms,
         )
     split, variables = run.splits["test"], state_lib.inference_variables(state)
-    count = min(options.num_pictures, len(split))
+    count = min(config.evaluation.num_pictures, len(split))
     subset = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
     for prediction in predict_split(
-        lambda images: run.predict(variables, images), subset, batch_size=options.batch_size, refine_fn=run.refine_fn
+        lambda images: run.predict(variables, images),
+        subset,
+        batch_size=config.evaluation.batch_size,
+        refine_fn=run.refine_fn,
     ):
         path = pictures / file_names.shorten(subset.names[prediction.index], ending=".png")
         with _warning("A picture", path):
             path.parent.mkdir(parents=True, exist_ok=True)  # An image's name may have folders.
-            panels.draw_panel(path, subset, prediction, threshold=options.threshold)
+            panels.draw_panel(path, subset, prediction, threshold=config.evaluation.threshold)
 
 
 @contextlib.contextmanager

@@ -135,7 +135,7 @@ def _train(
         if is_validated:
             with timer.pause():
                 summary = _validate(run, state, step, saved)
-            _select(record, summary, step, config.evaluation)
+            _select(record, summary, step, config)
             writer.write(step, "validation", summary)
             logger.info(_describe_validation(step, summary, is_selected=record.selected_step == step))
         if is_saved:
@@ -202,10 +202,10 @@ def _diverged(what: str, saved: checkpoints.Checkpoints) -> DivergedError:
     )
 
 
-def _select(record: checkpoints.RunRecord, summary: dict, step: int, options: ml_collections.ConfigDict) -> None:
+def _select(record: checkpoints.RunRecord, summary: dict, step: int, config: ml_collections.ConfigDict) -> None:
     """Adds a validation to the record; its model is selected unless an earlier one was better."""
     record.validations.append(summary | {"step": step})
-    score = selection.score(options.selection, record.validations, window=options.selection_window)
+    score = selection.score(config.evaluation.selection, record.validations, window=config.evaluation.selection_window)
     if score <= record.selected_score:
         record.selected_step, record.selected_score = step, score
 
