@@ -39,7 +39,12 @@ def _lines(text):
 def test_a_stopped_training_says_how_to_resume_and_is_kept(tmp_path, number, status):
     flags = ["--config.train.checkpoint_every=1", "--config.train.epochs=4000"]
     process = subprocess.Popen(
-        programs.command(tmp_path, *flags), cwd=programs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        programs.command(tmp_path, *flags),
+        cwd=programs.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it for background jobs
     )
     while process.poll() is None and programs.last_step(tmp_path) < 5:
         time.sleep(0.05)
