@@ -34,17 +34,20 @@ def _lines(text):
     return [line for line in text.splitlines() if line[2:3] != ":"]
 
 
+@pytest.fixture
+def interruptible():
+    """A shell starts programs in the background with Ctrl-C ignored; programs inherit that from the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_training_says_how_to_resume_and_is_kept(tmp_path, number, status):
+def test_a_stopped_training_says_how_to_resume_and_is_kept(interruptible, tmp_path, number, status):
     flags = ["--config.train.checkpoint_every=1", "--config.train.epochs=4000"]
     process = subprocess.Popen(
-        programs.command(tmp_path, *flags),
-        cwd=programs.ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it for background jobs
+        programs.command(tmp_path, *flags), cwd=programs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     while process.poll() is None and programs.last_step(tmp_path) < 5:
         time.sleep(0.05)
@@ -177,14 +180,6 @@ def test_a_run_of_another_version_says_which_file_to_change(tmp_path):
     lines = done.stderr.splitlines()
     assert done.returncode == 1 and f"{tmp_path / 'config.json'} is of another version" in lines[0]
     assert lines[1].startswith("config.evaluation.crf.max_offsets is missing; its default is ")
-
-
-@pytest.fixture
-def interruptible():
-    """A shell starts programs in the background with Ctrl-C ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_that_a_library_swallows_is_delivered_again(interruptible):
