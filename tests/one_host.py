@@ -46,10 +46,11 @@ def create(num_erasures, normalization, is_cross_replica, engine):
     return state, engines.ENGINES[engine].parallelize_train_step(step)
 
 
-def _batches():
+def _batches(first_batch=0):
     return pipeline.train_batches(
         splits.make_split([(32, 32)] * 12),
         batch_size=8,
+        first_batch=first_batch,
         seed=0,
         augmentation=transforms.Augmentation((32, 32)),
         process_index=jax.process_index(),
@@ -72,7 +73,7 @@ def train(folder: pathlib.Path) -> list[list[float]]:
             state, metrics = step(state, _next(batches))
             found.append(float(metrics["loss"]))
         saved = checkpoints.Checkpoints(folder / str(index))
-        saved.save(state, batches, checkpoints.RunRecord(selected_step=_STEPS))
+        saved.save(state, checkpoints.RunRecord(selected_step=_STEPS))
         saved.wait()
         losses.append(found)
     return losses
@@ -83,8 +84,8 @@ def go_on(folder: pathlib.Path) -> list[float]:
     losses = []
     for index, case in enumerate(CASES):
         fresh, step = create(*case)
-        batches = _batches()
-        state, progress = checkpoints.Checkpoints(folder / str(index)).restore_newest(fresh, batches)
+        state, progress = checkpoints.Checkpoints(folder / str(index)).restore_newest(fresh)
+        batches = _batches(first_batch=_STEPS)
         assert int(state.step) == progress.selected_step == _STEPS
         losses.append(float(step(state, _next(batches))[1]["loss"]))
     return losses

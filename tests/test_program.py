@@ -161,6 +161,19 @@ def test_shard_map_trains_the_same_model(finished, tmp_path):
     assert results["state_digest"] == finished[1]["state_digest"] and results["test"] == finished[1]["test"]
 
 
+def test_an_extended_run_is_that_of_its_length(tmp_path, caplog):
+    """With a learning rate that does not depend on the length; where and how it computes changes in between."""
+    fixed = dict(learning_rate__schedule="step")
+    whole = training.train_and_evaluate(_config(train__epochs=3, **fixed), tmp_path / "whole")
+    training.train_and_evaluate(_config(train__epochs=2, **fixed), tmp_path / "run")
+    changes = dict(data__num_workers=1, evaluation__num_pictures=0, train__log_every=3)
+    with caplog.at_level("INFO"):
+        extended = training.train_and_evaluate(_config(train__epochs=3, **changes, **fixed), tmp_path / "run")
+    assert extended["state_digest"] == whole["state_digest"] and extended["test"] == whole["test"]
+    assert "from the checkpoint of step 4, on 4 x cpu" in caplog.text
+    assert (tmp_path / "run" / "results_2_epochs.json").exists()
+
+
 def _without_times(folder):
     records = metric_records.read(folder / "metrics.jsonl")
     return [{name: value for name, value in record.items() if name != "steps_per_second"} for record in records]

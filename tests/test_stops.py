@@ -174,7 +174,7 @@ def test_a_read_that_fails_once_costs_no_checkpoint(tmp_path, monkeypatch):
 def test_a_run_of_another_version_says_which_file_to_change(tmp_path):
     config = synthetic.get_config()
     del config.evaluation.crf.max_offsets
-    workdir.open_workdir(tmp_path, config)
+    workdir.claim(tmp_path, config, {})
     command = [sys.executable, "-m", "experiments.evaluate", f"--workdir={tmp_path}"]
     done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True)
     lines = done.stderr.splitlines()

@@ -1,17 +1,21 @@
 """The folder of a run."""
 
+import dataclasses
 import json
 import pathlib
 
 from minmax_jax.configs import synthetic
 import pytest
 
-from minmax_jax.runs import workdir
+from minmax_jax.data import dataset
+from minmax_jax.runs import config_checks, workdir
+from tests import splits
 
 
 def test_the_configuration_is_written_and_read_back(tmp_path):
     config = synthetic.get_config()
     folder = workdir.open_workdir(tmp_path / "a" / "run", config)
+    workdir.claim(folder, config, {})
     assert workdir.open_workdir(folder, config) == folder
     again = workdir.read_config(folder)
     assert again.data.num_train == 512 and list(again.model.resnet.stage_sizes) == [1, 1]
@@ -20,7 +24,7 @@ def test_the_configuration_is_written_and_read_back(tmp_path):
 
 def test_another_configuration_is_refused_by_the_fields_that_differ(tmp_path):
     config = synthetic.get_config()
-    workdir.open_workdir(tmp_path, config)
+    workdir.claim(workdir.open_workdir(tmp_path, config), config, {})
     config.batch_size = 4
     config.model.resnet.stage_strides = (2, 1)
     with pytest.raises(workdir.WorkdirError) as error:
@@ -31,6 +35,58 @@ def test_another_configuration_is_refused_by_the_fields_that_differ(tmp_path):
         "  config.model.resnet.stage_strides: [1, 1] in the workdir, [2, 1] now",
     ]
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("compilation_cache", "off"),
+        ("data.cache_gib", 0.0),
+        ("data.dir", "/elsewhere"),
+        ("data.folds", "/elsewhere/folds"),
+        ("data.num_workers", 3),
+        ("evaluation.batch_size", 1),
+        ("evaluation.num_pictures", 0),
+        ("train.checkpoint_every", 7),
+        ("train.log_every", 1),
+        ("train.tensorboard", True),
+    ],
+)
+def test_where_and_how_a_run_computes_may_change(tmp_path, name, value):
+    config = synthetic.get_config()
+    workdir.claim(workdir.open_workdir(tmp_path, config), config, {})
+    config.update_from_flattened_dict({name: value})
+    workdir.claim(workdir.open_workdir(tmp_path, config), config, {})
+    assert config_checks.flatten(workdir.read_config(tmp_path))[name] == value
+
+
+def test_other_data_are_refused_and_the_same_elsewhere_are_not(tmp_path):
+    config = synthetic.get_config()
+    parts = {"train": splits.make_split([(32, 32)] * 6), "test": splits.make_split([(32, 40)] * 4)}
+    workdir.claim(tmp_path, config, parts)
+    workdir.claim(tmp_path, config, parts)
+    with pytest.raises(workdir.WorkdirError, match="The test split has 3 images, and had 4") as error:
+        workdir.claim(tmp_path, config, parts | {"test": dataset.subset(parts["test"], [0, 1, 2])})
+    assert "train split" not in str(error.value)
+    renamed = dataclasses.replace(parts["train"], names=("other", *parts["train"].names[1:]))
+    assert len(workdir.differing_splits(tmp_path, parts | {"train": renamed})) == 1
+
+
+@pytest.mark.parametrize("schedule, words", [("step", "does not depend"), ("cosine", "not the same as a run")])
+def test_more_epochs_extend_a_run_and_fewer_do_not(tmp_path, caplog, schedule, words):
+    config = synthetic.get_config()
+    config.learning_rate.schedule, config.train.epochs = schedule, 5
+    workdir.claim(tmp_path, config, {})
+    (tmp_path / "results.json").write_text("{}")
+    config.train.epochs = 8
+    with caplog.at_level("INFO"):
+        workdir.claim(workdir.open_workdir(tmp_path, config), config, {})
+    assert "is 8 now, and was 5" in caplog.text and words in caplog.text
+    assert [path.name for path in tmp_path.glob("results*")] == ["results_5_epochs.json"]
+    assert workdir.read_config(tmp_path).train.epochs == 8
+    config.train.epochs = 7
+    with pytest.raises(workdir.WorkdirError, match="config.train.epochs: 8 in the workdir, 7 now"):
+        workdir.open_workdir(tmp_path, config)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

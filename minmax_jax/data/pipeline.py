@@ -49,6 +49,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     augmentation: transforms.Augmentation,
+    first_batch: int = 0,
     num_workers: int = 0,
     num_threads: int = 2,
     process_index: int = 0,
@@ -57,14 +58,14 @@ def train_batches(
     """Endless shuffled, augmented batches, without replacement within an epoch.
 
     The batches depend on the seed, not on the number of workers and threads. The shares of the processes, concatenated,
-    are the same global batches for any number of processes. The iterator's state, the same in all processes, can be
-    saved and set.
+    are the same global batches for any number of processes: the number of batches so far is all that resuming needs.
 
     Args:
         split: the images.
         batch_size: of the global batch.
         seed: of order and augmentation.
         augmentation: applied to each image.
+        first_batch: number of the first, counted from the start of the training.
         num_workers: processes that read images; 0 reads in threads of this one.
         num_threads: threads that read images, in each process.
         process_index: which of the hosts this is.
@@ -86,7 +87,7 @@ def train_batches(
         .random_map(augmentation)
     )
     share = _ShareOfBatches(images, batch_size, process_index, process_count)
-    batches = share.batch(batch_size // process_count, drop_remainder=True)
+    batches = share.batch(batch_size // process_count, drop_remainder=True)[first_batch:]
     buffer_size = max(1, _PREFETCHED_IMAGES * process_count // batch_size)
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=buffer_size))
     if num_workers:

@@ -105,13 +105,16 @@ def crop_size(data: ml_collections.ConfigDict, split: dataset.Split) -> tuple[in
     return side, side
 
 
-def create_train_batches(config: ml_collections.ConfigDict, split: dataset.Split) -> grain.DatasetIterator:
-    """This host's share of the training batches."""
+def create_train_batches(
+    config: ml_collections.ConfigDict, split: dataset.Split, *, first_batch: int = 0
+) -> grain.DatasetIterator:
+    """This host's share of the training batches, from the one of that number on."""
     return pipeline.train_batches(
         split,
         batch_size=config.batch_size,
         seed=config.seed,
         augmentation=create_augmentation(config.data, crop_size(config.data, split)),
+        first_batch=first_batch,
         num_workers=config.data.num_workers,
         process_index=jax.process_index(),
         process_count=jax.process_count(),

@@ -1,4 +1,4 @@
-"""Saving and restoring a run: state, position in the data, and the validations so far.
+"""Saving and restoring a run: its state, whose step is also the position in the data, and the validations so far.
 
 The newest two checkpoints and the selected one are kept. A checkpoint is written under another name, renamed when it is
 complete, and contains a digest of its state. A damaged one is never deleted: it is moved aside, and the run resumes
@@ -12,7 +12,6 @@ import logging
 import pathlib
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -112,7 +111,7 @@ class Checkpoints:
         """Steps of the checkpoints with a final name, in ascending order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, batches: grain.DatasetIterator, record: RunRecord) -> None:
+    def save(self, state: TrainState, record: RunRecord) -> None:
         """Starts to save; the files are written in the background. Ctrl-C and SIGTERM wait until it has started.
 
         Raises:
@@ -127,9 +126,6 @@ class Checkpoints:
                 int(state.step),
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(on_host),
-                    # Not grain's own handler: its files are bound to one number of hosts. The state is the same on
-                    # all.
-                    data=ocp.args.JsonSave(batches.get_state()),
                     progress=ocp.args.JsonSave(content),
                 ),
             )
@@ -156,14 +152,11 @@ class Checkpoints:
                 f"{reason} The checkpoints before are kept: rerun the same command to resume."
             ) from error
 
-    def restore_newest(
-        self, state: TrainState, batches: grain.DatasetIterator | None = None
-    ) -> tuple[TrainState, RunRecord] | None:
+    def restore_newest(self, state: TrainState) -> tuple[TrainState, RunRecord] | None:
         """Restores the newest undamaged checkpoint.
 
         Args:
             state: a fresh state of the same shape.
-            batches: set to the saved position, if given.
 
         Returns:
             State and record, or None if nothing was saved.
@@ -173,22 +166,19 @@ class Checkpoints:
         """
         for step in reversed(self.steps()):
             try:
-                return self.restore(step, state, batches)
+                return self.restore(step, state)
             except DamagedCheckpointError as error:
                 logger.warning("%s Falling back to the one before.", error)
         if self.steps():
             raise CheckpointError(f"All checkpoints in {self.folder} are damaged. Start again in another workdir.")
         return None
 
-    def restore(
-        self, step: int, state: TrainState, batches: grain.DatasetIterator | None = None
-    ) -> tuple[TrainState, RunRecord]:
+    def restore(self, step: int, state: TrainState) -> tuple[TrainState, RunRecord]:
         """Restores one checkpoint.
 
         Args:
             step: of the checkpoint.
             state: a fresh state of the same shape.
-            batches: set to the saved position, if given.
 
         Raises:
             DamagedCheckpointError: if it is missing or damaged.
@@ -196,12 +186,10 @@ class Checkpoints:
         """
         where = f"The checkpoint of step {step} in {self.folder}"
         try:
-            restored = self._read_twice(step, state, with_data=batches is not None)
+            restored = self._read_twice(step, state)
             content = dict(restored["progress"])
             expected = content.pop("digest")
             record = RunRecord(**content)
-            if batches is not None:
-                batches.set_state(restored["data"])
         except Exception as error:  # Damage can surface as nearly any exception on its way through orbax.
             if reason := disk.find_read_error(error, self.folder / str(step)):
                 raise CheckpointError(
@@ -213,18 +201,16 @@ class Checkpoints:
             raise DamagedCheckpointError(f"{where} is damaged: its digest differs.")
         return _to_devices(restored["state"], state), record
 
-    def _read_twice(self, step: int, state: TrainState, *, with_data: bool) -> Any:
+    def _read_twice(self, step: int, state: TrainState) -> Any:
         """Reads again what cannot be read: a failure that passed in the meantime is no damage."""
         try:
-            return self._read(step, state, with_data=with_data)
+            return self._read(step, state)
         except Exception as error:  # orbax and its readers raise nearly anything
             logger.warning("The checkpoint of step %d cannot be read (%s); reading it again.", step, error)
-            return self._read(step, state, with_data=with_data)
+            return self._read(step, state)
 
-    def _read(self, step: int, state: TrainState, *, with_data: bool) -> Any:
+    def _read(self, step: int, state: TrainState) -> Any:
         items = {"state": ocp.args.StandardRestore(_empty_like(state)), "progress": ocp.args.JsonRestore()}
-        if with_data:
-            items["data"] = ocp.args.JsonRestore()
         return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def set_aside_after(self, step: int) -> None:

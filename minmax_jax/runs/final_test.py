@@ -164,6 +164,8 @@ def evaluate_workdir(
     run = build.build_run(config)
     if split not in run.splits:
         raise OptionError(f"split={split!r} must be one of {tuple(run.splits)}.")
+    for difference in workdir_lib.differing_splits(folder, run.splits):
+        logger.warning("These are not the data of the training. %s", difference)
     saved = checkpoints.Checkpoints(folder / "checkpoints", read_only=True)
     newest = saved.restore_newest(run.state)
     if newest is None or not newest[1].selected_step:

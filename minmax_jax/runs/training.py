@@ -68,6 +68,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     folder = workdir_lib.open_workdir(workdir, config)
     with lock.hold(folder):
         host_checks.check_shared_folder(folder)
+        workdir_lib.claim(folder, config, run.splits)
         saved = checkpoints.Checkpoints(folder / "checkpoints")
         try:
             with interrupts.remembered() as check_interrupts:
@@ -93,8 +94,7 @@ def _train(
     check_interrupts: Callable[[], None],
 ) -> dict:
     config = run.config
-    batches = build_data.create_train_batches(config, run.splits["train"])
-    restored = saved.restore_newest(run.state, batches)
+    restored = saved.restore_newest(run.state)
     state, record = restored or (state, checkpoints.RunRecord())
     host_checks.check_equal(
         {"step": int(state.step), "digest of the state": digests.state_digest(state)},
@@ -106,10 +106,15 @@ def _train(
         return json.loads((folder / "results.json").read_text())
     saved.set_aside_after(first_step)
     started -= record.seconds
+    batches = build_data.create_train_batches(config, run.splits["train"], first_batch=first_step)
 
     writer = metric_writers.MetricWriter(folder, first_step=first_step, tensorboard=config.train.tensorboard)
     eval_steps = config.train.eval_every * run.steps_per_epoch
-    logger.info("Steps %d to %d, %d per epoch.", first_step + 1, total_steps, run.steps_per_epoch)
+    logger.info(
+        "Steps %d to %d, %d per epoch, from %s, on %d x %s.",
+        *(first_step + 1, total_steps, run.steps_per_epoch),
+        *(_describe_start(config, first_step), jax.device_count(), jax.devices()[0].device_kind),
+    )
     timer, window = timing.StepTimer(), []
     for step in range(first_step + 1, total_steps + 1):
         check_interrupts()
@@ -140,7 +145,7 @@ def _train(
             logger.info(_describe_validation(step, summary, is_selected=record.selected_step == step))
         if is_saved:
             record.seconds = time.monotonic() - started
-            saved.save(state, batches, record)
+            saved.save(state, record)
 
     writer.close()
     saved.wait()
@@ -208,6 +213,12 @@ def _select(record: checkpoints.RunRecord, summary: dict, step: int, config: ml_
     score = selection.score(config.evaluation.selection, record.validations, window=config.evaluation.selection_window)
     if score <= record.selected_score:
         record.selected_step, record.selected_score = step, score
+
+
+def _describe_start(config: ml_collections.ConfigDict, first_step: int) -> str:
+    if first_step:
+        return f"the checkpoint of step {first_step}"
+    return f"the trunk in {config.model.pretrained}" if config.model.pretrained else "random weights"
 
 
 def _describe_loss(means: dict[str, float], log_terms: tuple[str, ...]) -> str:

@@ -1,6 +1,8 @@
-"""The folder of a run: one configuration, and files that are written completely or not at all."""
+"""The folder of a run: one configuration, one dataset, and files that are written completely or not at all."""
 
+from collections.abc import Mapping
 import json
+import logging
 import os
 import pathlib
 import tempfile
@@ -8,10 +10,19 @@ from typing import Any
 
 import ml_collections
 
+from minmax_jax import digests
+from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
 from minmax_jax.errors import UserError
 from minmax_jax.paths import local_path
 from minmax_jax.runs import config_checks
+
+logger = logging.getLogger(__name__)
+# Fields that may change between two starts: where a run reads, how it computes and what it shows, not what it computes.
+_FREE = (
+    *("compilation_cache", "data.cache_gib", "data.dir", "data.folds", "data.num_workers", "evaluation.batch_size"),
+    *("evaluation.num_pictures", "train.checkpoint_every", "train.log_every", "train.tensorboard"),
+)
 
 
 class WorkdirError(UserError, ValueError):
@@ -30,7 +41,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict) -> pathlib.Path:
-    """Creates the folder, or checks that it belongs to this configuration.
+    """Creates the folder, or checks that it belongs to this configuration, which may have more epochs.
 
     Raises:
         WorkdirError: if the folder cannot be written, or has another configuration; the fields that differ are
@@ -43,15 +54,13 @@ def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict)
             pass
     except OSError as error:
         raise WorkdirError(f"--workdir={str(workdir)!r} cannot be written ({error}). Choose another folder.") from error
-    path = folder / "config.json"
-    if not path.exists():
-        if hosts.is_main_host():
-            write_json(path, config.to_dict())
+    if not (folder / "config.json").exists():
         return folder
     before, now = config_checks.flatten(read_config(folder)), config_checks.flatten(config)
+    free = {*_FREE, "train.epochs"} if now["train.epochs"] > before.get("train.epochs", 0) else _FREE
     differing = [
         f"  config.{name}: {before.get(name)!r} in the workdir, {now.get(name)!r} now"
-        for name in sorted(before.keys() | now.keys())
+        for name in sorted((before.keys() | now.keys()).difference(free))
         if before.get(name) != now.get(name)
     ]
     if differing:
@@ -61,6 +70,57 @@ def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict)
             + "\nGive the same configuration to resume, or another workdir to start anew."
         )
     return folder
+
+
+def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, splits: Mapping[str, dataset.Split]) -> None:
+    """Writes configuration and digests of the data; only for the process that holds the lock of the folder.
+
+    Raises:
+        WorkdirError: if a split is not the one that the run was started with.
+    """
+    differing = differing_splits(folder, splits)
+    if differing:
+        raise WorkdirError(
+            f"{folder} belongs to a run on other data: {' '.join(differing)} Give the same data to resume, or another"
+            " workdir to start anew."
+        )
+    if not hosts.is_main_host():
+        return
+    path = folder / "config.json"
+    if path.exists():
+        _set_results_aside(folder, read_config(folder), config)
+    write_json(path, config.to_dict())
+    write_json(
+        folder / "data.json",
+        {name: {"num_images": len(split), "digest": digests.split_digest(split)} for name, split in splits.items()},
+    )
+
+
+def differing_splits(folder: pathlib.Path, splits: Mapping[str, dataset.Split]) -> list[str]:
+    """A sentence for each split that is not the one that the run was started with."""
+    path = folder / "data.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    return [
+        f"The {name} split has {len(split)} images, and had {known[name]['num_images']}; or names, classes or sizes"
+        " differ."
+        for name, split in splits.items()
+        if name in known and known[name]["digest"] != digests.split_digest(split)
+    ]
+
+
+def _set_results_aside(folder: pathlib.Path, before: ml_collections.ConfigDict, now: ml_collections.ConfigDict) -> None:
+    """Says what more epochs mean; the results of fewer are kept under another name."""
+    epochs = before.train.epochs
+    if epochs == now.train.epochs:
+        return
+    if now.learning_rate.schedule == "cosine":
+        meaning = "The learning rate, which had fallen along its cosine, rises to that of the longer one: not the same"
+        meaning += " as a run of that length from the start."
+    else:
+        meaning = "The learning rate does not depend on the number of epochs: the same as a run of that length."
+    logger.info("config.train.epochs is %d now, and was %d. %s", now.train.epochs, epochs, meaning)
+    if (folder / "results.json").exists():
+        (folder / "results.json").rename(folder / f"results_{epochs}_epochs.json")
 
 
 def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:

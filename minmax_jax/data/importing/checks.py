@@ -5,8 +5,7 @@ import dataclasses
 import hashlib
 import logging
 
-import tqdm
-
+from minmax_jax import progress
 from minmax_jax.data import dataset
 from minmax_jax.data.importing import problems, raw_dataset
 
@@ -32,7 +31,7 @@ def check(raw: raw_dataset.RawDataset, *, skip_bad: bool = False) -> raw_dataset
     """
     sorted_items = _Filter(raw)
     for split in sorted(raw.splits, key=_PRECEDENCE.index):
-        for item in tqdm.tqdm(raw.splits[split], desc=f"Checking {split}", unit="image"):
+        for item in progress.track(raw.splits[split], f"Checking {split}"):
             sorted_items.put(item, split)
     bad = [
         problem

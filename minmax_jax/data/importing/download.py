@@ -10,8 +10,7 @@ import shutil
 import urllib.error
 import urllib.request
 
-import tqdm
-
+from minmax_jax import progress
 from minmax_jax.data import dataset
 
 logger = logging.getLogger(__name__)
@@ -140,11 +139,11 @@ def _append(url: str, part: pathlib.Path, start: int, file: File) -> None:
         _check_space(part, (total or 0) - start)
         with (
             part.open("ab" if start else "wb") as output,
-            tqdm.tqdm(desc=file.name, initial=start, total=total, unit="B", unit_scale=True) as bar,
+            progress.meter(file.name, total=total, unit="B", initial=start) as update,
         ):
             while chunk := response.read(_CHUNK_BYTES):
                 output.write(chunk)
-                bar.update(len(chunk))
+                update(len(chunk))
             if total and output.tell() < total:
                 raise http.client.IncompleteRead(b"", total - output.tell())
 

@@ -70,6 +70,11 @@ class RawDataset:
         return (item for items in self.splits.values() for item in items)
 
 
+def num_bytes(raw: RawDataset) -> int:
+    """Size of its image files, about what its records need; files in archives are not counted."""
+    return sum(item.image.stat().st_size for item in raw if isinstance(item.image, pathlib.Path))
+
+
 def check_name(name: str, *, taken: Sequence[str]) -> None:
     """Refuses names of own datasets that cannot be a folder's, or mean another one.
 

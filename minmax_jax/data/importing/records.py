@@ -6,9 +6,8 @@ import pathlib
 import shutil
 
 import numpy as np
-import tqdm
 
-from minmax_jax import disk
+from minmax_jax import disk, progress
 from minmax_jax.data import dataset, load
 from minmax_jax.data.importing import checks, problems, raw_dataset
 from minmax_jax.paths import local_path
@@ -65,15 +64,17 @@ def prepare(
     if folder.exists():
         logger.info("%s is prepared already; the source was not read. To prepare it anew, delete it.", folder)
         return folder
+    needed_bytes = 0
     try:
         raw = checks.check(read_raw(parent / SCRATCH), skip_bad=skip_bad)
+        needed_bytes = raw_dataset.num_bytes(raw)
         _write(name, raw, parent / _WRITTEN)
         (parent / _WRITTEN).rename(folder)
         load.read_splits(data_dir, name)  # writes the index
     except OSError as error:
         if not disk.is_full(error):
             raise
-        raise _cannot_write(parent, error) from error
+        raise _cannot_write(parent, error, needed_bytes) from error
     finally:
         _remove_leftovers(parent)
     return folder
@@ -95,17 +96,19 @@ def _write(name: str, raw: raw_dataset.RawDataset, folder: pathlib.Path) -> None
     try:
         writer.initialize_splits(list(raw.splits))
         for split, items in raw.splits.items():
-            progress = tqdm.tqdm(items, desc=f"Writing {split}", unit="image")
-            writer.add_examples({split: (record for item in progress for record in raw.read_records(item, raw))})
+            tracked = progress.track(items, f"Writing {split}")
+            writer.add_examples({split: (record for item in tracked for record in raw.read_records(item, raw))})
         writer.close_all()
         problems.write(raw.bad, folder)
     # What array_record raises where the disk is full.
     except RuntimeError as error:
-        raise _cannot_write(folder.parent, error) from error
+        raise _cannot_write(folder.parent, error, raw_dataset.num_bytes(raw)) from error
 
 
-def _cannot_write(parent: pathlib.Path, error: Exception) -> dataset.DataError:
-    reason = disk.explain(error, parent) if disk.is_full(error) else f"{parent} cannot be written ({error})."
+def _cannot_write(parent: pathlib.Path, error: Exception, needed_bytes: int) -> dataset.DataError:
+    reason = f"{parent} cannot be written ({error})."
+    if disk.is_full(error):
+        reason = disk.explain(error, parent, needed_bytes=needed_bytes)
     return dataset.DataError(f"{reason} No partial output was kept. Make room or choose another data_dir, then rerun.")
 
 
@@ -123,7 +126,7 @@ def check(data_dir: str, name: str) -> None:
     """
     problems = []
     for split_name, split in load.read_splits(data_dir, name).items():
-        for index in tqdm.tqdm(range(len(split)), desc=f"Checking {split_name}", unit="image"):
+        for index in progress.track(range(len(split)), f"Checking {split_name}"):
             try:
                 problem = _find_problem(split, index)
             except (dataset.DataError, RuntimeError) as error:
