@@ -31,7 +31,10 @@ _CHECK = flags.DEFINE_bool("check", False, "Only verify a prepared dataset, imag
 _NAME = flags.DEFINE_string("name", "", "Of own images: their name, in lower-case letters, digits and underscores.")
 _MASKS = flags.DEFINE_string("masks", "", "Of --dataset=image_folder: folder with masks, in the layout of the images.")
 _FOLDS = flags.DEFINE_string("folds", "", "Of --dataset=csv: folder with train.csv, test.csv and optionally val.csv.")
-_FOREGROUND = flags.DEFINE_string("foreground", ">0", "Of own masks: foreground values, such as '>127' or '1,3'.")
+_FOREGROUND = flags.DEFINE_string(
+    "foreground", ">0", "Of own masks: foreground values, such as '>127' or '1,3'; or alpha."
+)
+_IGNORE = flags.DEFINE_string("ignore", "", "Of own masks: values left out of the evaluation, such as '255'.")
 _TEST_SHARE = flags.DEFINE_float("test_share", 0.2, "Of --dataset=image_folder without splits: test share.", 0, 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of that choice and, with --tile_size, of the choice of validation images.", 0)
 _TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: side of the tiles in pixels; 0: no tiles.")
@@ -73,7 +76,7 @@ def _read_raw(scratch: pathlib.Path):
         raise OptionError(f"source={sources}: --dataset={_DATASET.value} takes one.")
     if _DATASET.value == "glas":
         return _module("glas").read_raw(sources[0])
-    return _read_own(sources[0])
+    return _read_own(sources[0], scratch)
 
 
 def _module(dataset: str):
@@ -81,16 +84,19 @@ def _module(dataset: str):
     return importlib.import_module(f"minmax_jax.data.importing.{dataset}")
 
 
-def _read_own(source: str):
-    from minmax_jax.data.importing import csv_files, image_folder, mask_rules, tiles
+def _read_own(source: str, scratch: pathlib.Path):
+    from minmax_jax.data.importing import archives, csv_files, image_folder, mask_checks, mask_rules, tiles
 
-    mask_rule = mask_rules.parse(_FOREGROUND.value)
+    mask_rule = mask_rules.parse(_FOREGROUND.value, ignore=_IGNORE.value)
+    source = archives.unpacked(source, scratch)
     if _DATASET.value == "csv":
         raw = csv_files.read_raw(source, _FOLDS.value, mask_rule=mask_rule)
     else:
         raw = image_folder.read_raw(
             source, masks=_MASKS.value, mask_rule=mask_rule, test_share=_TEST_SHARE.value, seed=_SEED.value
         )
+    if not flags.FLAGS["foreground"].present and not _IGNORE.value:
+        mask_checks.warn_of_values(raw)
     if not _TILE_SIZE.value:
         return raw
     tiling = tiles.Tiling(_TILE_SIZE.value, scale=_TILE_SCALE.value, least_tissue=_LEAST_TISSUE.value)

@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from typing import NoReturn
+import warnings
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -50,6 +51,7 @@ def run(main: Callable[[], None]) -> None:
         if len(argv) > 1:
             sys.exit(f"Error: {argv[1:]} are not flags; a flag is --NAME=VALUE.")
         _log_to_stderr()
+        warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's; what it refuses is an error
         if not _TRACEBACK.value:
             _silence_threads()
         signal.signal(signal.SIGTERM, _terminate)

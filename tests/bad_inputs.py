@@ -173,7 +173,7 @@ FOLDERS = {
     "empty class of tests": (lambda f: (f / "images/test/bird").mkdir(), "images/test/bird holds no images"),
     "no tests": (lambda f: shutil.rmtree(f / "images/test"), "images has no folder 'test'"),
     "empty split": (lambda f: [shutil.rmtree(f / "images/test"), (f / "images/test").mkdir()], "test split has no im"),
-    "two folders of validation": (copy(f"images/{BAD}", "images/val/cat/1.png"), "two folders of validation images"),
+    "two folders of validation": (copy(f"images/{BAD}", "images/val/cat/1.png"), "two folders of one split"),
     "no such folder": (lambda f: shutil.rmtree(f / "images"), "source=.*images' is not a folder"),
     "file for the folder": (both(lambda f: shutil.rmtree(f / "images"), put("images", b"")), "is not a folder"),
     "no masks": (lambda f: shutil.rmtree(f / "masks"), "masks=.*masks' is not a folder"),

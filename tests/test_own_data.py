@@ -252,7 +252,7 @@ def test_lists_must_be_utf8(tmp_path):
         ({"train/a/1.png": b"", "test/a/1.png": b"", "other/a/1.png": b""}, "other is not a split"),
         (
             {f"{name}/a/1.png": b"" for name in ("train", "val", "valid", "test")},
-            "has two folders of validation images",
+            "has two folders of one split",
         ),
         ({"a/1.png": b"", "b.png": b""}, "b.png is outside of the class folders"),
         ({"a/b/1.png": b""}, "b is a folder inside that of a class"),

@@ -1,13 +1,30 @@
 """What people bring as their own images: near misses are named, not silently read."""
 
+import re
+import shutil
 import unicodedata
+import zipfile
 
 import numpy as np
 import pytest
 
-from minmax_jax.data import dataset, image_files
-from minmax_jax.data.importing import checks, csv_files, image_folder, mask_rules, problems, records, summary
+from minmax_jax import evaluation
+from minmax_jax.data import dataset, image_files, load
+from minmax_jax.data.importing import (
+    archives,
+    checks,
+    csv_files,
+    image_folder,
+    mask_checks,
+    mask_rules,
+    problems,
+    raw_dataset,
+    records,
+    summary,
+)
 from minmax_jax.errors import UserError
+from minmax_jax.evaluation.metrics import dice
+from minmax_jax.method import Prediction
 from tests import encoded, own_layout
 
 RULE = mask_rules.above(0)
@@ -157,3 +174,130 @@ def test_masks_that_are_full_or_inverted_are_warned_of(tmp_path, share, warning)
     records.prepare("pets", lambda scratch: raw, tmp_path / "out")
     table = summary.describe(str(tmp_path / "out"), "pets")
     assert warning in table and ("--foreground" in table) == bool(warning)
+
+
+@pytest.mark.parametrize("names", [("Train", "TEST"), ("training", "testing"), ("train", "test")])
+def test_folders_of_splits_by_any_usual_name(tmp_path, names):
+    _images(tmp_path, *(f"{name}/{class_name}/{name}.png" for name in names for class_name in ("cat", "dog")))
+    raw = _read(tmp_path)
+    assert {split: len(items) for split, items in raw.splits.items()} == {"train": 2, "test": 2}
+    _images(tmp_path, "Training/cat/0.png", "train/dog/0.png")
+    with pytest.raises(dataset.DataError, match="two folders of one split"):
+        _read(tmp_path)
+
+
+def test_one_picture_in_two_classes(tmp_path):
+    _classes(tmp_path, "cat", "dog")
+    content = encoded.encode(own_layout.pixels(99))
+    for name in ("train/cat/9.png", "train/dog/8.png", "test/cat/1.png", "test/dog/2.png"):
+        own_layout.put(name, content if name.startswith("train") else encoded.encode(own_layout.pixels(len(name))))(
+            tmp_path / "pets"
+        )
+    own_layout.put("test/dog/2.png", encoded.encode(own_layout.pixels(7)))(tmp_path / "pets")
+    with pytest.raises(dataset.DataError, match="dog/8.png of the class 'dog' is the same image as .*cat/9.png"):
+        checks.check(_read(tmp_path / "pets"))
+
+
+def test_boxes_as_shares_are_named(tmp_path):
+    rows = ["cat/0.png,,cat,0.1,0.2,0.5,0.6", "cat/1.png,,cat,0,0,1,1", "dog/0.png,,dog,,,,"]
+    raw = _lists(tmp_path, train=rows, test=["cat/2.png,,cat"])
+    assert ["give pixels, not shares" in problem.reason for problem in raw.bad] == [True]
+
+
+def test_absolute_mask_paths_are_those_of_images(tmp_path):
+    rows = [f"cat/0.png,{tmp_path}/images/cat/m.png,cat", "dog/0.png,/elsewhere/m.png,dog", "dog/1.png,../m.png,dog"]
+    raw = _lists(tmp_path, train=[*rows, "dog/2.png,,dog"], test=["cat/2.png,,cat"])
+    assert raw.splits["train"][0].mask == tmp_path / "images" / "cat" / "m.png"
+    assert ["must be a path below" in problem.reason for problem in raw.bad] == [True, True]
+
+
+def test_an_archive_of_own_images(tmp_path):
+    """Packed with its folder or without, and with what macOS adds."""
+    _classes(tmp_path / "pets", "cat", "dog")
+    _images(tmp_path / "__MACOSX", "pets/cat/._0.png")
+    inside = shutil.make_archive(str(tmp_path / "inside"), "zip", tmp_path, "pets")
+    with zipfile.ZipFile(inside, "a") as file:
+        file.write(tmp_path / "__MACOSX" / "pets" / "cat" / "._0.png", "__MACOSX/pets/cat/._0.png")
+    flat = shutil.make_archive(str(tmp_path / "flat"), "gztar", tmp_path / "pets")
+    expected = sorted(item.name for item in _read(tmp_path / "pets"))
+    for archive in (inside, flat):
+        folder = archives.unpacked(archive, tmp_path / "scratch")
+        assert sorted(item.name for item in _read(folder)) == expected
+    assert archives.unpacked(str(tmp_path / "pets"), tmp_path / "scratch") == str(tmp_path / "pets")
+    own_layout.put("pets.rar", b"Rar!")(tmp_path)
+    with pytest.raises(dataset.DataError, match="pets.rar is not a complete archive"):
+        archives.unpacked(str(tmp_path / "pets.rar"), tmp_path / "scratch")
+
+
+def _masked(root, mask):
+    """Eight images with one mask."""
+    _classes(root / "images", "cat", "dog")
+    for class_name in ("cat", "dog"):
+        for index in range(4):
+            own_layout.put(f"masks/{class_name}/{index}.png", mask)(root)
+    return dict(masks=str(root / "masks"))
+
+
+def _three_values():
+    values = np.zeros(own_layout.SIZE, np.uint8)
+    values[:, :12], values[:, 12:16] = 1, 255
+    return values
+
+
+def _in_alpha(values):
+    return np.concatenate([np.zeros((*values.shape, 3), np.uint8), values[..., None]], axis=-1)
+
+
+@pytest.mark.parametrize(
+    "pixels, warning",
+    [
+        (_three_values(), "8 of 8 masks .* more than two values; .*cat/0.png has 0, 1, 255. "),
+        (np.arange(1920, dtype=np.uint8).reshape(own_layout.SIZE), "has 0, 1, 2, 3, 4, 5, ..."),
+        (np.stack([_three_values()] * 3, axis=-1), r"has \(0, 0, 0\), \(1, 1, 1\), \(255, 255, 255\)"),
+        (_in_alpha(np.uint8(_three_values() > 1) * 255), "8 of 8 masks .* have one colour and an alpha channel"),
+        (np.uint8(_three_values() > 0), ""),
+        (_three_values() > 0, ""),
+    ],
+)
+def test_values_of_masks_that_the_default_rule_misreads(tmp_path, caplog, pixels, warning):
+    options = _masked(tmp_path, encoded.encode(pixels))
+    mask_checks.warn_of_values(_read(tmp_path / "images", **options))
+    assert re.search(warning, caplog.text) if warning else not caplog.text
+
+
+def test_ignored_values_reach_the_metrics(tmp_path):
+    options = _masked(tmp_path, encoded.encode(_three_values()))
+    rule = mask_rules.parse("1", ignore="255")
+    raw = image_folder.read_raw(str(tmp_path / "images"), mask_rule=rule, **options)
+    records.prepare("pets", lambda scratch: raw, tmp_path / "out")
+    test = load.load(str(tmp_path / "out"), "pets")["test"]
+    np.testing.assert_array_equal(test.read_mask(0), _three_values() == 1)
+    np.testing.assert_array_equal(test.read_ignored(0), _three_values() == 255)
+
+    def predict(images):  # the columns 0 to 15: right, but for the four columns that do not count
+        columns = np.arange(images.shape[2]) - 8  # images of 48 columns are padded to 64
+        masks = np.broadcast_to(columns < 16, images.shape[:3]).astype(np.float32)[..., None]
+        return Prediction(np.full((len(images), 2), 0.5), masks, {})
+
+    rows = evaluation.evaluate(predict, test, [dice.evaluator()])
+    # 12 columns of 44 that count are foreground.
+    assert {(row["f1_foreground"], row["f1_background"]) for row in rows} == {(1, 1)}
+    assert rows[0]["all_ones_f1_foreground"] == pytest.approx(24 / 56)
+
+
+def test_a_mask_in_the_alpha_channel(tmp_path):
+    values = np.uint8(_three_values() > 1) * 255
+    options = _masked(tmp_path, encoded.encode(_in_alpha(values)))
+    raw = image_folder.read_raw(str(tmp_path / "images"), mask_rule=mask_rules.parse("alpha"), **options)
+    record = raw_dataset.read_record(raw.splits["train"][0], raw)
+    np.testing.assert_array_equal(image_files.read_rgb(record["mask"], "mask")[..., 0], values)
+    own_layout.put("masks/cat/0.png", encoded.encode(values))(tmp_path)
+    with pytest.raises(dataset.DataError, match="cat/0.png: A mask has no alpha channel"):
+        for item in raw:
+            raw_dataset.read_record(item, raw)
+
+
+@pytest.mark.parametrize("ignore", ["white", "1,", ">200"])
+def test_ignored_values_that_are_none(ignore):
+    with pytest.raises(UserError, match="ignore=.* must be values, such as '255'"):
+        mask_rules.parse(">0", ignore=ignore)

@@ -12,10 +12,16 @@ from minmax_jax.data.preprocessing import LEAST_SIDE, Preprocessing
 from minmax_jax.errors import OptionError, UserError
 
 logger = logging.getLogger(__name__)
+# Value of the pixels of a stored mask that are neither foreground (1) nor background (0).
+IGNORED = 2
 
 
 class DataError(UserError, ValueError):
     """A file of a dataset that cannot be used; the message names it and what to do."""
+
+
+def _none(index: int) -> None:
+    del index
 
 
 def _no_boxes(index: int) -> np.ndarray:
@@ -36,6 +42,8 @@ class Split:
         read_mask: index -> [H, W] bool, at its own resolution, or None where an image has no mask; picklable.
         read_boxes: index -> [K, 4] float32 bounding boxes of its K objects, (top, left, bottom, right) as shares of
             height and width, or none, K = 0, where they are not known; picklable.
+        read_ignored: index -> [H, W] bool, the pixels of the mask that are neither foreground nor background, or None
+            where each is one of them; picklable.
     """
 
     names: tuple[str, ...]
@@ -45,6 +53,7 @@ class Split:
     read_image: Callable[[int], np.ndarray]
     read_mask: Callable[[int], np.ndarray | None]
     read_boxes: Callable[[int], np.ndarray] = _no_boxes
+    read_ignored: Callable[[int], np.ndarray | None] = _none
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,6 +70,7 @@ def subset(split: Split, indices: Sequence[int]) -> Split:
         read_image=functools.partial(_read_at, split.read_image, indices),
         read_mask=functools.partial(_read_at, split.read_mask, indices),
         read_boxes=functools.partial(_read_at, split.read_boxes, indices),
+        read_ignored=functools.partial(_read_at, split.read_ignored, indices),
     )
 
 
@@ -94,6 +104,7 @@ def concatenate(first: Split, second: Split) -> Split:
         read_image=functools.partial(_read_either, first.read_image, second.read_image, len(first)),
         read_mask=functools.partial(_read_either, first.read_mask, second.read_mask, len(first)),
         read_boxes=functools.partial(_read_either, first.read_boxes, second.read_boxes, len(first)),
+        read_ignored=functools.partial(_read_either, first.read_ignored, second.read_ignored, len(first)),
     )
 
 

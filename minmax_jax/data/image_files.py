@@ -127,7 +127,7 @@ def compact(content: bytes, picture: Image.Image, name: str) -> bytes:
 
 
 def to_png(pixels: np.ndarray) -> bytes:
-    """[H, W, 3] uint8 pixels, or a [H, W] bool mask with one bit a pixel."""
+    """[H, W, 3] uint8 pixels, or a [H, W] mask: bool, with one bit a pixel, or uint8."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
@@ -140,6 +140,17 @@ def read_values(picture: Image.Image) -> np.ndarray:
     if picture.mode in ("LA", "La", "PA"):
         picture = picture.getchannel(0)
     return np.asarray(picture)
+
+
+def read_alpha(picture: Image.Image) -> np.ndarray:
+    """The alpha channel [H, W] of a mask, 255 for opaque.
+
+    Raises:
+        DataError: if it has none.
+    """
+    if not picture.has_transparency_data:
+        raise dataset.DataError("A mask has no alpha channel, which foreground='alpha' reads.")
+    return np.asarray(picture.convert("RGBA").getchannel("A"))
 
 
 def upright_mask(mask: Image.Image, *, tag: int, size: tuple[int, int]) -> Image.Image:

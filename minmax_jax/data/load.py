@@ -86,7 +86,10 @@ def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any]) -> datase
         labels=np.array(index["labels"], np.int32),
         class_names=tuple(index["class_names"]),
         sizes=np.array(index["sizes"]),
-        **{f"read_{feature}": _Reader(str(folder), split, stamp, feature) for feature in ("image", "mask", "boxes")},
+        **{
+            f"read_{feature}": _Reader(str(folder), split, stamp, feature)
+            for feature in ("image", "mask", "boxes", "ignored")
+        },
     )
     return dataset.subset(everything, np.argsort(index["names"]))
 
@@ -169,9 +172,19 @@ class _Reader:
 
     def __call__(self, index: int) -> np.ndarray | None:
         record = _read(self.folder, _opened_records(self.folder, self.split, self.stamp), index)
-        content, name = record[self.feature], f"The {self.feature} of {record['name'].decode()!r}"
+        name = record["name"].decode()
         if self.feature == "image":
-            return image_files.read_rgb(content, name)
-        if self.feature == "mask":
-            return np.asarray(image_files.open_picture(content, name)) if content else None
-        return content
+            return image_files.read_rgb(record["image"], f"The image of {name!r}")
+        if self.feature == "boxes":
+            return record["boxes"]
+        return _decode_mask(record["mask"], f"The mask of {name!r}", is_ignored=self.feature == "ignored")
+
+
+def _decode_mask(content: bytes, name: str, *, is_ignored: bool) -> np.ndarray | None:
+    """Of a mask with one bit a pixel the foreground; of any other what the values 1 and `dataset.IGNORED` mark."""
+    if not content:
+        return None
+    values = np.asarray(image_files.open_picture(content, name))
+    if values.dtype == bool:
+        return None if is_ignored else values
+    return values == (dataset.IGNORED if is_ignored else 1)

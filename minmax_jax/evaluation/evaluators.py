@@ -22,11 +22,13 @@ class Truth:
         label: its class.
         mask: [H', W'] bool foreground at the annotation's own resolution, or None where there is none.
         boxes: [K, 4] bounding boxes (top, left, bottom, right) as shares of height and width; K = 0: unknown.
+        ignored: [H', W'] bool, pixels that no metric may count, or None.
     """
 
     label: int
     mask: np.ndarray | None
     boxes: np.ndarray
+    ignored: np.ndarray | None = None
 
 
 class Evaluator(NamedTuple):
@@ -66,7 +68,9 @@ def evaluate(
     predictions = image_predictions.predict_split(predict_fn, split, batch_size=batch_size, refine_fn=refine_fn)
     for prediction in predictions:
         index = prediction.index
-        truth = Truth(int(split.labels[index]), split.read_mask(index), split.read_boxes(index))
+        truth = Truth(
+            int(split.labels[index]), split.read_mask(index), split.read_boxes(index), split.read_ignored(index)
+        )
         rows[index] = {
             "name": split.names[index],
             "label": truth.label,

@@ -236,7 +236,8 @@ def _describe_validation(step: int, summary: dict, *, is_selected: bool) -> str:
     parts = [f"validation {step}", f"error {summary['classification_error']:.2f} %"]
     if "localizer_classification_error" in summary:
         parts[-1] += f" (localizer {summary['localizer_classification_error']:.2f} %)"
-    parts += [f"F1+ {summary['f1_foreground']:.1f}", f"F1- {summary['f1_background']:.1f}"]
+    if summary["num_images_with_mask"]:
+        parts += [f"F1+ {summary['f1_foreground']:.1f}", f"F1- {summary['f1_background']:.1f}"]
     if "foreground_entropy" in summary:
         parts.append(f"entropy {summary['foreground_entropy']:.3f}/{summary['background_entropy']:.3f}")
     return "  ".join(parts + ["selected"] * is_selected)

@@ -83,6 +83,22 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
         raise _damaged(archive, error) from error
 
 
+def unpacked(source: str, scratch: pathlib.Path) -> str:
+    """The source if it is a folder; an archive is unpacked: its only folder, or all of it.
+
+    Raises:
+        DataError: as `unpack`.
+    """
+    path = local_path("source", source)
+    if not path.is_file():
+        return source
+    folder = scratch / path.name
+    unpack(path, folder)
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
+    is_inside = len(entries) == 1 and entries[0].is_dir()
+    return str(entries[0] if is_inside else folder)
+
+
 def _damaged(archive: pathlib.Path, error: Exception) -> dataset.DataError:
     return dataset.DataError(f"{archive} is not a complete archive ({error}). Delete it and download it again.")
 

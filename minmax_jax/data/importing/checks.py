@@ -90,6 +90,9 @@ class _Filter:
             return
         first_split, first = self._places.setdefault(digest.digest(), (split, item))
         if first_split == split:
+            if first.class_name != item.class_name and not self._found.official:
+                other = f"{problems.printable(first.image)} of the class {first.class_name!r}"
+                yield f"{path} of the class {item.class_name!r} is the same image as {other}. Delete one."
             return
         if self._found.official:
             self.copies.append(f"{item.name!r} ({split}) is {first.name!r} ({first_split})")

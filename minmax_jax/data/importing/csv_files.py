@@ -103,21 +103,26 @@ def _is_further_box(item: raw_dataset.Item, before: raw_dataset.Item) -> bool:
 
 
 def _to_item(row: dict[str, str], root: pathlib.Path) -> raw_dataset.Item:
-    place = pathlib.PurePosixPath(row["image"].replace("\\", "/"))
     if not row["image"] or not row["class"]:
         raise dataset.DataError(f"the row names no {'class' if row['image'] else 'image'}.")
-    if place.is_absolute() and place.is_relative_to(root.absolute()):
-        place = place.relative_to(root.absolute())
-    if place.is_absolute() or ".." in place.parts:
-        raise dataset.DataError(f"image {str(place)!r} must be a path below {str(root)!r}.")
-    mask = row.get("mask", "").replace("\\", "/")
+    place, mask = _place(row, "image", root), row.get("mask", "")
     return raw_dataset.Item(
         name=str(place),
         class_name=row["class"],
         image=root / place,
-        mask=root / mask if mask else None,
+        mask=root / _place(row, "mask", root) if mask else None,
         boxes=_to_box([row.get(side, "") for side in _BOX]),
     )
+
+
+def _place(row: dict[str, str], column: str, root: pathlib.Path) -> pathlib.PurePosixPath:
+    """The path of a file below the source; absolute ones are accepted where they are there."""
+    place = pathlib.PurePosixPath(row[column].replace("\\", "/"))
+    if place.is_absolute() and place.is_relative_to(root.absolute()):
+        place = place.relative_to(root.absolute())
+    if place.is_absolute() or ".." in place.parts:
+        raise dataset.DataError(f"{column} {str(place)!r} must be a path below {str(root)!r}.")
+    return place
 
 
 def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -163,4 +168,6 @@ def _to_box(sides: list[str]) -> tuple[tuple[float, float, float, float], ...]:
             raise ValueError
     except ValueError as error:
         raise dataset.DataError(f"the box {sides} is not four numbers.") from error
+    if 0 < bottom - top < 1 and 0 < right - left < 1:
+        raise dataset.DataError(f"the box {sides} is smaller than a pixel: give pixels, not shares of the image.")
     return ((top, left, bottom, right),)

@@ -72,10 +72,10 @@ def open_source(source: str) -> raw_dataset.Path:
     if path.is_file() and not zipfile.is_zipfile(path):
         raise OptionError(f"source={source!r} is neither a folder nor a ZIP file.")
     root = path if path.is_dir() else zipfile.Path(path)
-    for folder in (root, root / OFFICIAL_FOLDER):
+    for folder in (root, root / OFFICIAL_FOLDER, *(entry for entry in root.iterdir() if entry.is_dir())):
         if (folder / "Grade.csv").is_file():
             return folder
-    raise OptionError(f"source={source!r} holds no Grade.csv, neither at its top nor in {OFFICIAL_FOLDER!r}.")
+    raise OptionError(f"source={source!r} holds no Grade.csv, neither at its top nor in a folder there.")
 
 
 def read_grades(folder: raw_dataset.Path) -> dict[str, str]:

@@ -13,12 +13,10 @@ from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
 logger = logging.getLogger(__name__)
+# By the name of a folder in lower case.
 _SPLIT_NAMES = {
-    "train": "train",
-    "valid": "validation",
-    "val": "validation",
-    "validation": "validation",
-    "test": "test",
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **{"valid": "validation", "val": "validation", "validation": "validation"},
 }
 # What desktops and servers leave in folders, in lower case; files whose name begins with a dot, too.
 _LITTER = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
@@ -57,14 +55,14 @@ def read_raw(
     if of_masks and not of_masks.is_dir():
         raise OptionError(f"masks={masks!r} is not a folder.")
     folders = {folder.name: folder for folder in _entries(root)}
-    if not folders.keys() & _SPLIT_NAMES:
+    if not {name.lower() for name in folders} & _SPLIT_NAMES.keys():
         everything = _read_classes(root, root, of_masks)
         train, test = _choose_test(everything, share=test_share, seed=seed)
         splits = {"train": [everything[index] for index in train], "test": [everything[index] for index in test]}
     else:
         splits = {_split_of(name, root): _read_classes(folder, root, of_masks) for name, folder in folders.items()}
         if "test" not in splits and "validation" in splits:
-            given = next(name for name in folders if _SPLIT_NAMES[name] == "validation")
+            given = next(name for name in folders if _SPLIT_NAMES[name.lower()] == "validation")
             raise dataset.DataError(
                 f"{root} has no folder 'test', only {sorted(folders)}. Rename {given!r} to 'test': a share of the"
                 " training images then validates. Or move a part of 'train' to 'test'."
@@ -73,7 +71,7 @@ def read_raw(
         if missing:
             raise dataset.DataError(f"{root} has no folder {min(missing)!r}, only {sorted(folders)}. {_LAYOUTS}")
         if len(splits) < len(folders):
-            raise dataset.DataError(f"{root} has two folders of validation images: {sorted(folders)}. Keep one.")
+            raise dataset.DataError(f"{root} has two folders of one split: {sorted(folders)}. Keep one.")
     if masks and not any(item.mask for items in splits.values() for item in items):
         raise OptionError(f"masks={masks!r} contains no mask of an image: it must have the layout of {root}.")
     _warn(splits, of_masks)
@@ -116,12 +114,12 @@ def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None)
 
 
 def _split_of(name: str, root: pathlib.Path) -> str:
-    if name not in _SPLIT_NAMES:
+    if name.lower() not in _SPLIT_NAMES:
         raise dataset.DataError(
             f"{root / name} is not a split: if one folder is named train, valid or test, all must be. Where that is the"
             " name of a class, use DIR/train/<class>/* and DIR/test/<class>/*."
         )
-    return _SPLIT_NAMES[name]
+    return _SPLIT_NAMES[name.lower()]
 
 
 def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: pathlib.Path | None) -> list[raw_dataset.Item]:

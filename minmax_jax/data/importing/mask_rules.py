@@ -1,4 +1,4 @@
-"""Rules for which values of a mask file are foreground."""
+"""Rules for which values of a mask file are foreground, and which are left out of the evaluation."""
 
 from collections.abc import Callable
 import dataclasses
@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, image_files
 from minmax_jax.errors import OptionError
 
 # Below it, what JPEG leaves around an edge would count as foreground.
@@ -20,10 +20,24 @@ class Rule:
     Attributes:
         is_foreground: values of the file, [H, W] or [H, W, 3], to [H, W] bool.
         needs_exact_values: whether it distinguishes single values, which JPEG compression changes.
+        reads_alpha: whether the values are those of the alpha channel.
+        ignored_values: values of pixels that are neither foreground nor background.
     """
 
     is_foreground: Callable[[np.ndarray], np.ndarray]
     needs_exact_values: bool = False
+    reads_alpha: bool = False
+    ignored_values: tuple[int, ...] = ()
+
+    def __call__(self, mask: Image.Image) -> np.ndarray:
+        """[H, W] bool foreground; with ignored values uint8, where `dataset.IGNORED` marks their pixels."""
+        values = image_files.read_alpha(mask) if self.reads_alpha else image_files.read_values(mask)
+        foreground = self.is_foreground(values)
+        if not self.ignored_values:
+            return foreground
+        ignored = np.isin(values, self.ignored_values)
+        ignored = ignored if ignored.ndim == 2 else ignored.all(axis=-1)
+        return np.where(ignored, dataset.IGNORED, foreground).astype(np.uint8)
 
 
 def above(threshold: float) -> Rule:
@@ -37,19 +51,38 @@ def above(threshold: float) -> Rule:
     )
 
 
-def parse(rule: str) -> Rule:
-    """Parses a rule: ">T" for values above T, or "A,B,..." for these values.
+def parse(rule: str, *, ignore: str = "") -> Rule:
+    """Parses a rule: ">T" for values above T, "A,B,..." for these values, or "alpha" for an opaque alpha channel.
+
+    Args:
+        rule: of the foreground.
+        ignore: "A,B,...", the values of pixels that are left out of the evaluation.
 
     Raises:
-        DataError: for anything else.
+        OptionError: for anything else.
     """
+    try:
+        ignored_values = tuple(int(value) for value in ignore.split(",")) if ignore else ()
+    except ValueError as error:
+        raise OptionError(f"ignore={ignore!r} must be values, such as '255' or '2,255'.") from error
+    foreground = _parse_foreground(rule)
+    return dataclasses.replace(
+        foreground,
+        ignored_values=ignored_values,
+        needs_exact_values=foreground.needs_exact_values or bool(ignored_values),
+    )
+
+
+def _parse_foreground(rule: str) -> Rule:
+    if rule == "alpha":
+        return dataclasses.replace(above(127), reads_alpha=True)
     try:
         if rule.startswith(">"):
             return above(float(rule[1:]))
         values = [int(value) for value in rule.split(",")]
     except ValueError as error:
         raise OptionError(
-            f"foreground={rule!r} must be '>T', such as '>0' or '>127', or values such as '1' or '1,2'."
+            f"foreground={rule!r} must be '>T', such as '>0' or '>127', values such as '1' or '1,2', or 'alpha'."
         ) from error
     return Rule(lambda pixels: _one_channel(np.isin(pixels, values)), needs_exact_values=True)
 

@@ -157,7 +157,10 @@ def _encode_mask(item: Item, picture: Image.Image, size: tuple[int, int], rule: 
     stored = image_files.open_picture(read_file(item.mask), str(item.mask))
     mask_rules.refuse_blurred(rule, stored, str(item.mask))
     upright = image_files.upright_mask(stored, tag=image_files.orientation(picture), size=picture.size)
-    foreground = rule.is_foreground(image_files.read_values(upright))
+    try:
+        foreground = rule(upright)
+    except dataset.DataError as error:
+        raise dataset.DataError(f"{item.mask}: {error}") from error
     if foreground.shape != size:
         raise dataset.DataError(
             f"{item.mask} has {foreground.shape} pixels (height, width), its image {item.image} {size}."

@@ -79,7 +79,7 @@ def open_mask(path: pathlib.Path, image: LargeImage, *, rule: mask_rules.Rule) -
     scale = (height / image.size[0], width / image.size[1]) * 2
 
     def read(box: Box, size: tuple[int, int]) -> np.ndarray:
-        return rule.is_foreground(image_files.read_values(crop(tuple(np.multiply(box, scale).tolist()), size)))
+        return rule(crop(tuple(np.multiply(box, scale).tolist()), size))
 
     return LargeImage((height, width), read)
 

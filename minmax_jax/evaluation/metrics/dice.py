@@ -17,7 +17,7 @@ _COLUMNS = ("f1_foreground", "f1_background", "all_ones_f1_foreground", "all_one
 
 
 def dice(predicted: np.ndarray, true: np.ndarray) -> float:
-    """2 |P and Q| / (|P| + |Q|) of two [H, W] masks; NaN where both are empty."""
+    """2 |P and Q| / (|P| + |Q|) of two masks of one shape; NaN where both are empty."""
     total = np.count_nonzero(predicted) + np.count_nonzero(true)
     if total == 0:
         return float("nan")
@@ -40,7 +40,7 @@ def mean_score(scores: np.ndarray, *, empty: str = "skip") -> float:
 
 
 def evaluator(*, threshold: float = 0.5, empty: str = "skip") -> Evaluator:
-    """F1+ and F1- of images that have a true mask, compared at the true mask's resolution.
+    """F1+ and F1- of images that have a true mask, compared at the true mask's resolution, without ignored pixels.
 
     Args:
         threshold: a pixel is foreground where the soft mask is at least this.
@@ -63,13 +63,15 @@ def evaluator(*, threshold: float = 0.5, empty: str = "skip") -> Evaluator:
 def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
     if truth.mask is None:
         return dict.fromkeys(_COLUMNS)
-    predicted = resize_mask(prediction.mask, truth.mask.shape) >= threshold
-    everything = np.ones_like(truth.mask)
+    predicted, true = resize_mask(prediction.mask, truth.mask.shape) >= threshold, truth.mask
+    if truth.ignored is not None:
+        predicted, true = predicted[~truth.ignored], true[~truth.ignored]
+    everything = np.ones_like(true)
     return {
-        "f1_foreground": dice(predicted, truth.mask),
-        "f1_background": dice(~predicted, ~truth.mask),
-        "all_ones_f1_foreground": dice(everything, truth.mask),
-        "all_ones_f1_background": dice(~everything, ~truth.mask),
+        "f1_foreground": dice(predicted, true),
+        "f1_background": dice(~predicted, ~true),
+        "all_ones_f1_foreground": dice(everything, true),
+        "all_ones_f1_background": dice(~everything, ~true),
     }
 
 
