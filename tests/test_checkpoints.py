@@ -12,7 +12,7 @@ import pytest
 from minmax_jax import digests
 from minmax_jax import state as state_lib
 from minmax_jax.distributed import devices
-from minmax_jax.runs import checkpoints
+from minmax_jax.runs import checkpoints, final_test
 
 # After the first array of a damaged checkpoint, orbax stops to listen to its readers; they complain into the void.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
@@ -222,3 +222,26 @@ def test_digest_tells_values_names_and_types_apart():
     }
     assert len(values) == 5
     assert digests.digest(dict(reversed(tree.items()))) == digests.digest(tree)
+
+
+def test_evaluation_beside_a_training_looks_up_what_was_replaced(tmp_path, monkeypatch):
+    """The training deletes checkpoints that are being read."""
+    saved = checkpoints.Checkpoints(tmp_path / "checkpoints")
+    _save(saved, 1, selected_step=1)
+    restore, calls = checkpoints.Checkpoints.restore, []
+
+    def restore_late(self, step, state):
+        calls.append(step)
+        if len(calls) == 2:  # the record was read, the selected model not yet
+            for later in (2, 3, 4):
+                _save(saved, later, selected_step=later)
+        return restore(self, step, state)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "restore", restore_late)
+    state, seconds = final_test._restore_selected(tmp_path, _state(0))
+    assert int(state.step) == 4 and seconds == 2.0 and calls == [1, 1, 4, 4]
+    # Damage that no other process explains is an error.
+    (tmp_path / "checkpoints" / "3").rename(tmp_path / "3")
+    (tmp_path / "checkpoints" / "4" / "state").rename(tmp_path / "state")
+    with pytest.raises(checkpoints.CheckpointError, match="damaged"):
+        final_test._restore_selected(tmp_path, _state(0))

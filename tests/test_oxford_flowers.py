@@ -85,6 +85,12 @@ def test_the_published_rule_of_the_masks():
     )
 
 
+def _damage_type(folder):
+    """A type of values that there is not: SciPy 1.17 ends the process."""
+    content = (folder / "imagelabels.mat").read_bytes()
+    (folder / "imagelabels.mat").write_bytes(content.replace(b"labels\0\0\2", b"labels\0\0\0"))
+
+
 def _change_mat(name, key, values):
     def change(folder):
         content = scipy.io.loadmat(folder / name)
@@ -101,6 +107,7 @@ def _change_mat(name, key, values):
         (lambda f: (f / "setid.mat").unlink(), "has no 'setid.mat'. Get it from https"),
         (lambda f: (f / "setid.mat").write_text("text"), "cannot be read as a MATLAB file with trnid, valid, tstid"),
         (lambda f: scipy.io.savemat(f / "imagelabels.mat", {"label": [1]}), "as a MATLAB file with labels"),
+        (_damage_type, r"imagelabels.mat cannot be read as a MATLAB file with labels \("),
         (_change_mat("setid.mat", "valid", [2, 1]), "must name each of the 7 images of imagelabels.mat once"),
         (_change_mat("setid.mat", "valid", [8]), "must name each of the 7 images"),
         (_change_mat("imagelabels.mat", "labels", [4, 1, 2, 4, 2, 1, 1]), "must hold each label from 1 to 4"),

@@ -4,9 +4,11 @@ import pathlib
 import subprocess
 import sys
 
+from absl import flags
 from minmax_jax.configs import synthetic
 import pytest
 
+from experiments import program
 import minmax_jax as mm
 from minmax_jax.data import load
 from minmax_jax.data.importing import csv_files, glas, image_folder, mask_rules, oxford_flowers
@@ -68,3 +70,25 @@ def test_the_data_program_in_another_folder_with_a_home(tmp_path):
     done = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (home / "data" / "pets").is_dir() and not list(elsewhere.iterdir())
+
+
+def test_without_a_home_directory_compiled_programs_are_not_kept(monkeypatch, caplog):
+    def no_home(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setattr(pathlib.Path, "expanduser", no_home)
+    flags.FLAGS.mark_as_parsed()
+    with caplog.at_level("INFO", logger="minmax_jax"):
+        program.start("")
+    assert "Compiled programs are not kept: there is no home directory." in caplog.text
+    with pytest.raises(OptionError, match="config.compilation_cache='~/cache' needs a home directory"):
+        program.start("~/cache")
+
+
+def test_a_file_that_cannot_be_read_at_the_moment_is_named_in_one_line(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    command = [sys.executable, "-m", "experiments.evaluate", f"--workdir={tmp_path}"]
+    done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == f"Error: {tmp_path / 'config.json'}: Is a directory."

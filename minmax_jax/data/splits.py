@@ -1,6 +1,7 @@
 """Split files as published, or a seeded choice of validation images."""
 
 import csv
+import io
 import math
 import os
 import pathlib
@@ -78,13 +79,16 @@ def find_files(folder: pathlib.Path, prefix: str) -> list[pathlib.Path]:
 
 def _read_rows(path: pathlib.Path):
     """Yields (line number, (image name, class name))."""
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in (reader := csv.reader(file)):
+    try:
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        for row in reader:
             if not row:
                 continue
             if len(row) != 3:
                 raise dataset.DataError(f"{path}, line {reader.line_num}: {row} is not `image,mask,class`.")
             yield reader.line_num, (pathlib.PurePosixPath(row[0].strip()).stem, row[2].strip())
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise dataset.DataError(f"{path} is not a CSV file in UTF-8 ({error}). Get it again, or save it so.") from error
 
 
 def choose_validation(labels: np.ndarray, *, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -166,15 +166,35 @@ def evaluate_workdir(
         raise OptionError(f"split={split!r} must be one of {tuple(run.splits)}.")
     for difference in workdir_lib.differing_splits(folder, run.splits):
         logger.warning("These are not the data of the training. %s", difference)
-    saved = checkpoints.Checkpoints(folder / "checkpoints", read_only=True)
-    newest = saved.restore_newest(run.state)
-    if newest is None or not newest[1].selected_step:
+    restored = _restore_selected(folder, run.state)
+    if restored is None:
         raise OptionError(f"workdir={str(workdir)!r} holds no validated model yet.")
-    state, _ = saved.restore(newest[1].selected_step, run.state)
-    rows, content = _evaluate(run, state, split, wall_seconds=newest[1].seconds)
+    state, seconds = restored
+    rows, content = _evaluate(run, state, split, wall_seconds=seconds)
     if hosts.is_main_host():
         _keep_rows(folder / _name_of_rows(split, crf=crf, flips=flips), rows)
     return content
+
+
+def _restore_selected(
+    folder: pathlib.Path, like: state_lib.TrainState, *, attempts: int = 5
+) -> tuple[state_lib.TrainState, float] | None:
+    """The selected model and the seconds of its training, None before the first validation.
+
+    Another process may train in the folder, and replace checkpoints while they are read: they are looked up again.
+    """
+    saved = checkpoints.Checkpoints(folder / "checkpoints", read_only=True)
+    before = saved.steps()
+    try:
+        newest = saved.restore_newest(like)
+        if newest is None or not newest[1].selected_step:
+            return None
+        return saved.restore(newest[1].selected_step, like)[0], newest[1].seconds
+    except checkpoints.CheckpointError:
+        now = checkpoints.Checkpoints(folder / "checkpoints", read_only=True).steps()
+        if attempts == 1 or now == before:
+            raise
+        return _restore_selected(folder, like, attempts=attempts - 1)
 
 
 def _name_of_rows(split: str, *, crf: bool | None = None, flips: bool | None = None) -> str:

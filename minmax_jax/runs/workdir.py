@@ -128,9 +128,10 @@ def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
 
     Raises:
         WorkdirError: if the folder holds none.
+        OSError: if it cannot be read at the moment.
     """
     path = folder / "config.json"
     try:
         return ml_collections.ConfigDict(json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: no text, no JSON, no object
         raise WorkdirError(f"{path} cannot be read ({error}): {str(folder)!r} is not a workdir.") from error

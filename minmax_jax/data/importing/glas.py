@@ -71,10 +71,13 @@ def open_source(source: str) -> raw_dataset.Path:
         raise OptionError(f"source={source!r} does not exist. Get the dataset from {HOMEPAGE}.")
     if path.is_file() and not zipfile.is_zipfile(path):
         raise OptionError(f"source={source!r} is neither a folder nor a ZIP file.")
-    root = path if path.is_dir() else zipfile.Path(path)
-    for folder in (root, root / OFFICIAL_FOLDER, *(entry for entry in root.iterdir() if entry.is_dir())):
-        if (folder / "Grade.csv").is_file():
-            return folder
+    try:
+        root = path if path.is_dir() else zipfile.Path(path)
+        for folder in (root, root / OFFICIAL_FOLDER, *(entry for entry in root.iterdir() if entry.is_dir())):
+            if (folder / "Grade.csv").is_file():
+                return folder
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise dataset.DataError(f"{path} is not a complete archive ({error}). Get it again from {HOMEPAGE}.") from error
     raise OptionError(f"source={source!r} holds no Grade.csv, neither at its top nor in a folder there.")
 
 
@@ -85,7 +88,10 @@ def read_grades(folder: raw_dataset.Path) -> dict[str, str]:
         DataError: for a file without the column of classes, or a class that is neither benign nor malignant.
     """
     rows = csv.DictReader(io.StringIO(raw_dataset.read_text(folder / "Grade.csv")))
-    rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in rows]
+    try:
+        rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in rows]
+    except csv.Error as error:
+        raise dataset.DataError(f"Grade.csv is not a CSV file ({error}). Get it again from {HOMEPAGE}.") from error
     if not rows or not {"name", _GRADE_COLUMN} <= rows[0].keys():
         raise dataset.DataError(f"Grade.csv needs the columns `name` and `{_GRADE_COLUMN}`.")
     grades = {}

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import pathlib
 
 import numpy as np
-import scipy.io
 
 from minmax_jax.data import dataset
-from minmax_jax.data.importing import archives, download, mask_rules, raw_dataset
+from minmax_jax.data.importing import archives, download, mask_rules, mat_files, raw_dataset
 
 HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 # Each part of the release, and the archive that holds it.
@@ -94,9 +93,8 @@ def read_raw(sources: Sequence[str], scratch: pathlib.Path) -> raw_dataset.RawDa
 def _read_mat(path: pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:
     """Arrays of whole numbers, made flat."""
     try:
-        content = scipy.io.loadmat(path)
-        return [content[name].ravel().astype(int) for name in names]
-    except (scipy.io.matlab.MatReadError, ValueError, TypeError, OSError, LookupError, NotImplementedError) as error:
+        return mat_files.read(path, names)
+    except ValueError as error:
         raise dataset.DataError(
             f"{path} cannot be read as a MATLAB file with {', '.join(names)} ({error}). Get it again from {HOMEPAGE}."
         ) from error
