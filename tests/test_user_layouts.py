@@ -301,3 +301,19 @@ def test_a_mask_in_the_alpha_channel(tmp_path):
 def test_ignored_values_that_are_none(ignore):
     with pytest.raises(UserError, match="ignore=.* must be values, such as '255'"):
         mask_rules.parse(">0", ignore=ignore)
+
+
+def test_two_images_of_one_mask(tmp_path):
+    options = _masked(tmp_path, encoded.encode(_three_values()))
+    own_layout.put("images/cat/1.jpg", encoded.encode(own_layout.pixels(8), "JPEG"))(tmp_path)
+    with pytest.raises(dataset.DataError, match="1.jpg and .*1.png are images of one mask, .*masks/cat/1.png"):
+        _read(tmp_path / "images", **options)
+    assert len(list(_read(tmp_path / "images"))) == 9
+
+
+def test_one_training_image_of_a_class_and_none_that_validates(tmp_path):
+    names = ("train/cat/0.png", "train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "test/dog/4.png")
+    _images(tmp_path / "images", *names)
+    records.prepare("pets", lambda scratch: _read(tmp_path / "images"), tmp_path / "out")
+    with pytest.raises(dataset.DataError, match="The class 'dog' has one training image"):
+        load.load(str(tmp_path / "out"), "pets")

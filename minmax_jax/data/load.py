@@ -53,7 +53,14 @@ def load(
         return splits.read_folds(folds_dir, functools.reduce(dataset.concatenate, released.values()))
     if "validation" in released:
         return released
-    train, validation = splits.choose_validation(released["train"].labels, share=validation_share, seed=seed)
+    labels, names = released["train"].labels, released["train"].class_names
+    for label, count in enumerate(np.bincount(labels, minlength=len(names))):
+        if count == 1:
+            raise dataset.DataError(
+                f"The class {names[label]!r} has one training image, and one image of each class must validate. Add"
+                " images of it, or prepare the data with validation images."
+            )
+    train, validation = splits.choose_validation(labels, share=validation_share, seed=seed)
     return {
         "train": dataset.subset(released["train"], train),
         "validation": dataset.subset(released["train"], validation),

@@ -131,15 +131,20 @@ def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: pathlib.Path 
         paths = _entries(class_folder)
         if not paths:
             raise dataset.DataError(f"{class_folder} holds no images. Add some, or delete the folder.")
+        images_by_stem = {}
         for path in paths:
             if path.is_dir():
                 raise dataset.DataError(f"{path} is a folder inside that of a class. {_LAYOUTS}")
+            mask = known.get(composed(path.stem))
+            first = images_by_stem.setdefault(composed(path.stem), path)
+            if mask and first != path:
+                raise dataset.DataError(f"{first} and {path} are images of one mask, {mask}. Rename or delete one.")
             items.append(
                 raw_dataset.Item(
                     composed(path.relative_to(root).as_posix()),
                     composed(class_folder.name),
                     path,
-                    mask=known.get(composed(path.stem)),
+                    mask=mask,
                 )
             )
     return items
