@@ -35,7 +35,7 @@ from minmax_jax.data import image_files, load, splits
 from minmax_jax.data.importing import archives, csv_files, glas, mask_rules, oxford_flowers, raw_dataset, records
 from minmax_jax.errors import UserError
 from minmax_jax.runs import checkpoints, config_checks, model_card, workdir
-from tests import encoded, own_layout
+from tests import encoded, own_layout, torch_layout
 from tests import splits as made_splits
 
 _NUMBERS = (b"0", b"-1", b"65536", b"4294967295", b"1e999", b"nan", b"", b'"', b",", b"\n", b"\0", b"\xff", b"{", b"[")
@@ -207,11 +207,8 @@ def _tensor_seeds(suffix: str) -> list[bytes]:
         np.savez(buffers[0], **_TENSORS)
         np.savez_compressed(buffers[1], **_TENSORS)
     else:
-        import torch
-
-        content = {"state_dict": {name: torch.from_numpy(array) for name, array in _TENSORS.items()}, "epoch": 3}
-        for buffer, is_zip in zip(buffers, (True, False)):
-            torch.save(content, buffer, _use_new_zipfile_serialization=is_zip)
+        content = {"state_dict": _TENSORS, "epoch": 3}
+        return [torch_layout.write_old(content), torch_layout.write_zip(content)]
     return [buffer.getvalue() for buffer in buffers]
 
 
@@ -298,7 +295,7 @@ def _read_card(content: bytes, folder: pathlib.Path) -> None:
 
 
 def create_targets(scratch: pathlib.Path) -> dict[str, Target]:
-    """All readers, by name; those of PyTorch's files where it is installed."""
+    """All readers, by name."""
     config = json.dumps(synthetic.get_config().to_dict(), indent=2).encode()
     card = {
         "format": 1,
@@ -307,7 +304,7 @@ def create_targets(scratch: pathlib.Path) -> dict[str, Target]:
         "versions": {"minmax_jax": "1"},
         "mask": {"sigma": 1.0},
     }
-    targets = {
+    return {
         "images": Target(_image_seeds(), _read_image),
         "masks": Target(_mask_seeds(), _read_mask),
         "CSV lists": Target([_ROWS, _HEADED], _read_csv),
@@ -318,14 +315,12 @@ def create_targets(scratch: pathlib.Path) -> dict[str, Target]:
         "ZIP of GlaS": Target(_archive_seeds()[:2], _read_zipped_glas),
         ".npz": _read_tensors(".npz"),
         ".safetensors": _read_tensors(".safetensors"),
+        ".pth": _read_tensors(".pth"),
         "config.json": Target([config], _read_config),
         "model_card.json": Target([json.dumps(card, indent=2).encode()], _read_card),
         "checkpoints": _checkpoints(scratch),
         "records": _prepared(scratch),
     }
-    with contextlib.suppress(ImportError):
-        targets[".pth"] = _read_tensors(".pth")
-    return targets
 
 
 def run(target: Target, count: int, *, seed: int, last: pathlib.Path) -> tuple[collections.Counter, list[str]]:

@@ -1,6 +1,6 @@
 """Files of named tensors: NumPy archives, safetensors, and PyTorch checkpoints.
 
-No file can run code: archives are read without pickles, checkpoints with `weights_only=True`.
+No file can run code: archives are read without pickles, checkpoints by `torch_files`.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from minmax_jax.errors import UserError
+from minmax_jax.interop import torch_files
 
 _SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".tar")
 # torchvision ends a file's name with the first eight digits of its SHA-256.
@@ -32,7 +33,7 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     A state dict nested in a checkpoint is found; the prefix `module.` of DataParallel is removed.
 
     Args:
-        path: `.npz`, `.safetensors`, or a PyTorch checkpoint (`.pt`, `.pth`, `.tar`; needs the [torch] extra).
+        path: `.npz`, `.safetensors`, or a PyTorch checkpoint (`.pt`, `.pth`, `.tar`).
 
     Raises:
         InteropError: if the file is missing, damaged or of another kind, if its SHA-256 is not that of its name, or if
@@ -83,31 +84,20 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_checkpoint(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        import torch
-    except ImportError as error:
-        raise InteropError(
-            f"Reading {path} needs PyTorch: pip install 'minmax_jax[torch]'. Or store its state dict as .npz or"
-            " .safetensors where PyTorch is."
-        ) from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # The unpickler raises what it stumbles upon.
+        content = torch_files.read(path)
+    except (OSError, torch_files.TorchFileError) as error:
         raise InteropError(f"{path} is not a complete PyTorch checkpoint of plain tensors ({error}).") from error
-    tensors = _find_tensors(content, torch.Tensor)
+    tensors = _find_tensors(content)
     if not tensors:
         raise InteropError(f"{path} holds no state dict, neither at the top nor under one of {_NESTED}.")
-    # NumPy has no bfloat16.
-    return {
-        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
-        for name, tensor in tensors.items()
-    }
+    return tensors
 
 
-def _find_tensors(content: Any, kind: type) -> dict[str, Any]:
+def _find_tensors(content: Any) -> dict[str, np.ndarray]:
     """The state dict in what a checkpoint holds, or nothing."""
     if not isinstance(content, dict):
         return {}
     for key in _NESTED:
         if isinstance(content.get(key), dict):
-            return _find_tensors(content[key], kind)
-    return {name: value for name, value in content.items() if isinstance(value, kind)}
+            return _find_tensors(content[key])
+    return {name: value for name, value in content.items() if isinstance(value, np.ndarray) and isinstance(name, str)}
