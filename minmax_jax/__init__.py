@@ -6,6 +6,7 @@ The functional API: create a model and a state, train them by a pure step, and l
 
 from minmax_jax import erasing, losses, masks
 from minmax_jax.inference import Localization, localize
+from minmax_jax.interop.imagenet import imagenet
 from minmax_jax.models.minmax_net import MinMaxNet, create_model
 from minmax_jax.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101
 from minmax_jax.objective import Objective
@@ -24,6 +25,7 @@ __all__ = [
     "create_optimizer",
     "create_train_state",
     "erasing",
+    "imagenet",
     "load",
     "localize",
     "losses",

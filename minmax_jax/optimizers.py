@@ -23,6 +23,7 @@ def create_optimizer(
     weight_decay: float = 1e-5,
     decayed: str = "all",
     clip_norm: float = 0.0,
+    trunk_factor: float = 1.0,
 ) -> optax.GradientTransformation:
     """The optimizer. Defaults are published values.
 
@@ -36,6 +37,7 @@ def create_optimizer(
         weight_decay: added to the gradient ("sgd", "adam"), or to the update itself ("adamw").
         decayed: parameters with weight decay: "all" (published), or only "kernels", not biases and batch norm.
         clip_norm: greatest global norm of the gradient; 0 does not clip.
+        trunk_factor: learning rate of the trunks, as a multiple of the heads'; 0 keeps them as they are.
 
     Raises:
         OptionError: for an unknown name or a number out of range.
@@ -44,11 +46,17 @@ def create_optimizer(
     options.check_choice("decayed", decayed, DECAYED)
     options.check_range("weight_decay", weight_decay, 0)
     options.check_range("clip_norm", clip_norm, 0)
+    options.check_range("trunk_factor", trunk_factor, 0)
     decay = optax.add_decayed_weights(weight_decay, mask=_is_kernel if decayed == "kernels" else None)
     adam = optax.scale_by_adam(beta1, beta2)
     rules = {"sgd": (decay, optax.trace(momentum, nesterov)), "adam": (decay, adam), "adamw": (adam, decay)}
     clip = (optax.clip_by_global_norm(clip_norm),) if clip_norm else ()
-    return optax.chain(*clip, *rules[kind], optax.scale_by_learning_rate(learning_rate))
+    trunk = (optax.masked(optax.scale(trunk_factor), _is_of_trunk),) if trunk_factor != 1 else ()
+    return optax.chain(*clip, *rules[kind], *trunk, optax.scale_by_learning_rate(learning_rate))
+
+
+def _is_of_trunk(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key.endswith("trunk"), params)
 
 
 def _is_kernel(params: Any) -> Any:

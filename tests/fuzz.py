@@ -302,7 +302,7 @@ def create_targets(scratch: pathlib.Path) -> dict[str, Target]:
         "class_names": ["cat", "dog"],
         "step": 3,
         "versions": {"minmax_jax": "1"},
-        "mask": {"sigma": 1.0},
+        **{name: {} for name in ("crf", "flips", "mask", "model", "preprocessing")},
     }
     return {
         "images": Target(_image_seeds(), _read_image),

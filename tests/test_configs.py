@@ -26,7 +26,7 @@ _VARIANTS = {
     glas: ("", "erasing=0", "erasing=4", "parity", "maxmin", "cpu", "cpu,erasing=2"),
     cub: ("", "erasing=0", "erasing=4", "parity"),
     cub5: ("", "erasing=0", "erasing=4", "parity"),
-    custom: ("own", "own,cpu,erasing=2"),
+    custom: ("own", "own,cpu,erasing=2", "own,published"),
     oxford: ("", "erasing=0", "erasing=4", "parity"),
 }
 ALL = {"common": common.get_config} | {

@@ -25,9 +25,10 @@ def test_intact_files_are_read(targets, tmp_path):
 
 def test_mutated_files_are_read_or_refused(targets, tmp_path):
     for name, target in targets.items():
-        outcomes, faults = fuzz.run(target, 150, seed=0, last=tmp_path / "last")
+        count = 30 if name == ".mat" else 150  # a process each
+        outcomes, faults = fuzz.run(target, count, seed=0, last=tmp_path / "last")
         assert not faults, (name, faults)
-        assert outcomes["refused"] > 50, (name, outcomes)
+        assert outcomes["refused"] > count // 3, (name, outcomes)
 
 
 def test_kernels_stay_within_their_buffers():

@@ -1,7 +1,16 @@
 """Weights of other implementations: PyTorch state dicts, in and out."""
 
-from minmax_jax.interop import resnet
+from minmax_jax.interop import efficientnet_lite, resnet
 from minmax_jax.interop.state_dicts import InteropError, Published, from_published, load_trunk, to_published
 from minmax_jax.interop.tensor_files import read_tensors
 
-__all__ = ["InteropError", "Published", "from_published", "load_trunk", "read_tensors", "resnet", "to_published"]
+__all__ = [
+    "InteropError",
+    "Published",
+    "efficientnet_lite",
+    "from_published",
+    "load_trunk",
+    "read_tensors",
+    "resnet",
+    "to_published",
+]

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -13,7 +14,7 @@ from minmax_jax import errors, interop, minmax, optimizers, schedules
 from minmax_jax import objective as objective_lib
 from minmax_jax.distributed import devices
 from minmax_jax.method import Method
-from minmax_jax.models import minmax_net, resnet
+from minmax_jax.models import efficientnet_lite, minmax_net, resnet
 from minmax_jax.paths import local_path
 from minmax_jax.runs import config_checks
 from minmax_jax.state import TrainState
@@ -42,7 +43,7 @@ def create_model(model: ml_collections.ConfigDict, *, num_classes: int) -> minma
         num_classes: C.
     """
     dtype = jnp.dtype(model.dtype)
-    create_trunk = functools.partial(_create_resnet, model, dtype)
+    create_trunk = functools.partial(_create_trunk, model, dtype)
     with errors.naming("config.model."):
         return minmax_net.create_model(
             create_trunk(),
@@ -58,16 +59,28 @@ def create_model(model: ml_collections.ConfigDict, *, num_classes: int) -> minma
         )
 
 
-def _create_resnet(model: ml_collections.ConfigDict, dtype: jnp.dtype) -> resnet.ResNet:
+def _create_trunk(model: ml_collections.ConfigDict, dtype: jnp.dtype) -> nn.Module:
+    shared = dict(
+        unbiased_variance=model.unbiased_variance,
+        remat=model.remat,
+        norm_axis=devices.AXIS if model.cross_replica_norm else None,
+        dtype=dtype,
+    )
+    if model.trunk in efficientnet_lite.TRUNKS:
+        return efficientnet_lite.TRUNKS[model.trunk](
+            output_stride=model.output_stride or 32, frozen_norm=model.frozen_norm, **shared
+        )
+    if model.output_stride or model.frozen_norm:
+        raise errors.OptionError(
+            f"output_stride={model.output_stride} and frozen_norm={model.frozen_norm} are for EfficientNet-Lite trunks;"
+            f" {model.trunk} has resnet.stage_strides."
+        )
     options = {"stage_sizes": tuple(model.resnet.stage_sizes)} if model.resnet.stage_sizes else {}
     return resnet.TRUNKS[model.trunk](
         stem=model.resnet.stem,
         width=model.resnet.width,
         stage_strides=tuple(model.resnet.stage_strides),
-        unbiased_variance=model.unbiased_variance,
-        remat=model.remat,
-        norm_axis=devices.AXIS if model.cross_replica_norm else None,
-        dtype=dtype,
+        **shared,
         **options,
     )
 
@@ -80,12 +93,18 @@ def load_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> Tra
     """
     if not config.model.pretrained:
         return state
-    path = local_path("config.model.pretrained", config.model.pretrained)
+    family = interop.efficientnet_lite if config.model.trunk in efficientnet_lite.TRUNKS else interop.resnet
+    path = config.model.pretrained
     try:
-        variables = interop.load_trunk(interop.read_tensors(path), state.variables, family=interop.resnet)
+        if path == "imagenet":
+            path = interop.efficientnet_lite.find_file(config.model.trunk)
+        path = local_path("config.model.pretrained", path)
+        variables = interop.load_trunk(interop.read_tensors(path), state.variables, family=family)
     except interop.InteropError as error:
-        sources = "" if path.exists() else f" {interop.resnet.SOURCES}"
-        raise config_checks.ConfigError(f"config.model.pretrained={str(path)!r}: {error}{sources}") from error
+        sources = "" if config.model.pretrained == "imagenet" or path.exists() else f" {family.SOURCES}"
+        raise config_checks.ConfigError(
+            f"config.model.pretrained={config.model.pretrained!r}: {error}{sources}"
+        ) from error
     average = state.average and jax.tree.map(jnp.copy, variables)
     return devices.replicate(state.replace(**variables, average=average))
 

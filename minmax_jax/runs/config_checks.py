@@ -10,13 +10,14 @@ from minmax_jax.data import preprocessing
 from minmax_jax.distributed import engines
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import selection
-from minmax_jax.models import resnet
+from minmax_jax.models import efficientnet_lite, resnet
 
 DATASETS = ("synthetic", "glas", "cub", "cub5", "oxford_flowers", "custom")
 _CHOICES = {
     "method": ("minmax",),
     "data.dataset": DATASETS,
-    "model.trunk": tuple(resnet.TRUNKS),
+    "model.trunk": (*resnet.TRUNKS, *efficientnet_lite.TRUNKS),
+    "model.output_stride": (0, *efficientnet_lite.OUTPUT_STRIDES),
     "model.resnet.stem": tuple(resnet.STEMS),
     "model.dtype": ("float32", "bfloat16"),
     "train.engine": tuple(engines.ENGINES),
@@ -133,6 +134,8 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
         )
     if problems:
         raise ConfigError("\n".join(problems))
+    if config.model.trunk not in resnet.TRUNKS:
+        return
     sizes = fields["model.resnet.stage_sizes"] or resnet.TRUNKS[config.model.trunk].keywords["stage_sizes"]
     if len(sizes) != len(fields["model.resnet.stage_strides"]):
         raise ConfigError(

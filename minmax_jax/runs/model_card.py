@@ -21,6 +21,8 @@ from minmax_jax.runs import workdir as workdir_lib
 
 CARD, MODEL = "model_card.json", "model.safetensors"
 _FORMAT = 1
+# What a predictor reads.
+_NEEDED = {"class_names", "crf", "flips", "mask", "model", "preprocessing", "step"}
 
 
 class ModelCardError(UserError):
@@ -103,9 +105,13 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ) from error
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise ModelCardError(f"The model in {str(folder)!r} cannot be read ({error}). Get an intact copy.") from error
+    if not isinstance(card, dict):
+        raise ModelCardError(f"{folder / CARD} is no model card. Get an intact copy.")
     if card.get("format") != _FORMAT:
         raise ModelCardError(
             f"{folder / CARD} has format {card.get('format')!r}; this version reads {_FORMAT}. Install the version of"
             f" minmax_jax that wrote it: {card.get('versions', {}).get('minmax_jax')}."
         )
+    if missing := _NEEDED - card.keys():
+        raise ModelCardError(f"{folder / CARD} lacks {', '.join(sorted(missing))}. Get an intact copy.")
     return card, flax.traverse_util.unflatten_dict(tensors, sep="/")

@@ -218,7 +218,9 @@ def _select(record: checkpoints.RunRecord, summary: dict, step: int, config: ml_
 def _describe_start(config: ml_collections.ConfigDict, first_step: int) -> str:
     if first_step:
         return f"the checkpoint of step {first_step}"
-    return f"the trunk in {config.model.pretrained}" if config.model.pretrained else "random weights"
+    if config.model.pretrained == "imagenet":
+        return "ImageNet weights"
+    return f"the weights in {config.model.pretrained}" if config.model.pretrained else "random weights"
 
 
 def _describe_loss(means: dict[str, float], log_terms: tuple[str, ...]) -> str:

