@@ -142,6 +142,26 @@ def _try_max_pool(rng: np.random.Generator) -> str:
     return "max_pool"
 
 
+def _try_depthwise(rng: np.random.Generator) -> str:
+    import functools
+
+    import jax
+    import jax.numpy as jnp
+
+    from minmax_jax.ops import depthwise
+
+    shape, side = (rng.integers(1, 4), *rng.integers(1, 24, 2), rng.integers(1, 70)), 2 * int(rng.integers(0, 4)) + 1
+    statics = dict(stride=int(rng.integers(1, 4)), dilation=int(rng.integers(1, 5)))
+    images, kernel = (jnp.asarray(_array(rng, of)) for of in (shape, (side, side, 1, shape[-1])))
+    expected, transpose = jax.vjp(functools.partial(depthwise._grouped, **statics), images, kernel)
+    found, pull = jax.vjp(lambda *both: depthwise.depthwise_conv(*both, *statics.values()), images, kernel)
+    _compare(found, expected)
+    cotangents = jnp.asarray(_array(rng, expected.shape))
+    for mine, theirs in zip(pull(cotangents), transpose(cotangents), strict=True):
+        _compare(mine, theirs)
+    return "depthwise"
+
+
 def _try_sums(rng: np.random.Generator) -> str:
     import jax.numpy as jnp
 
@@ -173,7 +193,7 @@ def _run(count: int, seed: int) -> None:
     for number in range(count):
         state = rng.bit_generator.state["state"]["state"]
         try:
-            counts[(_try_conv, _try_max_pool, _try_sums)[number % 3](rng)] += 1
+            counts[(_try_conv, _try_depthwise, _try_max_pool, _try_sums)[number % 4](rng)] += 1
         except Exception as error:
             raise AssertionError(f"seed {seed}, call {number}, state {state}") from error
     print(dict(counts))

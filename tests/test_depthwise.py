@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minmax_jax.ops import depthwise, platforms
+from minmax_jax.ops.cpu import native
 
 
 def _reference(images, kernel, stride, dilation):
@@ -25,9 +26,15 @@ def _reference(images, kernel, stride, dilation):
 
 @pytest.mark.parametrize("size", [(9, 12), (8, 7), (1, 1), (2, 5)])
 @pytest.mark.parametrize("side, stride, dilation", [(3, 1, 1), (5, 1, 1), (3, 2, 1), (5, 2, 1), (5, 1, 2), (3, 1, 4)])
-def test_output_and_gradients(size, side, stride, dilation):
+@pytest.mark.parametrize("channels, is_native", [(5, True), (40, True), (5, False)])
+def test_output_and_gradients(monkeypatch, size, side, stride, dilation, channels, is_native):
+    if not is_native:
+        monkeypatch.setattr(depthwise, "_is_native", lambda *arrays: False)
+    elif not native.is_available():
+        pytest.skip("no C compiler")
     rng = np.random.default_rng(0)
-    images, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((2, *size, 5), (side, side, 1, 5)))
+    shapes = (2, *size, channels), (side, side, 1, channels)
+    images, kernel = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
     statics = dict(stride=stride, dilation=dilation)
     expected, transpose = jax.vjp(functools.partial(_reference, **statics), images, kernel)
     convolve = jax.jit(lambda images, kernel: depthwise.depthwise_conv(images, kernel, stride, dilation))

@@ -110,6 +110,7 @@ _SHAPES = {
     "indices": ((2, 9, 8, 24), np.uint8),
     "partners": ((2, 9, 8, 16), np.float32),
     "centres": ((16,), np.float32),
+    "depthwise_kernel": ((3, 3, 1, 16), np.float32),
 }
 _WINDOW = dict(stride=1, top=1, left=1)
 _POOL = dict(window=3, stride=1, padding=1)
@@ -127,6 +128,13 @@ _CALLS = {
     "winograd_kernel_gradient": lambda a: native.winograd_kernel_gradient(a["images"], a["cotangents"], top=1, left=1),
     "max_pool": lambda a: native.max_pool(a["images"], **_POOL),
     "max_pool_gradient": lambda a: native.max_pool_gradient(a["indices"], a["cotangents"], **_POOL, size=(9, 8)),
+    "depthwise": lambda a: native.depthwise(a["images"], a["depthwise_kernel"], stride=2, dilation=1),
+    "depthwise_input_gradient": lambda a: native.depthwise_input_gradient(
+        a["images"], a["depthwise_kernel"], stride=1, dilation=2, size=(9, 8)
+    ),
+    "depthwise_kernel_gradient": lambda a: native.depthwise_kernel_gradient(
+        a["images"], a["partners"], stride=1, dilation=1, window=3
+    ),
     "channel_sums": lambda a: native.channel_sums(a["images"], a["partners"], a["centres"]),
 }
 
@@ -134,6 +142,13 @@ _CALLS = {
 @pytest.mark.parametrize(
     "operation, name, shape, dtype",
     [
+        ("depthwise", "images", (2, 9, 8, 16), np.float64),
+        ("depthwise", "depthwise_kernel", (3, 3, 1, 24), np.float32),
+        ("depthwise", "depthwise_kernel", (3, 5, 1, 16), np.float32),
+        ("depthwise_input_gradient", "images", (2, 5, 4, 16), np.float32),
+        ("depthwise_input_gradient", "depthwise_kernel", (3, 3, 1, 8), np.float32),
+        ("depthwise_kernel_gradient", "partners", (2, 8, 8, 16), np.float32),
+        ("depthwise_kernel_gradient", "partners", (1, 9, 8, 16), np.float32),
         ("conv", "kernel", (3, 3, 16, 24), jnp.bfloat16),
         ("conv", "images", (2, 9, 8, 16), jnp.bfloat16),
         ("conv", "images", (2, 9, 8, 16), np.float64),

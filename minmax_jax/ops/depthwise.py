@@ -1,7 +1,8 @@
 """Depthwise convolution: each channel has a kernel of its own.
 
-XLA has no fast form of a grouped convolution, or of its gradients, for CPUs. There the output is therefore a sum of
-shifted products, one for each tap of the kernel, and so are both gradients. Other platforms keep XLA's form.
+XLA has no fast form of a grouped convolution, or of its gradients, for CPUs. There kernels in C compute them
+(cpu/depthwise.c). Where they cannot be built, the output is a sum of shifted products, one for each tap of the kernel,
+and so are both gradients. Other platforms keep XLA's form.
 """
 
 import functools
@@ -12,6 +13,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from minmax_jax.ops import platforms
+from minmax_jax.ops.cpu import native
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -25,8 +27,12 @@ def depthwise_conv(images: jax.Array, kernel: jax.Array, stride: int, dilation: 
         dilation: distance of neighbouring taps.
     """
     statics = dict(stride=stride, dilation=dilation)
-    shifted, grouped = functools.partial(_shifted, **statics), functools.partial(_grouped, **statics)
-    return platforms.choose(images, kernel, cpu=shifted, default=grouped)
+    on_cpu = functools.partial(native.depthwise if _is_native(images, kernel) else _shifted, **statics)
+    return platforms.choose(images, kernel, cpu=on_cpu, default=functools.partial(_grouped, **statics))
+
+
+def _is_native(images, kernel) -> bool:
+    return images.dtype == kernel.dtype == jnp.float32 and min(images.shape) > 0 and native.is_available()
 
 
 def _forward(images, kernel, stride, dilation):
@@ -37,6 +43,12 @@ def _backward(stride, dilation, kept, cotangents):
     statics = dict(stride=stride, dilation=dilation)
 
     def on_cpu(images, kernel, cotangents):
+        if _is_native(images, kernel):
+            size, window = images.shape[1:3], len(kernel)
+            return (
+                native.depthwise_input_gradient(cotangents, kernel, size=size, **statics),
+                native.depthwise_kernel_gradient(images, cotangents, window=window, **statics),
+            )
         return (
             _shifted_input_gradient(images, kernel, cotangents, **statics),
             _shifted_kernel_gradient(images, kernel, cotangents, **statics),

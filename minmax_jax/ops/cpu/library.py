@@ -21,9 +21,10 @@ import jaxlib
 
 logger = logging.getLogger(__name__)
 _FOLDER = pathlib.Path(__file__).parent
-_SOURCES = tuple(_FOLDER / name for name in ("conv.c", "winograd.c", "max_pool.c", "channel_sums.c"))
+_SOURCES = tuple(_FOLDER / name for name in ("conv.c", "winograd.c", "max_pool.c", "channel_sums.c", "depthwise.c"))
 _CONVOLUTIONS = ("conv", "conv_kernel_gradient", "winograd", "winograd_kernel_gradient")
-_OPERATIONS = (*_CONVOLUTIONS, "max_pool", "max_pool_gradient", "channel_sums")
+_DEPTHWISE = ("depthwise", "depthwise_input_gradient", "depthwise_kernel_gradient")
+_OPERATIONS = (*_CONVOLUTIONS, *_DEPTHWISE, "max_pool", "max_pool_gradient", "channel_sums")
 # -ffp-contract=fast fuses a product and a sum into one instruction; the default of gcc, not of every compiler.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-std=gnu11")
 _DIGEST_BYTES = 32

@@ -19,6 +19,9 @@ __all__ = [
     "channel_sums",
     "conv",
     "conv_kernel_gradient",
+    "depthwise",
+    "depthwise_input_gradient",
+    "depthwise_kernel_gradient",
     "is_available",
     "max_pool",
     "max_pool_gradient",
@@ -123,6 +126,36 @@ def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: i
     results = _floats((3, 3, channels, outputs)), _floats(scratch)
     operands = _images_and_cotangents(images, cotangents)
     return _call("winograd_kernel_gradient", results, *operands, stride=1, top=top, left=left)[0]
+
+
+def depthwise(images: jax.Array, kernel: jax.Array, *, stride: int, dilation: int) -> jax.Array:
+    """The depthwise convolution of [B, H, W, K] images and a [k, k, 1, K] kernel, k odd, padded symmetrically."""
+    batch, *sides, channels = images.shape
+    shape = (batch, *(-(-side // stride) for side in sides), channels)
+    operands = (images, images.shape), (kernel, (len(kernel), len(kernel), 1, channels))
+    return _call("depthwise", _floats(shape), *operands, stride=stride, dilation=dilation)
+
+
+def depthwise_input_gradient(
+    cotangents: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, size: tuple[int, int]
+) -> jax.Array:
+    """The gradient of `depthwise` to its images, [B, *size, K], from the cotangents [B, h, w, K]."""
+    channels = kernel.shape[-1]
+    sides = (-(-side // stride) for side in size)
+    operands = (cotangents, (len(cotangents), *sides, channels)), (kernel, (len(kernel), len(kernel), 1, channels))
+    shape = (len(cotangents), *size, channels)
+    return _call("depthwise_input_gradient", _floats(shape), *operands, stride=stride, dilation=dilation)
+
+
+def depthwise_kernel_gradient(
+    images: jax.Array, cotangents: jax.Array, *, stride: int, dilation: int, window: int
+) -> jax.Array:
+    """The gradient of `depthwise` to its kernel, [window, window, 1, K], from the cotangents [B, h, w, K]."""
+    batch, *sides, channels = images.shape
+    expected = (batch, *(-(-side // stride) for side in sides), channels)
+    operands = (images, images.shape), (cotangents, expected)
+    results = _floats((window, window, 1, channels))
+    return _call("depthwise_kernel_gradient", results, *operands, stride=stride, dilation=dilation)
 
 
 def can_use_winograd(channels: int, outputs: int) -> bool:
