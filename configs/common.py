@@ -10,7 +10,8 @@ import ml_collections
 def get_config() -> ml_collections.ConfigDict:
     """The published method on no particular data."""
     config = ml_collections.ConfigDict()
-    config.method = "minmax"  # the method; "minmax" is arXiv 1907.12934
+    # "minmax" (arXiv 1907.12934), or the localizer alone: "wildcat", and "cam", with one map per class and its mean.
+    config.method = "minmax"
     config.seed = 0
     config.batch_size = 8  # images per step, over all devices; published
     # Where compiled programs are kept between runs: a folder, "" for ~/.cache/minmax_jax, "off" for nowhere.
@@ -137,7 +138,8 @@ def get_config() -> ml_collections.ConfigDict:
     learning_rate.every = 40  # epochs between two drops of "step"; published
     learning_rate.milestones = ()  # epochs of the drops of "multistep"
     learning_rate.floor = 1e-7  # published
-    learning_rate.warmup_epochs = 0  # of "cosine"
+    learning_rate.warmup_epochs = 0  # of "cosine": of linear growth from 0
+    learning_rate.warmup_share = 0.0  # the same as a share of the training; set one of the two
 
     config.train = train = ml_collections.ConfigDict()
     train.epochs = 400  # published

@@ -28,7 +28,7 @@ def _use_cpu(config: ml_collections.ConfigDict) -> None:
     _reset(config)
     variants.use_small_trunk(config)
     config.data.max_side = 128
-    config.learning_rate.warmup_epochs = 1
+    config.learning_rate.warmup_share = 1 / 20  # one epoch
     config.train.epochs = 20
 
 

@@ -54,7 +54,7 @@ def _use_cpu(config: ml_collections.ConfigDict) -> None:
     config.mask.gradient = "flow"
     config.loss.size_weight = 1.0
     config.loss.size_bounds = (0.3, 0.7)  # share of an image that glands take, roughly
-    config.learning_rate.warmup_epochs = 10
+    config.learning_rate.warmup_share = 1 / 40  # ten epochs
     config.train.eval_every = 20
     config.train.log_every = 80
     config.evaluation.crf.gaussian_sigma = 0.75  # the published 3 and 13 pixels, at a quarter of the size

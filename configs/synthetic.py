@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.learning_rate.schedule = "cosine"
     config.learning_rate.peak = 2e-3
     config.learning_rate.floor = 0.0
-    config.learning_rate.warmup_epochs = 1
+    config.learning_rate.warmup_share = 1 / 12  # one epoch
 
     config.train.epochs = 12
     config.train.average_decay = 0.98

@@ -89,7 +89,7 @@ def localize(
         }
         return foreground, scores
 
-    foreground, scores = _mean_over_flips(predict_view, images, flip_horizontal, flip_vertical)
+    foreground, scores = mean_over_flips(predict_view, images, flip_horizontal, flip_vertical)
     return Localization(
         classes=jnp.argmax(scores["probabilities"], axis=-1),
         probabilities=scores["probabilities"],
@@ -100,7 +100,7 @@ def localize(
     )
 
 
-def _mean_over_flips(predict_view, images: jax.Array, horizontal: bool, vertical: bool):
+def mean_over_flips(predict_view, images: jax.Array, horizontal: bool, vertical: bool):
     """Masks and scores of images [B, H, W, 3]: means over the images and their mirror images."""
     flips = [(), *[(2,)] * horizontal, *[(1,)] * vertical, *[(1, 2)] * (horizontal and vertical)]
     if len(flips) == 1:

@@ -24,6 +24,7 @@ def create_learning_rate(
     milestones: tuple[int, ...] = (),
     floor: float = 1e-7,
     warmup_epochs: int = 0,
+    warmup_share: float = 0.0,
 ) -> Schedule:
     """The learning rate as a function of the step. Defaults are published values.
 
@@ -38,6 +39,7 @@ def create_learning_rate(
         milestones: epochs of the drops of "multistep".
         floor: least rate.
         warmup_epochs: epochs of linear growth from 0, of "cosine".
+        warmup_share: the same as a share of the training, in place of `warmup_epochs`.
 
     Raises:
         OptionError: for an unknown kind, a number out of range, or a warm-up longer than the training.
@@ -52,14 +54,18 @@ def create_learning_rate(
     if kind == "multistep":
         drops = optax.piecewise_constant_schedule(peak, {epoch: factor for epoch in milestones})
         return _by_epoch(lambda epoch: jnp.maximum(drops(epoch), floor), steps_per_epoch)
+    options.check_range("warmup_share", warmup_share, 0, 0.99)
+    if warmup_share and warmup_epochs:
+        raise OptionError(f"warmup_share={warmup_share} and warmup_epochs={warmup_epochs} exclude each other.")
     if not 0 <= warmup_epochs < epochs:
         raise OptionError(
             f"warmup_epochs={warmup_epochs} must be at least 0 (no warm-up) and below the {epochs} training epochs."
         )
+    warmup_steps = warmup_epochs * steps_per_epoch + round(warmup_share * epochs * steps_per_epoch)
     return optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if warmup_epochs else peak,
+        init_value=0.0 if warmup_steps else peak,
         peak_value=peak,
-        warmup_steps=warmup_epochs * steps_per_epoch,
+        warmup_steps=warmup_steps,
         decay_steps=epochs * steps_per_epoch,
         end_value=floor,
     )

@@ -300,6 +300,7 @@ def create_targets(scratch: pathlib.Path) -> dict[str, Target]:
     card = {
         "format": 1,
         "class_names": ["cat", "dog"],
+        "method": "minmax",
         "step": 3,
         "versions": {"minmax_jax": "1"},
         **{name: {} for name in ("crf", "flips", "mask", "model", "preprocessing")},

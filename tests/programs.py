@@ -20,7 +20,7 @@ TINY = {
     "train.epochs": 4,
     "train.log_every": 1,
     "erasing.start_epoch": 1,
-    "learning_rate.warmup_epochs": 0,
+    "learning_rate.warmup_share": 0.0,
     "evaluation.batch_size": 4,
     "evaluation.num_pictures": 2,
     "evaluation.crf.bilateral_sigma": 3.0,

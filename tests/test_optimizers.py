@@ -90,6 +90,12 @@ def test_cosine_learning_rate_with_warm_up():
     expected = [0.0, 1.0, 2.0, 1.0, 0.0]  # warm-up of 4 steps, then half a cosine of 16
     np.testing.assert_allclose([rate(0), rate(2), rate(4), rate(12), rate(20)], expected, atol=1e-6)
     assert schedules.create_learning_rate("cosine", peak=2.0, epochs=5, steps_per_epoch=4)(0) == 2.0
+    as_share = schedules.create_learning_rate(
+        "cosine", peak=2.0, floor=0.0, warmup_share=0.2, epochs=5, steps_per_epoch=4
+    )
+    assert [float(as_share(step)) for step in range(21)] == [float(rate(step)) for step in range(21)]
+    # A run of one step has no warm-up.
+    assert schedules.create_learning_rate("cosine", peak=2.0, warmup_share=0.2, epochs=1, steps_per_epoch=1)(0) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,12 @@ def test_cosine_learning_rate_with_warm_up():
         (
             lambda: schedules.create_learning_rate("cosine", peak=1, warmup_epochs=3, epochs=3, steps_per_epoch=1),
             "warmup_epochs=3",
+        ),
+        (
+            lambda: schedules.create_learning_rate(
+                "cosine", peak=1, warmup_epochs=1, warmup_share=0.1, epochs=3, steps_per_epoch=1
+            ),
+            "warmup_share=0.1 and warmup_epochs=1 exclude each other",
         ),
     ],
 )

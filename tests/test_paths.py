@@ -6,9 +6,9 @@ import sys
 
 from absl import flags
 from minmax_jax.configs import synthetic
+from minmax_jax.experiments import program
 import pytest
 
-from experiments import program
 import minmax_jax as mm
 from minmax_jax.data import load
 from minmax_jax.data.importing import csv_files, glas, image_folder, mask_rules, oxford_flowers

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from minmax_jax import crf as crf_lib
-from minmax_jax import errors, interop, minmax, optimizers, schedules
+from minmax_jax import errors, interop, localizer_alone, minmax, optimizers, schedules
 from minmax_jax import objective as objective_lib
 from minmax_jax.distributed import devices
 from minmax_jax.method import Method
@@ -19,15 +19,24 @@ from minmax_jax.paths import local_path
 from minmax_jax.runs import config_checks
 from minmax_jax.state import TrainState
 
+_ALL_LOCATIONS = 2**31 - 1  # more than any map has
+
 
 def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_per_epoch: int) -> Method:
-    """The method that `config.method` names; so far min-max entropy is the only one."""
+    """The method that `config.method` names."""
     flips = config.evaluation.flips
-    return minmax.create_method(
-        create_model(config.model, num_classes=num_classes),
+    if config.method == "minmax":
+        create = functools.partial(minmax.create_method, accumulation=config.train.accumulation)
+    elif config.train.accumulation > 1:
+        raise errors.OptionError(
+            f"config.train.accumulation={config.train.accumulation} is for config.method=minmax, not {config.method}."
+        )
+    else:
+        create = localizer_alone.create_method
+    return create(
+        create_model(config.model, num_classes=num_classes, method=config.method),
         create_optimizer(config, steps_per_epoch=steps_per_epoch),
         create_objective(config, steps_per_epoch=steps_per_epoch),
-        accumulation=config.train.accumulation,
         average_decay=config.train.average_decay,
         shared_statistics=config.model.shared_statistics,
         flip_horizontal=flips and config.data.flip_horizontal,
@@ -35,13 +44,17 @@ def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_
     )
 
 
-def create_model(model: ml_collections.ConfigDict, *, num_classes: int) -> minmax_net.MinMaxNet:
+def create_model(model: ml_collections.ConfigDict, *, num_classes: int, method: str = "minmax") -> minmax_net.MinMaxNet:
     """Localizer and classifier, without parameters.
 
     Args:
         model: group `model` of a configuration.
         num_classes: C.
+        method: "cam" pools one map per class by its mean; any other pools as the group says.
     """
+    pooling = dict(modalities=model.modalities, k_max=model.k_max, k_min=model.k_min, alpha=model.alpha)
+    if method == "cam":
+        pooling = dict(modalities=1, k_max=_ALL_LOCATIONS, alpha=0.0)
     dtype = jnp.dtype(model.dtype)
     create_trunk = functools.partial(_create_trunk, model, dtype)
     with errors.naming("config.model."):
@@ -50,12 +63,9 @@ def create_model(model: ml_collections.ConfigDict, *, num_classes: int) -> minma
             num_classes=num_classes,
             classifier_trunk=create_trunk() if model.separate_trunks else None,
             classifier_scale=model.classifier_scale,
-            modalities=model.modalities,
-            k_max=model.k_max,
-            k_min=model.k_min,
-            alpha=model.alpha,
             dropout=model.dropout,
             dtype=dtype,
+            **pooling,
         )
 
 

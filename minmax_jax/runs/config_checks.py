@@ -14,7 +14,7 @@ from minmax_jax.models import efficientnet_lite, resnet
 
 DATASETS = ("synthetic", "glas", "cub", "cub5", "oxford_flowers", "custom")
 _CHOICES = {
-    "method": ("minmax",),
+    "method": ("minmax", "wildcat", "cam"),
     "data.dataset": DATASETS,
     "model.trunk": (*resnet.TRUNKS, *efficientnet_lite.TRUNKS),
     "model.output_stride": (0, *efficientnet_lite.OUTPUT_STRIDES),

@@ -22,7 +22,7 @@ from minmax_jax.runs import workdir as workdir_lib
 CARD, MODEL = "model_card.json", "model.safetensors"
 _FORMAT = 1
 # What a predictor reads.
-_NEEDED = {"class_names", "crf", "flips", "mask", "model", "preprocessing", "step"}
+_NEEDED = {"class_names", "crf", "flips", "mask", "method", "model", "preprocessing", "step"}
 
 
 class ModelCardError(UserError):

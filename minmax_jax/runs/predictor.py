@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from minmax_jax import minmax
+from minmax_jax import localizer_alone, minmax
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import padding, preprocessing
 from minmax_jax.errors import OptionError
@@ -89,10 +89,12 @@ def load(workdir: str | pathlib.Path) -> Predictor:
     """
     card, variables = model_card.read(local_path("workdir", workdir))
     model = build_model.create_model(
-        ml_collections.ConfigDict(card["model"] | {"cross_replica_norm": False}), num_classes=len(card["class_names"])
+        ml_collections.ConfigDict(card["model"] | {"cross_replica_norm": False}),
+        num_classes=len(card["class_names"]),
+        method=card["method"],
     )
     predict = functools.partial(
-        minmax.predict,
+        (minmax if card["method"] == "minmax" else localizer_alone).predict,
         model=model,
         objective=Objective(mask=MaskOptions(**card["mask"])),
         flip_horizontal=card["flips"]["horizontal"],

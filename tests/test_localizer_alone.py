@@ -1,0 +1,84 @@
+"""The localizer alone: what it trains, what it answers, and whole runs of its two methods."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from minmax_jax.configs import synthetic
+import numpy as np
+import optax
+import pytest
+
+import minmax_jax as mm
+from minmax_jax import batch_stats as stats_lib
+from minmax_jax import localizer_alone, losses
+from minmax_jax.errors import OptionError
+from minmax_jax.runs import build_model, training
+from tests import networks, programs
+
+
+def _start():
+    model = mm.create_model(mm.ResNet(stage_sizes=(1,), stage_strides=(1,), width=4), num_classes=3, k_max=0.5)
+    tx = optax.sgd(0.1)
+    state, _ = networks.start(model, mm.Objective(), tx=tx)
+    return model, tx, state
+
+
+def test_a_step_follows_the_gradient_of_the_cross_entropy(batch):
+    model, tx, state = _start()
+    step = jax.jit(functools.partial(localizer_alone.train_step, model=model, tx=tx))
+    after, metrics = step(state, batch)
+    images = batch["images"] / 127.5 - 1
+
+    def loss_fn(params):
+        variables = {"params": params, "batch_stats": stats_lib.read(state.batch_stats, stats_lib.WHOLE)}
+        (logits, _), _ = model.apply(variables, images, train=True, method="localize", mutable="batch_stats")
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(8), batch["labels"]])
+
+    loss, gradients = jax.value_and_grad(loss_fn)(state.params)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    expected = jax.tree.map(lambda param, gradient: param - 0.1 * gradient, state.params, gradients)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), after.params, expected)
+    # The classifier and its statistics are as they were.
+    jax.tree.map(np.testing.assert_array_equal, after.params["classifier_head"], state.params["classifier_head"])
+    for stream in (stats_lib.FOREGROUND, stats_lib.BACKGROUND):
+        before, now = (stats_lib.read(s.batch_stats, stream) for s in (state, after))
+        jax.tree.map(np.testing.assert_array_equal, now, before)
+
+
+def test_predictions_are_those_of_the_localizer(batch):
+    model, _, state = _start()
+    variables = state.variables | {"step": state.step}
+    found = localizer_alone.predict(variables, batch["images"], model=model, objective=mm.Objective())
+    localized = mm.localize(state.params, state.batch_stats, batch["images"], model=model)
+    np.testing.assert_allclose(found.masks, localized.masks, rtol=1e-5)
+    np.testing.assert_array_equal(found.probabilities.argmax(-1), localized.localizer_classes)
+    np.testing.assert_allclose(found.probabilities.sum(-1), 1, rtol=1e-5)
+    assert losses.conditional_entropy(jnp.log(found.probabilities)).shape == (8,) and found.scores == {}
+
+
+def test_cam_pools_by_the_mean_of_its_map(batch):
+    config = synthetic.get_config()
+    model = build_model.create_model(config.model, num_classes=3, method="cam")
+    head = model.localizer_head
+    features = jax.random.normal(jax.random.key(0), (2, 4, 5, 6))
+    (logits, maps), variables = head.init_with_output(jax.random.key(1), features)
+    assert variables["params"]["modality_maps"]["kernel"].shape == (6, 3)
+    np.testing.assert_allclose(logits, maps.mean((1, 2)), rtol=1e-4, atol=1e-6)
+
+
+def test_accumulation_is_refused():
+    config = synthetic.get_config()
+    config.method, config.train.accumulation = "wildcat", 2
+    with pytest.raises(OptionError, match="accumulation=2 is for config.method=minmax, not wildcat"):
+        build_model.create_method(config, num_classes=4, steps_per_epoch=1)
+
+
+@pytest.mark.parametrize("method", ["wildcat", "cam"])
+def test_a_run_from_training_to_the_loaded_model(tmp_path, method):
+    config = synthetic.get_config()
+    config.update_from_flattened_dict(programs.TINY | {"train.epochs": 2, "method": method, "evaluation.flips": True})
+    results = training.train_and_evaluate(config, tmp_path)
+    assert "localizer_classification_error" not in results["test"] and 0 <= results["test"]["f1_background"] <= 100
+    prediction = mm.load(tmp_path)(np.zeros((1, 32, 32, 3), np.uint8))
+    assert prediction.masks.shape == (1, 32, 32, 1) and prediction.probabilities.shape == (1, 4)
