@@ -162,6 +162,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Test-time augmentation: masks, probabilities and entropies are means over the image and its mirror images, those
     # that training uses (data.flip_horizontal, data.flip_vertical), at two or four times the cost; published: False.
     evaluation.flips = False
+    # The same over sizes of the image, such as (1.0, 1.5), each a share; sides are rounded to multiples of 32.
+    evaluation.scales = (1.0,)
     evaluation.empty = "skip"  # images whose Dice is 0/0: "skip", "one" or "nan"
     # Rule for the model that is tested; no rule uses masks; the latest among equals; published:
     # "classification_error". Others: "joint_error" (mean of classifier's and localizer's), "smoothed_error" (mean

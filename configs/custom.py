@@ -18,8 +18,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config = common.get_config()
     config.data.dataset = "custom"
     config.data.name, _, changes = variant.partition(",")
-    config.data.crop_size = 0
     variants.use_imagenet(config)
+    config.data.crop_size = 0
     return variants.apply(config, changes, {"cpu": _use_cpu, "published": _use_published})
 
 

@@ -65,14 +65,17 @@ def use_imagenet(config: ml_collections.ConfigDict) -> None:
     The trunk keeps the statistics of ImageNet and learns at a fifteenth of the heads' rate.
     """
     config.data.cache_gib = 1.0
+    config.data.min_side = 0
     config.data.max_side = 256
+    config.data.crop_size = 224
     config.model.trunk = "efficientnet_lite0"
     config.model.pretrained = "imagenet"
     config.model.output_stride = 16
     config.model.frozen_norm = True
     config.model.k_max = 0.3
-    config.model.classifier_scale = 0.5
+    config.model.dropout = 0.0
     config.mask.alignment = "features"
+    config.erasing.num_erasures = 0
     config.optimizer.name = "adamw"
     config.optimizer.trunk_factor = 0.067
     config.learning_rate.schedule = "cosine"

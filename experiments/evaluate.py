@@ -1,15 +1,16 @@
 """Evaluates the selected model of a run again, from its checkpoint.
 
-    python -m experiments.evaluate --workdir=runs/synthetic --split=test [--crf] [--flips] [--data_dir=DIR]
+    python -m experiments.evaluate --workdir=runs/synthetic --split=test [--crf] [--flips] [--scales=1,1.5]
 
 Prints the content of `results.json` and writes the rows of the split to the workdir. --crf refines the masks, see
-docs/crf.md; --flips averages predictions over mirror images, see config.evaluation.flips.
+docs/crf.md; --flips and --scales average predictions over mirror images and sizes, see config.evaluation.
 """
 
 import json
 
 from absl import flags
 
+from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
 from . import program
@@ -19,6 +20,7 @@ _SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Im
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the prepared data; default: as in training.")
 _CRF = flags.DEFINE_bool("crf", None, "Refine the masks by config.evaluation.crf; default: as configured.")
 _FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default: config.evaluation.flips.")
+_SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 1,1.5; default: config.evaluation.scales.")
 flags.mark_flag_as_required("workdir")
 
 
@@ -40,10 +42,24 @@ def main() -> None:
     program.start(config.compilation_cache)
     with naming("--"):
         content = final_test.evaluate_workdir(
-            _WORKDIR.value, _SPLIT.value, crf=_CRF.value, flips=_FLIPS.value, data_dir=_DATA_DIR.value
+            _WORKDIR.value,
+            _SPLIT.value,
+            crf=_CRF.value,
+            flips=_FLIPS.value,
+            scales=_read_scales(),
+            data_dir=_DATA_DIR.value,
         )
     if hosts.is_main_host():
         print(json.dumps(content, indent=2))
+
+
+def _read_scales() -> tuple[float, ...] | None:
+    if _SCALES.value is None:
+        return None
+    try:
+        return tuple(map(float, _SCALES.value))
+    except ValueError as error:
+        raise OptionError(f"scales={','.join(_SCALES.value)!r} must be numbers, such as 1,1.5.") from error
 
 
 def run() -> None:

@@ -1,5 +1,6 @@
 """Inference: predicted class and foreground mask of unlabelled images."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -10,7 +11,9 @@ import jax.numpy as jnp
 from minmax_jax import batch_stats as stats_lib
 from minmax_jax import losses, masks
 from minmax_jax.models import minmax_net
-from minmax_jax.ops import intensity
+from minmax_jax.ops import intensity, resize
+
+_GRID = 32  # greatest output stride of a trunk
 
 
 @flax.struct.dataclass
@@ -46,6 +49,7 @@ def localize(
     alignment: str = "corners",
     flip_horizontal: bool = False,
     flip_vertical: bool = False,
+    scales: tuple[float, ...] = (1.0,),
 ) -> Localization:
     """Predicts class and mask of images. Nothing is erased.
 
@@ -61,6 +65,7 @@ def localize(
         flip_horizontal: test-time augmentation: masks (flipped back), probabilities and entropies are means over the
             image and its mirror image. Each view costs as much as the first.
         flip_vertical: the same with top and bottom exchanged; both flips together give four views.
+        scales: the same over sizes of the images, as in `mean_over_views`.
     """
     images = intensity.normalize(images)
 
@@ -89,7 +94,9 @@ def localize(
         }
         return foreground, scores
 
-    foreground, scores = mean_over_flips(predict_view, images, flip_horizontal, flip_vertical)
+    foreground, scores = mean_over_views(
+        predict_view, images, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical, scales=scales
+    )
     return Localization(
         classes=jnp.argmax(scores["probabilities"], axis=-1),
         probabilities=scores["probabilities"],
@@ -100,7 +107,39 @@ def localize(
     )
 
 
-def mean_over_flips(predict_view, images: jax.Array, horizontal: bool, vertical: bool):
+def mean_over_views(
+    predict_view: Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]],
+    images: jax.Array,
+    *,
+    flip_horizontal: bool = False,
+    flip_vertical: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Means over the scales and mirror images of [B, H, W, 3] images.
+
+    Args:
+        predict_view: images of any size to ([B, h, w, 1] masks of that size, scores [B, ...]).
+        images: scaled to [-1, 1].
+        flip_horizontal: whether mirror images count; masks are flipped back.
+        flip_vertical: the same with top and bottom exchanged.
+        scales: sizes, as shares of the images'; sides are rounded to multiples of 32. Masks are resized back.
+
+    Returns:
+        [B, H, W, 1] masks, and the scores.
+    """
+    foregrounds, scores = [], []
+    for scale in scales:
+        sides = [max(1, round(scale * side / _GRID)) * _GRID if scale != 1 else side for side in images.shape[1:3]]
+        resized = resize.resize_bilinear(images, tuple(sides))
+        foreground, of_scale = _mean_over_flips(predict_view, resized, flip_horizontal, flip_vertical)
+        foregrounds.append(resize.resize_bilinear(foreground, images.shape[1:3]))
+        scores.append(of_scale)
+    if len(scales) == 1:
+        return foregrounds[0], scores[0]
+    return jax.tree.map(lambda *arrays: jnp.mean(jnp.stack(arrays), axis=0), *zip(foregrounds, scores, strict=True))
+
+
+def _mean_over_flips(predict_view, images: jax.Array, horizontal: bool, vertical: bool):
     """Masks and scores of images [B, H, W, 3]: means over the images and their mirror images."""
     flips = [(), *[(2,)] * horizontal, *[(1,)] * vertical, *[(1, 2)] * (horizontal and vertical)]
     if len(flips) == 1:

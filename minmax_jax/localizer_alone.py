@@ -30,6 +30,7 @@ def create_method(
     shared_statistics: bool = False,
     flip_horizontal: bool = False,
     flip_vertical: bool = False,
+    scales: tuple[float, ...] = (1.0,),
 ) -> Method:
     """A method that trains and applies the localizer of the networks; their classifier keeps its first parameters.
 
@@ -41,6 +42,7 @@ def create_method(
         shared_statistics: as in `state.create_train_state`.
         flip_horizontal: test-time augmentation, as in `inference.localize`.
         flip_vertical: as `flip_horizontal`.
+        scales: as `flip_horizontal`.
     """
     return Method(
         init=lambda rng, image_size: create_train_state(
@@ -53,7 +55,12 @@ def create_method(
         ),
         train_step=functools.partial(train_step, model=model, tx=tx, average_decay=average_decay),
         predict=functools.partial(
-            predict, model=model, objective=objective, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical
+            predict,
+            model=model,
+            objective=objective,
+            flip_horizontal=flip_horizontal,
+            flip_vertical=flip_vertical,
+            scales=scales,
         ),
         log_terms=(),
     )
@@ -110,6 +117,7 @@ def predict(
     objective: Objective,
     flip_horizontal: bool = False,
     flip_vertical: bool = False,
+    scales: tuple[float, ...] = (1.0,),
 ) -> Prediction:
     """Classes and masks of the localizer, as a `Prediction`; arguments as in `minmax.predict`."""
     options, last_step = objective.mask, jnp.maximum(variables["step"] - 1, 0)
@@ -131,5 +139,7 @@ def predict(
         return foreground, {"probabilities": jax.nn.softmax(logits)}
 
     images = intensity.normalize(images)
-    foreground, scores = inference.mean_over_flips(predict_view, images, flip_horizontal, flip_vertical)
+    foreground, scores = inference.mean_over_views(
+        predict_view, images, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical, scales=scales
+    )
     return Prediction(probabilities=scores["probabilities"], masks=foreground, scores={})

@@ -27,6 +27,7 @@ def create_method(
     shared_statistics: bool = False,
     flip_horizontal: bool = False,
     flip_vertical: bool = False,
+    scales: tuple[float, ...] = (1.0,),
 ) -> Method:
     """The method of arXiv 1907.12934.
 
@@ -39,6 +40,7 @@ def create_method(
         shared_statistics: as in `state.create_train_state`.
         flip_horizontal: test-time augmentation, as in `inference.localize`.
         flip_vertical: as `flip_horizontal`.
+        scales: as `flip_horizontal`.
     """
     return Method(
         init=lambda rng, image_size: create_train_state(
@@ -53,7 +55,12 @@ def create_method(
             train_step, model=model, tx=tx, objective=objective, accumulation=accumulation, average_decay=average_decay
         ),
         predict=functools.partial(
-            predict, model=model, objective=objective, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical
+            predict,
+            model=model,
+            objective=objective,
+            flip_horizontal=flip_horizontal,
+            flip_vertical=flip_vertical,
+            scales=scales,
         ),
         log_terms=LOG_TERMS,
     )
@@ -67,6 +74,7 @@ def predict(
     objective: Objective,
     flip_horizontal: bool = False,
     flip_vertical: bool = False,
+    scales: tuple[float, ...] = (1.0,),
 ) -> Prediction:
     """`inference.localize` with the masks of training, as a `Prediction`.
 
@@ -77,6 +85,7 @@ def predict(
         objective: of the training.
         flip_horizontal: as in `inference.localize`.
         flip_vertical: as in `inference.localize`.
+        scales: as in `inference.localize`.
     """
     last_step = jnp.maximum(variables["step"] - 1, 0)  # the step that trained these variables
     localization = inference.localize(
@@ -89,6 +98,7 @@ def predict(
         alignment=objective.mask.alignment,
         flip_horizontal=flip_horizontal,
         flip_vertical=flip_vertical,
+        scales=scales,
     )
     return Prediction(
         probabilities=localization.probabilities,

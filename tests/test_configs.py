@@ -24,10 +24,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 _VARIANTS = {
     synthetic: ("", "erasing=0"),
     glas: ("", "erasing=0", "erasing=4", "parity", "maxmin", "cpu", "cpu,erasing=2"),
-    cub: ("", "erasing=0", "erasing=4", "parity"),
-    cub5: ("", "erasing=0", "erasing=4", "parity"),
+    cub: ("", "erasing=0", "erasing=4", "parity", "cpu"),
+    cub5: ("", "erasing=0", "erasing=4", "parity", "cpu"),
     custom: ("own", "own,cpu,erasing=2", "own,published"),
-    oxford: ("", "erasing=0", "erasing=4", "parity"),
+    oxford: ("", "erasing=0", "erasing=4", "parity", "cpu,erasing=2"),
 }
 ALL = {"common": common.get_config} | {
     module.__name__.rpartition(".")[2] + ":" * bool(variant) + variant: functools.partial(module.get_config, variant)

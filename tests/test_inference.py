@@ -11,6 +11,7 @@ import pytest
 import minmax_jax as mm
 from minmax_jax import masks, minmax
 from minmax_jax import state as state_lib
+from minmax_jax.ops import resize
 from tests import networks
 
 
@@ -86,6 +87,20 @@ def test_what_is_found_is_a_mean_over_flips(batch, flipped):
     mirrored = _localize(model, state, np.flip(images, flipped), **options)
     np.testing.assert_allclose(np.flip(mirrored.masks, flipped), found.masks, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(mirrored.localizer_classes, found.localizer_classes)
+
+
+def test_scales_are_a_mean_over_sizes(batch):
+    """Sides are rounded to multiples of 32; the size itself is taken as it is."""
+    model = networks.tiny_model()
+    state, _ = networks.start(model, mm.Objective())
+    images = resize.resize_bilinear(np.asarray(batch["images"], np.float32) / 127.5 - 1, (40, 72))
+    sizes = {0.5: (32, 32), 1.0: (40, 72), 1.5: (64, 96)}
+    alone = [_localize(model, state, resize.resize_bilinear(images, size)) for size in sizes.values()]
+    found = _localize(model, state, images, scales=tuple(sizes))
+    masks = [resize.resize_bilinear(one.masks, (40, 72)) for one in alone]
+    np.testing.assert_allclose(found.masks, np.mean(masks, axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.probabilities, np.mean([one.probabilities for one in alone], axis=0), rtol=1e-4)
+    chex.assert_trees_all_equal(_localize(model, state, images, scales=(1.0,)), alone[1])
 
 
 def test_uint8_and_scaled_images_are_the_same(batch):

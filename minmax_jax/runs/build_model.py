@@ -41,6 +41,7 @@ def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_
         shared_statistics=config.model.shared_statistics,
         flip_horizontal=flips and config.data.flip_horizontal,
         flip_vertical=flips and config.data.flip_vertical,
+        scales=tuple(config.evaluation.scales),
     )
 
 

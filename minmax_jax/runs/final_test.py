@@ -140,6 +140,7 @@ def evaluate_workdir(
     *,
     crf: bool | None = None,
     flips: bool | None = None,
+    scales: tuple[float, ...] | None = None,
     data_dir: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates the selected model of a run on one of its splits, and writes the rows of that split to the folder.
@@ -149,6 +150,7 @@ def evaluate_workdir(
         split: "train", "validation" or "test".
         crf: whether a CRF refines the masks, with the parameters of the configuration; None: as configured.
         flips: whether predictions are means over the flips of training; None: as configured.
+        scales: sizes that predictions are means over; None: as configured.
         data_dir: folder of the prepared data, if it moved.
 
     Returns:
@@ -159,7 +161,8 @@ def evaluate_workdir(
     """
     folder = local_path("workdir", workdir).absolute()
     config = workdir_lib.read_config(folder)
-    changes = {"evaluation.crf.enabled": crf, "evaluation.flips": flips, "data.dir": data_dir}
+    changes = {"evaluation.crf.enabled": crf, "evaluation.flips": flips, "evaluation.scales": scales}
+    changes["data.dir"] = data_dir
     config.update_from_flattened_dict({name: value for name, value in changes.items() if value is not None})
     run = build.build_run(config)
     if split not in run.splits:
@@ -172,7 +175,7 @@ def evaluate_workdir(
     state, seconds = restored
     rows, content = _evaluate(run, state, split, wall_seconds=seconds)
     if hosts.is_main_host():
-        _keep_rows(folder / _name_of_rows(split, crf=crf, flips=flips), rows)
+        _keep_rows(folder / _name_of_rows(split, crf=crf, flips=flips, scales=scales), rows)
     return content
 
 
@@ -197,11 +200,14 @@ def _restore_selected(
         return _restore_selected(folder, like, attempts=attempts - 1)
 
 
-def _name_of_rows(split: str, *, crf: bool | None = None, flips: bool | None = None) -> str:
+def _name_of_rows(
+    split: str, *, crf: bool | None = None, flips: bool | None = None, scales: tuple[float, ...] | None = None
+) -> str:
     """Name of the file with the rows of a split; each way of evaluating that was asked for has its own."""
     options = [
         f"{'' if value else 'no'}{name}" for name, value in (("crf", crf), ("flips", flips)) if value is not None
     ]
+    options += [f"scales-{'-'.join(map('{:g}'.format, scales))}"] if scales else []
     parts = ["predictions", *([] if split == "test" and not options else [split]), *options]
     return "_".join(parts) + ".jsonl"
 

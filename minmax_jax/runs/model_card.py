@@ -79,6 +79,7 @@ def describe(
         "mask": config.mask.to_dict() | {"sigma": float(threshold), "sigma_growth": 0.0},
         "foreground_threshold": evaluation.threshold,
         "flips": {axis: bool(evaluation.flips and data[f"flip_{axis}"]) for axis in ("horizontal", "vertical")},
+        "scales": list(evaluation.scales),
         "crf": evaluation.crf.to_dict(),
         "trained_on": {name: data[name] for name in ("dataset", "name", "folds", "validation_share", "validation_seed")}
         | results.describe_training_data(train_labels, data),

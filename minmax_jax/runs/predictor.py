@@ -99,6 +99,7 @@ def load(workdir: str | pathlib.Path) -> Predictor:
         objective=Objective(mask=MaskOptions(**card["mask"])),
         flip_horizontal=card["flips"]["horizontal"],
         flip_vertical=card["flips"]["vertical"],
+        scales=tuple(card.get("scales", (1.0,))),
     )
     variables = jax.device_put(variables | {"step": np.int32(card["step"])})
     return Predictor(

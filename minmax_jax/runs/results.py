@@ -44,6 +44,7 @@ def collect(
         "selection": config.evaluation.selection,
         "threshold": {"policy": "fixed", "value": config.evaluation.threshold},
         "flips": config.evaluation.flips,
+        "scales": list(config.evaluation.scales),
         "empty_masks": config.evaluation.empty,
         **({"crf": crf} if crf["enabled"] else {}),
         "seed": config.seed,
