@@ -161,6 +161,13 @@ class MinMaxNet(nn.Module):
         self.register_buffer("sigma", torch.tensor([sigma]))
         self.register_buffer("w", torch.tensor([float(omega)]))
         self.classifier_scale = classifier_scale
+        channels = self.build_trunk(block, stage_sizes, stage_strides, width)
+        pooling = {"k_max": k_max, "k_min": k_min, "alpha": alpha, "dropout": dropout}
+        self.headseg = Head(channels, num_classes, modalities, **pooling)
+        self.cl32 = Head(channels, num_classes, modalities, **pooling)
+
+    def build_trunk(self, block: type, stage_sizes: Sequence[int], stage_strides: Sequence[int], width: int) -> int:
+        """Adds the layers of the trunk; returns the channels of its feature map."""
         self.conv1 = nn.Conv2d(3, width, 3, 2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
@@ -175,9 +182,7 @@ class MinMaxNet(nn.Module):
                 channels = width * 2**stage * block.expansion
             self.stages.append(f"layer{stage + 1}")
             self.add_module(self.stages[-1], nn.Sequential(*blocks))
-        pooling = {"k_max": k_max, "k_min": k_min, "alpha": alpha, "dropout": dropout}
-        self.headseg = Head(channels, num_classes, modalities, **pooling)
-        self.cl32 = Head(channels, num_classes, modalities, **pooling)
+        return channels
 
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
         """The feature map [B, channels, h, w]."""

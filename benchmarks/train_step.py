@@ -26,11 +26,12 @@ from benchmarks import figures as figures_lib
 from benchmarks import flops as flops_lib
 import minmax_jax as mm
 from minmax_jax import erasing
-from minmax_jax.models import resnet
+from minmax_jax.models import efficientnet_lite, resnet
 
 _PEER = flags.DEFINE_enum("peer", "torch", ["torch", "torch_compile", "unrolled", "remat"], "What to compare with.")
 _WHAT = flags.DEFINE_enum("what", "train", ["train", "localize"], "A training step, or inference.")
-_TRUNK = flags.DEFINE_enum("trunk", "resnet18", list(resnet.TRUNKS), "Trunk, with the deep stem.")
+_TRUNKS = resnet.TRUNKS | efficientnet_lite.TRUNKS
+_TRUNK = flags.DEFINE_enum("trunk", "resnet18", list(_TRUNKS), "Trunk; residual ones have the deep stem.")
 _SIZE = flags.DEFINE_list("size", ["128"], "Pixels: the side of a square, or height,width.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images.", 1)
 _NUM_ERASURES = flags.DEFINE_integer("num_erasures", 4, "R.", 0)
@@ -115,7 +116,7 @@ def _create_sides() -> dict[str, Callable[[], None]]:
 
 def _create_model(remat: bool = False):
     dtype = jnp.dtype(_DTYPE.value)
-    return mm.create_model(resnet.TRUNKS[_TRUNK.value](dtype=dtype, remat=remat), num_classes=_NUM_CLASSES, dtype=dtype)
+    return mm.create_model(_TRUNKS[_TRUNK.value](dtype=dtype, remat=remat), num_classes=_NUM_CLASSES, dtype=dtype)
 
 
 def _create_localization(model, images):

@@ -58,7 +58,12 @@ def from_published(tensors: dict[str, np.ndarray], variables: Variables) -> Publ
 
 
 def to_published(
-    variables: Variables, *, sigma: float = 0.5, omega: float = 8.0, stream: str = stats_lib.WHOLE
+    variables: Variables,
+    *,
+    sigma: float = 0.5,
+    omega: float = 8.0,
+    stream: str = stats_lib.WHOLE,
+    family: types.ModuleType = resnet,
 ) -> dict[str, np.ndarray]:
     """The state dict of the published layout; `from_published` gives the same variables again.
 
@@ -68,12 +73,13 @@ def to_published(
         omega: steepness of the masks.
         stream: whose running statistics are written, if each stream has its own. The layout has one set, so the other
             implementation computes something else in evaluation mode.
+        family: as in `load_trunk`.
 
     Raises:
         InteropError: if the layout has no name for a variable: two trunks, or a trunk of another kind.
     """
     tensors = {"sigma": np.float32([sigma]), "w": np.float32([omega])}
-    for path, name in _names(variables).items():
+    for path, name in _names(variables, family).items():
         if path[0] == "params" or path[1] == stream or stats_lib.is_shared(variables["batch_stats"]):
             tensors[name] = _to_tensor(_leaves(variables)[path], name)
         if name.endswith(".running_var"):
