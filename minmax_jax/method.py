@@ -33,9 +33,12 @@ class Method(NamedTuple):
             "classification_error" among them.
         predict: (variables, images [B, H, W, 3] uint8) -> Prediction; variables as of `state.inference_variables`.
         log_terms: metrics that the log line and the curves show besides "loss", in this order.
+        classify: (variables, [B, H, W, 4]: images in [-1, 1], then masks) -> [B, C] probabilities given what the masks
+            show, of methods that have such a classifier. The swap test of `evaluation.diagnosis` needs it.
     """
 
     init: Callable[[jax.Array, tuple[int, int]], TrainState]
     train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
     predict: Callable[[dict[str, Any], jax.Array], Prediction]
     log_terms: tuple[str, ...]
+    classify: Callable[[dict[str, Any], jax.Array], jax.Array] | None = None

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from minmax_jax import batch_stats as stats_lib
 from minmax_jax import inference
 from minmax_jax.method import Method, Prediction
 from minmax_jax.models.minmax_net import MinMaxNet
@@ -63,6 +64,7 @@ def create_method(
             scales=scales,
         ),
         log_terms=LOG_TERMS,
+        classify=functools.partial(classify, model=model),
     )
 
 
@@ -109,3 +111,19 @@ def predict(
             "background_entropy": localization.background_entropy,
         },
     )
+
+
+def classify(variables: dict[str, Any], images_and_masks: jax.Array, *, model: MinMaxNet) -> jax.Array:
+    """The classifier's probabilities [B, C] given what masks show.
+
+    Args:
+        variables: as in `predict`.
+        images_and_masks: [B, H, W, 4], images scaled to [-1, 1] and masks.
+        model: the networks.
+    """
+    network = {
+        "params": variables["params"],
+        "batch_stats": stats_lib.read(variables["batch_stats"], stats_lib.FOREGROUND),
+    }
+    images, masks = images_and_masks[..., :3], images_and_masks[..., 3:]
+    return jax.nn.softmax(model.apply(network, images, masks, method="classify"))

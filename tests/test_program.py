@@ -72,6 +72,10 @@ def test_a_run_leaves_its_results_and_pictures(finished):
     test = found["test"]
     assert test["num_images"] == 12 and 0 <= test["classification_error"] <= 100
     assert found["environment"]["num_devices"] == 4
+    # Through the own mask the swap test reads what the evaluation reads.
+    assert found["diagnosis"]["num_images"] == 12
+    assert found["diagnosis"]["own"]["error"] == pytest.approx(test["classification_error"])
+    assert found["diagnosis"]["own"]["entropy"] == pytest.approx(test["foreground_entropy"], rel=1e-4)
 
 
 def test_the_record_has_every_step_and_validation(finished):

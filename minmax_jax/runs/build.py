@@ -29,6 +29,7 @@ class Run:
         method: the method that is trained.
         train_step: (state, this host's batch) -> (state, metrics), on all devices; donates the state.
         predict: (variables, images) -> Prediction, on the devices of this host.
+        classify: as `Method.classify`, on the devices of this host.
         evaluators: metrics of each validation and test.
         refine_fn: the CRF for the masks of tests, or None; validations do not use it.
         state: fresh, on all devices.
@@ -40,6 +41,7 @@ class Run:
     method: Method
     train_step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
     predict: Callable[[dict[str, Any], jax.Array], Prediction]
+    classify: Callable[[dict[str, Any], jax.Array], jax.Array] | None
     evaluators: Sequence[Evaluator]
     refine_fn: RefineFn | None
     state: TrainState
@@ -65,6 +67,7 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         method=method,
         train_step=engine.parallelize_train_step(method.train_step),
         predict=engine.parallelize_predict(method.predict),
+        classify=engine.parallelize_predict(method.classify) if method.classify else None,
         evaluators=create_evaluators(config.evaluation),
         refine_fn=build_model.create_refine(config.evaluation.crf) if config.evaluation.crf.enabled else None,
         state=devices.replicate(state),

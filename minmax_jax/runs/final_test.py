@@ -14,7 +14,7 @@ from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
 from minmax_jax.errors import OptionError
-from minmax_jax.evaluation import predict_split
+from minmax_jax.evaluation import diagnosis, predict_split
 from minmax_jax.evaluation.evaluators import Row
 from minmax_jax.paths import local_path
 from minmax_jax.report import curves, file_names, panels
@@ -73,6 +73,7 @@ def test_selected(
 def _evaluate(run: build.Run, state, split: str, *, wall_seconds: float) -> tuple[list[Row], dict[str, Any]]:
     logger.info("Evaluating the model of step %d on the %s split.", state.step, split)
     rows, summary = evaluate_split(run, run.splits[split], state, refine_fn=run.refine_fn)
+    swaps = _diagnose(run, run.splits[split], state)
     content = results.collect(
         split,
         summary,
@@ -82,7 +83,29 @@ def _evaluate(run: build.Run, state, split: str, *, wall_seconds: float) -> tupl
         state_digest=digests.model_digest(state),
         wall_seconds=wall_seconds,
     )
-    return rows, content
+    return rows, content | ({"diagnosis": swaps} if swaps else {})
+
+
+def _diagnose(run: build.Run, split: dataset.Split, state: state_lib.TrainState) -> dict[str, Any] | None:
+    """The swap test, where the method has a classifier that reads regions."""
+    if run.classify is None:
+        return None
+    variables = state_lib.inference_variables(state)
+
+    def classify(images, masks):
+        scaled = images.astype(np.float32) / 127.5 - 1
+        return run.classify(variables, np.concatenate([scaled, masks.astype(np.float32)], axis=-1))
+
+    rows = diagnosis.score(
+        lambda images: run.predict(variables, images),
+        classify,
+        dataset.subset(split, hosts.share_of_host(len(split))),
+        batch_size=run.config.evaluation.batch_size,
+    )
+    summary = diagnosis.summarize(hosts.gather_from_hosts(rows))
+    if not summary["has_evidence"]:
+        logger.warning("The masks carry no evidence: %s", results.describe_diagnosis(summary))
+    return summary
 
 
 def _save_model(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:

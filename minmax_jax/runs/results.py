@@ -16,6 +16,10 @@ import numpy as np
 _PACKAGES = ("minmax_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
 
+# What the swap test puts in place of a mask.
+_MASKS = {"other": "another image's", "moved": "its own moved", "random": "a random one"}
+
+
 def collect(
     split: str,
     summary: dict,
@@ -111,6 +115,12 @@ def _git_commit() -> str | None:
         return None
 
 
+def describe_diagnosis(summary: dict) -> str:
+    """The swap test in one sentence."""
+    others = ", ".join(f"{summary[kind]['probability']:.2f} through {text}" for kind, text in _MASKS.items())
+    return f"the class has probability {summary['own']['probability']:.2f} through an image's own mask, {others}."
+
+
 def describe(results: dict, split: str = "test") -> str:
     """The numbers of a split in a few lines."""
     summary = results[split]
@@ -135,10 +145,11 @@ def describe(results: dict, split: str = "test") -> str:
 
     without = summary["num_images"] - summary["num_images_with_mask"]
     without_mask = f" ({without} without a mask are left out of F1)" if without else ""
+    swaps = f"\n  swap test: {describe_diagnosis(results['diagnosis'])}" if "diagnosis" in results else ""
     return (
         f"{split}, {summary['num_images']} images{without_mask}, model of step {results['step']}{refined}:\n"
         f"  classification error   {error()}\n"
         f"  F1+ {number(summary['f1_foreground'])} %   F1- {number(summary['f1_background'])} %"
         f"   (all foreground: {number(baseline['f1_foreground'])} %, {number(baseline['f1_background'])} %)"
-        f"{entropies()}"
+        f"{entropies()}{swaps}"
     )

@@ -1,0 +1,111 @@
+"""The swap test: does it matter to the classifier which region it reads? No true mask is needed.
+
+The classifier reads each image through its own mask, through that of another image, through its own mask moved, and
+through a random one with the same values. Where the class is as probable through any of them, the mask carries no
+evidence for it: the classifier recognises the image by what every mask lets through.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minmax_jax.data import dataset
+from minmax_jax.evaluation.image_predictions import PredictFn
+from minmax_jax.masks import resize_mask
+
+KINDS = ("own", "other", "moved", "random")
+# A mask carries evidence if the class loses at least this much probability through each of the others, and more than
+# two standard errors of that.
+LEAST_LOSS = 0.05
+_MOST_IMAGES = 256
+_NOISE_SIDE = 8  # cells of the random masks' pattern, in height and width
+
+
+def score(
+    predict_fn: PredictFn,
+    classify_fn: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    split: dataset.Split,
+    *,
+    batch_size: int,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """The probabilities that the classifier gives through each kind of mask.
+
+    Args:
+        predict_fn: as in `evaluate`.
+        classify_fn: (images [B, H, W, 3] uint8, masks [B, H, W, 1]) -> [B, C] probabilities.
+        split: of which at most 256 images are taken, evenly spaced.
+        batch_size: images of one shape that are read together.
+        seed: of the random masks.
+
+    Returns:
+        A row per image: for each kind the "probability" of the class predicted through the own mask, the "entropy" in
+        nats, and whether the class is the true one.
+    """
+    from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
+
+    count = min(_MOST_IMAGES, len(split))
+    split = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
+    rng, rows, before = np.random.default_rng(seed), [], None
+    for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
+        own, used = np.asarray(predict_fn(batch.images).masks), len(batch.indices)
+        first = own[used - 1] if before is None else resize_mask(before[..., 0], own.shape[1:3])[..., None]
+        before = own[used - 1]
+        masks = {
+            "own": own,
+            "other": np.concatenate([first[None], own[:-1]]).astype(own.dtype),
+            "moved": np.roll(own, (own.shape[1] // 2, own.shape[2] // 2), axis=(1, 2)),
+            "random": np.stack([_shuffle(mask, rng) for mask in own]),
+        }
+        found = {kind: np.asarray(classify_fn(batch.images, masks[kind]))[:used] for kind in KINDS}
+        predicted, labels = found["own"].argmax(-1), split.labels[batch.indices]
+        rows += [
+            {kind: _describe(found[kind][row], predicted[row], labels[row]) for kind in KINDS} for row in range(used)
+        ]
+    return rows
+
+
+def _shuffle(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The values of a mask [H, W, 1] in the order of a smooth random pattern: another place, the same area."""
+    pattern = resize_mask(rng.normal(size=(_NOISE_SIDE, _NOISE_SIDE)), mask.shape[:2]).ravel()
+    shuffled = np.empty(mask.size, mask.dtype)
+    shuffled[np.argsort(pattern, kind="stable")] = np.sort(mask.ravel())
+    return shuffled.reshape(mask.shape)
+
+
+def _describe(probabilities: np.ndarray, predicted: int, label: int) -> dict[str, float]:
+    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return {
+        "probability": float(probabilities[predicted]),
+        "entropy": float(-np.sum(probabilities * logarithms)),
+        "correct": bool(probabilities.argmax() == label),
+    }
+
+
+def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means for each kind of mask, and whether masks carry evidence.
+
+    Returns:
+        For each kind "probability" (of the class predicted through the own mask), "entropy" (nats) and "error"
+        (percent); for all but the own one also "loss" of that probability and its "standard_error". "has_evidence"
+        is whether each loss is at least `LEAST_LOSS` and more than two standard errors.
+    """
+    summary, has_evidence = {"num_images": len(rows)}, True
+    own = np.array([row["own"]["probability"] for row in rows])
+    for kind in KINDS:
+        probability, entropy, correct = (
+            np.array([row[kind][name] for row in rows], float) for name in ("probability", "entropy", "correct")
+        )
+        summary[kind] = {
+            "probability": float(probability.mean()),
+            "entropy": float(entropy.mean()),
+            "error": float(100 * (1 - correct.mean())),
+        }
+        if kind != "own":
+            losses = own - probability
+            error = float(losses.std(ddof=1) / np.sqrt(len(losses))) if len(losses) > 1 else float("inf")
+            loss = float(losses.mean())
+            summary[kind] |= {"loss": loss, "standard_error": error if np.isfinite(error) else None}
+            has_evidence &= loss >= LEAST_LOSS and loss > 2 * error
+    return summary | {"has_evidence": bool(has_evidence)}
