@@ -44,13 +44,8 @@ def create_method(
         scales: as `flip_horizontal`.
     """
     return Method(
-        init=lambda rng, image_size: create_train_state(
-            rng,
-            model=model,
-            tx=tx,
-            image_size=image_size,
-            shared_statistics=shared_statistics,
-            average=average_decay > 0,
+        init=functools.partial(
+            create_train_state, model=model, tx=tx, shared_statistics=shared_statistics, average=average_decay > 0
         ),
         train_step=functools.partial(
             train_step, model=model, tx=tx, objective=objective, accumulation=accumulation, average_decay=average_decay

@@ -16,7 +16,7 @@ _SECONDS_BETWEEN_LINES = 10
 
 @contextlib.contextmanager
 def meter(description: str, *, total: int | None, unit: str, initial: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how many units were done since its last call.
+    """Yields an update function, which takes the number of units done since its last call.
 
     Args:
         description: what is done.

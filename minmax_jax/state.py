@@ -40,10 +40,10 @@ class TrainState:
 
 def create_train_state(
     rng: jax.Array,
+    image_size: tuple[int, int],
     *,
     model: minmax_net.MinMaxNet,
     tx: optax.GradientTransformation,
-    image_size: tuple[int, int],
     shared_statistics: bool = False,
     average: bool = False,
 ) -> TrainState:
@@ -51,9 +51,9 @@ def create_train_state(
 
     Args:
         rng: a typed key, as `jax.random.key` makes it.
+        image_size: (H, W) of some images; parameters do not depend on it.
         model: the networks.
         tx: the optimizer.
-        image_size: (H, W) of some images; parameters do not depend on it.
         shared_statistics: one set of running statistics for all streams (published) instead of one each.
         average: keep a moving average of parameters and statistics, see `update_average`.
     """

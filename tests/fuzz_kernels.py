@@ -3,7 +3,7 @@
     python -m tests.fuzz_kernels --count=500 --seed=1
 
 Starts itself again, with the library of the sanitizer and a cache folder of its own; needs a compiler that has it. Each
-call gets buffers of its own and is compared with XLA's form.
+call has separate buffers and is compared with XLA's form.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def find_sanitizer() -> list[str]:
 
 
 def start(count: int, seed: int) -> subprocess.CompletedProcess:
-    """Runs `count` calls in a process of its own."""
+    """Runs `count` calls in a new process."""
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {
             "LD_PRELOAD": " ".join(find_sanitizer()),

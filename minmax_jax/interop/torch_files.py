@@ -99,7 +99,7 @@ class _Tensor(NamedTuple):
 
 
 class _Function(NamedTuple):
-    """What a global of the file stands for."""
+    """A callable in place of a global that the file names."""
 
     call: Callable
 
