@@ -61,6 +61,10 @@ def get_config() -> ml_collections.ConfigDict:
     synthetic.num_distractors = (1, 3)  # plain blobs
     synthetic.texture_period = 6  # pixels
     synthetic.texture_contrast = (40, 160)  # out of 255
+    # Share of each object's pixels, below 1, that form its telling part, with the whole contrast; 0: there is no part,
+    # the whole object has it.
+    synthetic.part_share = 0.0
+    synthetic.body_contrast = 1.0  # of the rest of the object, share of the part's contrast; used only with a part
 
     config.model = model = ml_collections.ConfigDict()
     model.trunk = "resnet101"  # "resnet18", -34, -50 or -101, or "efficientnet_lite0", 1 or 2

@@ -23,7 +23,7 @@ from minmax_jax.runs import build, build_model, config_checks
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _VARIANTS = {
-    synthetic: ("", "erasing=0"),
+    synthetic: ("", "erasing=0", "hard", "hard,erasing=4"),
     glas: ("", "erasing=0", "erasing=4", "parity", "maxmin", "cpu", "cpu,erasing=2"),
     cub: ("", "erasing=0", "erasing=4", "parity", "cpu"),
     cub5: ("", "erasing=0", "erasing=4", "parity", "cpu"),
@@ -312,6 +312,8 @@ def test_a_whole_number_is_no_other_type(value):
         ("data.max_side", 31, "must be from 32 to 65536, or 0"),
         ("data.min_side", 600, "must be at least min_side=600"),
         ("data.train_fraction", 0.0, "must be from 1e-09 to 1"),
+        ("data.synthetic.part_share", 1.0, "config.data.synthetic.part_share=1.0 must be a share"),
+        ("data.synthetic.body_contrast", 1.5, "config.data.synthetic.body_contrast=1.5 must be a share"),
         ("data.train_fraction", 0.5, "data.train_per_class=3 exclude each other"),
         ("data.scale", 0.0, "must be from 0.001"),
         ("data.hue", 0.6, "must be from 0 to 0.5"),
@@ -380,6 +382,9 @@ def test_unknown_variants_are_refused():
 def test_variants_change_what_they_say():
     assert glas.get_config("cpu").data.scale == 0.25
     assert synthetic.get_config("erasing=0").erasing.num_erasures == 0
+    plain, hard = (config_checks.flatten(synthetic.get_config(variant)) for variant in ("", "hard"))
+    changed = {name.removeprefix("data.synthetic.") for name in plain if plain[name] != hard[name]}
+    assert changed == {"texture_contrast", "part_share", "body_contrast"}
     assert (
         glas.get_config("erasing=3,cpu").erasing.num_erasures != glas.get_config("cpu,erasing=3").erasing.num_erasures
     )

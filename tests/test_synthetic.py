@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 
 from minmax_jax.configs import synthetic as synthetic_configs
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from minmax_jax.data import synthetic
 
 CONFIG = synthetic.SyntheticConfig()
+HARD = synthetic.SyntheticConfig(**synthetic_configs.get_config("hard").data.synthetic)
+PLAIN_DIGEST = "af642f23392ed6f14db99c0e5caf371cfe46e9e8cee0f775a26bd9d6c8e338af"  # as recorded before there were parts
 
 
 def _images_and_masks(split, count, config=CONFIG):
@@ -17,12 +20,20 @@ def _images_and_masks(split, count, config=CONFIG):
     return [(loaded.read_image(index), loaded.read_mask(index)) for index in range(count)]
 
 
-def test_images_are_the_same_on_every_machine():
+@pytest.mark.parametrize(
+    "config, digest",
+    [
+        (CONFIG, PLAIN_DIGEST),
+        (dataclasses.replace(CONFIG, body_contrast=0.5), PLAIN_DIGEST),  # without a part there is no body
+        (HARD, "185a4071612aeee47c26fb12c7db44a62a4fd443751b3a6b2d23e9f0c516d7e1"),
+    ],
+)
+def test_images_are_the_same_on_every_machine(config, digest):
     sha = hashlib.sha256()
-    for image, mask in _images_and_masks("train", 8):
+    for image, mask in _images_and_masks("train", 8, config):
         sha.update(image.tobytes())
         sha.update(mask.tobytes())
-    assert sha.hexdigest() == "af642f23392ed6f14db99c0e5caf371cfe46e9e8cee0f775a26bd9d6c8e338af"
+    assert sha.hexdigest() == digest
 
 
 def test_splits_and_seeds_share_no_image():
@@ -60,15 +71,76 @@ def test_one_to_three_objects_apart_from_each_other():
     assert set(counts) == {1, 2, 3}
 
 
-def test_the_mask_is_exact():
-    """An object has two colours: each of its pixels has one of them, and none of its neighbours outside has."""
-    for image, mask in _images_and_masks("train", 20):
+@pytest.mark.parametrize(
+    "config, num_colors", [(CONFIG, 2), (HARD, 4), (dataclasses.replace(HARD, body_contrast=0), 3)]
+)
+def test_the_mask_is_exact(config, num_colors):
+    """Part and body have two colours each: each pixel has one of them, and none of its neighbours outside has."""
+    for image, mask in _images_and_masks("train", 20, config):
         for region in _regions(mask):
             colors = {tuple(image[pixel]) for pixel in region}
-            assert len(colors) == 2
+            assert len(colors) == num_colors
             around = {(row + i, column + j) for row, column in region for i in (-1, 0, 1) for j in (-1, 0, 1)}
             outside = [pixel for pixel in around - set(region) if 0 <= min(pixel) and max(pixel) < 64]
             assert not colors & {tuple(image[pixel]) for pixel in outside}
+
+
+def _objects_with_parts(count):
+    """Yields label, image, part [n, 2] and body [m, 2] of objects: a body of full contrast changes just the body."""
+    clear = dataclasses.replace(HARD, body_contrast=1.0)
+    pairs = zip(_images_and_masks("train", count, HARD), _images_and_masks("train", count, clear))
+    for index, ((image, mask), (clear_image, clear_mask)) in enumerate(pairs):
+        np.testing.assert_array_equal(mask, clear_mask)
+        body = (image != clear_image).any(axis=-1)
+        assert not body[~mask].any()
+        for region in map(np.array, _regions(mask)):
+            is_body = body[tuple(region.T)]
+            yield index % HARD.num_classes, image.astype(int), region[~is_body], region[is_body]
+
+
+def test_a_part_is_a_fifth_of_its_object_and_in_one_piece():
+    for _, image, part, body in _objects_with_parts(40):
+        assert len(part) == math.ceil(0.2 * (len(part) + len(body)))
+        mask = np.zeros(image.shape[:2], bool)
+        mask[tuple(part.T)] = True
+        assert len(_regions(mask)) == 1
+
+
+def test_parts_lie_anywhere_in_the_inner_half():
+    """Distances of part and object's centres, in radii of an equal disc: as of random points of half a disc."""
+    distances = []
+    for _, _, part, body in _objects_with_parts(60):
+        region = np.concatenate([part, body])
+        distances.append(np.linalg.norm(part.mean(0) - region.mean(0)) / np.sqrt(len(region) / np.pi))
+    assert np.mean(distances) == pytest.approx(1 / 3, abs=0.06) and max(distances) < 0.8
+
+
+def test_the_body_is_fainter_than_any_part_around_the_same_colour():
+    for _, image, part, body in _objects_with_parts(40):
+        clear, faint = (np.unique(image[tuple(pixels.T)], axis=0) for pixels in (part, body))
+        assert len(clear) == len(faint) == 2
+        contrast, body_contrast = np.abs(clear[0] - clear[1]), np.abs(faint[0] - faint[1])
+        assert 80 <= contrast.min() == contrast.max() <= 160
+        np.testing.assert_array_equal(body_contrast, math.ceil(HARD.body_contrast * contrast[0]))
+        assert np.abs(clear.sum(axis=0) - faint.sum(axis=0)).max() <= 1  # twice the mean, which is rounded
+
+
+def _fitting_classes(image, pixels):
+    """Numbers of the textures that, at some shift, separate the two colours of these pixels."""
+    bright = image[tuple(pixels.T)][:, 0]
+    bright, period = bright == bright.max(), HARD.texture_period
+    fitting = set()
+    for number, texture in enumerate(list(synthetic.TEXTURES.values())[: HARD.num_classes]):
+        for i, j in np.ndindex(period, period):
+            pattern = texture(pixels[:, 0] + i, pixels[:, 1] + j, period)
+            if (pattern == bright).all() or (pattern != bright).all():
+                fitting.add(number)
+    return fitting
+
+
+def test_part_and_body_both_tell_the_class():
+    for label, image, part, body in _objects_with_parts(24):
+        assert _fitting_classes(image, part) == _fitting_classes(image, body) == {label}
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -80,9 +152,10 @@ def test_all_ones_baseline_of_the_demo(split):
     assert 25 <= 100 * np.mean(2 * shares / (1 + shares)) <= 35
 
 
-def test_neither_colour_nor_place_tells_the_class():
+@pytest.mark.parametrize("config", [CONFIG, HARD])
+def test_neither_colour_nor_place_tells_the_class(config):
     """Class means of the objects' colours and centres lie within three standard errors of the common mean."""
-    split = synthetic.load("train", 400, config=CONFIG)
+    split = synthetic.load("train", 400, config=config)
     measured = []
     for index in range(len(split)):
         image, mask = split.read_image(index), split.read_mask(index)
@@ -125,6 +198,11 @@ def test_background_is_noise_whose_power_falls_with_frequency():
         (dict(num_distractors=(2, 1)), "num_distractors"),
         (dict(texture_period=1), "texture_period=1"),
         (dict(texture_contrast=(0, 10)), "texture_contrast"),
+        (dict(part_share=-0.1), "part_share=-0.1"),
+        (dict(part_share=1.0), "part_share=1.0"),
+        (dict(part_share=float("nan")), "part_share=nan"),
+        (dict(body_contrast=-0.1), "body_contrast=-0.1"),
+        (dict(body_contrast=1.1), "body_contrast=1.1"),
     ],
 )
 def test_impossible_images_are_refused(options, message):

@@ -1,13 +1,16 @@
 """Built-in images for weakly supervised localization: the texture of some objects is the class.
 
 Each image has a background of 1/f noise, plain blobs that occur in all classes, and a few objects apart from each
-other. The texture of the objects determines the class; colours and positions carry no information. All arithmetic is in
-integers, and the random numbers come from NumPy's frozen legacy generator, so an image is the same, bit for
-bit, on every machine and with every version.
+other. The texture of the objects determines the class; colours and positions carry no information. With `part_share`, a
+small part of each object has the texture clearly and the rest, its body, faintly: a localizer that finds the most
+telling pixels alone misses the body. All arithmetic is in integers, but for products with a share, and the random
+numbers come from NumPy's frozen legacy generator, so an image is the same, bit for bit, on every machine and with every
+version.
 """
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 
@@ -32,6 +35,8 @@ class SyntheticConfig:
         num_distractors: least and greatest number of plain blobs an image.
         texture_period: of the textures, in pixels.
         texture_contrast: least and greatest distance of an object's two colours, out of 255 in each channel.
+        part_share: share of an object's pixels, below 1, that have this contrast; 0: all have it, there is no body.
+        body_contrast: contrast of the other pixels, the body, as a share of the part's; 0: the body is plain.
 
     Raises:
         OptionError: for a number out of range.
@@ -45,6 +50,8 @@ class SyntheticConfig:
     num_distractors: tuple[int, int] = (1, 3)
     texture_period: int = 6
     texture_contrast: tuple[int, int] = (40, 160)
+    part_share: float = 0.0
+    body_contrast: float = 1.0
 
     def __post_init__(self):
         if self.image_size < 32:
@@ -61,6 +68,12 @@ class SyntheticConfig:
             raise OptionError(f"texture_contrast={self.texture_contrast} must be (least, greatest) from 1 to 255.")
         if self.texture_period < 2:
             raise OptionError(f"texture_period={self.texture_period} must be at least 2 pixels.")
+        if not 0 <= self.part_share < 1:
+            raise OptionError(f"part_share={self.part_share} must be a share from 0 (no part) to below 1.")
+        if not 0 <= self.body_contrast <= 1:
+            raise OptionError(
+                f"body_contrast={self.body_contrast} must be a share of the part's contrast, from 0 to 1."
+            )
 
 
 def load(split: str, num_images: int, *, config: SyntheticConfig) -> dataset.Split:
@@ -73,19 +86,19 @@ def load(split: str, num_images: int, *, config: SyntheticConfig) -> dataset.Spl
         raise OptionError(f"split={split!r} must be one of {SPLITS}.")
     if num_images < 1:
         raise OptionError(f"num_images={num_images} must be at least 1: the {split} split would be empty.")
-    render = functools.partial(_render_part, split=split, config=config)
+    read = functools.partial(_render_one, split=split, config=config)
     return dataset.Split(
         names=tuple(f"{split}_{index:06d}" for index in range(num_images)),
         labels=np.arange(num_images, dtype=np.int32) % config.num_classes,
         class_names=tuple(TEXTURES)[: config.num_classes],
         sizes=np.full((num_images, 2), config.image_size),
-        read_image=functools.partial(render, 0),
-        read_mask=functools.partial(render, 1),
+        read_image=functools.partial(read, 0),
+        read_mask=functools.partial(read, 1),
     )
 
 
-def _render_part(part, index, *, split, config):
-    return render(index, split=split, config=config)[part]
+def _render_one(which, index, *, split, config):
+    return render(index, split=split, config=config)[which]
 
 
 def render(index: int, *, split: str, config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +119,8 @@ def render(index: int, *, split: str, config: SyntheticConfig) -> tuple[np.ndarr
             ellipse = _draw_ellipse(rng, config)
             if not mask[_ellipse(size, *ellipse, margin=3)].any():
                 place = _ellipse(size, *ellipse)
-                image[place] = _textured(rng, texture, config)[place]
+                part = _draw_part(rng, ellipse, config) if config.part_share else place
+                image[place] = _textured(rng, texture, part, config)[place]
                 mask |= place
                 break
     return image.astype(np.uint8), mask
@@ -160,14 +174,30 @@ def _ellipse(size: int, center: np.ndarray, axes: np.ndarray, direction: np.ndar
     return along**2 * b + across**2 * a <= a * b * (direction**2).sum()
 
 
-def _textured(rng: np.random.RandomState, texture, config: SyntheticConfig) -> np.ndarray:
-    """[H, W, 3] a texture, at a random shift, in two random colours of a random contrast."""
+def _draw_part(rng: np.random.RandomState, ellipse: tuple[np.ndarray, ...], config: SyntheticConfig) -> np.ndarray:
+    """[H, W] the pixels of an object nearest to a random pixel of its inner half, as many as `part_share` says."""
+    center, axes, direction = ellipse
+    inner = np.argwhere(_ellipse(config.image_size, center, np.maximum(axes // 2, 1), direction))
+    pixels = np.argwhere(_ellipse(config.image_size, *ellipse))
+    middle = inner[_randint(rng, 0, len(inner) - 1)]
+    order = np.argsort(((pixels - middle) ** 2).sum(axis=1), kind="stable")
+    part = np.zeros((config.image_size,) * 2, bool)
+    part[tuple(pixels[order[: math.ceil(config.part_share * len(pixels))]].T)] = True
+    return part
+
+
+def _textured(rng: np.random.RandomState, texture, part: np.ndarray, config: SyntheticConfig) -> np.ndarray:
+    """[H, W, 3] a texture, at a random shift, in two random colours of a random contrast; fainter outside of `part`."""
     rows, columns = _coordinates(config.image_size)
     period = config.texture_period
     pattern = texture(rows + _randint(rng, 0, period - 1), columns + _randint(rng, 0, period - 1), period)
     contrast = _randint(rng, *config.texture_contrast) * (2 * _randint(rng, 0, 1, 3) - 1)
     color = _randint(rng, np.maximum(0, -contrast), 255 - np.maximum(0, contrast))
-    return np.where(pattern[:, :, None], color, color + contrast)
+    faint = np.sign(contrast) * math.ceil(abs(contrast[0]) * config.body_contrast)
+    # Both pairs of colours lie around the same one, so that part and body differ by their contrast alone.
+    first = np.where(part[:, :, None], color, color + (contrast - faint) // 2)
+    second = first + np.where(part[:, :, None], contrast, faint)
+    return np.where(pattern[:, :, None], first, second)
 
 
 def _checkerboard(rows, columns, period):
