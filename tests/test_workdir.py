@@ -89,6 +89,18 @@ def test_more_epochs_extend_a_run_and_fewer_do_not(tmp_path, caplog, schedule, w
         workdir.open_workdir(tmp_path, config)
 
 
+def test_fields_that_are_newer_than_a_run_have_their_defaults(tmp_path):
+    config = synthetic.get_config()
+    workdir.claim(tmp_path, config, {})
+    written = json.loads((tmp_path / "config.json").read_text())
+    del written["method"], written["evaluation"]["scales"], written["data"]["synthetic"]
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    again = workdir.read_config(tmp_path)
+    assert again.method == "minmax" and tuple(again.evaluation.scales) == (1.0,) and again.data.synthetic.seed == 0
+    assert again.batch_size == 16  # not the default
+    workdir.open_workdir(tmp_path, config)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(workdir.WorkdirError, match="cannot be written"):

@@ -11,6 +11,7 @@ from typing import Any
 import ml_collections
 
 from minmax_jax import digests
+from minmax_jax.configs import common
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
 from minmax_jax.errors import UserError
@@ -124,7 +125,7 @@ def _set_results_aside(folder: pathlib.Path, before: ml_collections.ConfigDict, 
 
 
 def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
-    """The configuration of a run.
+    """The configuration of a run. Fields that are newer than the run have their defaults, which change nothing.
 
     Raises:
         WorkdirError: if the folder holds none.
@@ -132,6 +133,16 @@ def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
     """
     path = folder / "config.json"
     try:
-        return ml_collections.ConfigDict(json.loads(path.read_text()))
+        return _complete(ml_collections.ConfigDict(json.loads(path.read_text())), common.get_config())
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: no text, no JSON, no object
         raise WorkdirError(f"{path} cannot be read ({error}): {str(folder)!r} is not a workdir.") from error
+
+
+def _complete(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration with the defaults of all fields and groups that it lacks."""
+    for name, default in defaults.items():
+        if name not in config:
+            config[name] = default
+        elif isinstance(default, ml_collections.ConfigDict) and isinstance(config[name], ml_collections.ConfigDict):
+            _complete(config[name], default)
+    return config
