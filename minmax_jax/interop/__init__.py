@@ -1,6 +1,6 @@
 """Weights of other implementations: PyTorch state dicts, in and out."""
 
-from minmax_jax.interop import efficientnet_lite, resnet
+from minmax_jax.interop import efficientnet_lite, resnet, vit
 from minmax_jax.interop.state_dicts import InteropError, Published, from_published, load_trunk, to_published
 from minmax_jax.interop.tensor_files import read_tensors
 
@@ -13,4 +13,5 @@ __all__ = [
     "read_tensors",
     "resnet",
     "to_published",
+    "vit",
 ]

@@ -5,6 +5,8 @@ import importlib.util
 import pathlib
 import re
 
+import numpy as np
+
 from minmax_jax.interop.resnet import LEAVES
 from minmax_jax.interop.tensor_files import InteropError
 
@@ -61,3 +63,8 @@ def find_file(trunk: str) -> pathlib.Path:
     if not path or not path.exists():
         raise InteropError(f"ImageNet weights of {trunk} are not installed. {INSTALL}")
     return path
+
+
+def in_own_layout(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors as they are: this layout has one set of names."""
+    return tensors

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 import re
 
+import numpy as np
+
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 # Classifier layers that a trunk's file may hold as well; new heads replace them.
 REPLACED = ("fc.",)
@@ -29,3 +31,8 @@ def tensor_name(modules: Sequence[str], leaf: str) -> str | None:
         layer = {"shortcut_conv": "downsample.0", "shortcut_bn": "downsample.1"}.get(block[3], block[3])
         return f"layer{block[1]}.{int(block[2]) - 1}.{layer}.{leaf}"
     return None
+
+
+def in_own_layout(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors as they are: this layout has one set of names."""
+    return tensors
