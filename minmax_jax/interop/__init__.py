@@ -2,7 +2,7 @@
 
 from minmax_jax.interop import efficientnet_lite, resnet, vit
 from minmax_jax.interop.state_dicts import InteropError, Published, from_published, load_trunk, to_published
-from minmax_jax.interop.tensor_files import read_tensors
+from minmax_jax.interop.tensor_files import read_tensors, write_tensors
 
 __all__ = [
     "InteropError",
@@ -14,4 +14,5 @@ __all__ = [
     "resnet",
     "to_published",
     "vit",
+    "write_tensors",
 ]
