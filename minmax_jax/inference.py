@@ -61,7 +61,7 @@ def localize(
         sigma: threshold of the masks; as in training.
         omega: steepness of the masks; as in training.
         normalization: "image" or "batch", as in `masks.foreground_masks`.
-        alignment: "corners" or "features", as in `masks.foreground_masks`; as in training.
+        alignment: "corners", "features" or "patches", as in `masks.foreground_masks`; as in training.
         flip_horizontal: test-time augmentation: masks (flipped back), probabilities and entropies are means over the
             image and its mirror image. Each view costs as much as the first.
         flip_vertical: the same with top and bottom exchanged; both flips together give four views.

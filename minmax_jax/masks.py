@@ -33,7 +33,7 @@ class MaskOptions:
         sigma_limit: the last threshold, where it changes.
         normalization: "image" or "batch" (published), as in `foreground_masks`.
         gradient: "stop" (published) or "flow", as in `foreground_masks`.
-        alignment: "corners" (published) or "features", as in `foreground_masks`.
+        alignment: "corners" (published), "features" or "patches", as in `foreground_masks`.
 
     Raises:
         OptionError: for an unknown option or a number out of range.
@@ -93,7 +93,8 @@ def foreground_masks(
             puts the first and last on the first and last pixel, which shifts those between by up to one output
             stride less a pixel at the far border. "features" puts each on the centre of its receptive field, the
             multiples of the output stride; this holds for trunks whose windows are odd and padded equally on both
-            sides, and for the sizes named in `ops.resize`.
+            sides, and for the sizes named in `ops.resize`. "patches" puts each on the centre of its patch, for trunks
+            whose patches tile the image (`models.vit`).
         axis_name: mapped axis of the devices that share a batch; used by the "batch" normalization.
 
     Returns:

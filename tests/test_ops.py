@@ -332,6 +332,15 @@ def test_features_lie_on_the_multiples_of_the_stride():
     np.testing.assert_allclose(matrix(25, 194) @ np.arange(25), np.minimum(np.arange(194) / 8, 24))
 
 
+def test_patches_lie_side_by_side():
+    """Four pixels and two patches have their centres at 0.5 and 2.5; three and two at 0.25 and 1.75."""
+    matrices = (resize.interpolation_matrix(2, size, alignment="patches") for size in (4, 3, 2))
+    np.testing.assert_allclose(next(matrices), [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+    np.testing.assert_allclose(next(matrices), [[1, 0], [0.5, 0.5], [0, 1]])
+    np.testing.assert_allclose(next(matrices), np.eye(2))
+    np.testing.assert_allclose(resize.interpolation_matrix(4, 2, alignment="patches") @ np.arange(4), [0.5, 2.5])
+
+
 def test_features_are_not_shrunk():
     with pytest.raises(ValueError, match="only enlarges, not 4 features to 3 pixels; use 'corners'"):
         resize.resize_bilinear(jnp.ones((1, 4, 4, 1)), (4, 3), alignment="features")

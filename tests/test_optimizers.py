@@ -62,6 +62,15 @@ def test_weight_decay_of_kernels_only(decayed, bias):
     np.testing.assert_allclose(params["layer"]["bias"] + updates["layer"]["bias"], bias)
 
 
+@pytest.mark.parametrize("kind", optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("decayed", optimizers.DECAYED)
+def test_frozen_parameters_do_not_decay(kind, decayed):
+    tx = optimizers.create_optimizer(kind, 1.0, weight_decay=0.1, decayed=decayed)
+    params = {"trunk": {"frozen": {"kernel": jnp.ones(2)}, "other": {"kernel": jnp.ones(2)}}}
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    assert (updates["trunk"]["frozen"]["kernel"] == 0).all() and (updates["trunk"]["other"]["kernel"] < 0).all()
+
+
 def test_clipping_by_global_norm():
     tx = optimizers.create_optimizer("sgd", 1.0, momentum=0.0, nesterov=False, weight_decay=0.0, clip_norm=1.0)
     gradients = {"a": jnp.asarray([3.0]), "b": jnp.asarray([4.0])}

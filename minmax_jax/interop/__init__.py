@@ -1,8 +1,8 @@
 """Weights of other implementations: PyTorch state dicts, in and out."""
 
-from minmax_jax.interop import efficientnet_lite, resnet
+from minmax_jax.interop import efficientnet_lite, resnet, vit
 from minmax_jax.interop.state_dicts import InteropError, Published, from_published, load_trunk, to_published
-from minmax_jax.interop.tensor_files import read_tensors
+from minmax_jax.interop.tensor_files import read_tensors, write_tensors
 
 __all__ = [
     "InteropError",
@@ -13,4 +13,6 @@ __all__ = [
     "read_tensors",
     "resnet",
     "to_published",
+    "vit",
+    "write_tensors",
 ]

@@ -2,7 +2,7 @@
 
 The published layout: a deep-stem ResNet at the top (`conv1`, `bn1`, ..., `layer1.0.conv1`, ...), the heads of the
 localizer (`headseg`) and of the classifier (`cl32`), and the masks' `sigma` and `w` (omega). torchvision's trunks
-have the same names, with another stem. Kernels there are OIHW, here HWIO.
+have the same names, with another stem. Kernels there are OIHW and [out, in], here HWIO and [in, out].
 """
 
 import dataclasses
@@ -93,12 +93,14 @@ def load_trunk(tensors: dict[str, np.ndarray], variables: Variables, *, family: 
     Args:
         tensors: state dict of a trunk trained on ImageNet, or of the published implementation.
         variables: of the model, as in `TrainState.variables`.
-        family: module of this package with the tensor names of the trunk, such as `interop.resnet`.
+        family: module of this package with the tensor names of the trunk, such as `interop.resnet`. timm's names for
+            the same trunks are recognised.
 
     Raises:
         InteropError: listing every tensor that is missing, of another shape, or that belongs neither to the trunk nor
             to the layers that the heads replace.
     """
+    tensors = family.in_own_layout(tensors)
     names = _names(variables, family, two_trunks=True)
     names = {path: name for path, name in names.items() if _part(path) not in _HEADS}
     replaced = tuple(f"{head}." for head in _HEADS.values()) + family.REPLACED
@@ -143,13 +145,13 @@ def _to_tensor(variable: Any, name: str) -> np.ndarray:
     array = np.asarray(variable)
     if name.endswith("to_modalities.weight"):
         return array.T[:, :, None, None]
-    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T if array.ndim == 2 else array
 
 
 def _to_variable(tensor: np.ndarray, name: str) -> np.ndarray:
     if name.endswith("to_modalities.weight"):
         return tensor[:, :, 0, 0].T
-    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T if tensor.ndim == 2 else tensor
 
 
 def _shapes(variables: Variables, names: dict[tuple[str, ...], str]) -> dict[str, tuple[int, ...]]:
@@ -182,4 +184,4 @@ def _filled(tensors: dict[str, np.ndarray], variables: Variables, names: dict[tu
     for path, name in names.items():
         # A copy: on a CPU, jnp.asarray may share memory with a state dict that is still in use.
         leaves[path] = jnp.array(_to_variable(tensors[name], name), leaves[path].dtype)
-    return flax.traverse_util.unflatten_dict(leaves)
+    return variables | flax.traverse_util.unflatten_dict(leaves)  # without batch norm, the statistics have no leaves

@@ -4,6 +4,7 @@ No file can run code: archives are read without pickles, checkpoints by `torch_f
 """
 
 import hashlib
+import os
 import pathlib
 import re
 from typing import Any
@@ -50,6 +51,34 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     if broken:
         raise InteropError(f"{path} has values that are infinite or not a number in: {', '.join(broken)}.")
     return tensors
+
+
+def write_tensors(path: str | pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes tensors to a safetensors file, under another name first: a killed program leaves no half of it.
+
+    Args:
+        path: of the file; one that exists is replaced.
+        tensors: numbers of any shape, by name.
+
+    Raises:
+        InteropError: naming tensors that are no numbers.
+        OSError: if the file cannot be written.
+    """
+    path = pathlib.Path(path)
+    others = [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype.kind not in "biuf"]
+    if others:
+        raise InteropError(f"{path} cannot hold what is no number: {', '.join(others)}.")
+    content = safetensors_numpy.save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()})
+    replacement = path.with_name(f"{path.name}.new")
+    try:
+        with replacement.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        replacement.replace(path)
+    except BaseException:
+        replacement.unlink(missing_ok=True)
+        raise
 
 
 def _check_hash(path: pathlib.Path) -> None:

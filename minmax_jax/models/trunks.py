@@ -6,6 +6,8 @@ import jax
 
 # {output stride: [B, h, w, K] features}; of several stages with one stride, the last.
 Stages = Mapping[int, jax.Array]
+# Name of a module in a trunk whose parameters never change: it stops their gradients, and optimizers do not decay them.
+FROZEN = "frozen"
 
 
 def last_features(stages: Stages | jax.Array) -> jax.Array:

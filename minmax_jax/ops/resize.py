@@ -1,7 +1,7 @@
-"""Bilinear interpolation, with corners aligned or with each feature where the strides of a trunk put it.
+"""Bilinear interpolation, with corners aligned or with each feature where a trunk put it.
 
-`jax.image.resize` has half-pixel centres, so it differs from both. The weights are known when the shapes are: two
-small matrices, one for the rows and one for the columns.
+`jax.image.resize` has half-pixel centres as well as "patches", but smooths where it shrinks. The weights are known when
+the shapes are: two small matrices, one for the rows and one for the columns.
 """
 
 import jax
@@ -32,7 +32,15 @@ def _feature_positions(size_in: int, size_out: int) -> np.ndarray:
     return np.minimum(np.arange(size_out) / stride, size_in - 1)
 
 
-ALIGNMENTS = {"corners": _corner_positions, "features": _feature_positions}
+def _patch_positions(size_in: int, size_out: int) -> np.ndarray:
+    """Output i reads (i + 0.5) size_in / size_out - 0.5, and the border's input beyond it.
+
+    For inputs that are patches side by side over all of the outputs: each lies on the centre of its patch.
+    """
+    return np.clip((np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5, 0, size_in - 1)
+
+
+ALIGNMENTS = {"corners": _corner_positions, "features": _feature_positions, "patches": _patch_positions}
 
 
 def interpolation_matrix(size_in: int, size_out: int, *, alignment: str = "corners") -> np.ndarray:
@@ -58,7 +66,8 @@ def resize_bilinear(images: jax.Array, size: tuple[int, int], *, alignment: str 
         images: of any number of channels.
         size: height and width of the result, in pixels.
         alignment: "corners": the corner pixels of input and output coincide. "features": for feature maps, each of
-            which comes back to the pixel that its window was centred on.
+            which comes back to the pixel that its window was centred on. "patches": for features of patches that
+            tile the images, each of which comes back to the centre of its patch.
 
     Raises:
         ValueError: for "features" of a map larger than the result.

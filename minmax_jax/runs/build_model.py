@@ -14,7 +14,7 @@ from minmax_jax import errors, interop, localizer_alone, minmax, optimizers, sch
 from minmax_jax import objective as objective_lib
 from minmax_jax.distributed import devices
 from minmax_jax.method import Method
-from minmax_jax.models import efficientnet_lite, minmax_net, resnet
+from minmax_jax.models import efficientnet_lite, minmax_net, resnet, vit
 from minmax_jax.paths import local_path
 from minmax_jax.runs import config_checks
 from minmax_jax.state import TrainState
@@ -83,9 +83,11 @@ def _create_trunk(model: ml_collections.ConfigDict, dtype: jnp.dtype) -> nn.Modu
         )
     if model.output_stride or model.frozen_norm:
         raise errors.OptionError(
-            f"output_stride={model.output_stride} and frozen_norm={model.frozen_norm} are for EfficientNet-Lite trunks;"
-            f" {model.trunk} has resnet.stage_strides."
+            f"output_stride={model.output_stride} and frozen_norm={model.frozen_norm} are for EfficientNet-Lite trunks,"
+            f" not {model.trunk}; residual trunks have resnet.stage_strides."
         )
+    if model.trunk in vit.TRUNKS:
+        return vit.TRUNKS[model.trunk](dtype=dtype)
     options = {"stage_sizes": tuple(model.resnet.stage_sizes)} if model.resnet.stage_sizes else {}
     return resnet.TRUNKS[model.trunk](
         stem=model.resnet.stem,
@@ -104,7 +106,8 @@ def load_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> Tra
     """
     if not config.model.pretrained:
         return state
-    family = interop.efficientnet_lite if config.model.trunk in efficientnet_lite.TRUNKS else interop.resnet
+    families = (efficientnet_lite.TRUNKS, interop.efficientnet_lite), (vit.TRUNKS, interop.vit)
+    family = next((family for names, family in families if config.model.trunk in names), interop.resnet)
     path = config.model.pretrained
     try:
         if path == "imagenet":

@@ -6,17 +6,18 @@ from typing import Any
 
 import ml_collections
 
+from minmax_jax import interop
 from minmax_jax.data import preprocessing
 from minmax_jax.distributed import engines
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import selection
-from minmax_jax.models import efficientnet_lite, resnet
+from minmax_jax.models import efficientnet_lite, resnet, vit
 
 DATASETS = ("synthetic", "glas", "cub", "cub5", "oxford_flowers", "custom")
 _CHOICES = {
     "method": ("minmax", "wildcat", "cam"),
     "data.dataset": DATASETS,
-    "model.trunk": (*resnet.TRUNKS, *efficientnet_lite.TRUNKS),
+    "model.trunk": (*resnet.TRUNKS, *efficientnet_lite.TRUNKS, *vit.TRUNKS),
     "model.output_stride": (0, *efficientnet_lite.OUTPUT_STRIDES),
     "model.resnet.stem": tuple(resnet.STEMS),
     "model.dtype": ("float32", "bfloat16"),
@@ -118,6 +119,7 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
         if not least <= fields[name] <= greatest and not (name in _OPTIONAL and fields[name] == 0)
     ]
     problems += _problems_of_batches(fields, num_devices, num_local_devices)
+    problems += _problems_of_trunk(fields)
     if fields["data.dataset"] == "custom" and not fields["data.name"]:
         problems.append("config.data.name is empty; give the name of the prepared data: --config=custom:NAME.")
     if fields["data.dataset"] == "custom" and fields["data.folds"]:
@@ -145,6 +147,23 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
             f"config.model.resnet.stage_strides={fields['model.resnet.stage_strides']} needs one stride for each of the"
             f" {len(sizes)} stages of sizes {list(sizes)}."
         )
+
+
+def _problems_of_trunk(fields: dict[str, Any]) -> list[str]:
+    """An alignment of another kind of trunk, and a frozen trunk without weights."""
+    trunk, problems = fields["model.trunk"], []
+    right, wrong = ("patches", "features") if trunk in vit.TRUNKS else ("features", "patches")
+    if fields["mask.alignment"] == wrong:
+        problems.append(
+            f"config.mask.alignment={wrong!r} is not where the features of config.model.trunk={trunk!r} lie; set"
+            f" {right!r}, or 'corners'."
+        )
+    if trunk in vit.TRUNKS and not fields["model.pretrained"]:
+        problems.append(
+            f"config.model.pretrained is empty, and config.model.trunk={trunk!r} is not trained: give a file."
+            f" {interop.vit.SOURCES}"
+        )
+    return problems
 
 
 def _problems_of_batches(fields: dict[str, Any], num_devices: int, num_local_devices: int) -> list[str]:

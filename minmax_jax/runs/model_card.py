@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from minmax_jax import batch_stats as stats_lib
 from minmax_jax.errors import UserError
 from minmax_jax.objective import Objective
 from minmax_jax.runs import results
@@ -115,4 +116,5 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     if missing := _NEEDED - card.keys():
         raise ModelCardError(f"{folder / CARD} lacks {', '.join(sorted(missing))}. Get an intact copy.")
-    return card, flax.traverse_util.unflatten_dict(tensors, sep="/")
+    # A trunk without batch norm has no statistics: nothing of them is in the file.
+    return card, {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")
