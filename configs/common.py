@@ -178,6 +178,25 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.selection_window = 5  # validations
     evaluation.num_pictures = 8  # number of test images that are drawn
 
+    # The second stage: a decoder on the frozen trunk of the selected model learns masks that follow the image, see
+    # minmax_jax/refinement. For a run that is finished: experiments.refine.
+    config.refine = refine = ml_collections.ConfigDict()
+    refine.enabled = False
+    refine.num_steps = 400  # of Adam
+    refine.batch_size = 8  # images
+    refine.learning_rate = 3e-3  # of the first step; falls along a cosine to 0
+    refine.width = 32  # channels of the decoder
+    refine.num_seeds = 20  # pixels of the foreground in each image and step, and as many of the background
+    refine.seed_power = 2.0  # foreground seeds: in proportion to (mask - its least value)^seed_power
+    refine.background_share = 0.5  # background seeds: from this share of the pixels, those with the least values
+    refine.edge_weight = 10.0  # of the pairwise term; 0 leaves it out
+    refine.edge_bandwidth = 0.02  # squared distance of colours in [0, 1] at which a mask may change
+    refine.edge_reach = 4  # pixels at half the image's size, between the two of a pair
+    # What makes 0.5 the threshold: "percentiles" (5th and 95th of each mask become 0 and 1), "otsu" or "none".
+    refine.calibration = "percentiles"
+    refine.scales = (1.0, 1.5)  # sizes that the first stage's masks of the training images are means over
+    refine.cache_gib = 4.0  # memory for images and features; where it is too small, it takes a random choice of images
+
     # A CRF that refines the masks of the final test and of experiments.evaluate, not of validations; see docs/crf.md.
     evaluation.crf = crf = ml_collections.ConfigDict()
     crf.enabled = False

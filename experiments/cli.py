@@ -6,6 +6,7 @@ import sys
 COMMANDS = {
     "train": "trains and evaluates a configuration",
     "evaluate": "evaluates the model of a run again",
+    "refine": "gives a trained run masks that follow the image",
     "prepare-data": "checks a dataset and writes it in the form that training reads",
     "convert-weights": "converts a file of weights to safetensors",
 }

@@ -1,9 +1,10 @@
 """Evaluates the selected model of a run again, from its checkpoint.
 
-    python -m experiments.evaluate --workdir=runs/synthetic --split=test [--crf] [--flips] [--scales=1,1.5]
+    python -m experiments.evaluate --workdir=runs/synthetic --split=test [--crf] [--flips] [--scales=1,1.5] [--norefine]
 
 Prints the content of `results.json` and writes the rows of the split to the workdir. --crf refines the masks, see
-docs/crf.md; --flips and --scales average predictions over mirror images and sizes, see config.evaluation.
+docs/crf.md; --flips and --scales average predictions over mirror images and sizes, see config.evaluation; --norefine
+evaluates the first stage of a run that has a second.
 """
 
 import json
@@ -21,6 +22,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the prepared data; 
 _CRF = flags.DEFINE_bool("crf", None, "Refine the masks by config.evaluation.crf; default: as configured.")
 _FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default: config.evaluation.flips.")
 _SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 1,1.5; default: config.evaluation.scales.")
+_REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage; default: if the run has one.")
 flags.mark_flag_as_required("workdir")
 
 
@@ -29,7 +31,7 @@ def main() -> None:
 
     from minmax_jax.distributed import hosts
     from minmax_jax.errors import naming
-    from minmax_jax.runs import config_checks, final_test, workdir
+    from minmax_jax.runs import config_checks, finished_runs, workdir
 
     folder = local_path("--workdir", _WORKDIR.value)
     config = workdir.read_config(folder)
@@ -41,12 +43,13 @@ def main() -> None:
         ) from error
     program.start(config.compilation_cache)
     with naming("--"):
-        content = final_test.evaluate_workdir(
+        content = finished_runs.evaluate_workdir(
             _WORKDIR.value,
             _SPLIT.value,
             crf=_CRF.value,
             flips=_FLIPS.value,
             scales=_read_scales(),
+            refine=_REFINE.value,
             data_dir=_DATA_DIR.value,
         )
     if hosts.is_main_host():

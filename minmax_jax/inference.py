@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from minmax_jax import batch_stats as stats_lib
 from minmax_jax import losses, masks
-from minmax_jax.models import minmax_net
+from minmax_jax.models import minmax_net, trunks
 from minmax_jax.ops import intensity, resize
 
 _GRID = 32  # greatest output stride of a trunk
@@ -105,6 +105,24 @@ def localize(
         background_entropy=scores["background_entropy"],
         localizer_classes=jnp.argmax(scores["localizer_probabilities"], axis=-1),
     )
+
+
+def trunk_stages(variables: dict[str, Any], images: jax.Array, *, model: minmax_net.MinMaxNet) -> trunks.Stages:
+    """The features of the localizer's trunk.
+
+    Args:
+        variables: "params" and "batch_stats", as in `TrainState`.
+        images: [B, H, W, 3], uint8 or scaled to [-1, 1].
+        model: the networks.
+
+    Returns:
+        {output stride: [B, h, w, K]}.
+    """
+    network = {
+        "params": variables["params"],
+        "batch_stats": stats_lib.read(variables["batch_stats"], stats_lib.WHOLE),
+    }
+    return model.apply(network, intensity.normalize(images), method="stages")
 
 
 def mean_over_views(

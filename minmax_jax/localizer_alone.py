@@ -58,6 +58,7 @@ def create_method(
             scales=scales,
         ),
         log_terms=(),
+        stages=functools.partial(inference.trunk_stages, model=model),
     )
 
 

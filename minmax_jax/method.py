@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 
+from minmax_jax.models.trunks import Stages
 from minmax_jax.state import TrainState
 
 
@@ -35,6 +36,8 @@ class Method(NamedTuple):
         log_terms: metrics that the log line and the curves show besides "loss", in this order.
         classify: (variables, [B, H, W, 4]: images in [-1, 1], then masks) -> [B, C] probabilities given what the masks
             show, of methods that have such a classifier. The swap test of `evaluation.diagnosis` needs it.
+        stages: (variables, images [B, H, W, 3] uint8 or in [-1, 1]) -> `trunks.Stages`, of methods that have a trunk.
+            The second stage, `minmax_jax.refinement`, needs them.
     """
 
     init: Callable[[jax.Array, tuple[int, int]], TrainState]
@@ -42,3 +45,4 @@ class Method(NamedTuple):
     predict: Callable[[dict[str, Any], jax.Array], Prediction]
     log_terms: tuple[str, ...]
     classify: Callable[[dict[str, Any], jax.Array], jax.Array] | None = None
+    stages: Callable[[dict[str, Any], jax.Array], Stages] | None = None

@@ -60,6 +60,7 @@ def create_method(
         ),
         log_terms=LOG_TERMS,
         classify=functools.partial(classify, model=model),
+        stages=functools.partial(inference.trunk_stages, model=model),
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from minmax_jax import digests
 from minmax_jax import state as state_lib
 from minmax_jax.distributed import devices
-from minmax_jax.runs import checkpoints, final_test
+from minmax_jax.runs import checkpoints, finished_runs
 
 # After the first array of a damaged checkpoint, orbax stops to listen to its readers; they complain into the void.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
@@ -238,10 +238,10 @@ def test_evaluation_beside_a_training_looks_up_what_was_replaced(tmp_path, monke
         return restore(self, step, state)
 
     monkeypatch.setattr(checkpoints.Checkpoints, "restore", restore_late)
-    state, seconds = final_test._restore_selected(tmp_path, _state(0))
+    state, seconds = finished_runs._restore_selected(tmp_path, _state(0))
     assert int(state.step) == 4 and seconds == 2.0 and calls == [1, 1, 4, 4]
     # Damage that no other process explains is an error.
     (tmp_path / "checkpoints" / "3").rename(tmp_path / "3")
     (tmp_path / "checkpoints" / "4" / "state").rename(tmp_path / "state")
     with pytest.raises(checkpoints.CheckpointError, match="damaged"):
-        final_test._restore_selected(tmp_path, _state(0))
+        finished_runs._restore_selected(tmp_path, _state(0))

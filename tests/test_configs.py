@@ -19,6 +19,7 @@ from minmax_jax.data.transforms import Augmentation
 from minmax_jax.errors import UserError
 from minmax_jax.models import pooling
 from minmax_jax.objective import Objective
+from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs import build, build_model, config_checks
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -76,7 +77,10 @@ def _is_read(name: str, read: set[str]) -> bool:
 
 
 # Groups whose fields are the arguments of one function or dataclass, which the next test compares with them.
-_HANDED_ON = ("data.synthetic.", "loss.", "mask.", "erasing.", "optimizer.", "learning_rate.", "evaluation.crf.")
+_HANDED_ON = (
+    *("data.synthetic.", "loss.", "mask.", "erasing.", "optimizer.", "learning_rate."),
+    *("evaluation.crf.", "refine."),
+)
 # Fields that are arguments of a dataclass by name, or that are read by a computed name.
 _BY_NAME = {field.name for kind in (Preprocessing, Augmentation) for field in dataclasses.fields(kind)}
 _BY_NAME |= {"num_train", "num_validation", "num_test", "train_fraction", "train_per_class", "subset_seed"}
@@ -110,7 +114,9 @@ def test_handed_on_groups_fit_what_takes_them():
     build_model.create_objective(config, steps_per_epoch=3)
     build_model.create_optimizer(config, steps_per_epoch=3)
     build_model.create_refine(config.evaluation.crf)
-    for group in ("loss", "mask", "erasing", "optimizer", "learning_rate", "evaluation.crf", "data.synthetic"):
+    build_model.create_refine_options(config.refine)
+    groups = ("loss", "mask", "erasing", "optimizer", "learning_rate", "evaluation.crf", "refine", "data.synthetic")
+    for group in groups:
         spoilt = synthetic.get_config()
         with spoilt.unlocked():
             spoilt.update_from_flattened_dict({f"{group}.nobody": 1})
@@ -122,6 +128,7 @@ def test_option_groups_have_the_defaults_of_their_dataclasses():
     """A default that stands in a configuration and in a dataclass is the same number."""
     config = common.get_config()
     assert build_model.create_objective(config, steps_per_epoch=1) == Objective()
+    assert build_model.create_refine_options(config.refine) == RefineOptions()
     head = pooling.WildcatHead(num_classes=2)
     for name in ("modalities", "k_max", "k_min", "alpha", "dropout"):
         assert getattr(head, name) == config.model[name]

@@ -16,7 +16,7 @@ import pytest
 
 from minmax_jax import inference, minmax
 from minmax_jax.report import metric_records
-from minmax_jax.runs import checkpoints, final_test, training
+from minmax_jax.runs import checkpoints, final_test, finished_runs, training
 from tests import flowers_layout, programs
 
 pytestmark = pytest.mark.xdist_group("program")
@@ -121,18 +121,18 @@ def test_a_continued_run_traces_each_function_once(finished, tmp_path):
 
 def test_evaluating_again_gives_the_same_numbers(finished):
     folder, found, _ = finished
-    again = final_test.evaluate_workdir(folder, "test")
+    again = finished_runs.evaluate_workdir(folder, "test")
     assert {name: again[name] for name in ("test", "step", "state_digest")} == {
         name: found[name] for name in ("test", "step", "state_digest")
     }
-    assert final_test.evaluate_workdir(folder, "validation")["validation"]["num_images"] == 8
+    assert finished_runs.evaluate_workdir(folder, "validation")["validation"]["num_images"] == 8
 
 
 @pytest.mark.slow
 def test_the_masks_of_a_finished_run_can_be_refined(finished):
     """The CRF changes the masks, not what was found in the image, and the results tell of it."""
     folder, found, _ = finished
-    refined = final_test.evaluate_workdir(folder, "test", crf=True)
+    refined = finished_runs.evaluate_workdir(folder, "test", crf=True)
     assert refined["crf"] == json.loads((folder / "config.json").read_text())["evaluation"]["crf"] | {"enabled": True}
     assert "crf" not in found
     changed = {name for name, value in refined["test"].items() if value != found["test"][name]}
@@ -142,7 +142,7 @@ def test_the_masks_of_a_finished_run_can_be_refined(finished):
 def test_the_masks_of_a_finished_run_can_be_averaged_over_flips(finished):
     """Those of training: both, on the built-in images."""
     folder, found, _ = finished
-    averaged = final_test.evaluate_workdir(folder, "test", flips=True)
+    averaged = finished_runs.evaluate_workdir(folder, "test", flips=True)
     assert averaged["flips"] and not found["flips"]
     assert averaged["test"]["f1_background"] != found["test"]["f1_background"]
     assert averaged["test"]["baselines"] == found["test"]["baselines"]

@@ -15,7 +15,7 @@ import pytest
 from minmax_jax import disk, evaluation
 from minmax_jax.method import Prediction
 from minmax_jax.report import file_names, panels
-from minmax_jax.runs import checkpoints, final_test, interrupts, workdir
+from minmax_jax.runs import checkpoints, interrupts, pictures, workdir
 from tests import programs, splits
 
 
@@ -110,7 +110,7 @@ def test_a_prediction_that_is_no_number_is_an_error():
 
 
 def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path, caplog):
-    with final_test._warning("A picture", tmp_path / "a.png"):
+    with pictures._warning("A picture", tmp_path / "a.png"):
         raise ValueError("no such font")
     assert "a.png (ValueError: no such font)" in caplog.text
 

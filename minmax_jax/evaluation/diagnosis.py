@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.evaluation.image_predictions import PredictFn
 from minmax_jax.masks import resize_mask
@@ -28,6 +29,7 @@ def score(
     split: dataset.Split,
     *,
     batch_size: int,
+    refine_fn: RefineFn | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """The probabilities that the classifier gives through each kind of mask.
@@ -37,6 +39,7 @@ def score(
         classify_fn: (images [B, H, W, 3] uint8, masks [B, H, W, 1]) -> [B, C] probabilities.
         split: of which at most 256 images are taken, evenly spaced.
         batch_size: images of one shape that are read together.
+        refine_fn: post-processing of the masks, as in `predict_split`.
         seed: of the random masks.
 
     Returns:
@@ -50,6 +53,8 @@ def score(
     rng, rows, before = np.random.default_rng(seed), [], None
     for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
         own, used = np.asarray(predict_fn(batch.images).masks), len(batch.indices)
+        if refine_fn is not None:
+            own = np.stack([refine_fn(mask[..., 0], image) for mask, image in zip(own, batch.images)])[..., None]
         first = own[used - 1] if before is None else resize_mask(before[..., 0], own.shape[1:3])[..., None]
         before = own[used - 1]
         masks = {

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from minmax_jax.models import classifier, localizer, pooling
+from minmax_jax.models import classifier, localizer, pooling, trunks
 
 
 class MinMaxNet(nn.Module):
@@ -38,6 +38,10 @@ class MinMaxNet(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """[B, H, W, 3] images to the localizer's ([B, C] scores, [B, h, w, C] class maps)."""
         return self.localizer(images, train=train, sample_keys=sample_keys)
+
+    def stages(self, images: jax.Array) -> trunks.Stages:
+        """The features of the localizer's trunk, {output stride: [B, h, w, K]}, for [B, H, W, 3] images."""
+        return self.localizer.trunk(images, train=False)
 
     def classify(
         self,

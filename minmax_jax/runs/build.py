@@ -89,6 +89,7 @@ def check_config(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
     build_model.create_objective(config, steps_per_epoch=1)  # the number of steps does not matter here
     build_model.create_optimizer(config, steps_per_epoch=1)
     build_model.create_refine(config.evaluation.crf)
+    build_model.create_refine_options(config.refine)
     create_evaluators(config.evaluation)
     build_data.create_synthetic_options(config.data)
     build_data.create_preprocessing(config.data)

@@ -1,5 +1,6 @@
 """From a configuration to a method: networks, objective, optimizer, post-processing. No dataset is needed."""
 
+from collections.abc import Callable
 import functools
 
 import flax.linen as nn
@@ -13,9 +14,13 @@ from minmax_jax import crf as crf_lib
 from minmax_jax import errors, interop, localizer_alone, minmax, optimizers, schedules
 from minmax_jax import objective as objective_lib
 from minmax_jax.distributed import devices
-from minmax_jax.method import Method
+from minmax_jax.method import Method, Prediction
+from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.models import efficientnet_lite, minmax_net, resnet, vit
+from minmax_jax.models.trunks import Stages
 from minmax_jax.paths import local_path
+from minmax_jax.refinement import calibration, refined_inference
+from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs import config_checks
 from minmax_jax.state import TrainState
 
@@ -144,6 +149,69 @@ def create_optimizer(config: ml_collections.ConfigDict, *, steps_per_epoch: int)
         )
     with errors.naming("config.optimizer."):
         return optimizers.create_optimizer(optimizer.pop("name"), learning_rate, **optimizer)
+
+
+def create_refine_options(refine: ml_collections.ConfigDict) -> RefineOptions:
+    """Options of the second stage, from group `refine` of a configuration, enabled or not."""
+    with errors.naming("config.refine."):
+        return RefineOptions(**{name: value for name, value in refine.items() if name != "enabled"})
+
+
+def create_decoder(refine: ml_collections.ConfigDict, *, trunk: str) -> decoder_lib.Decoder:
+    """The decoder of the second stage, without parameters.
+
+    Args:
+        refine: group `refine` of a configuration.
+        trunk: name of the trunk that it reads.
+    """
+    return decoder_lib.Decoder(width=refine.width, alignment="patches" if trunk in vit.TRUNKS else "features")
+
+
+def create_refined_predict(
+    predict: Callable[..., Prediction],
+    stages: Callable[..., Stages],
+    refine: ml_collections.ConfigDict,
+    *,
+    trunk: str,
+    flip_horizontal: bool,
+    flip_vertical: bool,
+) -> Callable[..., Prediction]:
+    """`refined_inference.predict` of a first stage.
+
+    Args:
+        predict: of the method.
+        stages: of the method.
+        refine: group `refine` of a configuration.
+        trunk: name of the trunk.
+        flip_horizontal: as in `refined_inference.predict`.
+        flip_vertical: as in `refined_inference.predict`.
+    """
+    return functools.partial(
+        refined_inference.predict,
+        first_stage=predict,
+        stages=stages,
+        decoder=create_decoder(refine, trunk=trunk),
+        flip_horizontal=flip_horizontal,
+        flip_vertical=flip_vertical,
+    )
+
+
+def create_postprocessing(crf: ml_collections.ConfigDict, refine: ml_collections.ConfigDict) -> crf_lib.RefineFn | None:
+    """What becomes of a mask at the end: calibrated if a second stage predicts it, refined by a CRF if one is enabled.
+
+    Args:
+        crf: group `evaluation.crf` of a configuration.
+        refine: its group `refine`; enabled or not, see there.
+    """
+    steps = []
+    if refine.enabled:
+        calibrate = calibration.CALIBRATIONS[refine.calibration]
+        steps.append(lambda mask, image: calibrate(mask))
+    if crf.enabled:
+        steps.append(create_refine(crf))
+    if not steps:
+        return None
+    return lambda mask, image: functools.reduce(lambda mask, step: step(mask, image), steps, mask)
 
 
 def create_refine(options: ml_collections.ConfigDict) -> crf_lib.RefineFn:

@@ -134,9 +134,10 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
             "config.evaluation.flips=True uses the flips of training, and there are none: set data.flip_horizontal"
             " or data.flip_vertical, or set it to False."
         )
-    scales = fields["evaluation.scales"]
-    if not scales or not all(isinstance(scale, int | float) and 0.1 <= scale <= 8 for scale in scales):
-        problems.append(f"config.evaluation.scales={scales} must be numbers from 0.1 to 8, at least one.")
+    for name in ("evaluation.scales", "refine.scales"):
+        scales = fields[name]
+        if not scales or not all(isinstance(scale, int | float) and 0.1 <= scale <= 8 for scale in scales):
+            problems.append(f"config.{name}={scales} must be numbers from 0.1 to 8, at least one.")
     if problems:
         raise ConfigError("\n".join(problems))
     if config.model.trunk not in resnet.TRUNKS:

@@ -1,11 +1,11 @@
 """Evaluates a trained model on a split: results, a row per image, pictures, and the saved model."""
 
-from collections.abc import Iterator
-import contextlib
+import json
 import logging
 import pathlib
 from typing import Any
 
+import ml_collections
 import numpy as np
 
 from minmax_jax import digests, evaluation
@@ -13,15 +13,13 @@ from minmax_jax import state as state_lib
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
-from minmax_jax.errors import OptionError
-from minmax_jax.evaluation import diagnosis, predict_split
+from minmax_jax.evaluation import diagnosis
 from minmax_jax.evaluation.evaluators import Row
-from minmax_jax.paths import local_path
-from minmax_jax.report import curves, file_names, panels
-from minmax_jax.runs import build, build_data, build_model, checkpoints, model_card, results
+from minmax_jax.runs import build, build_data, build_model, model_card, pictures, results, second_stage
 from minmax_jax.runs import workdir as workdir_lib
 
 logger = logging.getLogger(__name__)
+PREDICTIONS = "predictions.jsonl"  # rows of the test split
 
 
 def evaluate_split(
@@ -52,6 +50,8 @@ def test_selected(
 ) -> dict[str, Any]:
     """Tests the selected model; writes predictions, model, `results.json`, and the pictures.
 
+    With `config.refine.enabled` the second stage comes first, and all of these are of its masks.
+
     Args:
         run: the run.
         folder: of the run.
@@ -61,16 +61,42 @@ def test_selected(
     Returns:
         The content of `results.json`.
     """
-    rows, content = _evaluate(run, state, "test", wall_seconds=wall_seconds)
+    decoder, unrefined = None, {}
+    if run.config.refine.enabled:
+        _, summary = evaluate_split(run, run.splits["test"], state, refine_fn=run.refine_fn)
+        unrefined = {"test_unrefined": results.without_nan(summary)}
+        decoder = second_stage.restore(folder, run.config, state) or second_stage.train(run, state)
+        run = second_stage.refine(run, decoder)
     if hosts.is_main_host():
-        results.write_rows(folder / _name_of_rows("test"), rows)
-        _save_model(run, folder, state)
+        _save_model(run, folder, state, decoder)  # Before the test, so that a decoder is not trained twice.
+    rows, content = evaluate_model(run, state, "test", wall_seconds=wall_seconds)
+    content |= unrefined
+    if hosts.is_main_host():
+        results.write_rows(folder / PREDICTIONS, rows)
         workdir_lib.write_json(folder / "results.json", content)
-        _draw_pictures(run, folder, state)
+        pictures.draw(run, folder, state)
     return content
 
 
-def _evaluate(run: build.Run, state, split: str, *, wall_seconds: float) -> tuple[list[Row], dict[str, Any]]:
+def read_results(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any] | None:
+    """The content of `results.json`, or None if there is none, or one of another second stage."""
+    path = folder / "results.json"
+    content = json.loads(path.read_text()) if path.exists() else {}
+    refine = json.loads(json.dumps(config.refine.to_dict())) if config.refine.enabled else None
+    return content if content and content.get("refine") == refine else None
+
+
+def evaluate_model(
+    run: build.Run, state: state_lib.TrainState, split: str, *, wall_seconds: float
+) -> tuple[list[Row], dict[str, Any]]:
+    """The rows of a split, and the content of `results.json` with that split in place of the test split.
+
+    Args:
+        run: the run.
+        state: of the model.
+        split: name of the split.
+        wall_seconds: duration of the training.
+    """
     logger.info("Evaluating the model of step %d on the %s split.", state.step, split)
     rows, summary = evaluate_split(run, run.splits[split], state, refine_fn=run.refine_fn)
     swaps = _diagnose(run, run.splits[split], state)
@@ -101,6 +127,7 @@ def _diagnose(run: build.Run, split: dataset.Split, state: state_lib.TrainState)
         classify,
         dataset.subset(split, hosts.share_of_host(len(split))),
         batch_size=run.config.evaluation.batch_size,
+        refine_fn=run.refine_fn,
     )
     summary = diagnosis.summarize(hosts.gather_from_hosts(rows))
     if not summary["has_evidence"]:
@@ -108,7 +135,7 @@ def _diagnose(run: build.Run, split: dataset.Split, state: state_lib.TrainState)
     return summary
 
 
-def _save_model(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:
+def _save_model(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, decoder: Any | None) -> None:
     variables = state_lib.inference_variables(state)
     card = model_card.describe(
         run.config,
@@ -119,125 +146,4 @@ def _save_model(run: build.Run, folder: pathlib.Path, state: state_lib.TrainStat
         step=int(variables.pop("step")),
         state_digest=digests.model_digest(state),
     )
-    model_card.save(folder, card, variables)
-
-
-def _draw_pictures(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:
-    """Panels of test images, evenly spaced over the split, and the curves of the run."""
-    config, pictures = run.config, folder / "pictures"
-    with _warning("The curves", pictures / "curves.png"):
-        pictures.mkdir(exist_ok=True)
-        curves.draw_curves(
-            pictures / "curves.png",
-            folder / "metrics.jsonl",
-            selected_step=int(state.step),
-            log_terms=run.method.log_terms,
-        )
-    split, variables = run.splits["test"], state_lib.inference_variables(state)
-    count = min(config.evaluation.num_pictures, len(split))
-    subset = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
-    for prediction in predict_split(
-        lambda images: run.predict(variables, images),
-        subset,
-        batch_size=config.evaluation.batch_size,
-        refine_fn=run.refine_fn,
-    ):
-        path = pictures / file_names.shorten(subset.names[prediction.index], ending=".png")
-        with _warning("A picture", path):
-            path.parent.mkdir(parents=True, exist_ok=True)  # An image's name may have folders.
-            panels.draw_panel(path, subset, prediction, threshold=config.evaluation.threshold)
-
-
-@contextlib.contextmanager
-def _warning(what: str, path: pathlib.Path) -> Iterator[None]:
-    """Draws a file that is no result: whatever it fails at, the run goes on."""
-    try:
-        yield
-    except Exception as error:
-        logger.warning("%s could not be drawn: %s (%s: %s).", what, path, type(error).__name__, error)
-
-
-def evaluate_workdir(
-    workdir: str | pathlib.Path,
-    split: str,
-    *,
-    crf: bool | None = None,
-    flips: bool | None = None,
-    scales: tuple[float, ...] | None = None,
-    data_dir: str | None = None,
-) -> dict[str, Any]:
-    """Evaluates the selected model of a run on one of its splits, and writes the rows of that split to the folder.
-
-    Args:
-        workdir: folder of the run.
-        split: "train", "validation" or "test".
-        crf: whether a CRF refines the masks, with the parameters of the configuration; None: as configured.
-        flips: whether predictions are means over the flips of training; None: as configured.
-        scales: sizes that predictions are means over; None: as configured.
-        data_dir: folder of the prepared data, if it moved.
-
-    Returns:
-        As in `results.json`, under the name of the split.
-
-    Raises:
-        UserError: if there is no such run or split, or if the checkpoint is damaged.
-    """
-    folder = local_path("workdir", workdir).absolute()
-    config = workdir_lib.read_config(folder)
-    changes = {"evaluation.crf.enabled": crf, "evaluation.flips": flips, "evaluation.scales": scales}
-    changes["data.dir"] = data_dir
-    config.update_from_flattened_dict({name: value for name, value in changes.items() if value is not None})
-    run = build.build_run(config)
-    if split not in run.splits:
-        raise OptionError(f"split={split!r} must be one of {tuple(run.splits)}.")
-    for difference in workdir_lib.differing_splits(folder, run.splits):
-        logger.warning("These are not the data of the training. %s", difference)
-    restored = _restore_selected(folder, run.state)
-    if restored is None:
-        raise OptionError(f"workdir={str(workdir)!r} holds no validated model yet.")
-    state, seconds = restored
-    rows, content = _evaluate(run, state, split, wall_seconds=seconds)
-    if hosts.is_main_host():
-        _keep_rows(folder / _name_of_rows(split, crf=crf, flips=flips, scales=scales), rows)
-    return content
-
-
-def _restore_selected(
-    folder: pathlib.Path, like: state_lib.TrainState, *, attempts: int = 5
-) -> tuple[state_lib.TrainState, float] | None:
-    """The selected model and the seconds of its training, None before the first validation.
-
-    Another process may train in the folder, and replace checkpoints while they are read: they are looked up again.
-    """
-    saved = checkpoints.Checkpoints(folder / "checkpoints", read_only=True)
-    before = saved.steps()
-    try:
-        newest = saved.restore_newest(like)
-        if newest is None or not newest[1].selected_step:
-            return None
-        return saved.restore(newest[1].selected_step, like)[0], newest[1].seconds
-    except checkpoints.CheckpointError:
-        now = checkpoints.Checkpoints(folder / "checkpoints", read_only=True).steps()
-        if attempts == 1 or now == before:
-            raise
-        return _restore_selected(folder, like, attempts=attempts - 1)
-
-
-def _name_of_rows(
-    split: str, *, crf: bool | None = None, flips: bool | None = None, scales: tuple[float, ...] | None = None
-) -> str:
-    """Name of the file with the rows of a split; each way of evaluating that was asked for has its own."""
-    options = [
-        f"{'' if value else 'no'}{name}" for name, value in (("crf", crf), ("flips", flips)) if value is not None
-    ]
-    options += [f"scales-{'-'.join(map('{:g}'.format, scales))}"] if scales else []
-    parts = ["predictions", *([] if split == "test" and not options else [split]), *options]
-    return "_".join(parts) + ".jsonl"
-
-
-def _keep_rows(path: pathlib.Path, rows: list[Row]) -> None:
-    """Writes rows; evaluation also works in a folder that cannot be written."""
-    try:
-        results.write_rows(path, rows)
-    except OSError as error:
-        logger.warning("The rows of this evaluation were not kept: %s cannot be written (%s).", path, error)
+    model_card.save(folder, card, variables | ({} if decoder is None else {"decoder": decoder}))

@@ -82,6 +82,7 @@ def describe(
         "flips": {axis: bool(evaluation.flips and data[f"flip_{axis}"]) for axis in ("horizontal", "vertical")},
         "scales": list(evaluation.scales),
         "crf": evaluation.crf.to_dict(),
+        "refine": config.refine.to_dict(),
         "trained_on": {name: data[name] for name in ("dataset", "name", "folds", "validation_share", "validation_seed")}
         | results.describe_training_data(train_labels, data),
         "step": step,

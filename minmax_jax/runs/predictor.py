@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from minmax_jax import localizer_alone, minmax
+from minmax_jax import inference, localizer_alone, minmax
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import padding, preprocessing
 from minmax_jax.errors import OptionError
@@ -23,13 +23,13 @@ from minmax_jax.runs import build_model, model_card
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """The model of a run, applied as in its evaluation: same preprocessing, test-time augmentation and CRF.
+    """The model of a run, applied as in its evaluation: same preprocessing, test-time augmentation, second stage, CRF.
 
     Attributes:
         card: content of `model_card.json`.
         preprocessing: of each image.
         predict: [B, h, w, 3] preprocessed images to a Prediction.
-        refine_fn: the CRF, or None.
+        refine_fn: what becomes of each mask, or None.
     """
 
     card: dict[str, Any]
@@ -101,10 +101,20 @@ def load(workdir: str | pathlib.Path) -> Predictor:
         flip_vertical=card["flips"]["vertical"],
         scales=tuple(card.get("scales", (1.0,))),
     )
+    refine = ml_collections.ConfigDict(card.get("refine", {"enabled": False}))
+    if refine.enabled:
+        predict = build_model.create_refined_predict(
+            predict,
+            functools.partial(inference.trunk_stages, model=model),
+            refine,
+            trunk=card["model"]["trunk"],
+            flip_horizontal=card["flips"]["horizontal"],
+            flip_vertical=card["flips"]["vertical"],
+        )
     variables = jax.device_put(variables | {"step": np.int32(card["step"])})
     return Predictor(
         card=card,
         preprocessing=preprocessing.Preprocessing(**card["preprocessing"]),
         predict=functools.partial(jax.jit(predict), variables),
-        refine_fn=build_model.create_refine(ml_collections.ConfigDict(card["crf"])) if card["crf"]["enabled"] else None,
+        refine_fn=build_model.create_postprocessing(ml_collections.ConfigDict(card["crf"]), refine),
     )

@@ -43,7 +43,7 @@ def collect(
     """
     crf = config.evaluation.crf.to_dict()
     return {
-        split: _without_nan(summary),
+        split: without_nan(summary),
         "trained_on": describe_training_data(train_labels, config.data),
         "selection": config.evaluation.selection,
         "threshold": {"policy": "fixed", "value": config.evaluation.threshold},
@@ -51,6 +51,7 @@ def collect(
         "scales": list(config.evaluation.scales),
         "empty_masks": config.evaluation.empty,
         **({"crf": crf} if crf["enabled"] else {}),
+        **({"refine": config.refine.to_dict()} if config.refine.enabled else {}),
         "seed": config.seed,
         "step": step,
         "state_digest": state_digest,
@@ -70,14 +71,14 @@ def describe_training_data(labels: np.ndarray, data: ml_collections.ConfigDict) 
 def write_rows(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes a line of JSON per image; numbers that are undefined (NaN) become null."""
     replacement = path.with_suffix(".new")
-    replacement.write_text("".join(json.dumps(_without_nan(row)) + "\n" for row in rows))
+    replacement.write_text("".join(json.dumps(without_nan(row)) + "\n" for row in rows))
     replacement.replace(path)
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """The value with null for NaN, which JSON does not have."""
     if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
+        return {name: without_nan(item) for name, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -125,7 +126,8 @@ def describe(results: dict, split: str = "test") -> str:
     """The numbers of a split in a few lines."""
     summary = results[split]
     baseline = summary["baselines"]["all_ones"]
-    refined = ", masks refined by the CRF" if "crf" in results else ""
+    refined = ", masks of the second stage" if "refine" in results else ""
+    refined += ", refined by the CRF" if "crf" in results else ""
 
     def number(value, form=".2f"):
         return "-" if value is None else format(value, form)

@@ -1,7 +1,6 @@
 """Training from a configuration to results: the program behind `experiments.train`."""
 
 from collections.abc import Callable
-import json
 import logging
 import math
 import pathlib
@@ -101,9 +100,9 @@ def _train(
         advice="Give all hosts the same pretrained weights, and one workdir whose checkpoints all see.",
     )
     first_step, total_steps = int(state.step), config.train.epochs * run.steps_per_epoch
-    if first_step == total_steps and (folder / "results.json").exists():
+    if first_step == total_steps and (finished := final_test.read_results(folder, config)):
         logger.info("This run is finished.")
-        return json.loads((folder / "results.json").read_text())
+        return finished
     saved.set_aside_after(first_step)
     started -= record.seconds
     batches = build_data.create_train_batches(config, run.splits["train"], first_batch=first_step)

@@ -26,6 +26,10 @@ _FREE = (
 )
 
 
+# Computed anew from the selected model.
+_SECOND_STAGE = "refine."
+
+
 class WorkdirError(UserError, ValueError):
     """A folder that a run cannot use; the message names it and what to do."""
 
@@ -62,7 +66,7 @@ def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict)
     differing = [
         f"  config.{name}: {before.get(name)!r} in the workdir, {now.get(name)!r} now"
         for name in sorted((before.keys() | now.keys()).difference(free))
-        if before.get(name) != now.get(name)
+        if before.get(name) != now.get(name) and not name.startswith(_SECOND_STAGE)
     ]
     if differing:
         raise WorkdirError(

@@ -1,0 +1,42 @@
+"""Gives a trained run a second stage: masks that follow the image.
+
+    python -m experiments.refine --workdir=runs/flowers [--refine.num_steps=800 ...]
+
+Trains a decoder on the frozen trunk of the selected model, tests it, and replaces results, predictions, model and
+pictures in the workdir; `results.json` keeps the numbers of the first stage as `test_unrefined`. The fields of
+--refine are those of config.refine. While training: --config.refine.enabled=True.
+"""
+
+from absl import flags
+from minmax_jax.configs import common
+from ml_collections import config_flags
+
+from minmax_jax.paths import local_path
+
+from . import program
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the prepared data; default: as in training.")
+_REFINE = config_flags.DEFINE_config_dict("refine", common.get_config().refine, "Fields that differ from the run's.")
+flags.mark_flag_as_required("workdir")
+
+
+def main() -> None:
+    from minmax_jax.distributed import hosts
+    from minmax_jax.runs import finished_runs, results, workdir
+
+    program.start(workdir.read_config(local_path("--workdir", _WORKDIR.value)).compilation_cache)
+    changes = {name: _REFINE.value[name] for name in config_flags.get_override_values(flags.FLAGS["refine"])}
+    content = finished_runs.refine_workdir(_WORKDIR.value, changes, data_dir=_DATA_DIR.value)
+    if hosts.is_main_host():
+        print(results.describe(content))
+        print(f"Results: {_WORKDIR.value}/results.json   Pictures: {_WORKDIR.value}/pictures/")
+
+
+def run() -> None:
+    """Entry point."""
+    program.run(main)
+
+
+if __name__ == "__main__":
+    run()

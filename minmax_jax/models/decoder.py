@@ -1,0 +1,64 @@
+"""The decoder of the second stage: from the features of a frozen trunk and the image to a mask at half its size."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from minmax_jax.models import trunks
+from minmax_jax.ops import resize
+
+STRIDE = 2  # of the mask
+# Features of the first layers say less than the image itself, and would take most of the memory.
+_LEAST_STRIDE = 4
+
+
+class Decoder(nn.Module):
+    """1x1 convolutions of each stage and of the image, summed, and two more: no place looks at its neighbours.
+
+    What surrounds a place is in the deep stages; the image lets the mask follow the outline of an object.
+
+    Attributes:
+        width: channels.
+        alignment: where the features lie, as in `masks.foreground_masks`.
+    """
+
+    width: int = 32
+    alignment: str = "features"
+
+    @nn.compact
+    def __call__(self, stages: trunks.Stages, images: jax.Array) -> jax.Array:
+        """The logits of a mask.
+
+        Args:
+            stages: {output stride: [B, h, w, K]}, as of `select_stages`.
+            images: [B, H, W, 3], scaled to [-1, 1]; H and W even.
+
+        Returns:
+            [B, H / 2, W / 2, 1].
+        """
+        half = halve(images)
+        total = nn.Dense(self.width, name="image")(half)
+        for stride, features in sorted(stages.items()):
+            # The stages differ in scale by orders of magnitude.
+            features = nn.LayerNorm(name=f"norm{stride}")(features.astype(jnp.float32))
+            features = nn.Dense(self.width, use_bias=False, name=f"stride{stride}")(features)
+            total += resize.resize_bilinear(features, half.shape[1:3], alignment=self.alignment)
+        x = nn.relu(nn.LayerNorm(name="norm")(total))
+        x = nn.relu(nn.Dense(self.width, name="hidden")(x))
+        return nn.Dense(1, name="mask")(x)
+
+
+def halve(images: jax.Array) -> jax.Array:
+    """[B, H, W, K] to [B, H / 2, W / 2, K], means of 2x2 pixels."""
+    return nn.avg_pool(images, (STRIDE, STRIDE), (STRIDE, STRIDE))
+
+
+def enlarge(masks: jax.Array) -> jax.Array:
+    """[B, h, w, K] to [B, 2 h, 2 w, K]; each value comes back to the middle of the 2x2 pixels that `halve` took."""
+    size = tuple(STRIDE * side for side in masks.shape[1:3])
+    return resize.resize_bilinear(masks, size, alignment="patches")
+
+
+def select_stages(stages: trunks.Stages) -> trunks.Stages:
+    """The stages that the decoder reads: those of stride 4 and more."""
+    return {stride: features for stride, features in stages.items() if stride >= _LEAST_STRIDE}

@@ -1,0 +1,91 @@
+"""What the second stage learns from: images, features and seeds of the frozen first stage, computed once."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from minmax_jax import progress
+from minmax_jax.data import dataset, padding
+from minmax_jax.evaluation.image_predictions import PredictFn
+from minmax_jax.models import decoder, trunks
+from minmax_jax.refinement import seeds
+from minmax_jax.refinement.options import RefineOptions
+
+StagesFn = Callable[[np.ndarray], trunks.Stages]
+
+
+class Group(NamedTuple):
+    """Training images of one padded shape, with all that the frozen first stage says of them.
+
+    Attributes:
+        images: [N, H, W, 3] uint8.
+        stages: {stride: [N, h, w, K] float16}, those that the decoder reads.
+        foreground: [N, (H / 2) (W / 2)] cumulative probabilities of the foreground's seeds.
+        background: the same of the background's.
+    """
+
+    images: np.ndarray
+    stages: dict[int, np.ndarray]
+    foreground: np.ndarray
+    background: np.ndarray
+
+
+def collect(
+    predict_fn: PredictFn,
+    stages_fn: StagesFn,
+    split: dataset.Split,
+    *,
+    options: RefineOptions,
+    batch_size: int,
+    seed: int,
+) -> list[Group]:
+    """Runs the first stage once on the training images, as many as fit into `options.cache_gib`.
+
+    Args:
+        predict_fn: [B, H, W, 3] uint8 images to a Prediction, whose masks are the source of the seeds.
+        stages_fn: the same images to the trunk's features.
+        split: the training images.
+        options: of the second stage.
+        batch_size: images of one shape that are computed together.
+        seed: of the choice, where not all images fit.
+    """
+    from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
+
+    split = dataset.subset(split, _choose(stages_fn, split, options, batch_size, seed))
+    parts: dict[tuple[int, ...], list[Group]] = {}
+    with progress.meter("First-stage masks and features", total=len(split), unit="image") as update:
+        for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
+            count = len(batch.indices)
+            masks = np.asarray(predict_fn(batch.images).masks)[:count]
+            stages = decoder.select_stages(stages_fn(batch.images))
+            half = np.asarray(decoder.halve(masks))[..., 0]
+            valid = np.stack([_valid(split.sizes[index], half.shape[1:]) for index in batch.indices])
+            part = Group(
+                images=batch.images[:count],
+                stages={stride: np.asarray(features[:count], np.float16) for stride, features in stages.items()},
+                foreground=seeds.cumulative_foreground(half, valid, power=options.seed_power),
+                background=seeds.cumulative_background(half, valid, share=options.background_share),
+            )
+            parts.setdefault(part.images.shape[1:], []).append(part)
+            update(count)
+    return [jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts.pop(shape)) for shape in list(parts)]
+
+
+def _choose(stages_fn: StagesFn, split: dataset.Split, options: RefineOptions, batch_size: int, seed: int):
+    """Indices of the images that are used, in ascending order."""
+    first = padding.pad(split.read_image(0))
+    stages = decoder.select_stages(stages_fn(np.stack([first] * batch_size)))
+    numbers = sum(features[0].size for features in stages.values())
+    bytes_per_pixel = 3 + 2 * 4 / decoder.STRIDE**2 + 2 * numbers / first[..., 0].size
+    order = np.random.RandomState(seed).permutation(len(split))
+    needed = np.cumsum(np.prod(padding.padded_sizes(split.sizes[order]), axis=1) * bytes_per_pixel)
+    return np.sort(order[: max(1, int(np.searchsorted(needed, options.cache_gib * 2**30, side="right")))])
+
+
+def _valid(size: np.ndarray, half: tuple[int, int]) -> np.ndarray:
+    """[h, w] bool: which pixels at half the padded size belong to an image of that size."""
+    inside = np.zeros(tuple(decoder.STRIDE * side for side in half), bool)
+    padding.crop_back(inside, tuple(size))[:] = True
+    return inside[:: decoder.STRIDE, :: decoder.STRIDE]

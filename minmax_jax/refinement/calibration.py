@@ -1,0 +1,44 @@
+"""Scales a mask so that 0.5 is the threshold.
+
+The pairwise term presses all values of a mask together, and leaves their order as it was: a threshold of 0.5 on the
+values themselves would cut at random. Each image is scaled by itself.
+"""
+
+import numpy as np
+
+_BINS = 256
+
+
+def between_percentiles(mask: np.ndarray, *, low: float = 5.0, high: float = 95.0) -> np.ndarray:
+    """The [H, W] mask with its `low` percentile at 0 and its `high` at 1, cut off there; a constant one becomes 0."""
+    least, greatest = np.percentile(mask, (low, high))
+    return np.clip((mask - least) / max(greatest - least, np.finfo(np.float32).tiny), 0, 1).astype(np.float32)
+
+
+def at_otsu(mask: np.ndarray) -> np.ndarray:
+    """The [H, W] mask with its Otsu threshold at 0.5, its least value at 0 and its greatest at 1.
+
+    Otsu, 1979: the threshold with the greatest variance between the two groups. A constant mask becomes 0.
+    """
+    least, greatest = float(np.min(mask)), float(np.max(mask))
+    if not least < greatest:
+        return np.zeros(mask.shape, np.float32)
+    threshold = _otsu_threshold(mask, least, greatest)
+    return np.interp(mask, (least, threshold, greatest), (0, 0.5, 1)).astype(np.float32)
+
+
+def _otsu_threshold(mask: np.ndarray, least: float, greatest: float) -> float:
+    counts, edges = np.histogram(mask, _BINS, (least, greatest))
+    centers = (edges[:-1] + edges[1:]) / 2
+    below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * centers)[:-1]
+    above, total = mask.size - below, np.sum(counts * centers)
+    variances = below * above * (sums / below - (total - sums) / above) ** 2  # first and last bin are never empty
+    return edges[1 + int(np.argmax(variances))]
+
+
+def as_it_is(mask: np.ndarray) -> np.ndarray:
+    """The mask."""
+    return mask
+
+
+CALIBRATIONS = {"percentiles": between_percentiles, "otsu": at_otsu, "none": as_it_is}

@@ -1,0 +1,102 @@
+"""The decoder's training: cross entropy on the seeds alone, and the pairwise term."""
+
+import functools
+import logging
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from minmax_jax import progress
+from minmax_jax.models import decoder as decoder_lib
+from minmax_jax.ops import intensity
+from minmax_jax.refinement import edges, seeds
+from minmax_jax.refinement.cache import Group
+from minmax_jax.refinement.options import RefineOptions
+
+logger = logging.getLogger(__name__)
+
+
+def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineOptions, seed: int) -> Any:
+    """Trains a decoder.
+
+    Args:
+        groups: as of `collect`.
+        decoder: the network.
+        options: of the second stage.
+        seed: of parameters, images and seeds.
+
+    Returns:
+        Its parameters.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = np.array([len(group.images) for group in groups])
+    params = _init(decoder, groups[0], seed)
+    tx = optax.adam(optax.cosine_decay_schedule(options.learning_rate, options.num_steps))
+    opt_state = tx.init(params)
+    step = jax.jit(functools.partial(_train_step, decoder=decoder, tx=tx, options=options), donate_argnums=(0, 1))
+    terms = {}
+    with progress.meter("Second stage", total=options.num_steps, unit="step") as update:
+        for _ in range(options.num_steps):
+            group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
+            params, opt_state, terms = step(params, opt_state, _draw_batch(group, rng, options))
+            update(1)
+    described = ", ".join(f"{name} {float(value):.4f}" for name, value in terms.items())
+    logger.info("Second stage, last step: %s.", described)
+    return jax.device_get(params)
+
+
+def _init(decoder: decoder_lib.Decoder, group: Group, seed: int) -> Any:
+    stages = {stride: features[:1] for stride, features in group.stages.items()}
+    return decoder.init(jax.random.key(seed), stages, intensity.normalize(jnp.asarray(group.images[:1])))["params"]
+
+
+def _draw_batch(group: Group, rng: np.random.Generator, options: RefineOptions) -> dict[str, Any]:
+    count = len(group.images)
+    chosen = rng.choice(count, options.batch_size, replace=count < options.batch_size)
+    return {
+        "images": group.images[chosen],
+        "stages": {stride: features[chosen] for stride, features in group.stages.items()},
+        "foreground": seeds.draw(group.foreground[chosen], rng, count=options.num_seeds),
+        "background": seeds.draw(group.background[chosen], rng, count=options.num_seeds),
+    }
+
+
+def _train_step(params, opt_state, batch, *, decoder, tx, options: RefineOptions):
+    images = intensity.normalize(batch["images"])
+
+    def loss_fn(params):
+        logits = decoder.apply({"params": params}, batch["stages"], images)[..., 0]
+        on_seeds = jnp.mean(partial_cross_entropy(logits, batch["foreground"], batch["background"]))
+        pairwise = jnp.mean(
+            edges.edge_loss(
+                jax.nn.sigmoid(logits),
+                (decoder_lib.halve(images) + 1) / 2,
+                bandwidth=options.edge_bandwidth,
+                reach=options.edge_reach,
+            )
+        )
+        return on_seeds + options.edge_weight * pairwise, {"seed_loss": on_seeds, "edge_loss": pairwise}
+
+    gradients, terms = jax.grad(loss_fn, has_aux=True)(params)
+    updates, opt_state = tx.update(gradients, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, terms
+
+
+def partial_cross_entropy(logits: jax.Array, foreground: jax.Array, background: jax.Array) -> jax.Array:
+    """Binary cross entropy on the seeds alone, both groups with the same weight.
+
+    Args:
+        logits: [B, h, w] of the foreground.
+        foreground: [B, n] seeds, pixels counted along the rows.
+        background: [B, m] seeds.
+
+    Returns:
+        [B] losses in nats.
+    """
+    logits = logits.reshape(len(logits), -1)
+    of_foreground = jax.nn.softplus(-jnp.take_along_axis(logits, foreground, axis=1))
+    of_background = jax.nn.softplus(jnp.take_along_axis(logits, background, axis=1))
+    return (jnp.mean(of_foreground, axis=1) + jnp.mean(of_background, axis=1)) / 2

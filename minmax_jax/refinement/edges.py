@@ -1,0 +1,37 @@
+"""The pairwise term: a mask may change only where the image does."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+
+def edge_loss(probabilities: jax.Array, colors: jax.Array, *, bandwidth: float, reach: int) -> jax.Array:
+    """Mean over pairs of pixels of |p - q| exp(-|color of p - color of q|^2 / bandwidth).
+
+    The eight neighbours of each pixel at the distance `reach` along rows, columns and diagonals; every pair once.
+
+    Args:
+        probabilities: [B, h, w] of the foreground.
+        colors: [B, h, w, K], in [0, 1].
+        bandwidth: squared distance of colours at which the mask may change.
+        reach: in pixels, at least 1.
+
+    Returns:
+        [B] losses.
+    """
+    total, count = 0.0, 0
+    for here, there in _pairs(probabilities.shape[1:], reach):
+        weights = jnp.exp(-jnp.sum((colors[here] - colors[there]) ** 2, axis=-1) / bandwidth)
+        differences = jnp.abs(probabilities[here] - probabilities[there]) * weights
+        total += jnp.sum(differences, axis=(1, 2))
+        count += differences[0].size
+    return total / max(count, 1)
+
+
+def _pairs(size: tuple[int, int], reach: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Slices of [B, h, w, ...] arrays: all pixels with a neighbour in one of four directions, and that neighbour."""
+    height, width = size
+    for down, right in ((0, reach), (reach, 0), (reach, reach), (reach, -reach)):
+        columns = slice(max(0, -right), width - max(0, right)), slice(max(0, right), width - max(0, -right))
+        yield (slice(None), slice(0, height - down), columns[0]), (slice(None), slice(down, height), columns[1])

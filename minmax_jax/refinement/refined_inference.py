@@ -1,0 +1,46 @@
+"""Inference of the second stage: classes of the first, masks of the decoder."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from minmax_jax import inference
+from minmax_jax.method import Prediction
+from minmax_jax.models import decoder as decoder_lib
+from minmax_jax.models import trunks
+from minmax_jax.ops import intensity
+
+
+def predict(
+    variables: dict[str, Any],
+    images: jax.Array,
+    *,
+    first_stage: Callable[[dict[str, Any], jax.Array], Prediction],
+    stages: Callable[[dict[str, Any], jax.Array], trunks.Stages],
+    decoder: decoder_lib.Decoder,
+    flip_horizontal: bool = False,
+    flip_vertical: bool = False,
+) -> Prediction:
+    """The prediction of the first stage with the decoder's masks, not yet calibrated.
+
+    Args:
+        variables: of the first stage, and the decoder's parameters as "decoder".
+        images: [B, H, W, 3] uint8.
+        first_stage: a method's predict.
+        stages: a method's stages.
+        decoder: the network.
+        flip_horizontal: whether masks are means over the images and their mirror images.
+        flip_vertical: the same with top and bottom exchanged.
+    """
+    prediction = first_stage(variables, images)
+
+    def predict_view(images):
+        chosen = decoder_lib.select_stages(stages(variables, images))
+        logits = decoder.apply({"params": variables["decoder"]}, chosen, images)
+        return decoder_lib.enlarge(jax.nn.sigmoid(logits)), {}
+
+    masks, _ = inference.mean_over_views(
+        predict_view, intensity.normalize(images), flip_horizontal=flip_horizontal, flip_vertical=flip_vertical
+    )
+    return prediction.replace(masks=masks)

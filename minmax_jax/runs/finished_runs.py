@@ -1,0 +1,144 @@
+"""A run after its training: evaluated on any of its splits, and given a second stage."""
+
+import logging
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from minmax_jax import state as state_lib
+from minmax_jax.distributed import hosts
+from minmax_jax.errors import OptionError
+from minmax_jax.evaluation.evaluators import Row
+from minmax_jax.paths import local_path
+from minmax_jax.runs import build, checkpoints, final_test, lock, results, second_stage
+from minmax_jax.runs import workdir as workdir_lib
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_workdir(
+    workdir: str | pathlib.Path,
+    split: str,
+    *,
+    crf: bool | None = None,
+    flips: bool | None = None,
+    scales: tuple[float, ...] | None = None,
+    refine: bool | None = None,
+    data_dir: str | None = None,
+) -> dict[str, Any]:
+    """Evaluates the selected model of a run on one of its splits, and writes the rows of that split to the folder.
+
+    Args:
+        workdir: folder of the run.
+        split: "train", "validation" or "test".
+        crf: whether a CRF refines the masks, with the parameters of the configuration; None: as configured.
+        flips: whether predictions are means over the flips of training; None: as configured.
+        scales: sizes that predictions are means over; None: as configured.
+        refine: whether masks are those of the second stage; None: if the run has one.
+        data_dir: folder of the prepared data, if it moved.
+
+    Returns:
+        As in `results.json`, under the name of the split.
+
+    Raises:
+        UserError: if there is no such run or split, or if the checkpoint is damaged.
+    """
+    folder = local_path("workdir", workdir).absolute()
+    config = workdir_lib.read_config(folder)
+    changes = {"evaluation.crf.enabled": crf, "evaluation.flips": flips, "evaluation.scales": scales}
+    changes |= {"data.dir": data_dir, "refine.enabled": refine}
+    config.update_from_flattened_dict({name: value for name, value in changes.items() if value is not None})
+    run, state, seconds = _open(folder, config, split)
+    if config.refine.enabled:
+        decoder = second_stage.restore(folder, config, state)
+        if decoder is not None:
+            run = second_stage.refine(run, decoder)
+        elif refine:
+            raise OptionError(f"workdir={str(workdir)!r} has no second stage for this model: run experiments.refine.")
+    rows, content = final_test.evaluate_model(run, state, split, wall_seconds=seconds)
+    if hosts.is_main_host():
+        _keep_rows(folder / _name_of_rows(split, crf=crf, flips=flips, refine=refine, scales=scales), rows)
+    return content
+
+
+def refine_workdir(
+    workdir: str | pathlib.Path, changes: dict[str, Any], *, data_dir: str | None = None
+) -> dict[str, Any]:
+    """Gives a run a second stage, tests it, and replaces results, predictions, model and pictures.
+
+    Args:
+        workdir: folder of the run.
+        changes: fields of group `refine` that differ from the run's configuration, by name.
+        data_dir: folder of the prepared data, if it moved.
+
+    Returns:
+        The new content of `results.json`.
+
+    Raises:
+        UserError: if there is no such run, if a field or the data cannot be used, or if another process trains in the
+            folder.
+    """
+    folder = local_path("workdir", workdir).absolute()
+    config = workdir_lib.read_config(folder)
+    config.refine.update(changes | {"enabled": True})
+    if data_dir is not None:
+        config.data.dir = data_dir
+    run, state, seconds = _open(folder, config, "train")
+    with lock.hold(folder):
+        if hosts.is_main_host():
+            workdir_lib.write_json(folder / "config.json", config.to_dict())
+        return final_test.test_selected(run, folder, state, wall_seconds=seconds)
+
+
+def _open(
+    folder: pathlib.Path, config: ml_collections.ConfigDict, split: str
+) -> tuple[build.Run, state_lib.TrainState, float]:
+    """The run, the state of its selected model, and the seconds of its training."""
+    run = build.build_run(config)
+    if split not in run.splits:
+        raise OptionError(f"split={split!r} must be one of {tuple(run.splits)}.")
+    for difference in workdir_lib.differing_splits(folder, run.splits):
+        logger.warning("These are not the data of the training. %s", difference)
+    restored = _restore_selected(folder, run.state)
+    if restored is None:
+        raise OptionError(f"workdir={str(folder)!r} holds no validated model yet.")
+    return run, *restored
+
+
+def _restore_selected(
+    folder: pathlib.Path, like: state_lib.TrainState, *, attempts: int = 5
+) -> tuple[state_lib.TrainState, float] | None:
+    """The selected model and the seconds of its training, None before the first validation.
+
+    Another process may train in the folder, and replace checkpoints while they are read: they are looked up again.
+    """
+    saved = checkpoints.Checkpoints(folder / "checkpoints", read_only=True)
+    before = saved.steps()
+    try:
+        newest = saved.restore_newest(like)
+        if newest is None or not newest[1].selected_step:
+            return None
+        return saved.restore(newest[1].selected_step, like)[0], newest[1].seconds
+    except checkpoints.CheckpointError:
+        now = checkpoints.Checkpoints(folder / "checkpoints", read_only=True).steps()
+        if attempts == 1 or now == before:
+            raise
+        return _restore_selected(folder, like, attempts=attempts - 1)
+
+
+def _name_of_rows(split: str, *, scales: tuple[float, ...] | None = None, **switches: bool | None) -> str:
+    """Name of the file with the rows of a split; each way of evaluating that was asked for has its own."""
+    options = [f"{'' if value else 'no'}{name}" for name, value in switches.items() if value is not None]
+    options += [f"scales-{'-'.join(map('{:g}'.format, scales))}"] if scales else []
+    if split == "test" and not options:
+        return final_test.PREDICTIONS
+    return "_".join(["predictions", split, *options]) + ".jsonl"
+
+
+def _keep_rows(path: pathlib.Path, rows: list[Row]) -> None:
+    """Writes rows; evaluation also works in a folder that cannot be written."""
+    try:
+        results.write_rows(path, rows)
+    except OSError as error:
+        logger.warning("The rows of this evaluation were not kept: %s cannot be written (%s).", path, error)

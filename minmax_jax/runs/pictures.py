@@ -1,0 +1,51 @@
+"""Pictures of a run: panels of test images, and curves."""
+
+from collections.abc import Iterator
+import contextlib
+import logging
+import pathlib
+
+import numpy as np
+
+from minmax_jax import state as state_lib
+from minmax_jax.data import dataset
+from minmax_jax.evaluation import predict_split
+from minmax_jax.report import curves, file_names, panels
+from minmax_jax.runs import build
+
+logger = logging.getLogger(__name__)
+
+
+def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:
+    """Panels of test images, evenly spaced over the split, and the curves of the run."""
+    config, pictures = run.config, folder / "pictures"
+    with _warning("The curves", pictures / "curves.png"):
+        pictures.mkdir(exist_ok=True)
+        curves.draw_curves(
+            pictures / "curves.png",
+            folder / "metrics.jsonl",
+            selected_step=int(state.step),
+            log_terms=run.method.log_terms,
+        )
+    split, variables = run.splits["test"], state_lib.inference_variables(state)
+    count = min(config.evaluation.num_pictures, len(split))
+    subset = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
+    for prediction in predict_split(
+        lambda images: run.predict(variables, images),
+        subset,
+        batch_size=config.evaluation.batch_size,
+        refine_fn=run.refine_fn,
+    ):
+        path = pictures / file_names.shorten(subset.names[prediction.index], ending=".png")
+        with _warning("A picture", path):
+            path.parent.mkdir(parents=True, exist_ok=True)  # An image's name may have folders.
+            panels.draw_panel(path, subset, prediction, threshold=config.evaluation.threshold)
+
+
+@contextlib.contextmanager
+def _warning(what: str, path: pathlib.Path) -> Iterator[None]:
+    """Draws a file that is no result: whatever it fails at, the run goes on."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("%s could not be drawn: %s (%s: %s).", what, path, type(error).__name__, error)

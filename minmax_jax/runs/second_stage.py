@@ -1,0 +1,101 @@
+"""The second stage of a run: its decoder, and the run whose masks the decoder predicts."""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from minmax_jax import digests
+from minmax_jax import state as state_lib
+from minmax_jax.distributed import engines
+from minmax_jax.errors import OptionError
+from minmax_jax.refinement import cache, decoder_training
+from minmax_jax.runs import build, build_model, config_checks, model_card
+
+logger = logging.getLogger(__name__)
+
+
+def train(run: build.Run, state: state_lib.TrainState) -> Any:
+    """Trains the decoder on the training images; of several hosts, each does the same work.
+
+    Args:
+        run: the run.
+        state: of the selected model.
+
+    Returns:
+        The decoder's parameters.
+
+    Raises:
+        OptionError: for a method without a trunk.
+    """
+    config = run.config
+    if run.method.stages is None:
+        raise OptionError(f"config.refine.enabled=True needs a trunk; config.method={config.method!r} has none.")
+    options = build_model.create_refine_options(config.refine)
+    parallelize = engines.ENGINES[config.train.engine].parallelize_predict
+    predict, stages = parallelize(_create_seed_method(run).predict), parallelize(run.method.stages)
+    variables = state_lib.inference_variables(state)
+    groups = cache.collect(
+        lambda images: predict(variables, images),
+        lambda images: stages(variables, images),
+        run.splits["train"],
+        options=options,
+        batch_size=config.evaluation.batch_size,
+        seed=config.seed,
+    )
+    num_images = sum(len(group.images) for group in groups)
+    logger.info("The second stage trains on %d of %d images.", num_images, len(run.splits["train"]))
+    decoder = build_model.create_decoder(config.refine, trunk=config.model.trunk)
+    return decoder_training.train(groups, decoder=decoder, options=options, seed=config.seed)
+
+
+def _create_seed_method(run: build.Run) -> Any:
+    """The method with the test-time augmentation of the seeds: all mirror images of training, and `refine.scales`."""
+    config = ml_collections.ConfigDict(run.config.to_dict())
+    config.evaluation.flips, config.evaluation.scales = True, run.config.refine.scales
+    num_classes = len(run.splits["train"].class_names)
+    return build_model.create_method(config, num_classes=num_classes, steps_per_epoch=run.steps_per_epoch)
+
+
+def refine(run: build.Run, decoder: Any) -> build.Run:
+    """The run with the masks of a decoder, calibrated, in place of the first stage's.
+
+    Args:
+        run: the run.
+        decoder: parameters, as `train` returns them.
+    """
+    config = run.config
+    predict = build_model.create_refined_predict(
+        run.method.predict,
+        run.method.stages,
+        config.refine,
+        trunk=config.model.trunk,
+        flip_horizontal=config.evaluation.flips and config.data.flip_horizontal,
+        flip_vertical=config.evaluation.flips and config.data.flip_vertical,
+    )
+    predict = engines.ENGINES[config.train.engine].parallelize_predict(predict)
+    return dataclasses.replace(
+        run,
+        predict=lambda variables, images: predict(variables | {"decoder": decoder}, images),
+        refine_fn=build_model.create_postprocessing(config.evaluation.crf, config.refine),
+    )
+
+
+def restore(folder: pathlib.Path, config: ml_collections.ConfigDict, state: state_lib.TrainState) -> Any | None:
+    """The decoder that the folder holds for this model and these options, or None.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        state: of the selected model.
+    """
+    try:
+        card, variables = model_card.read(folder)
+    except model_card.ModelCardError:
+        return None
+    is_same = card["state_digest"] == digests.model_digest(state) and config_checks.flatten(
+        ml_collections.ConfigDict(card.get("refine", {}))
+    ) == config_checks.flatten(config.refine)
+    return variables.get("decoder") if is_same else None
