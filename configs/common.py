@@ -189,7 +189,7 @@ def get_config() -> ml_collections.ConfigDict:
     refine.num_seeds = 20  # pixels of the foreground in each image and step, and as many of the background
     refine.seed_power = 2.0  # foreground seeds: in proportion to (mask - its least value)^seed_power
     refine.background_share = 0.5  # background seeds: from this share of the pixels, those with the least values
-    refine.edge_weight = 10.0  # of the pairwise term; 0 leaves it out
+    refine.edge_weight = 20.0  # of the pairwise term; 0 leaves it out
     refine.edge_bandwidth = 0.02  # squared distance of colours in [0, 1] at which a mask may change
     refine.edge_reach = 4  # pixels at half the image's size, between the two of a pair
     # What makes 0.5 the threshold: "percentiles" (5th and 95th of each mask become 0 and 1), "otsu" or "none".

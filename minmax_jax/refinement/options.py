@@ -36,7 +36,7 @@ class RefineOptions:
     num_seeds: int = 20
     seed_power: float = 2.0
     background_share: float = 0.5
-    edge_weight: float = 10.0
+    edge_weight: float = 20.0
     edge_bandwidth: float = 0.02
     edge_reach: int = 4
     calibration: str = "percentiles"
