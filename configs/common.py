@@ -188,6 +188,7 @@ def get_config() -> ml_collections.ConfigDict:
     refine.width = 32  # channels of the decoder
     refine.num_seeds = 20  # pixels of the foreground in each image and step, and as many of the background
     refine.seed_power = 2.0  # foreground seeds: in proportion to (mask - its least value)^seed_power
+    refine.num_erasures = 0  # passes of recursive erasing that add to the first stage's masks of the training images
     refine.background_share = 0.5  # background seeds: from this share of the pixels, those with the least values
     refine.edge_weight = 20.0  # of the pairwise term; 0 leaves it out
     refine.edge_bandwidth = 0.02  # squared distance of colours in [0, 1] at which a mask may change

@@ -62,7 +62,8 @@ def use_small_trunk(config: ml_collections.ConfigDict) -> None:
 def use_imagenet(config: ml_collections.ConfigDict) -> None:
     """For photographs on two cores: EfficientNet-Lite0 from ImageNet, output stride 16, AdamW, no erasing.
 
-    The trunk keeps the statistics of ImageNet and learns at a fifteenth of the heads' rate.
+    The trunk keeps the statistics of ImageNet and learns at a fifteenth of the heads' rate. Masks are those of the second
+    stage.
     """
     config.data.cache_gib = 1.0
     config.data.min_side = 0
@@ -84,6 +85,7 @@ def use_imagenet(config: ml_collections.ConfigDict) -> None:
     config.train.epochs = 8
     config.evaluation.batch_size = 8
     config.evaluation.flips = True
+    config.refine.enabled = True
 
 
 def _use_parity(config: ml_collections.ConfigDict) -> None:

@@ -17,6 +17,7 @@ class RefineOptions:
         width: channels of the decoder.
         num_seeds: foreground pixels that are drawn in each image and step, and as many of the background.
         seed_power: foreground seeds are drawn in proportion to (mask - its least value)^seed_power.
+        num_erasures: passes of recursive erasing that add to the masks of the training images; 0 for none.
         background_share: background seeds are drawn among this share of the pixels, those with the least values.
         edge_weight: of the pairwise term; 0 leaves it out.
         edge_bandwidth: squared distance of colours in [0, 1] at which a mask may change.
@@ -35,6 +36,7 @@ class RefineOptions:
     width: int = 32
     num_seeds: int = 20
     seed_power: float = 2.0
+    num_erasures: int = 0
     background_share: float = 0.5
     edge_weight: float = 20.0
     edge_bandwidth: float = 0.02
@@ -48,7 +50,7 @@ class RefineOptions:
             options.check_range(field, getattr(self, field), 1)
         for field in ("learning_rate", "edge_bandwidth", "cache_gib"):
             options.check_range(field, getattr(self, field), 1e-9)
-        for field in ("seed_power", "edge_weight"):
+        for field in ("seed_power", "num_erasures", "edge_weight"):
             options.check_range(field, getattr(self, field), 0)
         options.check_range("background_share", self.background_share, 1e-3, 1 - 1e-3)
         options.check_choice("calibration", self.calibration, tuple(calibration.CALIBRATIONS))

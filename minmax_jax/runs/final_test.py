@@ -63,6 +63,7 @@ def test_selected(
     """
     decoder, unrefined = None, {}
     if run.config.refine.enabled:
+        logger.info("Evaluating the first stage of step %d on the test split.", state.step)
         _, summary = evaluate_split(run, run.splits["test"], state, refine_fn=run.refine_fn)
         unrefined = {"test_unrefined": results.without_nan(summary)}
         decoder = second_stage.restore(folder, run.config, state) or second_stage.train(run, state)

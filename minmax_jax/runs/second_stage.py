@@ -1,6 +1,7 @@
 """The second stage of a run: its decoder, and the run whose masks the decoder predicts."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 from typing import Any
@@ -11,7 +12,7 @@ from minmax_jax import digests
 from minmax_jax import state as state_lib
 from minmax_jax.distributed import engines
 from minmax_jax.errors import OptionError
-from minmax_jax.refinement import cache, decoder_training
+from minmax_jax.refinement import cache, decoder_training, erased_masks
 from minmax_jax.runs import build, build_model, config_checks, model_card
 
 logger = logging.getLogger(__name__)
@@ -35,10 +36,15 @@ def train(run: build.Run, state: state_lib.TrainState) -> Any:
         raise OptionError(f"config.refine.enabled=True needs a trunk; config.method={config.method!r} has none.")
     options = build_model.create_refine_options(config.refine)
     parallelize = engines.ENGINES[config.train.engine].parallelize_predict
-    predict, stages = parallelize(_create_seed_method(run).predict), parallelize(run.method.stages)
+    masks = functools.partial(
+        erased_masks.accumulate_masks,
+        predict=_create_seed_method(run).predict,
+        num_erasures=options.num_erasures,
+    )
+    masks, stages = parallelize(masks), parallelize(run.method.stages)
     variables = state_lib.inference_variables(state)
     groups = cache.collect(
-        lambda images: predict(variables, images),
+        lambda images, labels: masks(variables, {"images": images, "labels": labels}),
         lambda images: stages(variables, images),
         run.splits["train"],
         options=options,
