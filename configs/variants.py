@@ -62,8 +62,8 @@ def use_small_trunk(config: ml_collections.ConfigDict) -> None:
 def use_imagenet(config: ml_collections.ConfigDict) -> None:
     """For photographs on two cores: EfficientNet-Lite0 from ImageNet, output stride 16, AdamW, no erasing.
 
-    The trunk keeps the statistics of ImageNet and learns at a fifteenth of the heads' rate. Masks are those of the second
-    stage.
+    The trunk keeps the statistics of ImageNet and learns at a fifteenth of the heads' rate. A second stage refines the
+    masks.
     """
     config.data.cache_gib = 1.0
     config.data.min_side = 0
