@@ -20,6 +20,7 @@ def at_otsu(mask: np.ndarray) -> np.ndarray:
 
     Otsu, 1979: the threshold with the greatest variance between the two groups. A constant mask becomes 0.
     """
+    mask = np.asarray(mask, np.float64)  # in which 256 bins fit between any two values of float32
     least, greatest = float(np.min(mask)), float(np.max(mask))
     if not least < greatest:
         return np.zeros(mask.shape, np.float32)

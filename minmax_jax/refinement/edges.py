@@ -33,5 +33,8 @@ def _pairs(size: tuple[int, int], reach: int) -> Iterator[tuple[tuple[slice, ...
     """Slices of [B, h, w, ...] arrays: all pixels with a neighbour in one of four directions, and that neighbour."""
     height, width = size
     for down, right in ((0, reach), (reach, 0), (reach, reach), (reach, -reach)):
-        columns = slice(max(0, -right), width - max(0, right)), slice(max(0, right), width - max(0, -right))
-        yield (slice(None), slice(0, height - down), columns[0]), (slice(None), slice(down, height), columns[1])
+        # An image smaller than the reach has no pairs; a negative end would count from the other side.
+        rows = slice(0, max(0, height - down)), slice(down, height)
+        columns = slice(0, max(0, width - abs(right))), slice(abs(right), width)
+        here, there = columns if right >= 0 else columns[::-1]
+        yield (slice(None), rows[0], here), (slice(None), rows[1], there)

@@ -18,7 +18,7 @@ def cumulative_foreground(masks: np.ndarray, valid: np.ndarray, *, power: float)
     Returns:
         [N, h w] cumulative probabilities.
     """
-    masks = np.asarray(masks, np.float32)
+    masks = np.asarray(masks, np.float64)  # powers of small differences are 0 in single precision
     least = np.min(masks, axis=(1, 2), keepdims=True, where=valid, initial=np.inf)
     return _cumulative(np.where(valid, np.maximum(masks - least, 0) ** power, 0), valid)
 
@@ -34,7 +34,8 @@ def cumulative_background(masks: np.ndarray, valid: np.ndarray, *, share: float)
     Returns:
         [N, h w] cumulative probabilities.
     """
-    limits = [np.quantile(mask[inside], share) for mask, inside in zip(np.asarray(masks, np.float32), valid)]
+    masks = np.asarray(masks, np.float64)
+    limits = [np.quantile(mask[inside], share) for mask, inside in zip(masks, valid)]
     return _cumulative(valid & (masks <= np.reshape(limits, (-1, 1, 1))), valid)
 
 
