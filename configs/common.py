@@ -22,8 +22,11 @@ def get_config() -> ml_collections.ConfigDict:
     data.name = ""  # of a "custom" dataset, as given to prepare_data
     data.dir = ""  # folder that prepare_data wrote
     data.folds = ""  # folder of published split files (rows image,mask,class); "" makes the validation split here
+    # "released" (published), or, of "glas" without split files, "patients": all images anew, half of them for the test,
+    # and no patient in two splits.
+    data.split = "released"
     data.validation_share = 0.2  # of each class of the training images, where there are no split files; published
-    data.validation_seed = 0  # of that choice; not config.seed, so that seeds train on the same images
+    data.validation_seed = 0  # of that choice, and of that of patients; not config.seed: seeds train on the same images
     data.train_fraction = 1.0  # share of each class of the training images, at least one image
     data.train_per_class = 0  # number of training images of each class; 0: all
     data.subset_seed = 0  # of these and the following choices; a smaller one is contained in a larger one

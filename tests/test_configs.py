@@ -367,6 +367,14 @@ def test_own_data_needs_its_name_and_no_folds():
         config_checks.check_values(config, num_devices=1, num_local_devices=1)
 
 
+@pytest.mark.parametrize("module, folds", [(glas, "folds"), (cub, "")])
+def test_a_split_by_patients_is_for_glas_without_split_files(module, folds):
+    config = module.get_config()
+    config.data.update({"split": "patients", "folds": folds})
+    with pytest.raises(config_checks.ConfigError, match="config.data.split='patients' is for"):
+        config_checks.check_values(config, num_devices=1, num_local_devices=1)
+
+
 def test_evaluation_over_flips_needs_flips_in_training():
     config = synthetic.get_config()
     config.update_from_flattened_dict({"evaluation.flips": True, "data.flip_horizontal": False})

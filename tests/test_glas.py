@@ -1,5 +1,6 @@
 """Preparing and loading GlaS, from a made-up release in the official layout, and what goes wrong."""
 
+import dataclasses
 import io
 import pickle
 import re
@@ -75,6 +76,43 @@ def test_published_folds(data_dir, tmp_path):
         (tmp_path / f"{name}_s_0_f_0.csv").write_text("".join(lines))
     parts = load.load(data_dir, "glas", folds_dir=str(tmp_path))
     assert [list(part.names) for part in parts.values()] == list(rows.values())
+
+
+def test_patients_are_kept_and_can_be_kept_apart(data_dir):
+    released = load.load(data_dir, "glas")
+    for part in released.values():
+        expected = [glas_layout.patient_of(glas_layout.NAMES.index(name)) for name in part.names]
+        assert list(part.patients) == expected
+    assert set(released["train"].patients) & set(released["test"].patients)
+    parts = load.load(data_dir, "glas", split="patients", seed=3)
+    assert sorted(name for part in parts.values() for name in part.names) == sorted(glas_layout.NAMES)
+    patients = [set(part.patients) for part in parts.values()]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 16
+    assert all(set(part.labels) == {0, 1} for part in parts.values())
+    assert 75 <= len(parts["test"]) <= 90
+    config = glas_config.get_config()
+    config.data.update({"dir": data_dir, "split": "patients", "validation_seed": 3})
+    assert build_data.create_splits(config)["test"].names == parts["test"].names
+
+
+def test_an_earlier_preparation_without_patients_is_prepared_again(official, tmp_path, monkeypatch):
+    def features(class_names):
+        kept = {name: kind for name, kind in all_features(class_names).items() if name != "patient"}
+        return tfds.features.FeaturesDict(kept)
+
+    def read_record(item, raw):
+        record = read(item, raw)
+        del record["patient"]
+        yield record
+
+    tfds, all_features, read = pytest.importorskip("tensorflow_datasets"), records.features, raw_dataset.read_record
+    monkeypatch.setattr(records, "features", features)
+    records.prepare(
+        "glas", lambda _: dataclasses.replace(glas.read_raw(str(official)), read_records=read_record), tmp_path
+    )
+    assert len(load.load(str(tmp_path), "glas")["test"]) == 80
+    with pytest.raises(UserError, match="split='patients' needs the patient .* prepare it again"):
+        load.load(str(tmp_path), "glas", split="patients")
 
 
 def test_a_zip_file_will_do(official, tmp_path):

@@ -74,3 +74,52 @@ def test_the_seeded_choice_takes_a_fifth_of_each_class():
 def test_a_class_without_training_images_is_refused():
     with pytest.raises(ValueError, match="Class 1 has 1 training images: none is left"):
         splits_lib.choose_validation(np.array([0, 0, 0, 1]), share=0.5, seed=0)
+
+
+# Images of each patient by class.
+_PATIENTS = {"a": (6, 0), "b": (0, 6), "c": (3, 3), "d": (3, 3), "e": (2, 0), "f": (0, 2), "g": (6, 6)}
+
+
+def _examples(patients):
+    rows = [(label, name) for name, counts in patients.items() for label in (0, 1) for _ in range(counts[label])]
+    labels, names = zip(*rows)
+    return np.array(labels), names
+
+
+def test_no_patient_is_in_two_splits_and_each_split_has_both_classes():
+    labels, patients = _examples(_PATIENTS)
+    chosen = splits_lib.choose_patients(labels, patients, validation_share=0.2, seed=0)
+    np.testing.assert_array_equal(np.sort(np.concatenate(list(chosen.values()))), np.arange(len(labels)))
+    of_split = [{patients[index] for index in chosen[name]} for name in ("train", "validation", "test")]
+    assert sum(map(len, of_split)) == len(_PATIENTS)
+    for indices in chosen.values():
+        assert set(labels[indices]) == {0, 1}
+    assert abs(len(chosen["test"]) - 20) <= 2 and len(chosen["validation"]) < len(chosen["train"])
+    again = splits_lib.choose_patients(labels, patients, validation_share=0.2, seed=0)
+    np.testing.assert_array_equal(chosen["test"], again["test"])
+
+
+def test_the_seed_chooses_the_patients():
+    labels, patients = _examples(_PATIENTS)
+    tests = [
+        tuple(splits_lib.choose_patients(labels, patients, validation_share=0.2, seed=seed)["test"])
+        for seed in range(6)
+    ]
+    assert len(set(tests)) > 1
+
+
+def test_the_one_even_division_of_patients_is_found():
+    """By hand: half of 8 + 8 images, then a quarter of the rest, and patients are whole."""
+    labels, patients = _examples({"a": (4, 4), "b": (3, 3), "c": (1, 1)})
+    chosen = splits_lib.choose_patients(labels, patients, validation_share=0.25, seed=5)
+    assert {name: {patients[index] for index in chosen[name]} for name in chosen} == {
+        "train": {"b"},
+        "validation": {"c"},
+        "test": {"a"},
+    }
+
+
+def test_too_few_patients_are_refused():
+    labels, patients = _examples({"a": (4, 4), "b": (4, 4)})
+    with pytest.raises(ValueError, match="The 2 patients cannot be divided"):
+        splits_lib.choose_patients(labels, patients, validation_share=0.2, seed=0)

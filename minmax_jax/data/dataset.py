@@ -44,6 +44,7 @@ class Split:
             height and width, or none, K = 0, where they are not known; picklable.
         read_ignored: index -> [H, W] bool, the pixels of the mask that are neither foreground nor background, or None
             where each is one of them; picklable.
+        patients: whom each of the N examples is of; "" where that is not known, () where it is known of none.
     """
 
     names: tuple[str, ...]
@@ -54,6 +55,7 @@ class Split:
     read_mask: Callable[[int], np.ndarray | None]
     read_boxes: Callable[[int], np.ndarray] = _no_boxes
     read_ignored: Callable[[int], np.ndarray | None] = _none
+    patients: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -71,6 +73,7 @@ def subset(split: Split, indices: Sequence[int]) -> Split:
         read_mask=functools.partial(_read_at, split.read_mask, indices),
         read_boxes=functools.partial(_read_at, split.read_boxes, indices),
         read_ignored=functools.partial(_read_at, split.read_ignored, indices),
+        patients=tuple(split.patients[i] for i in indices) if split.patients else (),
     )
 
 
@@ -105,6 +108,7 @@ def concatenate(first: Split, second: Split) -> Split:
         read_mask=functools.partial(_read_either, first.read_mask, second.read_mask, len(first)),
         read_boxes=functools.partial(_read_either, first.read_boxes, second.read_boxes, len(first)),
         read_ignored=functools.partial(_read_either, first.read_ignored, second.read_ignored, len(first)),
+        patients=first.patients + second.patients if first.patients and second.patients else (),
     )
 
 

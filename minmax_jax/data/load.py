@@ -30,6 +30,7 @@ def load(
     folds_dir: str = "",
     validation_share: float = 0.2,
     seed: int = 0,
+    split: str = "released",
 ) -> dict[str, dataset.Split]:
     """The splits "train", "validation" and "test" of a prepared dataset.
 
@@ -40,17 +41,20 @@ def load(
         folds_dir: folder of published split files. Without it the released splits are used, and where these have no
             validation images, a share of each training class is taken.
         validation_share: that share, rounded up; 0.2 gives the published sizes of GlaS, CUB and CUB5.
-        seed: of that choice.
+        seed: of that choice, or of the choice of patients.
+        split: "released", or "patients": all images anew, so that no patient is in two splits. Not with `folds_dir`.
 
     Raises:
         NotPreparedError: if the dataset was not prepared.
-        DataError: if it is damaged, or if the split files do not fit it.
+        DataError: if it is damaged, if the split files do not fit it, or if its patients are not known.
     """
     released = read_splits(data_dir, name)
     if class_names:
         released = {split: dataset.only_classes(part, class_names) for split, part in released.items()}
     if folds_dir:
         return splits.read_folds(folds_dir, functools.reduce(dataset.concatenate, released.values()))
+    if split == "patients":
+        return _split_by_patient(name, released, validation_share, seed)
     if "validation" in released:
         return released
     labels, names = released["train"].labels, released["train"].class_names
@@ -66,6 +70,19 @@ def load(
         "validation": dataset.subset(released["train"], validation),
         "test": released["test"],
     }
+
+
+def _split_by_patient(name: str, released: dict[str, dataset.Split], validation_share: float, seed: int):
+    everything = functools.reduce(dataset.concatenate, released.values())
+    if not everything.patients or "" in everything.patients:
+        raise dataset.DataError(
+            f"split='patients' needs the patient of each image, and the prepared {name!r} dataset lacks it. If it is"
+            " GlaS, an earlier version prepared it: delete it and prepare it again."
+        )
+    chosen = splits.choose_patients(
+        everything.labels, everything.patients, validation_share=validation_share, seed=seed
+    )
+    return {part: dataset.subset(everything, indices) for part, indices in chosen.items()}
 
 
 def read_splits(data_dir: str | pathlib.Path, name: str) -> dict[str, dataset.Split]:
@@ -93,6 +110,7 @@ def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any]) -> datase
         labels=np.array(index["labels"], np.int32),
         class_names=tuple(index["class_names"]),
         sizes=np.array(index["sizes"]),
+        patients=tuple(index["patients"]),
         **{
             f"read_{feature}": _Reader(str(folder), split, stamp, feature)
             for feature in ("image", "mask", "boxes", "ignored")
@@ -102,7 +120,7 @@ def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any]) -> datase
 
 
 def _build_index(folder: pathlib.Path) -> dict[str, Any]:
-    """Names, labels and sizes of all splits, in the order of their records.
+    """Names, labels, sizes and patients of all splits, in the order of their records.
 
     Raises:
         DataError: if the records are damaged.
@@ -117,7 +135,7 @@ def _build_index(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _index_split(folder: pathlib.Path, split: str, num_classes: int) -> dict[str, list]:
-    index = {"names": [], "labels": [], "sizes": []}
+    index = {"names": [], "labels": [], "sizes": [], "patients": []}
     source = open_records(str(folder), split)
     for number in range(len(source)):
         record = _read(folder, source, number)
@@ -127,6 +145,7 @@ def _index_split(folder: pathlib.Path, split: str, num_classes: int) -> dict[str
         index["names"].append(record["name"].decode())
         index["labels"].append(int(record["label"]))
         index["sizes"].append(record["size"].tolist())
+        index["patients"].append(record.get("patient", b"").decode())  # an earlier version wrote none
     return index
 
 

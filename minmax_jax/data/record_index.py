@@ -1,4 +1,4 @@
-"""An index next to prepared records: names, labels and sizes, so that a run starts without reading all images.
+"""An index next to prepared records: names, labels, sizes and patients. A run starts without reading all images.
 
 It contains the names and sizes of all files, and a checksum of itself. Where these differ, or where there is no index,
 it is built anew.
@@ -14,7 +14,7 @@ import zlib
 
 logger = logging.getLogger(__name__)
 FILE = "index.json"
-_FORMAT = 2
+_FORMAT = 3
 
 
 def read(folder: pathlib.Path, build_fn) -> dict[str, Any]:

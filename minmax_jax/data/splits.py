@@ -1,5 +1,6 @@
-"""Split files as published, or a seeded choice of validation images."""
+"""Split files as published, or a seeded choice: of validation images, or of the patients of all splits."""
 
+from collections.abc import Sequence
 import csv
 import io
 import math
@@ -13,6 +14,8 @@ from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
 SPLIT_PREFIXES = {"train": "train", "validation": "val", "test": "test"}
+# Divisions of the patients that are drawn, to keep the one with the most even classes.
+_NUM_DRAWN = 2000
 
 
 def read_folds(folder: str | pathlib.Path, everything: dataset.Split) -> dict[str, dataset.Split]:
@@ -115,3 +118,41 @@ def choose_validation(labels: np.ndarray, *, share: float, seed: int) -> tuple[n
         validation.extend(rng.permutation(members)[:count])
     validation = np.sort(validation)
     return np.setdiff1d(np.arange(len(labels)), validation), validation
+
+
+def choose_patients(
+    labels: np.ndarray, patients: Sequence[str], *, validation_share: float, seed: int
+) -> dict[str, np.ndarray]:
+    """Divides all examples by patient: about half of each class tests, a share of the others validates.
+
+    Of many divisions that are drawn, the one is kept whose counts of examples, by split and class, are nearest to those
+    shares (chi-squared distance) with every class in every split.
+
+    Args:
+        labels: [N] classes.
+        patients: [N] whom the examples are of.
+        validation_share: share of the examples outside of the test split, for validation.
+        seed: of the draws.
+
+    Returns:
+        {split: indices in ascending order}.
+
+    Raises:
+        ValueError: if no division that was drawn has all classes in all splits.
+    """
+    names, patients = np.unique(patients, return_inverse=True)
+    counts = np.zeros((len(names), labels.max() + 1), int)
+    np.add.at(counts, (patients, labels), 1)
+    shares = np.array([(1 - validation_share) / 2, validation_share / 2, 1 / 2])
+    drawn = np.random.RandomState(seed).choice(3, size=(_NUM_DRAWN, len(names)), p=shares)
+    drawn_counts = np.stack([(drawn == split) @ counts for split in range(3)], axis=1)  # [_NUM_DRAWN, 3, C]
+    goal = shares[:, None] * counts.sum(axis=0)
+    distance = np.sum((drawn_counts - goal) ** 2 / goal, axis=(1, 2))
+    distance[~drawn_counts.all(axis=(1, 2))] = np.inf
+    best = np.argmin(distance)
+    if np.isinf(distance[best]):
+        raise dataset.DataError(
+            f"The {len(names)} patients cannot be divided so that training, validation and test have images of all"
+            " classes. Use split='released'."
+        )
+    return {name: np.flatnonzero(drawn[best][patients] == split) for split, name in enumerate(SPLIT_PREFIXES)}

@@ -54,6 +54,7 @@ def _load_prepared(data: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
                 folds_dir=data.folds,
                 validation_share=data.validation_share,
                 seed=data.validation_seed,
+                split=data.split,
             )
     except load.NotPreparedError as error:
         flags = f"--dataset={name}" if name in _PUBLISHED else f"--dataset=image_folder --name={name}"

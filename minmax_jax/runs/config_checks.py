@@ -17,6 +17,7 @@ DATASETS = ("synthetic", "glas", "cub", "cub5", "oxford_flowers", "custom")
 _CHOICES = {
     "method": ("minmax", "wildcat", "cam"),
     "data.dataset": DATASETS,
+    "data.split": ("released", "patients"),
     "model.trunk": (*resnet.TRUNKS, *efficientnet_lite.TRUNKS, *vit.TRUNKS),
     "model.output_stride": (0, *efficientnet_lite.OUTPUT_STRIDES),
     "model.resnet.stem": tuple(resnet.STEMS),
@@ -124,6 +125,11 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
         problems.append("config.data.name is empty; give the name of the prepared data: --config=custom:NAME.")
     if fields["data.dataset"] == "custom" and fields["data.folds"]:
         problems.append(f"config.data.folds={fields['data.folds']!r} must be empty: own data is split by prepare_data.")
+    if fields["data.split"] == "patients" and (fields["data.folds"] or fields["data.dataset"] != "glas"):
+        problems.append(
+            "config.data.split='patients' is for config.data.dataset=glas with an empty config.data.folds, not for"
+            f" {fields['data.dataset']!r} and {fields['data.folds']!r}; set data.split to 'released'."
+        )
     if fields["data.train_fraction"] < 1 and fields["data.train_per_class"]:
         problems.append(
             f"config.data.train_fraction={fields['data.train_fraction']} and data.train_per_class="

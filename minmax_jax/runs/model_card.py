@@ -83,7 +83,9 @@ def describe(
         "scales": list(evaluation.scales),
         "crf": evaluation.crf.to_dict(),
         "refine": config.refine.to_dict(),
-        "trained_on": {name: data[name] for name in ("dataset", "name", "folds", "validation_share", "validation_seed")}
+        "trained_on": {
+            name: data[name] for name in ("dataset", "name", "folds", "split", "validation_share", "validation_seed")
+        }
         | results.describe_training_data(train_labels, data),
         "step": step,
         "state_digest": state_digest,

@@ -22,6 +22,7 @@ HOMEPAGE = "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest/"
 CLASS_NAMES = ("benign", "malignant")
 NUM_IMAGES = {"train": 85, "test": 80}
 _GRADE_COLUMN = "grade (GlaS)"
+_PATIENT_COLUMN = "patient ID"
 
 
 def read_raw(source: str) -> raw_dataset.RawDataset:
@@ -34,9 +35,11 @@ def read_raw(source: str) -> raw_dataset.RawDataset:
         DataError: for a folder that is none, another number of images, or images without a class.
     """
     folder = open_source(source)
-    grades = read_grades(folder)
+    grades, patients = read_grades(folder), read_patients(folder)
     items = [
-        raw_dataset.Item(name, grade, image=folder / f"{name}.bmp", mask=folder / f"{name}_anno.bmp")
+        raw_dataset.Item(
+            name, grade, image=folder / f"{name}.bmp", mask=folder / f"{name}_anno.bmp", patient=patients[name]
+        )
         for name, grade in grades.items()
     ]
     splits = {split: [item for item in items if _split_of(item.name) == split] for split in NUM_IMAGES}
@@ -87,11 +90,7 @@ def read_grades(folder: raw_dataset.Path) -> dict[str, str]:
     Raises:
         DataError: for a file without the column of classes, or a class that is neither benign nor malignant.
     """
-    rows = csv.DictReader(io.StringIO(raw_dataset.read_text(folder / "Grade.csv")))
-    try:
-        rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in rows]
-    except csv.Error as error:
-        raise dataset.DataError(f"Grade.csv is not a CSV file ({error}). Get it again from {HOMEPAGE}.") from error
+    rows = _read_rows(folder)
     if not rows or not {"name", _GRADE_COLUMN} <= rows[0].keys():
         raise dataset.DataError(f"Grade.csv needs the columns `name` and `{_GRADE_COLUMN}`.")
     grades = {}
@@ -104,3 +103,17 @@ def read_grades(folder: raw_dataset.Path) -> dict[str, str]:
             raise dataset.DataError(f"Grade.csv lists {row['name']!r} twice. Get the dataset again from {HOMEPAGE}.")
         grades[row["name"]] = row[_GRADE_COLUMN]
     return grades
+
+
+def read_patients(folder: raw_dataset.Path) -> dict[str, str]:
+    """The patient of each image, from Grade.csv; "" where it does not say."""
+    return {row["name"]: row.get(_PATIENT_COLUMN, "") for row in _read_rows(folder)}
+
+
+def _read_rows(folder: raw_dataset.Path) -> list[dict[str, str]]:
+    """The rows of Grade.csv, without the spaces that its fields start with."""
+    rows = csv.DictReader(io.StringIO(raw_dataset.read_text(folder / "Grade.csv")))
+    try:
+        return [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in rows]
+    except csv.Error as error:
+        raise dataset.DataError(f"Grade.csv is not a CSV file ({error}). Get it again from {HOMEPAGE}.") from error

@@ -28,6 +28,7 @@ class Item:
         image: its file.
         mask: the file with its foreground, if there is one.
         boxes: around its objects, (top, left, bottom, right) each, in pixels of the image as stored.
+        patient: whom it is of, "" where that is not known.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Item:
     image: Path
     mask: Path | None = None
     boxes: tuple[tuple[float, float, float, float], ...] = ()
+    patient: str = ""
 
 
 def _read_whole(item: Item, raw: "RawDataset") -> Iterator[dict]:
@@ -150,6 +152,7 @@ def read_record(item: Item, raw: RawDataset) -> dict:
         "label": item.class_name,
         "name": item.name,
         "size": np.array(size, np.int32),
+        "patient": item.patient,
     }
 
 

@@ -30,6 +30,7 @@ def features(class_names: tuple[str, ...]):
             "label": tfds.features.ClassLabel(names=list(class_names)),
             "name": tfds.features.Text(),
             "size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
+            "patient": tfds.features.Text(),
         }
     )
 

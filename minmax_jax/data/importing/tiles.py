@@ -102,6 +102,7 @@ def read_records(item: raw_dataset.Item, raw: raw_dataset.RawDataset, *, tiling:
             "label": item.class_name,
             "name": f"{item.name}/{round(box[0])}_{round(box[1])}",
             "size": np.array(size, np.int32),
+            "patient": item.patient,
         }
     if not num_kept:
         raise dataset.DataError(
