@@ -30,7 +30,9 @@ _SIZES = [(32, 32), (41, 64), (32, 31), (64, 64), (33, 40), (32, 32)]
 def _collect(sizes=_SIZES, seed=0, predict_fn=_predict_alike, **options):
     split = splits.make_split(sizes, read_mask=splits.refuse)
     options = RefineOptions(**options)
-    groups = cache.collect(predict_fn, _stages_alike, split, options=options, batch_size=2, seed=seed)
+    groups = cache.collect(
+        lambda images, labels: predict_fn(images).masks, _stages_alike, split, options=options, batch_size=2, seed=seed
+    )
     return split, groups
 
 
@@ -110,7 +112,14 @@ def _collect_discs():
         found = np.stack([of_image[image.tobytes()] for image in np.asarray(batch)])
         return Prediction(np.full((len(found), 2), 0.5), found, {})
 
-    groups = cache.collect(predict, _stages_alike, split, options=RefineOptions(), batch_size=4, seed=0)
+    groups = cache.collect(
+        lambda images, labels: predict(images).masks,
+        _stages_alike,
+        split,
+        options=RefineOptions(),
+        batch_size=4,
+        seed=0,
+    )
     return images, true, masks, groups
 
 

@@ -44,7 +44,7 @@ class Decoder(nn.Module):
             # The stages differ in scale by orders of magnitude.
             features = nn.LayerNorm(name=f"norm{stride}")(features.astype(jnp.float32))
             features = nn.Dense(self.width, use_bias=False, name=f"stride{stride}")(features)
-            # From stage to stage: the same as each by itself to the end, in a third of the time.
+            # From stage to stage: for strides of convolutions the same as each to the end, in less time.
             x = features if x is None else features + enlarge_to(x, features.shape[1:3])
         image = nn.Dense(self.width, name="image")(half)
         x = image if x is None else image + enlarge_to(x, half.shape[1:3])
