@@ -56,6 +56,8 @@ def evaluate_workdir(
             run = second_stage.refine(run, decoder)
         elif refine:
             raise OptionError(f"workdir={str(workdir)!r} has no second stage for this model: run experiments.refine.")
+        else:
+            config.refine.enabled = False  # the results tell of the masks that are evaluated
     rows, content = final_test.evaluate_model(run, state, split, wall_seconds=seconds)
     if hosts.is_main_host():
         _keep_rows(folder / _name_of_rows(split, crf=crf, flips=flips, refine=refine, scales=scales), rows)

@@ -42,6 +42,7 @@ def collect(
         wall_seconds: of training and validation, over all starts.
     """
     crf = config.evaluation.crf.to_dict()
+    refine = config.refine.to_dict() | {"scales": list(config.refine.scales)}
     return {
         split: without_nan(summary),
         "trained_on": describe_training_data(train_labels, config.data),
@@ -51,7 +52,7 @@ def collect(
         "scales": list(config.evaluation.scales),
         "empty_masks": config.evaluation.empty,
         **({"crf": crf} if crf["enabled"] else {}),
-        **({"refine": config.refine.to_dict()} if config.refine.enabled else {}),
+        **({"refine": refine} if refine["enabled"] else {}),
         "seed": config.seed,
         "step": step,
         "state_digest": state_digest,

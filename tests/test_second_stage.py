@@ -1,0 +1,230 @@
+"""The second stage in whole programs: after training, on a finished run, interrupted, and what is refused."""
+
+import json
+import shutil
+
+from minmax_jax.configs import synthetic
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors_numpy
+
+import minmax_jax as mm
+from minmax_jax.errors import OptionError
+from minmax_jax.refinement import decoder_training
+from minmax_jax.runs import build_data, build_model, final_test, finished_runs, training
+from tests import programs, splits, test_method
+
+pytestmark = pytest.mark.xdist_group("second_stage")
+
+# Padding of 41 to 64 pixels, mirror images, and no CRF.
+_CHANGES = {
+    "train.epochs": 2,
+    "data.synthetic.image_size": 41,
+    "evaluation.flips": True,
+    "refine.num_steps": 12,
+    "refine.batch_size": 4,
+    "refine.width": 8,
+    "refine.scales": (1.0,),
+}
+_F1 = {"f1_foreground", "f1_background"}
+
+
+def _config(**changes):
+    config = synthetic.get_config()
+    changes = {name.replace("__", "."): value for name, value in changes.items()}
+    config.update_from_flattened_dict(programs.TINY | _CHANGES | changes)
+    return config
+
+
+def _read(path):
+    return json.loads(path.read_text())
+
+
+def _tensors(folder):
+    return safetensors_numpy.load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """(workdir, results) of a run without a second stage."""
+    folder = tmp_path_factory.mktemp("plain")
+    return folder, training.train_and_evaluate(_config(), folder)
+
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory):
+    """(workdir, results) of the same run with one."""
+    folder = tmp_path_factory.mktemp("refined")
+    return folder, training.train_and_evaluate(_config(refine__enabled=True), folder)
+
+
+@pytest.fixture
+def copy(request, tmp_path):
+    """A copy of the workdir of a fixture, and its results."""
+    folder, found = request.getfixturevalue(request.param)
+    shutil.copytree(folder, tmp_path / "copy")
+    return tmp_path / "copy", found
+
+
+_of_plain = pytest.mark.parametrize("copy", ["plain"], indirect=True)
+_of_refined = pytest.mark.parametrize("copy", ["refined"], indirect=True)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The seeds of the decoders that are trained while a test runs."""
+    seeds, train = [], decoder_training.train
+
+    def counting(*arguments, seed, **options):
+        seeds.append(seed)
+        return train(*arguments, seed=seed, **options)
+
+    monkeypatch.setattr(decoder_training, "train", counting)
+    return seeds
+
+
+def test_a_run_with_a_second_stage_keeps_the_numbers_of_the_first(plain, refined):
+    folder, found = refined
+    assert _read(folder / "results.json") == found
+    assert found["refine"] == _read(folder / "config.json")["refine"] and found["refine"]["enabled"]
+    assert found["state_digest"] == plain[1]["state_digest"]
+    assert found["test_unrefined"] == plain[1]["test"]
+    changed = {name for name, value in found["test"].items() if value != found["test_unrefined"][name]}
+    assert {"f1_background"} <= changed <= _F1
+    assert "refine" not in plain[1] and "test_unrefined" not in plain[1]
+    assert {name for name in _tensors(folder) if name.startswith("decoder/")} >= {"decoder/image/kernel"}
+    assert len([path for path in (folder / "pictures").iterdir() if path.name.startswith("test_")]) == 2
+
+
+def test_the_loaded_model_predicts_what_the_run_tested(refined, tmp_path):
+    folder, _ = refined
+    for name in ("model_card.json", "model.safetensors"):
+        shutil.copy(folder / name, tmp_path / name)
+    test = build_data.create_splits(_config())["test"]
+    prediction = mm.load(tmp_path)(np.stack([test.read_image(index) for index in range(len(test))]))
+    assert prediction.masks.shape == (12, 41, 41, 1) and prediction.masks.dtype == np.float32
+    for index, line in enumerate((folder / "predictions.jsonl").read_text().splitlines()):
+        row, mask = json.loads(line), prediction.masks[index, ..., 0]
+        np.testing.assert_allclose(row["probabilities"], prediction.probabilities[index], atol=1e-5)
+        # Calibrated: the 5th and the 95th percentile are 0 and 1.
+        np.testing.assert_allclose(np.percentile(mask, [5, 95]), [0, 1], atol=1e-4)
+        predicted, true = mask >= 0.5, test.read_mask(index)
+        dice = 2 * (predicted & true).sum() / (predicted.sum() + true.sum())
+        assert row["f1_foreground"] == pytest.approx(dice, abs=0.01)
+
+
+def test_evaluating_again_gives_the_numbers_of_either_stage(refined):
+    folder, found = refined
+    again = finished_runs.evaluate_workdir(folder, "test")
+    assert again["test"] == found["test"] and again["refine"] == found["refine"]
+    first = finished_runs.evaluate_workdir(folder, "test", refine=False)
+    assert first["test"] == found["test_unrefined"] and "refine" not in first
+    rows = [json.loads(line) for line in (folder / "predictions_test_norefine.jsonl").read_text().splitlines()]
+    means = [100 * np.mean([row[name] for row in rows]) for name in sorted(_F1)]
+    np.testing.assert_allclose(means, [first["test"][name] for name in sorted(_F1)], rtol=1e-6)
+    assert finished_runs.evaluate_workdir(folder, "validation", refine=True)["validation"]["num_images"] == 8
+    assert (folder / "predictions_validation_refine.jsonl").exists()
+
+
+@_of_refined
+def test_a_run_that_has_no_decoder_yet_is_evaluated_as_what_it_is(copy):
+    """As beside a training, whose configuration says that there will be one."""
+    folder, found = copy
+    (folder / "model_card.json").unlink()
+    again = finished_runs.evaluate_workdir(folder, "test")
+    assert again["test"] == found["test_unrefined"] and "refine" not in again
+    with pytest.raises(OptionError, match="has no second stage for this model: run experiments.refine"):
+        finished_runs.evaluate_workdir(folder, "test", refine=True)
+
+
+@_of_refined
+def test_a_decoder_of_another_model_is_not_used(copy):
+    folder, found = copy
+    card = _read(folder / "model_card.json")
+    (folder / "model_card.json").write_text(json.dumps(card | {"state_digest": "0" * 64}))
+    assert finished_runs.evaluate_workdir(folder, "test")["test"] == found["test_unrefined"]
+
+
+@_of_plain
+def test_a_finished_run_gets_a_second_stage(copy, refined, trainings):
+    """The same as in a run that had it from the start; again with the same options nothing is trained."""
+    folder, before = copy
+    found = finished_runs.refine_workdir(folder, {})
+    assert found["test"] == refined[1]["test"] and found["test_unrefined"] == before["test"]
+    assert _read(folder / "results.json") == found and _read(folder / "config.json")["refine"]["enabled"]
+    decoders = [{n: v for n, v in _tensors(f).items() if n.startswith("decoder/")} for f in (folder, refined[0])]
+    assert decoders[0].keys() == decoders[1].keys()
+    for name, values in decoders[0].items():
+        np.testing.assert_array_equal(values, decoders[1][name])
+    assert finished_runs.refine_workdir(folder, {}) | {"environment": 0} == found | {"environment": 0}
+    assert trainings == [0]
+
+    other = finished_runs.refine_workdir(folder, {"num_steps": 5, "scales": (1.0, 0.5), "calibration": "otsu"})
+    assert trainings == [0, 0] and other["refine"]["num_steps"] == 5 and other["refine"]["width"] == 8
+    assert other["test"] != found["test"] and other["test_unrefined"] == before["test"]
+    assert mm.load(folder).card["refine"]["scales"] == [1.0, 0.5]
+
+
+@_of_refined
+def test_the_command_that_trains_decides_on_the_second_stage(copy, trainings, monkeypatch):
+    """Finished as it is; without, of the first stage again; with it again, trained again, but no step of the first."""
+    folder, found = copy
+    records = (folder / "metrics.jsonl").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(final_test, "evaluate_split", None)
+        assert training.train_and_evaluate(_config(refine__enabled=True), folder) == found
+    without = training.train_and_evaluate(_config(), folder)
+    assert without["test"] == found["test_unrefined"] and "test_unrefined" not in without and "refine" not in without
+    assert not any(name.startswith("decoder/") for name in _tensors(folder)) and trainings == []
+    assert not mm.load(folder).card["refine"]["enabled"] and not _read(folder / "config.json")["refine"]["enabled"]
+    again = training.train_and_evaluate(_config(refine__enabled=True), folder)
+    assert again["test"] == found["test"] and again["state_digest"] == found["state_digest"] and trainings == [0]
+    assert (folder / "metrics.jsonl").read_text() == records
+
+
+@_of_plain
+def test_a_run_stopped_before_its_test_keeps_the_decoder(copy, refined, trainings, monkeypatch):
+    """Stopped while the decoder learns, then in the test: trained once."""
+    folder, before = copy
+    (folder / "results.json").unlink()
+    config = _config(refine__enabled=True)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="resume from step 4"):
+        patch.setattr(decoder_training, "train", _interrupt)
+        training.train_and_evaluate(config, folder)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(final_test, "evaluate_model", _interrupt)
+        training.train_and_evaluate(config, folder)
+    assert trainings == [0] and not (folder / "results.json").exists()
+    found = training.train_and_evaluate(config, folder)
+    assert trainings == [0] and found["test"] == refined[1]["test"] and found["test_unrefined"] == before["test"]
+
+
+def _interrupt(*arguments, **options):
+    raise KeyboardInterrupt
+
+
+def test_a_method_without_a_trunk_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_model, "create_method", test_method._create_method)
+    config = _config(refine__enabled=True, train__epochs=1, evaluation__selection="joint_error")
+    with pytest.raises(OptionError, match=r"refine.enabled=True needs a trunk; config.method='minmax' has none"):
+        training.train_and_evaluate(config, tmp_path)
+
+
+@pytest.mark.slow
+def test_images_that_are_not_square_and_of_several_shapes(tmp_path, monkeypatch):
+    sizes = [(32, 64), (40, 33), (32, 32)] * 4
+    found = {name: splits.make_split(sizes, num_classes=4) for name in ("train", "validation", "test")}
+    monkeypatch.setattr(build_data, "create_splits", lambda config: found)
+    config = _config(refine__enabled=True, data__crop_size=32, train__epochs=1, refine__scales=(1.0, 1.5))
+    results = training.train_and_evaluate(config, tmp_path)
+    assert 0 <= results["test"]["f1_background"] <= 100 and results["test"]["num_images_with_mask"] == 12
+    images = np.stack([found["test"].read_image(index) for index in (0, 3)])
+    assert mm.load(tmp_path)(images).masks.shape == (2, 32, 64, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["wildcat", "cam"])
+def test_other_methods_have_a_second_stage(tmp_path, method):
+    results = training.train_and_evaluate(_config(refine__enabled=True, method=method, train__epochs=1), tmp_path)
+    assert results["test"]["f1_background"] != results["test_unrefined"]["f1_background"]
+    assert mm.load(tmp_path)(np.zeros((1, 32, 32, 3), np.uint8)).masks.shape == (1, 32, 32, 1)
