@@ -119,6 +119,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Alignment when class maps are resized: "corners" (published; align_corners), "features", each on the centre of
     # its receptive field, or, of a Vision Transformer, "patches", each on the centre of its patch.
     mask.alignment = "corners"
+    # What of a map becomes 0 and 1: "extremes", its minimum and maximum (published), or "percentiles", the 5th and 95th
+    # (ICCV 2021), which need mask.normalization = "image".
+    mask.range = "extremes"
 
     config.erasing = erasing = ml_collections.ConfigDict()
     erasing.num_erasures = 0  # R; 0 turns erasing off; published: 4

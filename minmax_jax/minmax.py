@@ -94,6 +94,7 @@ def predict(
         sigma=objective.mask.threshold(objective.epoch(last_step)),
         omega=objective.mask.omega,
         alignment=objective.mask.alignment,
+        range=objective.mask.range,
         flip_horizontal=flip_horizontal,
         flip_vertical=flip_vertical,
         scales=scales,

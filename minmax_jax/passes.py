@@ -75,6 +75,7 @@ def localizer_pass(inputs: StepInputs, params: Any, images: jax.Array, batch_sta
         normalization=options.normalization,
         gradient=options.gradient,
         alignment=options.alignment,
+        range=options.range,
         axis_name=inputs.axis_name,
     )
     batch_stats = stats_lib.write(batch_stats, stats_lib.WHOLE, updated)

@@ -169,6 +169,7 @@ _COMMON = {
     "mask.sigma_growth": 0.0,
     "mask.gradient": "stop",
     "mask.alignment": "corners",
+    "mask.range": "extremes",
     "erasing.num_erasures": 4,
     "erasing.start_epoch": 1,
     "erasing.decay": 10.0,
