@@ -58,7 +58,7 @@ def create_method(
             flip_vertical=flip_vertical,
             scales=scales,
         ),
-        log_terms=LOG_TERMS,
+        log_terms=(*LOG_TERMS, *(f"{name}_loss" for name in objective.further_terms)),
         classify=functools.partial(classify, model=model),
         stages=functools.partial(inference.trunk_stages, model=model),
     )

@@ -7,15 +7,18 @@ from typing import Any
 
 import flax.struct
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from minmax_jax import batch_stats as stats_lib
-from minmax_jax import erasing, masks, microbatches
+from minmax_jax import erasing, masks, microbatches, random_masks
 from minmax_jax import objective as objective_lib
 from minmax_jax.models import minmax_net
 
 # Random stream of each forward pass: the classifier's two, then one per erasure of the localizer.
 _FOREGROUND_DRAW, _BACKGROUND_DRAW, _FIRST_LOCALIZER_DRAW = range(3)
+# The classifier's optional passes, then the random masks; beyond the greatest number of erasures.
+_WHOLE_DRAW, _RANDOM_DRAW, _RANDOM_MASKS_DRAW = range(2**16, 2**16 + 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,19 +86,56 @@ def localizer_pass(inputs: StepInputs, params: Any, images: jax.Array, batch_sta
 
 
 def classify(inputs: StepInputs, params: Any, erased: erasing.Erased) -> ClassifierPasses:
-    """The classifier on the foreground of the original images, then on their background."""
+    """The classifier on the foreground of the original images, on their background, and on the objective's views."""
+    background_params = params
+    if inputs.objective.loss.background_gradient == "mask":
+        # The classifier must not learn to answer "uniform" to any hole. The masks were made with `params` themselves
+        # and keep their gradient, through a shared trunk as well.
+        background_params = lax.stop_gradient(params)
     batch_stats, logits = erased.batch_stats, []
-    for stream, draw, side in (
-        (stats_lib.FOREGROUND, _FOREGROUND_DRAW, erased.masks),
-        (stats_lib.BACKGROUND, _BACKGROUND_DRAW, 1 - erased.masks),
+    for stream, draw, side_params, side in (
+        (stats_lib.FOREGROUND, _FOREGROUND_DRAW, params, erased.masks),
+        (stats_lib.BACKGROUND, _BACKGROUND_DRAW, background_params, 1 - erased.masks),
     ):
-        side_logits, updated = _train_pass(inputs, params, batch_stats, stream, draw, "classify", inputs.images, side)
+        side_logits, updated = _train_pass(
+            inputs, side_params, batch_stats, stream, draw, "classify", inputs.images, side
+        )
         batch_stats = stats_lib.write(batch_stats, stream, updated)
         logits.append(side_logits)
+    view_logits, batch_stats = _classify_views(inputs, params, batch_stats)
     terms = objective_lib.classifier_terms(
-        *logits, erased.masks, inputs.labels, objective=inputs.objective, step=inputs.step
+        *logits,
+        erased.masks,
+        inputs.labels,
+        objective=inputs.objective,
+        step=inputs.step,
+        view_logits=view_logits,
+        axis_name=inputs.axis_name,
     )
     return ClassifierPasses(*logits, terms=terms, batch_stats=batch_stats)
+
+
+def _classify_views(inputs: StepInputs, params: Any, batch_stats: stats_lib.BatchStats):
+    """([B, C] scores of each of the objective's views, statistics).
+
+    Inference never classifies whole or randomly masked images, so only a shared set of statistics counts them.
+    """
+    logits = {}
+    for view in inputs.objective.views:
+        if view == "whole":
+            stream, draw, seen = stats_lib.WHOLE, _WHOLE_DRAW, jnp.ones_like(inputs.images[..., :1])
+        else:
+            stream, draw, seen = stats_lib.FOREGROUND, _RANDOM_DRAW, _draw_masks(inputs)
+        logits[view], updated = _train_pass(inputs, params, batch_stats, stream, draw, "classify", inputs.images, seen)
+        if stats_lib.is_shared(batch_stats):
+            batch_stats = stats_lib.write(batch_stats, stream, updated)
+    return logits, batch_stats
+
+
+def _draw_masks(inputs: StepInputs) -> jax.Array:
+    keys = jax.vmap(jax.random.fold_in, (0, None))(inputs.sample_keys, _RANDOM_MASKS_DRAW)
+    omega = inputs.objective.mask.omega
+    return random_masks.random_masks(keys, inputs.images.shape[1:3], omega=omega, dtype=inputs.images.dtype)
 
 
 def _train_pass(

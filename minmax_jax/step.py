@@ -61,7 +61,7 @@ def train_step(
         The state after the step, and means over the whole batch: "loss" and its terms "localizer_loss" (summed over
         the passes), "foreground_loss", "background_loss", "size_loss"; "foreground_entropy" and "background_entropy"
         in nats; "classification_error" and "localizer_classification_error" in percent; "foreground_share" of the
-        pixels; "num_passes" of the localizer; "gradient_norm".
+        pixels; "num_passes" of the localizer; "gradient_norm"; the objective's further terms, such as "area_loss".
 
     Raises:
         OptionError: if the batch cannot be split evenly.
@@ -154,5 +154,6 @@ def _metrics(
         "localizer_classification_error": 100.0 * ~erased.first_correct,
         "foreground_share": jnp.mean(erased.masks, axis=(1, 2, 3)),
         "num_passes": erased.num_passes,
+        **{f"{name}_loss": values for name, values in passes.terms.further.items()},
     }
     return {name: jnp.mean(values, dtype=jnp.float32) for name, values in per_image.items()}
