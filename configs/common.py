@@ -104,8 +104,21 @@ def get_config() -> ml_collections.ConfigDict:
     resnet.stage_strides = (1, 2, 2, 2)  # the stem has output stride 4 before them
 
     config.loss = loss = ml_collections.ConfigDict()
-    loss.background = "surrogate"  # "surrogate" (cross entropy from uniform) or "explicit" (negative entropy)
+    # "surrogate" (cross entropy from uniform; published), "explicit" (negative entropy), or "ratio", the share of the
+    # class's score on the whole image that is left on the background, at most 1 (BAS, CVPR 2022).
+    loss.background = "surrogate"
     loss.background_weight = 1.0  # published
+    # What the background term trains: "all" (published), or the "mask" alone, not the classifier; needs mask.gradient =
+    # "flow".
+    loss.background_gradient = "all"
+    # Of the classifier's cross entropy on whole images, and on images seen through random masks, from 5 to 95 % of the
+    # image; after REAL-X (AISTATS 2021); published: 0.
+    loss.whole_weight = 0.0
+    loss.random_weight = 0.0  # see whole_weight
+    # Of |mean of all masks of a batch - area_target| + mean of m (1 - m), m a mask's pixel; needs mask.gradient =
+    # "flow"; SAT (ICCV 2023): 1; published: 0.
+    loss.area_weight = 0.0
+    loss.area_target = 0.25  # mean share of the image that masks cover; SAT
     loss.size_weight = 0.0  # of the size barrier; needs mask.gradient = "flow"; follow-up: 1
     loss.size_bounds = (0.0, 1.0)  # least and greatest share of the foreground; (0, 1): unknown
     loss.barrier_t = 5.0  # steepness of the barrier, first epoch; follow-up
@@ -122,6 +135,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Alignment when class maps are resized: "corners" (published; align_corners), "features", each on the centre of
     # its receptive field, or, of a Vision Transformer, "patches", each on the centre of its patch.
     mask.alignment = "corners"
+    # What of a map becomes 0 and 1: "extremes", its minimum and maximum (published), or "percentiles", the 5th and 95th
+    # (ICCV 2021), which need mask.normalization = "image".
+    mask.range = "extremes"
 
     config.erasing = erasing = ml_collections.ConfigDict()
     erasing.num_erasures = 0  # R; 0 turns erasing off; published: 4

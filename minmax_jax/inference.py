@@ -47,6 +47,7 @@ def localize(
     omega: float = 8.0,
     normalization: str = "image",
     alignment: str = "corners",
+    range: str = "extremes",
     flip_horizontal: bool = False,
     flip_vertical: bool = False,
     scales: tuple[float, ...] = (1.0,),
@@ -62,6 +63,7 @@ def localize(
         omega: steepness of the masks; as in training.
         normalization: "image" or "batch", as in `masks.foreground_masks`.
         alignment: "corners", "features" or "patches", as in `masks.foreground_masks`; as in training.
+        range: "extremes" or "percentiles", as in `masks.foreground_masks`; as in training.
         flip_horizontal: test-time augmentation: masks (flipped back), probabilities and entropies are means over the
             image and its mirror image. Each view costs as much as the first.
         flip_vertical: the same with top and bottom exchanged; both flips together give four views.
@@ -83,6 +85,7 @@ def localize(
             omega=omega,
             normalization=normalization,
             alignment=alignment,
+            range=range,
         )
         foreground_logits = apply(stats_lib.FOREGROUND, "classify", images, foreground)
         background_logits = apply(stats_lib.BACKGROUND, "classify", images, 1 - foreground)

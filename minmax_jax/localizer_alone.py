@@ -131,6 +131,7 @@ def predict(
             sigma=options.threshold(objective.epoch(last_step)),
             omega=options.omega,
             alignment=options.alignment,
+            range=options.range,
         )
         return foreground, {"probabilities": jax.nn.softmax(logits)}
 

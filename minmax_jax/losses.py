@@ -1,11 +1,13 @@
-"""The terms of the objective, one value per image, in nats. Nothing here is reduced over the batch.
+"""The terms of the objective, one value per image. Nothing here is reduced over the batch but the mean of `area_loss`.
 
-Source: arXiv 1907.12934, section 3; the size terms: the follow-up on max-min uncertainty (IEEE TMI 2022).
+Entropies are in nats. Source: arXiv 1907.12934, section 3; the size terms: the follow-up on max-min uncertainty (IEEE
+TMI 2022); `background_ratio`: BAS (Wu et al., CVPR 2022); `area_loss`: SAT (Wu et al., ICCV 2023).
 """
 
 import dataclasses
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 import optax
 
@@ -70,6 +72,32 @@ def uniform_cross_entropy(logits: jax.Array) -> jax.Array:
 
 
 BACKGROUND_LOSSES = {"surrogate": uniform_cross_entropy, "explicit": negative_entropy}
+RATIO = "ratio"  # the background term that needs more than the background's scores, `background_ratio`
+BACKGROUND_GRADIENTS = ("all", "mask")
+
+
+def background_ratio(background_logits: jax.Array, whole_logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """min(ReLU(s_y(background)) / (ReLU(s_y(whole image)) + 1e-8), 1), s_y the score of the true class.
+
+    The share of the class's activation that the masks leave in the background. Unlike an entropy it is bounded, and it
+    asks for no particular answer: scores of 0 or less are as good as uniform ones. Its gradient is 0 where the
+    background's score is the greater. Source: background activation suppression, BAS (Wu et al., CVPR 2022), which
+    trains the masks with it and not the classifier: `LossOptions.background_gradient` = "mask".
+
+    Args:
+        background_logits: [B, C] scores of the background.
+        whole_logits: [B, C] scores of the whole image.
+        labels: [B] classes.
+
+    Returns:
+        [B] shares in [0, 1].
+    """
+    background, whole = (
+        jax.nn.relu(jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0])
+        for logits in (background_logits, whole_logits)
+    )
+    # The classifier must not lower the ratio by a greater score of whole images.
+    return jnp.minimum(background / (lax.stop_gradient(whole) + 1e-8), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +105,17 @@ class LossOptions:
     """Terms of the classifier and their weights; the group `loss` of a configuration.
 
     Attributes:
-        background: "surrogate" (cross entropy from uniform, published) or "explicit" (negative entropy).
+        background: "surrogate" (cross entropy from uniform, published), "explicit" (negative entropy) or "ratio"
+            (`background_ratio`).
         background_weight: weight of the background term.
+        background_gradient: what the background term trains: "all" (published), or the "mask" alone, by which the
+            classifier cannot learn to answer "uniform" to any hole.
+        whole_weight: weight of the classifier's cross entropy on whole images; 0 leaves it out. With `random_weight`,
+            the classifier knows what a region without evidence looks like, and cannot read the class from the shape
+            of a mask: REAL-X (Jethani et al., AISTATS 2021).
+        random_weight: the same on images seen through random masks, `random_masks`.
+        area_weight: weight of `area_loss`; 0 leaves it out.
+        area_target: mean share of the image that masks cover.
         size_weight: weight of the size barrier; 0 leaves it out.
         size_bounds: least and greatest share of the image that the foreground covers; (0, 1) means unknown.
         barrier_t: steepness of the size barrier in the first epoch.
@@ -91,6 +128,11 @@ class LossOptions:
 
     background: str = "surrogate"
     background_weight: float = 1.0
+    background_gradient: str = "all"
+    whole_weight: float = 0.0
+    random_weight: float = 0.0
+    area_weight: float = 0.0
+    area_target: float = 0.25
     size_weight: float = 0.0
     size_bounds: tuple[float, float] = (0.0, 1.0)
     barrier_t: float = 5.0
@@ -98,9 +140,11 @@ class LossOptions:
     barrier_limit: float = 10.0
 
     def __post_init__(self):
-        options.check_choice("background", self.background, BACKGROUND_LOSSES)
-        options.check_range("background_weight", self.background_weight, 0)
-        options.check_range("size_weight", self.size_weight, 0)
+        options.check_choice("background", self.background, (*BACKGROUND_LOSSES, RATIO))
+        options.check_choice("background_gradient", self.background_gradient, BACKGROUND_GRADIENTS)
+        for name in ("background_weight", "whole_weight", "random_weight", "area_weight", "size_weight"):
+            options.check_range(name, getattr(self, name), 0)
+        options.check_range("area_target", self.area_target, 0, 1)
         for name in ("barrier_t", "barrier_factor", "barrier_limit"):
             options.check_range(name, getattr(self, name), 1e-6)
         least, greatest = self.size_bounds
@@ -156,3 +200,27 @@ def size_barrier(masks: jax.Array, t: jax.Array | float, bounds: tuple[float, fl
         return log_barrier(-size, t) + log_barrier(size - pixels, t)
     least, greatest = bounds
     return log_barrier(least - size / pixels, t) + log_barrier(size / pixels - greatest, t)
+
+
+def area_loss(masks: jax.Array, target: float, *, axis_name: str | None = None) -> jax.Array:
+    """|mean of all masks of the batch - target| + mean of m (1 - m) of each mask.
+
+    The first part keeps the masks' area as a whole, and leaves open which image has a large object; the second pulls
+    each pixel to 0 or 1. Source: batch area loss and normalization loss of SAT (Wu et al., ICCV 2023), where both have
+    weight 1 and the target is 0.25.
+
+    Args:
+        masks: [B, H, W, 1] masks in [0, 1].
+        target: mean share of the image that masks cover.
+        axis_name: mapped axis of the devices that share the batch, or None.
+
+    Returns:
+        [B] losses, the first part the same for all images. Their mean over the devices has the gradient of the whole
+        batch's loss.
+    """
+    areas = jnp.mean(masks, axis=(1, 2, 3))
+    # A constant, so that no gradient passes an exchange between devices: each device's masks count by `areas` alone.
+    mean = lax.stop_gradient(jnp.mean(areas))
+    mean = mean if axis_name is None else lax.pmean(mean, axis_name)
+    deviation = jnp.abs(areas + lax.stop_gradient(mean - areas) - target)
+    return deviation + jnp.mean(masks * (1 - masks), axis=(1, 2, 3))

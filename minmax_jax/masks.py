@@ -18,6 +18,8 @@ from minmax_jax.ops import resize
 NORMALIZATIONS = ("image", "batch")
 GRADIENTS = ("stop", "flow")
 ALIGNMENTS = tuple(resize.ALIGNMENTS)
+RANGES = ("extremes", "percentiles")
+_PERCENTILES = (0.05, 0.95)
 _LEAST_RANGE = 1e-12
 
 
@@ -34,6 +36,7 @@ class MaskOptions:
         normalization: "image" or "batch" (published), as in `foreground_masks`.
         gradient: "stop" (published) or "flow", as in `foreground_masks`.
         alignment: "corners" (published), "features" or "patches", as in `foreground_masks`.
+        range: "extremes" (published) or "percentiles", as in `foreground_masks`.
 
     Raises:
         OptionError: for an unknown option or a number out of range.
@@ -46,10 +49,11 @@ class MaskOptions:
     normalization: str = "image"
     gradient: str = "stop"
     alignment: str = "corners"
+    range: str = "extremes"
 
     def __post_init__(self):
         options.check_range("omega", self.omega, 1e-6)
-        options.check_choice("normalization", self.normalization, NORMALIZATIONS)
+        check_range(self.normalization, self.range)
         options.check_choice("gradient", self.gradient, GRADIENTS)
         options.check_choice("alignment", self.alignment, ALIGNMENTS)
         if (self.sigma_limit - self.sigma) * self.sigma_growth < 0:
@@ -75,6 +79,7 @@ def foreground_masks(
     normalization: str = "image",
     gradient: str = "stop",
     alignment: str = "corners",
+    range: str = "extremes",
     axis_name: str | None = None,
 ) -> jax.Array:
     """M+ = sigmoid(omega (x - sigma)), x the class maps weighted by softmax(logits), resized, scaled to [0, 1].
@@ -95,6 +100,9 @@ def foreground_masks(
             multiples of the output stride; this holds for trunks whose windows are odd and padded equally on both
             sides, and for the sizes named in `ops.resize`. "patches" puts each on the centre of its patch, for trunks
             whose patches tile the image (`models.vit`).
+        range: what of a map becomes 0 and 1: its "extremes", minimum and maximum (published), or its "percentiles", the
+            5th and the 95th, and what lies beyond with them, so that a few pixels do not decide on the whole mask (Choe
+            et al., ICCV 2021). Percentiles are those of each image: not for the "batch" normalization.
         axis_name: mapped axis of the devices that share a batch; used by the "batch" normalization.
 
     Returns:
@@ -102,9 +110,9 @@ def foreground_masks(
         sigmoid(-omega sigma) everywhere.
 
     Raises:
-        OptionError: for an unknown normalization, gradient or alignment.
+        OptionError: for an unknown normalization, gradient, alignment or range.
     """
-    options.check_choice("normalization", normalization, NORMALIZATIONS)
+    check_range(normalization, range)
     options.check_choice("gradient", gradient, GRADIENTS)
     options.check_choice("alignment", alignment, ALIGNMENTS)
     weights = jax.nn.softmax(logits)[:, None, None, :]
@@ -112,11 +120,25 @@ def foreground_masks(
     maps = resize.resize_bilinear(maps, size, alignment=alignment)
     if gradient == "stop":
         maps = lax.stop_gradient(maps)
-    return jax.nn.sigmoid(omega * (_normalize(maps, normalization, axis_name) - sigma))
+    return jax.nn.sigmoid(omega * (_normalize(maps, normalization, range, axis_name) - sigma))
 
 
-def _normalize(maps: jax.Array, normalization: str, axis_name: str | None) -> jax.Array:
+def check_range(normalization: str, range: str) -> None:
+    """Raises OptionError for an unknown normalization or range, or for two that do not go together."""
+    options.check_choice("normalization", normalization, NORMALIZATIONS)
+    options.check_choice("range", range, RANGES)
+    if range == "percentiles" and normalization != "image":
+        raise options.OptionError(
+            f"range={range!r} is that of each image: set normalization='image', not {normalization!r}, or"
+            " range='extremes'."
+        )
+
+
+def _normalize(maps: jax.Array, normalization: str, range: str, axis_name: str | None) -> jax.Array:
     """Scales [B, H, W, 1] maps to [0, 1]; a constant map becomes 0."""
+    if range == "percentiles":
+        least, greatest = jnp.quantile(maps, jnp.array(_PERCENTILES, maps.dtype), axis=(1, 2, 3), keepdims=True)
+        return jnp.clip(_scale(maps, least, greatest), 0, 1)
     least = jnp.min(maps, axis=(1, 2, 3), keepdims=True)
     greatest = jnp.max(maps, axis=(1, 2, 3), keepdims=True)
     if normalization == "batch":
@@ -124,6 +146,10 @@ def _normalize(maps: jax.Array, normalization: str, axis_name: str | None) -> ja
             # Not pmin and pmax: those have no gradient.
             least, greatest = lax.all_gather((least, greatest), axis_name)
         least, greatest = jnp.min(least), jnp.max(greatest)
+    return _scale(maps, least, greatest)
+
+
+def _scale(maps: jax.Array, least: jax.Array, greatest: jax.Array) -> jax.Array:
     span = greatest - least
     return (maps - least) / jnp.where(span > _LEAST_RANGE, span, 1.0)
 

@@ -58,7 +58,7 @@ def create_method(
             flip_vertical=flip_vertical,
             scales=scales,
         ),
-        log_terms=LOG_TERMS,
+        log_terms=(*LOG_TERMS, *(f"{name}_loss" for name in objective.further_terms)),
         classify=functools.partial(classify, model=model),
         stages=functools.partial(inference.trunk_stages, model=model),
     )
@@ -94,6 +94,7 @@ def predict(
         sigma=objective.mask.threshold(objective.epoch(last_step)),
         omega=objective.mask.omega,
         alignment=objective.mask.alignment,
+        range=objective.mask.range,
         flip_horizontal=flip_horizontal,
         flip_vertical=flip_vertical,
         scales=scales,

@@ -1,6 +1,8 @@
 """The training objective: its terms, their weights, and which gradient goes where."""
 
+from collections.abc import Mapping
 import dataclasses
+import types
 
 import flax.struct
 import jax
@@ -14,7 +16,7 @@ from minmax_jax.masks import MaskOptions
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """L = mean over the batch of L_loc + L+ + background_weight L- (+ size_weight size barrier).
+    """L = mean over the batch of L_loc + L+ + background_weight L- (+ further terms, each with its weight).
 
     Attributes:
         loss: terms of the classifier and their weights.
@@ -23,7 +25,7 @@ class Objective:
         steps_per_epoch: unit of the options that change while training, such as `erasing.start_epoch`.
 
     Raises:
-        OptionError: for a size barrier on masks that its gradient cannot reach.
+        OptionError: for a term that trains the masks alone, where its gradient cannot reach them.
     """
 
     loss: LossOptions = dataclasses.field(default_factory=LossOptions)
@@ -32,15 +34,33 @@ class Objective:
     steps_per_epoch: int = 1
 
     def __post_init__(self):
-        if self.loss.size_weight != 0 and self.mask.gradient == "stop":
-            raise OptionError(
-                f"loss.size_weight={self.loss.size_weight} has no effect with mask.gradient='stop': the size of the"
-                " masks is learned through their gradient. Set mask.gradient='flow' or loss.size_weight=0."
-            )
+        sizes, background = "the size of the masks is learned", "the background term trains the masks"
+        for name, off, what in (
+            ("size_weight", 0, sizes),
+            ("area_weight", 0, sizes),
+            ("background_gradient", "all", background),
+        ):
+            value = getattr(self.loss, name)
+            if value != off and self.mask.gradient == "stop":
+                raise OptionError(
+                    f"loss.{name}={value!r} has no effect with mask.gradient='stop': {what} through their gradient."
+                    f" Set mask.gradient='flow' or loss.{name}={off!r}."
+                )
 
     def epoch(self, step: jax.Array | int) -> jax.Array | int:
         """The epoch, from 0, of a step."""
         return step // self.steps_per_epoch
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """What the classifier reads besides foreground and background: "whole" images, or through "random" masks."""
+        whole = self.loss.whole_weight != 0 or self.loss.background == losses.RATIO
+        return ("whole",) * whole + ("random",) * (self.loss.random_weight != 0)
+
+    @property
+    def further_terms(self) -> tuple[str, ...]:
+        """The names of `ClassifierTerms.further`."""
+        return tuple(name for name in ("whole", "random", "area") if getattr(self.loss, f"{name}_weight") != 0)
 
 
 @flax.struct.dataclass
@@ -52,12 +72,15 @@ class ClassifierTerms:
         background: L-, the background term.
         size: the size barrier, or zeros.
         total: the weighted sum, which is minimised.
+        further: the optional terms that are used, by name: "whole" and "random", cross entropy on whole images and
+            through random masks; "area", `losses.area_loss`.
     """
 
     foreground: jax.Array
     background: jax.Array
     size: jax.Array
     total: jax.Array
+    further: dict[str, jax.Array]
 
 
 def classifier_terms(
@@ -68,8 +91,10 @@ def classifier_terms(
     *,
     objective: Objective,
     step: jax.Array | int,
+    view_logits: Mapping[str, jax.Array] = types.MappingProxyType({}),
+    axis_name: str | None = None,
 ) -> ClassifierTerms:
-    """The terms of the classifier's two passes.
+    """The terms of the classifier's passes. After erasing they are computed once, on the accumulated masks.
 
     Args:
         foreground_logits: [B, C] scores of the foreground.
@@ -78,14 +103,26 @@ def classifier_terms(
         labels: [B] classes.
         objective: weights and options.
         step: of the training, for the schedules.
+        view_logits: [B, C] scores of each of `objective.views`.
+        axis_name: mapped axis of the devices that share the batch, or None.
     """
     options = objective.loss
     foreground = losses.cross_entropy(foreground_logits, labels)
-    background = losses.BACKGROUND_LOSSES[options.background](background_logits)
+    if options.background == losses.RATIO:
+        background = losses.background_ratio(background_logits, view_logits["whole"], labels)
+    else:
+        background = losses.BACKGROUND_LOSSES[options.background](background_logits)
     total = foreground + options.background_weight * background
     size = 0 * foreground
     if options.size_weight != 0:
         steepness = options.steepness(objective.epoch(step))
         size = losses.size_barrier(foreground_masks, steepness, options.size_bounds)
         total = total + options.size_weight * size
-    return ClassifierTerms(foreground=foreground, background=background, size=size, total=total)
+    further = {}
+    for name in objective.further_terms:
+        if name == "area":
+            further[name] = losses.area_loss(foreground_masks, options.area_target, axis_name=axis_name)
+        else:
+            further[name] = losses.cross_entropy(view_logits[name], labels)
+        total = total + getattr(options, f"{name}_weight") * further[name]
+    return ClassifierTerms(foreground=foreground, background=background, size=size, total=total, further=further)

@@ -15,26 +15,21 @@
 It runs under plain Python, jit, pmap and shard_map alike; of devices it knows the name of a mapped axis alone.
 """
 
-from collections.abc import Callable
-import dataclasses
 import functools
 from typing import Any
 
-import flax.struct
 import jax
 from jax import lax
 import jax.numpy as jnp
 import optax
 
 from minmax_jax import batch_stats as stats_lib
-from minmax_jax import erasing, errors, losses, masks, microbatches
+from minmax_jax import erasing, errors, losses
 from minmax_jax import objective as objective_lib
+from minmax_jax import passes as passes_lib
 from minmax_jax.models import minmax_net
 from minmax_jax.ops import device_means, intensity
 from minmax_jax.state import TrainState, update_average
-
-# Random stream of each forward pass: the classifier's two, then one per erasure of the localizer.
-_FOREGROUND_DRAW, _BACKGROUND_DRAW, _FIRST_LOCALIZER_DRAW = range(3)
 
 
 def train_step(
@@ -66,7 +61,7 @@ def train_step(
         The state after the step, and means over the whole batch: "loss" and its terms "localizer_loss" (summed over
         the passes), "foreground_loss", "background_loss", "size_loss"; "foreground_entropy" and "background_entropy"
         in nats; "classification_error" and "localizer_classification_error" in percent; "foreground_share" of the
-        pixels; "num_passes" of the localizer; "gradient_norm".
+        pixels; "num_passes" of the localizer; "gradient_norm"; the objective's further terms, such as "area_loss".
 
     Raises:
         OptionError: if the batch cannot be split evenly.
@@ -75,12 +70,12 @@ def train_step(
         raise errors.OptionError(
             f"accumulation={accumulation} must divide the {len(batch['labels'])} images of each device."
         )
-    inputs = _StepInputs(
+    inputs = passes_lib.StepInputs(
         images=intensity.normalize(batch["images"]),
         labels=batch["labels"],
         sample_keys=_sample_keys(state, len(batch["labels"]), axis_name),
         step=state.step,
-        apply=jax.jit(functools.partial(_apply, model), static_argnames="method"),
+        apply=passes_lib.create_apply(model),
         objective=objective,
         accumulation=accumulation,
         axis_name=axis_name,
@@ -97,30 +92,6 @@ def train_step(
     return update_average(state, average_decay), metrics
 
 
-@dataclasses.dataclass(frozen=True)
-class _StepInputs:
-    """Inputs shared by all forward passes of one training step."""
-
-    images: jax.Array
-    labels: jax.Array
-    sample_keys: jax.Array
-    step: jax.Array
-    apply: Callable[..., tuple[Any, Any]]
-    objective: objective_lib.Objective
-    accumulation: int
-    axis_name: str | None
-
-
-@flax.struct.dataclass
-class _ClassifierPasses:
-    """Results of the classifier on the foreground and on the background."""
-
-    foreground_logits: jax.Array
-    background_logits: jax.Array
-    terms: objective_lib.ClassifierTerms
-    batch_stats: stats_lib.BatchStats
-
-
 def _sample_keys(state: TrainState, batch_size: int, axis_name: str | None) -> jax.Array:
     """[B] keys that depend on the step and on an image's index in the global batch, not on its device."""
     device = 0 if axis_name is None else lax.axis_index(axis_name)
@@ -128,35 +99,35 @@ def _sample_keys(state: TrainState, batch_size: int, axis_name: str | None) -> j
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(state.rng, state.step), indices)
 
 
-def _separate_gradients(inputs: _StepInputs, state: TrainState):
+def _separate_gradients(inputs: passes_lib.StepInputs, state: TrainState):
     """Gradients with constant masks: the localizer's, pass by pass, plus the classifier's."""
     erased, localizer_gradients = _erase_by(erasing.erase, inputs, state.params, state.batch_stats)
 
     def loss_fn(params):
-        passes = _classify(inputs, params, erased)
+        passes = passes_lib.classify(inputs, params, erased)
         return jnp.mean(passes.terms.total), passes
 
     classifier_gradients, passes = jax.grad(loss_fn, has_aux=True)(state.params)
     return jax.tree.map(jnp.add, localizer_gradients, classifier_gradients), (erased, passes)
 
 
-def _joint_gradients(inputs: _StepInputs, state: TrainState):
+def _joint_gradients(inputs: passes_lib.StepInputs, state: TrainState):
     """Gradients with the classifier's terms reaching the localizer through the masks."""
 
     def loss_fn(params):
         erase = functools.partial(erasing.erase_differentiably, max_erasures=inputs.objective.erasing.num_erasures)
         erased = _erase_by(erase, inputs, params, state.batch_stats)
-        passes = _classify(inputs, params, erased)
+        passes = passes_lib.classify(inputs, params, erased)
         return jnp.mean(erased.losses) + jnp.mean(passes.terms.total), (erased, passes)
 
     return jax.grad(loss_fn, has_aux=True)(state.params)
 
 
-def _erase_by(erase_fn, inputs: _StepInputs, params: Any, batch_stats: stats_lib.BatchStats):
+def _erase_by(erase_fn, inputs: passes_lib.StepInputs, params: Any, batch_stats: stats_lib.BatchStats):
     """Runs one of the two forms of the recursion."""
     objective, options = inputs.objective, inputs.objective.erasing
     return erase_fn(
-        functools.partial(_localizer_pass, inputs),
+        functools.partial(passes_lib.localizer_pass, inputs),
         params,
         inputs.images,
         inputs.labels,
@@ -168,72 +139,9 @@ def _erase_by(erase_fn, inputs: _StepInputs, params: Any, batch_stats: stats_lib
     )
 
 
-def _localizer_pass(inputs: _StepInputs, params: Any, images: jax.Array, batch_stats: stats_lib.BatchStats, num_passes):
-    """Pass r of the localizer, on images that earlier passes have erased from."""
-    options, draw = inputs.objective.mask, _FIRST_LOCALIZER_DRAW + num_passes
-    (logits, class_maps), updated = _train_pass(inputs, params, batch_stats, stats_lib.WHOLE, draw, "localize", images)
-    if not stats_lib.is_shared(batch_stats):
-        whole = num_passes == 0
-        before = stats_lib.read(batch_stats, stats_lib.WHOLE)
-        updated = jax.tree.map(functools.partial(jnp.where, whole), updated, before)
-    foreground_masks = masks.foreground_masks(
-        logits,
-        class_maps,
-        images.shape[1:3],
-        sigma=options.threshold(inputs.objective.epoch(inputs.step)),
-        omega=options.omega,
-        normalization=options.normalization,
-        gradient=options.gradient,
-        alignment=options.alignment,
-        axis_name=inputs.axis_name,
-    )
-    batch_stats = stats_lib.write(batch_stats, stats_lib.WHOLE, updated)
-    return erasing.LocalizerPass(logits=logits, masks=foreground_masks, batch_stats=batch_stats)
-
-
-def _classify(inputs: _StepInputs, params: Any, erased: erasing.Erased) -> _ClassifierPasses:
-    """The classifier on the foreground of the original images, then on their background."""
-    batch_stats, logits = erased.batch_stats, []
-    for stream, draw, side in (
-        (stats_lib.FOREGROUND, _FOREGROUND_DRAW, erased.masks),
-        (stats_lib.BACKGROUND, _BACKGROUND_DRAW, 1 - erased.masks),
-    ):
-        side_logits, updated = _train_pass(inputs, params, batch_stats, stream, draw, "classify", inputs.images, side)
-        batch_stats = stats_lib.write(batch_stats, stream, updated)
-        logits.append(side_logits)
-    terms = objective_lib.classifier_terms(
-        *logits, erased.masks, inputs.labels, objective=inputs.objective, step=inputs.step
-    )
-    return _ClassifierPasses(*logits, terms=terms, batch_stats=batch_stats)
-
-
-def _train_pass(
-    inputs: _StepInputs, params: Any, batch_stats: stats_lib.BatchStats, stream: str, draw, method: str, *arrays
-):
-    """`_apply`, one micro-batch after another, with the statistics of a stream."""
-
-    def apply(params, sample_keys, *arrays):
-        return inputs.apply(params, stats_lib.read(batch_stats, stream), sample_keys, draw, *arrays, method=method)
-
-    return microbatches.apply_in_parts(apply, inputs.accumulation, params, inputs.sample_keys, *arrays)
-
-
-def _apply(model: minmax_net.MinMaxNet, params: Any, batch_stats: Any, sample_keys: jax.Array, draw, *arrays, method):
-    """(result, updated statistics) of a method in training mode; jitted, so that equal passes are traced once."""
-    keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, draw)
-    outputs, updated = model.apply(
-        {"params": params, "batch_stats": batch_stats},
-        *arrays,
-        train=True,
-        sample_keys=keys,
-        method=method,
-        mutable="batch_stats",
-        rngs={"dropout": keys[0]},  # For trunks with dropout of their own.
-    )
-    return outputs, updated.get("batch_stats", {})
-
-
-def _metrics(inputs: _StepInputs, erased: erasing.Erased, passes: _ClassifierPasses) -> dict[str, jax.Array]:
+def _metrics(
+    inputs: passes_lib.StepInputs, erased: erasing.Erased, passes: passes_lib.ClassifierPasses
+) -> dict[str, jax.Array]:
     per_image = {
         "loss": erased.losses + passes.terms.total,
         "localizer_loss": erased.losses,
@@ -246,5 +154,6 @@ def _metrics(inputs: _StepInputs, erased: erasing.Erased, passes: _ClassifierPas
         "localizer_classification_error": 100.0 * ~erased.first_correct,
         "foreground_share": jnp.mean(erased.masks, axis=(1, 2, 3)),
         "num_passes": erased.num_passes,
+        **{f"{name}_loss": values for name, values in passes.terms.further.items()},
     }
     return {name: jnp.mean(values, dtype=jnp.float32) for name, values in per_image.items()}

@@ -22,14 +22,24 @@ from tests import networks
 
 TX = optax.sgd(0.05, momentum=0.9)
 STEPS = 3
-# (num_erasures, mask_gradient, mask_normalization)
+_FURTHER = {
+    "background": "ratio",
+    "background_gradient": "mask",
+    "whole_weight": 0.3,
+    "random_weight": 0.2,
+    "area_weight": 0.7,
+    "area_target": 0.4,
+    "range": "percentiles",
+}
+# (num_erasures, mask_gradient, mask_normalization, further options)
 CASES = [
-    (4, "stop", "batch"),
-    pytest.param((0, "stop", "batch"), marks=pytest.mark.slow),
-    pytest.param((0, "stop", "image"), marks=pytest.mark.slow),
-    pytest.param((4, "stop", "image"), marks=pytest.mark.slow),
-    pytest.param((4, "flow", "batch"), marks=pytest.mark.slow),
-    pytest.param((4, "flow", "image"), marks=pytest.mark.slow),
+    (4, "stop", "batch", {}),
+    (2, "flow", "image", _FURTHER),
+    pytest.param((0, "stop", "batch", {}), marks=pytest.mark.slow),
+    pytest.param((0, "stop", "image", {}), marks=pytest.mark.slow),
+    pytest.param((4, "stop", "image", {}), marks=pytest.mark.slow),
+    pytest.param((4, "flow", "batch", {}), marks=pytest.mark.slow),
+    pytest.param((4, "flow", "image", {}), marks=pytest.mark.slow),
 ]
 
 
@@ -60,12 +70,13 @@ def _start(model):
     return state.replace(**variables, opt_state=TX.init(variables["params"]))
 
 
-def _objective(num_erasures, mask_gradient, mask_normalization):
+def _objective(num_erasures, mask_gradient, mask_normalization, further=None):
     return networks.objective(
         num_erasures=num_erasures,
         gradient=mask_gradient,
         normalization=mask_normalization,
         background_weight=0.3,
+        **(further or {}),
     )
 
 
@@ -126,7 +137,7 @@ def test_four_devices_with_two_micro_batches_each_do_what_eight_do_on_one():
     _assert_same(found, _train(_model(), objective, accumulation=8))
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[4]])
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[5]])
 def test_without_batch_norm_micro_batches_do_what_the_whole_batch_does(case):
     """Erasing goes on as long as any image of the whole batch needs it, and masks are normalised over all of it."""
     model, objective = mm.create_model(PlainTrunk(), num_classes=3, dropout=0.3, dtype=jnp.float64), _objective(*case)

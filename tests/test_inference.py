@@ -48,12 +48,13 @@ def test_each_pass_reads_the_statistics_of_its_stream(batch, alignment):
 def test_the_method_predicts_with_the_masks_it_trains_with(batch):
     """A threshold that grows by the epoch is that of the step which trained the variables: the 6th is of epoch 2."""
     model = networks.tiny_model()
-    growing = {"sigma": 0.3, "sigma_growth": 0.1, "sigma_limit": 0.9, "omega": 5.0, "alignment": "features"}
+    growing = {"sigma": 0.3, "sigma_growth": 0.1, "sigma_limit": 0.9, "omega": 5.0}
+    growing |= {"alignment": "features", "range": "percentiles"}
     objective = networks.objective(**growing, steps_per_epoch=2)
     method = minmax.create_method(model, optax.sgd(0.1), objective)
     state = method.init(jax.random.key(0), (32, 32)).replace(step=jnp.int32(6))
     prediction = method.predict(state_lib.inference_variables(state), batch["images"])
-    expected = _localize(model, state, batch["images"], sigma=0.5, omega=5.0, alignment="features")
+    expected = _localize(model, state, batch["images"], sigma=0.5, omega=5.0, alignment="features", range="percentiles")
     chex.assert_trees_all_close(prediction.masks, expected.masks, rtol=1e-5)
     chex.assert_trees_all_close(prediction.probabilities, expected.probabilities, rtol=1e-5)
     chex.assert_trees_all_close(

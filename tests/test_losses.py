@@ -87,3 +87,48 @@ def test_size_barrier_is_finite_for_empty_and_full_masks():
     for share in (0.0, 1.0):
         value, gradient = jax.value_and_grad(lambda s: losses.size_barrier(jnp.full((1, 4, 4, 1), s), 5.0)[0])(share)
         assert np.isfinite(value) and np.isfinite(gradient)
+
+
+def test_background_ratio_by_hand():
+    background = jnp.array([[1.0, 9.0], [3.0, 0.0], [-1.0, 5.0], [2.0, 2.0], [-3.0, 2.0]])
+    whole = jnp.array([[4.0, -7.0], [2.0, 0.0], [2.0, 1.0], [0.0, -2.0], [-1.0, 4.0]])
+    found = losses.background_ratio(background, whole, jnp.array([0, 0, 0, 1, 0]))
+    # A quarter; more than the whole; none; something of nothing; nothing of nothing.
+    np.testing.assert_allclose(found, [0.25, 1.0, 0.0, 1.0, 0.0], rtol=1e-6)
+
+
+def test_background_ratio_trains_by_the_background_of_the_true_class_alone():
+    background, whole, labels = (
+        jnp.array([[1.0, 9.0], [5.0, 0.0]]),
+        jnp.array([[4.0, 1.0], [2.0, 0.0]]),
+        jnp.zeros(2, int),
+    )
+    by_background, by_whole = jax.grad(lambda *logits: losses.background_ratio(*logits, labels).sum(), (0, 1))(
+        background, whole
+    )
+    np.testing.assert_allclose(by_background, [[0.25, 0.0], [0.0, 0.0]], rtol=1e-6)
+    assert not np.any(by_whole)
+
+
+_MASKS = np.random.default_rng(3).uniform(size=(4, 3, 5, 1))
+
+
+@pytest.mark.parametrize("target", [0.1, 0.9])
+def test_area_loss_equals_numpy_and_finite_differences(target):
+    expected = np.abs(_MASKS.mean() - target) + (_MASKS * (1 - _MASKS)).mean(axis=(1, 2, 3))
+    with jax.enable_x64(True):
+        loss = lambda masks: losses.area_loss(masks, target)
+        np.testing.assert_allclose(loss(jnp.asarray(_MASKS)), expected, rtol=1e-12)
+        jax.test_util.check_grads(lambda masks: loss(masks).mean(), (jnp.asarray(_MASKS),), order=1, modes=["rev"])
+
+
+def test_area_loss_of_four_devices_is_that_of_the_whole_batch():
+    """Where some devices are above the target and some below, none decides by its own masks."""
+    masks = jnp.asarray(_MASKS * np.array([0.1, 0.4, 0.8, 1.0])[:, None, None, None], jnp.float32)
+    loss = lambda masks, axis_name=None: losses.area_loss(masks, 0.25, axis_name=axis_name).mean()
+    value, gradient = jax.value_and_grad(loss)(masks)
+    mapped = jax.pmap(jax.value_and_grad(lambda masks: loss(masks, "devices")), axis_name="devices")
+    values, gradients = mapped(masks[:, None])
+    np.testing.assert_allclose(values.mean(), value, rtol=1e-6)
+    # A step takes the mean over the devices, each with a quarter of the batch.
+    np.testing.assert_allclose(gradients[:, 0] / 4, gradient, rtol=1e-5)

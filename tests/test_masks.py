@@ -38,15 +38,44 @@ def test_published_range():
     np.testing.assert_allclose(actual.max(axis=(1, 2, 3)), [ends[1]] * 3, rtol=1e-4)
 
 
+def test_percentiles_equal_numpy():
+    actual = masks.foreground_masks(LOGITS, CLASS_MAPS, (5, 4), sigma=0.3, omega=5.0, range="percentiles")
+    weights = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=-1, keepdims=True)
+    maps = np.einsum("bc,bhwc->bhw", weights, CLASS_MAPS)
+    least, greatest = np.percentile(maps, [5, 95], axis=(1, 2), keepdims=True)
+    scaled = np.clip((maps - least) / (greatest - least), 0, 1)
+    assert (scaled == 0).sum() == (scaled == 1).sum() == 3  # one of the 20 pixels of each image
+    np.testing.assert_allclose(actual[..., 0], 1 / (1 + np.exp(-5 * (scaled - 0.3))), rtol=1e-4)
+
+
+def test_percentiles_do_not_see_how_far_out_a_pixel_is():
+    """Of 100 pixels the five greatest may be anything."""
+    maps = np.linspace(0, 1, 100, dtype=np.float32).reshape(1, 10, 10, 1)
+    far = np.where(maps > 0.99, 50.0, maps)
+    for range, same in (("percentiles", True), ("extremes", False)):
+        found = [masks.foreground_masks(np.zeros((1, 1)), m, (10, 10), range=range) for m in (maps, far)]
+        assert np.allclose(*found, atol=1e-6) == same
+
+
+def test_the_gradient_through_percentiles_is_that_of_finite_differences():
+    with jax.enable_x64(True):
+        weights = jnp.asarray(RNG.normal(size=(3, 7, 6, 1)))
+        total = lambda maps: jnp.sum(
+            weights * masks.foreground_masks(LOGITS, maps, (7, 6), gradient="flow", range="percentiles")
+        )
+        jax.test_util.check_grads(total, (jnp.asarray(CLASS_MAPS, jnp.float64),), order=1, modes=["rev"])
+
+
 def test_an_image_does_not_depend_on_its_batch_mates():
     together = masks.foreground_masks(LOGITS, CLASS_MAPS, (9, 9))
     alone = masks.foreground_masks(LOGITS[:1], CLASS_MAPS[:1], (9, 9))
     np.testing.assert_allclose(together[:1], alone, rtol=1e-6)
 
 
-def test_a_constant_map_gives_a_finite_mask_and_gradient():
+@pytest.mark.parametrize("range", masks.RANGES)
+def test_a_constant_map_gives_a_finite_mask_and_gradient(range):
     def total(class_maps):
-        return jnp.sum(masks.foreground_masks(LOGITS[:1], class_maps, (6, 6), gradient="flow"))
+        return jnp.sum(masks.foreground_masks(LOGITS[:1], class_maps, (6, 6), gradient="flow", range=range))
 
     value, gradient = jax.value_and_grad(total)(jnp.full((1, 3, 3, 4), 2.0))
     np.testing.assert_allclose(value, 36 / (1 + np.exp(4.0)), rtol=1e-5)
@@ -112,7 +141,12 @@ def test_aligned_corners_move_what_the_trunk_saw():
     assert _brightest("deep", (64, 96), (24, 40), "corners") == (27, 43)
 
 
-@pytest.mark.parametrize("option", ["normalization", "gradient", "alignment"])
+@pytest.mark.parametrize("option", ["normalization", "gradient", "alignment", "range"])
 def test_unknown_options_are_refused(option):
     with pytest.raises(ValueError, match=f"{option}='other' must be one of"):
         masks.foreground_masks(LOGITS, CLASS_MAPS, (5, 4), **{option: "other"})
+
+
+def test_percentiles_of_a_batch_are_refused():
+    with pytest.raises(ValueError, match="range='percentiles' is that of each image: set normalization='image'"):
+        masks.foreground_masks(LOGITS, CLASS_MAPS, (5, 4), normalization="batch", range="percentiles")

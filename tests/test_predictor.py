@@ -22,6 +22,7 @@ _CHANGES = {
     "evaluation.crf.enabled": True,
     "mask.sigma_growth": 0.1,
     "mask.sigma_limit": 0.8,
+    "mask.range": "percentiles",
     "train.average_decay": 0.5,
     "train.epochs": 2,
 }
@@ -66,6 +67,7 @@ def test_the_card_describes_the_model(finished):
     assert card["model"]["trunk"] == "resnet18" and card["model"]["resnet"]["width"] == 4
     # Four steps: the last belongs to the second epoch, after one growth of the threshold.
     assert card["mask"]["sigma"] == pytest.approx(0.5 + 0.1 * ((card["step"] - 1) // 2))
+    assert card["mask"]["range"] == "percentiles"
     assert card["flips"] == {"horizontal": True, "vertical": True}
     assert card["trained_on"]["dataset"] == "synthetic" and card["trained_on"]["num_images"] == 16
     assert {"minmax_jax", "jax"} <= set(card["versions"]) and len(card["state_digest"]) == 64

@@ -1,0 +1,42 @@
+"""Random masks: regions that have nothing to do with the image, to train a classifier with.
+
+A classifier that only ever sees what a localizer selects can read the class from the selection itself. Seeing random
+regions as well, it learns what a region tells and what it does not. Source: REAL-X (Jethani et al., AISTATS 2021),
+which draws each feature by itself; pixels are drawn together here, so that regions are as smooth as the localizer's.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from minmax_jax.ops import resize
+
+AREAS = (0.05, 0.95)  # least and greatest share of an image above 0.5
+_CELLS = 4  # along each side; a blob is about as large as a cell
+
+
+def random_masks(
+    keys: jax.Array, size: tuple[int, int], *, omega: float = 8.0, dtype: jnp.dtype = jnp.float32
+) -> jax.Array:
+    """sigmoid(omega (x - t)): x a smooth random map in [0, 1], t such that the share of x > t is uniform in `AREAS`.
+
+    Args:
+        keys: [B] one for each image, on which its mask depends alone.
+        size: (H, W) of the images.
+        omega: steepness, as of the localizer's masks.
+        dtype: of the masks.
+
+    Returns:
+        [B, H, W, 1] masks in (0, 1).
+    """
+
+    def draw(key):
+        noise_key, area_key = jax.random.split(key)
+        noise = jax.random.normal(noise_key, (_CELLS + 1, _CELLS + 1, 1), dtype)
+        return noise, jax.random.uniform(area_key, (), dtype, *AREAS)
+
+    noise, areas = jax.vmap(draw)(keys)
+    maps = resize.resize_bilinear(noise, size)
+    least, greatest = (reduce(maps, axis=(1, 2, 3), keepdims=True) for reduce in (jnp.min, jnp.max))
+    maps = (maps - least) / (greatest - least)
+    thresholds = jax.vmap(jnp.quantile)(maps, 1 - areas)
+    return jax.nn.sigmoid(omega * (maps - thresholds[:, None, None, None]))
