@@ -7,6 +7,8 @@ pictures in the workdir; `results.json` keeps the numbers of the first stage as 
 --refine are those of config.refine. While training: --config.refine.enabled=True.
 """
 
+import sys
+
 from absl import flags
 from minmax_jax.configs import common
 from ml_collections import config_flags
@@ -17,7 +19,12 @@ from . import program
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the prepared data; default: as in training.")
-_REFINE = config_flags.DEFINE_config_dict("refine", common.get_config().refine, "Fields that differ from the run's.")
+try:
+    _REFINE = config_flags.DEFINE_config_dict(
+        "refine", common.get_config().refine, "Fields that differ from the run's."
+    )
+except AttributeError as error:  # the definition reads the command line
+    sys.exit(f"Error: --refine has no field {' '.join(str(error.args[0].args[0]).split())}")
 flags.mark_flag_as_required("workdir")
 
 

@@ -28,7 +28,8 @@ def _config():
     [
         ("--refine.edge_weight=-1", "config.refine.edge_weight=-1.0 must be at least 0."),
         ("--refine.scales=(0.01,)", "config.refine.scales=[0.01] must be numbers from 0.1 to 8"),
-        ("--refine.nobody=1", "nobody"),
+        ("--refine.nobody=1", "--refine has no field 'nobody'"),
+        ("--refine.num_steps=many", "--refine.num_steps=many: invalid literal"),
         ("--refine.num_steps=5", "holds no validated model yet."),
     ],
 )
