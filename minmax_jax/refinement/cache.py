@@ -10,7 +10,7 @@ from minmax_jax import progress
 from minmax_jax.data import dataset, padding
 from minmax_jax.evaluation.image_predictions import PredictFn
 from minmax_jax.models import decoder, trunks
-from minmax_jax.refinement import seeds
+from minmax_jax.refinement import priors, seeds
 from minmax_jax.refinement.options import RefineOptions
 
 StagesFn = Callable[[np.ndarray], trunks.Stages]
@@ -44,7 +44,8 @@ def collect(
     """Runs the first stage once on the training images, as many as fit into `options.cache_gib`.
 
     Args:
-        predict_fn: [B, H, W, 3] uint8 images to a Prediction, whose masks are the source of the seeds.
+        predict_fn: [B, H, W, 3] uint8 images to a Prediction, whose masks are the source of the seeds,
+            but for a prior.
         stages_fn: the same images to the trunk's features.
         split: the training images.
         options: of the second stage.
@@ -58,7 +59,10 @@ def collect(
     with progress.meter("First-stage masks and features", total=len(split), unit="image") as update:
         for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
             count = len(batch.indices)
-            masks = np.asarray(predict_fn(batch.images).masks)[:count]
+            if options.prior:
+                masks = np.stack([priors.PRIORS[options.prior](image) for image in batch.images[:count]])[..., None]
+            else:
+                masks = np.asarray(predict_fn(batch.images).masks)[:count]
             stages = decoder.select_stages(stages_fn(batch.images))
             half = np.asarray(decoder.halve(masks))[..., 0]
             valid = np.stack([_valid(split.sizes[index], half.shape[1:]) for index in batch.indices])

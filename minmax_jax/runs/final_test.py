@@ -83,7 +83,8 @@ def read_results(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dic
     path = folder / "results.json"
     content = json.loads(path.read_text()) if path.exists() else {}
     refine = json.loads(json.dumps(config.refine.to_dict())) if config.refine.enabled else None
-    return content if content and content.get("refine") == refine else None
+    earlier = {"prior": ""} | content["refine"] if content.get("refine") else None  # may be older than the field
+    return content if content and earlier == refine else None
 
 
 def evaluate_model(

@@ -52,6 +52,7 @@ def collect(
         "empty_masks": config.evaluation.empty,
         **({"crf": crf} if crf["enabled"] else {}),
         **({"refine": config.refine.to_dict()} if config.refine.enabled else {}),
+        **({"prior": config.refine.prior} if config.refine.enabled and config.refine.prior else {}),
         "seed": config.seed,
         "step": step,
         "state_digest": state_digest,
@@ -127,6 +128,7 @@ def describe(results: dict, split: str = "test") -> str:
     summary = results[split]
     baseline = summary["baselines"]["all_ones"]
     refined = ", masks of the second stage" if "refine" in results else ""
+    refined += f" from the prior {results['prior']!r}, not from labels alone" if "prior" in results else ""
     refined += ", refined by the CRF" if "crf" in results else ""
 
     def number(value, form=".2f"):

@@ -96,6 +96,6 @@ def restore(folder: pathlib.Path, config: ml_collections.ConfigDict, state: stat
     except model_card.ModelCardError:
         return None
     is_same = card["state_digest"] == digests.model_digest(state) and config_checks.flatten(
-        ml_collections.ConfigDict(card.get("refine", {}))
+        ml_collections.ConfigDict({"prior": ""} | card.get("refine", {}))  # a card may be older than the field
     ) == config_checks.flatten(config.refine)
     return variables.get("decoder") if is_same else None
