@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from minmax_jax.errors import UserError
-from minmax_jax.refinement import priors
+from minmax_jax.refinement import cache, priors
 from minmax_jax.refinement.options import RefineOptions
+from tests import splits
 
 
 def test_holes_are_filled_to_their_lowest_way_out():
@@ -53,3 +54,27 @@ def test_an_image_without_contrast_says_nothing():
 def test_an_unknown_prior_is_refused():
     with pytest.raises(UserError, match="prior='stars' must be one of"):
         RefineOptions(prior="stars")
+
+
+def test_seeds_come_from_the_prior_and_not_from_the_first_stage(monkeypatch):
+    """A prior that knows one pixel of the map: every foreground seed is there."""
+
+    def left_corner(image):
+        values = np.zeros(image.shape[:2], np.float32)
+        values[:2, :2] = 1
+        return values
+
+    def refuse(images):
+        raise AssertionError("the first stage was asked")
+
+    monkeypatch.setitem(priors.PRIORS, "glands", left_corner)
+    (group,) = cache.collect(
+        refuse,
+        lambda images: {4: np.zeros((len(images), 8, 8, 3), np.float32)},
+        splits.make_split([(32, 32)] * 3),
+        options=RefineOptions(prior="glands"),
+        batch_size=2,
+        seed=0,
+    )
+    np.testing.assert_array_equal(group.foreground, np.ones((3, 256)))
+    np.testing.assert_array_equal(group.background[:, 0], 0)
