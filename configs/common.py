@@ -201,6 +201,9 @@ def get_config() -> ml_collections.ConfigDict:
     # minmax_jax/refinement. For a run that is finished: experiments.refine.
     config.refine = refine = ml_collections.ConfigDict()
     refine.enabled = False
+    # Source of the seeds: "" (the first stage's masks) or "glands", a map of H&E images that no label made; results
+    # with it are not from labels alone.
+    refine.prior = ""
     refine.num_steps = 400  # of Adam
     refine.batch_size = 8  # images
     refine.learning_rate = 3e-3  # of the first step; falls along a cosine to 0

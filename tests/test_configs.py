@@ -25,7 +25,7 @@ from minmax_jax.runs import build, build_model, config_checks
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _VARIANTS = {
     synthetic: ("", "erasing=0", "hard", "hard,erasing=4"),
-    glas: ("", "erasing=0", "erasing=4", "parity", "maxmin", "cpu", "cpu,erasing=2"),
+    glas: ("", "erasing=0", "erasing=4", "parity", "maxmin", "cpu", "cpu,erasing=2", "prior"),
     cub: ("", "erasing=0", "erasing=4", "parity", "cpu"),
     cub5: ("", "erasing=0", "erasing=4", "parity", "cpu"),
     custom: ("own", "own,cpu,erasing=2", "own,published"),
@@ -395,7 +395,7 @@ def test_the_first_word_of_the_variant_names_own_data():
 
 
 def test_unknown_variants_are_refused():
-    with pytest.raises(ValueError, match="variant 'gpu' is unknown; there are: cpu, maxmin, parity, erasing=R"):
+    with pytest.raises(ValueError, match="variant 'gpu' is unknown; there are: cpu, maxmin, prior, parity, erasing=R"):
         glas.get_config("gpu")
 
 

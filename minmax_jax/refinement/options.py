@@ -3,7 +3,7 @@
 import dataclasses
 
 from minmax_jax import options
-from minmax_jax.refinement import calibration
+from minmax_jax.refinement import calibration, priors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,6 +11,7 @@ class RefineOptions:
     """How the decoder learns and what becomes of its masks.
 
     Attributes:
+        prior: "" or "glands", as in `refinement.priors`: seeds are drawn from its map instead of the first stage's.
         num_steps: steps of Adam.
         batch_size: images of a step.
         learning_rate: of the first step; it falls along a cosine to 0.
@@ -30,6 +31,7 @@ class RefineOptions:
         OptionError: for an unknown option or a number out of range.
     """
 
+    prior: str = ""
     num_steps: int = 400
     batch_size: int = 8
     learning_rate: float = 3e-3
@@ -53,4 +55,5 @@ class RefineOptions:
         for field in ("seed_power", "num_erasures", "edge_weight"):
             options.check_range(field, getattr(self, field), 0)
         options.check_range("background_share", self.background_share, 1e-3, 1 - 1e-3)
+        options.check_choice("prior", self.prior, ("", *priors.PRIORS))
         options.check_choice("calibration", self.calibration, tuple(calibration.CALIBRATIONS))

@@ -53,6 +53,7 @@ def collect(
         "empty_masks": config.evaluation.empty,
         **({"crf": crf} if crf["enabled"] else {}),
         **({"refine": refine} if refine["enabled"] else {}),
+        **({"prior": refine["prior"]} if refine["enabled"] and refine["prior"] else {}),
         "seed": config.seed,
         "step": step,
         "state_digest": state_digest,
@@ -128,6 +129,7 @@ def describe(results: dict, split: str = "test") -> str:
     summary = results[split]
     baseline = summary["baselines"]["all_ones"]
     refined = ", masks of the second stage" if "refine" in results else ""
+    refined += f" from the prior {results['prior']!r}, not from labels alone" if "prior" in results else ""
     refined += ", refined by the CRF" if "crf" in results else ""
 
     def number(value, form=".2f"):

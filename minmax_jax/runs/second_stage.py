@@ -7,12 +7,14 @@ import pathlib
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from minmax_jax import digests
 from minmax_jax import state as state_lib
 from minmax_jax.distributed import engines
 from minmax_jax.errors import OptionError
-from minmax_jax.refinement import cache, decoder_training, erased_masks
+from minmax_jax.refinement import cache, decoder_training, erased_masks, priors
+from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs import build, build_model, config_checks, model_card
 
 logger = logging.getLogger(__name__)
@@ -36,15 +38,9 @@ def train(run: build.Run, state: state_lib.TrainState) -> Any:
         raise OptionError(f"config.refine.enabled=True needs a trunk; config.method={config.method!r} has none.")
     options = build_model.create_refine_options(config.refine)
     parallelize = engines.ENGINES[config.train.engine].parallelize_predict
-    masks = functools.partial(
-        erased_masks.accumulate_masks,
-        predict=_create_seed_method(run).predict,
-        num_erasures=options.num_erasures,
-    )
-    masks, stages = parallelize(masks), parallelize(run.method.stages)
-    variables = state_lib.inference_variables(state)
+    stages, variables = parallelize(run.method.stages), state_lib.inference_variables(state)
     groups = cache.collect(
-        lambda images, labels: masks(variables, {"images": images, "labels": labels}),
+        _create_masks_fn(run, options, variables),
         lambda images: stages(variables, images),
         run.splits["train"],
         options=options,
@@ -55,6 +51,20 @@ def train(run: build.Run, state: state_lib.TrainState) -> Any:
     logger.info("The second stage trains on %d of %d images.", num_images, len(run.splits["train"]))
     decoder = build_model.create_decoder(config.refine, trunk=config.model.trunk)
     return decoder_training.train(groups, decoder=decoder, options=options, seed=config.seed)
+
+
+def _create_masks_fn(run: build.Run, options: RefineOptions, variables: dict[str, Any]) -> cache.MasksFn:
+    """Where the seeds come from: a declared prior, or the first stage."""
+    if options.prior:
+        compute = priors.PRIORS[options.prior]
+        return lambda images, labels: np.stack([compute(image) for image in images])[..., None]
+    accumulate = functools.partial(
+        erased_masks.accumulate_masks,
+        predict=_create_seed_method(run).predict,
+        num_erasures=options.num_erasures,
+    )
+    masks = engines.ENGINES[run.config.train.engine].parallelize_predict(accumulate)
+    return lambda images, labels: masks(variables, {"images": images, "labels": labels})
 
 
 def _create_seed_method(run: build.Run) -> Any:
