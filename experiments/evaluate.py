@@ -27,21 +27,11 @@ flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
-    from minmax_jax.configs import common
-
     from minmax_jax.distributed import hosts
     from minmax_jax.errors import naming
-    from minmax_jax.runs import config_checks, finished_runs, workdir
+    from minmax_jax.runs import finished_runs
 
-    folder = local_path("--workdir", _WORKDIR.value)
-    config = workdir.read_config(folder)
-    try:
-        config_checks.check_fields(config, common.get_config())
-    except config_checks.ConfigError as error:
-        raise config_checks.ConfigError(
-            f"{folder / 'config.json'} is of another version of this library. Change these fields in it:\n{error}"
-        ) from error
-    program.start(config.compilation_cache)
+    program.start(finished_runs.read_config(local_path("--workdir", _WORKDIR.value)).compilation_cache)
     with naming("--"):
         content = finished_runs.evaluate_workdir(
             _WORKDIR.value,

@@ -69,7 +69,10 @@ def test_selected(
         decoder = second_stage.restore(folder, run.config, state) or second_stage.train(run, state)
         run = second_stage.refine(run, decoder)
     if hosts.is_main_host():
-        _save_model(run, folder, state, decoder)  # Before the test, so that a decoder is not trained twice.
+        # Earlier results are of another model from here on. It is saved before the test, so that a run that is stopped
+        # there does not train its decoder twice.
+        (folder / "results.json").unlink(missing_ok=True)
+        _save_model(run, folder, state, decoder)
     rows, content = evaluate_model(run, state, "test", wall_seconds=wall_seconds)
     content |= unrefined
     if hosts.is_main_host():

@@ -7,14 +7,31 @@ from typing import Any
 import ml_collections
 
 from minmax_jax import state as state_lib
+from minmax_jax.configs import common
 from minmax_jax.distributed import hosts
 from minmax_jax.errors import OptionError
 from minmax_jax.evaluation.evaluators import Row
 from minmax_jax.paths import local_path
-from minmax_jax.runs import build, checkpoints, final_test, lock, results, second_stage
+from minmax_jax.runs import build, checkpoints, config_checks, final_test, lock, results, second_stage
 from minmax_jax.runs import workdir as workdir_lib
 
 logger = logging.getLogger(__name__)
+
+
+def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
+    """The configuration of a run, checked.
+
+    Raises:
+        UserError: if there is none, or one of a version with other fields.
+    """
+    config = workdir_lib.read_config(folder)
+    try:
+        config_checks.check_fields(config, common.get_config())
+    except config_checks.ConfigError as error:
+        raise config_checks.ConfigError(
+            f"{folder / 'config.json'} is of another version of this library. Change these fields in it:\n{error}"
+        ) from error
+    return config
 
 
 def evaluate_workdir(
@@ -45,7 +62,7 @@ def evaluate_workdir(
         UserError: if there is no such run or split, or if the checkpoint is damaged.
     """
     folder = local_path("workdir", workdir).absolute()
-    config = workdir_lib.read_config(folder)
+    config = read_config(folder)
     changes = {"evaluation.crf.enabled": crf, "evaluation.flips": flips, "evaluation.scales": scales}
     changes |= {"data.dir": data_dir, "refine.enabled": refine}
     config.update_from_flattened_dict({name: value for name, value in changes.items() if value is not None})
@@ -82,7 +99,7 @@ def refine_workdir(
             folder.
     """
     folder = local_path("workdir", workdir).absolute()
-    config = workdir_lib.read_config(folder)
+    config = read_config(folder)
     config.refine.update(changes | {"enabled": True})
     if data_dir is not None:
         config.data.dir = data_dir
