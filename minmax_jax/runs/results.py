@@ -128,9 +128,9 @@ def describe(results: dict, split: str = "test") -> str:
     """The numbers of a split in a few lines."""
     summary = results[split]
     baseline = summary["baselines"]["all_ones"]
-    refined = ", masks of the second stage" if "refine" in results else ""
+    refined = ", masks refined by the second stage" if "refine" in results else ""
     refined += f" from the prior {results['prior']!r}, not from labels alone" if "prior" in results else ""
-    refined += ", refined by the CRF" if "crf" in results else ""
+    refined += ", masks refined by the CRF" if "crf" in results else ""
 
     def number(value, form=".2f"):
         return "-" if value is None else format(value, form)
