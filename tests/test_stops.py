@@ -171,15 +171,20 @@ def test_a_read_that_fails_once_costs_no_checkpoint(tmp_path, monkeypatch):
     assert int(state.step) == 2 and failures
 
 
-def test_a_run_of_another_version_says_which_file_to_change(tmp_path):
+@pytest.mark.parametrize("program", ["evaluate", "refine"])
+def test_a_run_of_another_version_says_which_file_to_change(tmp_path, program):
+    """One that is older than a field is read with its default; a field that there is no more cannot be."""
     config = synthetic.get_config()
     del config.evaluation.crf.max_offsets
+    with config.unlocked():
+        config.evaluation.crf.max_offset = 9
     workdir.claim(tmp_path, config, {})
-    command = [sys.executable, "-m", "experiments.evaluate", f"--workdir={tmp_path}"]
+    command = [sys.executable, "-m", f"experiments.{program}", f"--workdir={tmp_path}"]
     done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True)
     lines = done.stderr.splitlines()
     assert done.returncode == 1 and f"{tmp_path / 'config.json'} is of another version" in lines[0]
-    assert lines[1].startswith("config.evaluation.crf.max_offsets is missing; its default is ")
+    assert lines[1].startswith("config.evaluation.crf.max_offset is not a field; did you mean ")
+    assert len(lines) == 3 and "traceback" in lines[2]
 
 
 def test_an_interrupt_that_a_library_swallows_is_delivered_again(interruptible):
