@@ -67,7 +67,7 @@ def test_refine_and_evaluate_from_the_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     before = json.loads((tmp_path / "results.json").read_text())["test"]
     done = _run("experiments.refine", f"--workdir={tmp_path}", "--refine.num_steps=5", "--refine.scales=(1.0,)")
-    assert done.returncode == 0 and "masks of the second stage" in done.stdout, done.stderr
+    assert done.returncode == 0 and "masks refined by the second stage" in done.stdout, done.stderr
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["test_unrefined"] == before and found["refine"]["num_steps"] == 5
     done = _run("experiments.evaluate", f"--workdir={tmp_path}", "--norefine")
