@@ -4,7 +4,7 @@
 
 Variants: `:erasing=R`, such as `:erasing=0` without erasing. Expect a test error of 1 %, F1+ 85, F1- 97 (means of the
 seeds 0, 1 and 2, the same with and without erasing), after 2 to 3 minutes. `:hard` has objects with a small part that
-tells the class clearly and a body that tells it faintly. Of seed 0 expect F1+ 62 and a test error of 5 % with
+identifies the class clearly and a body that identifies it faintly. Of seed 0 expect F1+ 62 and a test error of 5 % with
 `:hard,erasing=0`, 69 and 4 % with `:hard,erasing=4`; a mask of exactly the parts has F1+ 33.5.
 """
 
@@ -51,7 +51,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 
 def _use_hard(config: ml_collections.ConfigDict) -> None:
-    """A fifth of each object tells the class clearly, the rest faintly."""
+    """A fifth of each object identifies the class clearly, the rest faintly."""
     config.data.synthetic.texture_contrast = (80, 160)  # so that each body is fainter than any part
     config.data.synthetic.part_share = 0.2
     config.data.synthetic.body_contrast = 0.12

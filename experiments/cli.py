@@ -1,4 +1,4 @@
-"""The console command: `minmax-jax train|evaluate|prepare-data|convert-weights --FLAGS`."""
+"""The console command: `minmax-jax COMMAND --FLAGS`, with the `COMMANDS` below."""
 
 import importlib
 import sys

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 import warnings
 
 from absl import app, flags
@@ -205,6 +205,16 @@ def start(cache: str) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     _logger.info("Compiled programs are kept in %s (--config.compilation_cache=off disables it).", folder)
+
+
+def print_results(content: dict[str, Any], workdir: str) -> None:
+    """Prints the test results of a run in words, on the main host: `content` is that of its results.json."""
+    from minmax_jax.distributed import hosts
+    from minmax_jax.runs import results
+
+    if hosts.is_main_host():
+        print(results.describe(content))
+        print(f"Results: {workdir}/results.json   Pictures: {workdir}/pictures/")
 
 
 def _log_to_stderr() -> None:

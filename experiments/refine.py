@@ -29,15 +29,13 @@ flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
-    from minmax_jax.distributed import hosts
-    from minmax_jax.runs import finished_runs, results
+    from minmax_jax.runs import finished_runs
 
     program.start(finished_runs.read_config(local_path("--workdir", _WORKDIR.value)).compilation_cache)
     changes = {name: _REFINE.value[name] for name in config_flags.get_override_values(flags.FLAGS["refine"])}
-    content = finished_runs.refine_workdir(_WORKDIR.value, changes, data_dir=_DATA_DIR.value)
-    if hosts.is_main_host():
-        print(results.describe(content))
-        print(f"Results: {_WORKDIR.value}/results.json   Pictures: {_WORKDIR.value}/pictures/")
+    program.print_results(
+        finished_runs.refine_workdir(_WORKDIR.value, changes, data_dir=_DATA_DIR.value), _WORKDIR.value
+    )
 
 
 def run() -> None:

@@ -19,15 +19,11 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main() -> None:
     from minmax_jax.configs import common
 
-    from minmax_jax.distributed import hosts
-    from minmax_jax.runs import config_checks, results, training
+    from minmax_jax.runs import config_checks, training
 
     config_checks.check_fields(_CONFIG.value, common.get_config())
     program.start(_CONFIG.value.compilation_cache)
-    content = training.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
-    if hosts.is_main_host():
-        print(results.describe(content))
-        print(f"Results: {_WORKDIR.value}/results.json   Pictures: {_WORKDIR.value}/pictures/")
+    program.print_results(training.train_and_evaluate(_CONFIG.value, _WORKDIR.value), _WORKDIR.value)
 
 
 def run() -> None:

@@ -37,6 +37,16 @@ def read(batch_stats: BatchStats, stream: str) -> Any:
     return batch_stats[_SHARED if is_shared(batch_stats) else stream]
 
 
+def collections(variables: dict[str, Any], stream: str) -> dict[str, Any]:
+    """What `apply` of a Flax module takes: the parameters, and the statistics of a stream.
+
+    Args:
+        variables: "params" and "batch_stats", as in `TrainState`; further entries are left out.
+        stream: whose statistics.
+    """
+    return {"params": variables["params"], "batch_stats": read(variables["batch_stats"], stream)}
+
+
 def write(batch_stats: BatchStats, stream: str, updated: Any) -> BatchStats:
     """All statistics, with those of `stream` replaced."""
     return batch_stats | {_SHARED if is_shared(batch_stats) else stream: updated}

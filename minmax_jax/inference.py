@@ -121,10 +121,7 @@ def trunk_stages(variables: dict[str, Any], images: jax.Array, *, model: minmax_
     Returns:
         {output stride: [B, h, w, K]}.
     """
-    network = {
-        "params": variables["params"],
-        "batch_stats": stats_lib.read(variables["batch_stats"], stats_lib.WHOLE),
-    }
+    network = stats_lib.collections(variables, stats_lib.WHOLE)
     return model.apply(network, intensity.normalize(images), method="stages")
 
 

@@ -117,10 +117,7 @@ def predict(
 ) -> Prediction:
     """Classes and masks of the localizer, as a `Prediction`; arguments as in `minmax.predict`."""
     options, last_step = objective.mask, jnp.maximum(variables["step"] - 1, 0)
-    network = {
-        "params": variables["params"],
-        "batch_stats": stats_lib.read(variables["batch_stats"], stats_lib.WHOLE),
-    }
+    network = stats_lib.collections(variables, stats_lib.WHOLE)
 
     def predict_view(images):
         logits, class_maps = model.apply(network, images, method="localize")

@@ -118,9 +118,6 @@ def classify(variables: dict[str, Any], images_and_masks: jax.Array, *, model: M
         images_and_masks: [B, H, W, 4], images scaled to [-1, 1] and masks.
         model: the networks.
     """
-    network = {
-        "params": variables["params"],
-        "batch_stats": stats_lib.read(variables["batch_stats"], stats_lib.FOREGROUND),
-    }
+    network = stats_lib.collections(variables, stats_lib.FOREGROUND)
     images, masks = images_and_masks[..., :3], images_and_masks[..., 3:]
     return jax.nn.softmax(model.apply(network, images, masks, method="classify"))

@@ -1,7 +1,7 @@
 """Random masks: regions that have nothing to do with the image, to train a classifier with.
 
 A classifier that only ever sees what a localizer selects can read the class from the selection itself. Seeing random
-regions as well, it learns what a region tells and what it does not. Source: REAL-X (Jethani et al., AISTATS 2021),
+regions as well, it learns what a region shows and what it does not. Source: REAL-X (Jethani et al., AISTATS 2021),
 which draws each feature by itself; pixels are drawn together here, so that regions are as smooth as the localizer's.
 """
 

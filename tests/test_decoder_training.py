@@ -144,6 +144,12 @@ def test_a_decoder_learns_outlines_that_the_first_stage_does_not_know(discs):
     assert _mean_iou(found, true) > 0.85
 
 
+@pytest.mark.parametrize(("edge_weight", "warns"), [(0.0, False), (1e4, True)])
+def test_a_decoder_that_answers_a_constant_is_warned_of(discs, caplog, edge_weight, warns):
+    _train(discs[3], num_steps=60, edge_weight=edge_weight)
+    assert ("Lower config.refine.edge_weight=10000." in caplog.text) == warns
+
+
 def test_a_decoder_depends_on_the_seed_alone(discs):
     groups = discs[3]
     first, second = (_train(groups, num_steps=3)[1] for _ in range(2))

@@ -128,7 +128,7 @@ def test_evaluating_again_gives_the_numbers_of_either_stage(refined):
 
 @_of_refined
 def test_a_run_that_has_no_decoder_yet_is_evaluated_as_what_it_is(copy):
-    """As beside a training, whose configuration says that there will be one."""
+    """Its configuration says that there will be one: a training is under way, or was killed."""
     folder, found = copy
     (folder / "model_card.json").unlink()
     again = finished_runs.evaluate_workdir(folder, "test")

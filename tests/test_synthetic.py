@@ -1,4 +1,4 @@
-"""The built-in images: the same everywhere, exact masks, and nothing but the texture tells the class."""
+"""The built-in images: the same everywhere, exact masks, and nothing but the texture identifies the class."""
 
 import dataclasses
 import hashlib

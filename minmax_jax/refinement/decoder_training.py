@@ -18,6 +18,8 @@ from minmax_jax.refinement.options import RefineOptions
 
 logger = logging.getLogger(__name__)
 
+_COLLAPSED = 0.62  # nats; of a mask of 0.5 everywhere it is log 2 = 0.69
+
 
 def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineOptions, seed: int) -> Any:
     """Trains a decoder.
@@ -45,6 +47,12 @@ def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineO
             update(1)
     described = ", ".join(f"{name} {float(value):.4f}" for name, value in terms.items())
     logger.info("Second stage, last step: %s.", described)
+    if terms["seed_loss"] > _COLLAPSED:
+        logger.warning(
+            "The second stage hardly separates its seeds (seed_loss near log 2 = 0.69): its masks are nearly constant."
+            " Lower config.refine.edge_weight=%g.",
+            options.edge_weight,
+        )
     return jax.device_get(params)
 
 
