@@ -83,6 +83,9 @@ def get_config() -> ml_collections.ConfigDict:
     # EfficientNet-Lite only.
     model.frozen_norm = False
     model.separate_trunks = False  # separate trunks for localizer and classifier; published: shared
+    # A learned map on the stages of stride 4 to 16 that is added to the class maps for the mask alone; needs
+    # mask.gradient = "flow". The class maps then learn from the classes alone.
+    model.mask_head = False
     model.classifier_scale = 0.5  # size of the classifier's input, share of the image; published
     model.modalities = 5  # maps per class, M; published
     model.k_max = 0.09  # share (below 1) or number of locations that are pooled; published
@@ -132,6 +135,7 @@ def get_config() -> ml_collections.ConfigDict:
     mask.sigma_limit = 0.5  # follow-up: 0.2
     mask.normalization = "image"  # range of minimum and maximum, "image" or "batch" (published)
     mask.gradient = "stop"  # of the classifier's terms at the mask, "stop" (published) or "flow" (follow-up)
+    mask.flow_epoch = 0  # first epoch, counted from 0, in which it flows; before, it stops; follow-up: 0
     # Alignment when class maps are resized: "corners" (published; align_corners), "features", each on the centre of
     # its receptive field, or, of a Vision Transformer, "patches", each on the centre of its patch.
     mask.alignment = "corners"

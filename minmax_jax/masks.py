@@ -35,6 +35,7 @@ class MaskOptions:
         sigma_limit: the last threshold, where it changes.
         normalization: "image" or "batch" (published), as in `foreground_masks`.
         gradient: "stop" (published) or "flow", as in `foreground_masks`.
+        flow_epoch: first epoch, from 0, in which it flows; before, it stops.
         alignment: "corners" (published), "features" or "patches", as in `foreground_masks`.
         range: "extremes" (published) or "percentiles", as in `foreground_masks`.
 
@@ -48,6 +49,7 @@ class MaskOptions:
     sigma_limit: float = 0.5
     normalization: str = "image"
     gradient: str = "stop"
+    flow_epoch: int = 0
     alignment: str = "corners"
     range: str = "extremes"
 
@@ -55,6 +57,7 @@ class MaskOptions:
         options.check_range("omega", self.omega, 1e-6)
         check_range(self.normalization, self.range)
         options.check_choice("gradient", self.gradient, GRADIENTS)
+        options.check_range("flow_epoch", self.flow_epoch, 0)
         options.check_choice("alignment", self.alignment, ALIGNMENTS)
         if (self.sigma_limit - self.sigma) * self.sigma_growth < 0:
             raise options.OptionError(

@@ -63,7 +63,8 @@ def create_apply(model: minmax_net.MinMaxNet) -> Callable[..., tuple[Any, Any]]:
 
 def localizer_pass(inputs: StepInputs, params: Any, images: jax.Array, batch_stats: stats_lib.BatchStats, num_passes):
     """Pass r of the localizer, on images that earlier passes have erased from."""
-    options, draw = inputs.objective.mask, _FIRST_LOCALIZER_DRAW + num_passes
+    options, epoch = inputs.objective.mask, inputs.objective.epoch(inputs.step)
+    draw = _FIRST_LOCALIZER_DRAW + num_passes
     (logits, class_maps), updated = _train_pass(inputs, params, batch_stats, stats_lib.WHOLE, draw, "localize", images)
     if not stats_lib.is_shared(batch_stats):
         whole = num_passes == 0
@@ -73,7 +74,7 @@ def localizer_pass(inputs: StepInputs, params: Any, images: jax.Array, batch_sta
         logits,
         class_maps,
         images.shape[1:3],
-        sigma=options.threshold(inputs.objective.epoch(inputs.step)),
+        sigma=options.threshold(epoch),
         omega=options.omega,
         normalization=options.normalization,
         gradient=options.gradient,
@@ -81,6 +82,9 @@ def localizer_pass(inputs: StepInputs, params: Any, images: jax.Array, batch_sta
         range=options.range,
         axis_name=inputs.axis_name,
     )
+    if options.gradient == "flow" and options.flow_epoch:
+        stopped = lax.stop_gradient(foreground_masks)
+        foreground_masks = jnp.where(epoch >= options.flow_epoch, foreground_masks, stopped)
     batch_stats = stats_lib.write(batch_stats, stats_lib.WHOLE, updated)
     return erasing.LocalizerPass(logits=logits, masks=foreground_masks, batch_stats=batch_stats)
 

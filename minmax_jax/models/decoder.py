@@ -1,7 +1,5 @@
 """The decoder of the second stage: from the features of a frozen trunk and the image to a mask at half its size."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -38,19 +36,34 @@ class Decoder(nn.Module):
         Returns:
             [B, H / 2, W / 2, 1].
         """
-        half, x = halve(images), None
-        enlarge_to = functools.partial(resize.resize_bilinear, alignment=self.alignment)
-        for stride, features in sorted(stages.items(), reverse=True):
-            # The stages differ in scale by orders of magnitude.
-            features = nn.LayerNorm(name=f"norm{stride}")(features.astype(jnp.float32))
-            features = nn.Dense(self.width, use_bias=False, name=f"stride{stride}")(features)
-            # From stage to stage: for strides of convolutions the same as each to the end, in less time.
-            x = features if x is None else features + enlarge_to(x, features.shape[1:3])
-        image = nn.Dense(self.width, name="image")(half)
-        x = image if x is None else image + enlarge_to(x, half.shape[1:3])
+        half = halve(images)
+        x = nn.Dense(self.width, name="image")(half)
+        if stages:
+            features = sum_stages(stages, self.width, self.alignment)
+            x += resize.resize_bilinear(features, half.shape[1:3], alignment=self.alignment)
         x = nn.relu(nn.LayerNorm(name="norm")(x))
         x = nn.relu(nn.Dense(self.width, name="hidden")(x))
         return nn.Dense(1, name="mask")(x)
+
+
+def sum_stages(stages: trunks.Stages, width: int, alignment: str) -> jax.Array:
+    """1x1 convolutions of each stage, summed at the size of the finest; for the `compact` method of a module.
+
+    Args:
+        stages: {output stride: [B, h, w, K]}, at least one.
+        width: channels of the result.
+        alignment: where the features lie, as in `masks.foreground_masks`.
+    """
+    total = None
+    for stride, features in sorted(stages.items(), reverse=True):
+        # The stages differ in scale by orders of magnitude.
+        features = nn.LayerNorm(name=f"norm{stride}")(features.astype(jnp.float32))
+        features = nn.Dense(width, use_bias=False, name=f"stride{stride}")(features)
+        if total is not None:
+            # From stage to stage: for strides of convolutions the same as each to the end, in less time.
+            features += resize.resize_bilinear(total, features.shape[1:3], alignment=alignment)
+        total = features
+    return total
 
 
 def halve(images: jax.Array) -> jax.Array:

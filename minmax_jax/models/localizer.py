@@ -12,13 +12,17 @@ class Localizer(nn.Module):
     Attributes:
         trunk: any module from [B, H, W, 3] images, called with `train`, to `trunks.Stages`.
         head: any module from ([B, h, w, K] features, sample keys) to ([B, C] scores, [B, h, w, C] class maps).
+        mask_head: any module from (stages, class maps) to the maps that the mask is made of; None: the class maps.
     """
 
     trunk: nn.Module
     head: nn.Module
+    mask_head: nn.Module | None = None
 
     def __call__(
         self, images: jax.Array, *, train: bool = False, sample_keys: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """[B, H, W, 3] images to ([B, C] scores, [B, h, w, C] class maps)."""
-        return self.head(trunks.last_features(self.trunk(images, train=train)), sample_keys)
+        """[B, H, W, 3] images to ([B, C] scores, [B, h, w, C] maps of the mask)."""
+        stages = self.trunk(images, train=train)
+        logits, class_maps = self.head(trunks.last_features(stages), sample_keys)
+        return logits, class_maps if self.mask_head is None else self.mask_head(stages, class_maps)

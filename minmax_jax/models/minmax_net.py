@@ -17,6 +17,7 @@ class MinMaxNet(nn.Module):
         trunk: any module from [B, H, W, 3] images, called with `train`, to `trunks.Stages`.
         localizer_head: any module from (features, sample keys) to (scores, class maps), see `pooling.WildcatHead`.
         classifier_head: the same for the classifier.
+        mask_head: as in `localizer.Localizer`.
         classifier_trunk: a separate trunk of the classifier; None shares the localizer's.
         classifier_scale: size of the classifier's input, as a share of the image's height and width.
     """
@@ -24,11 +25,12 @@ class MinMaxNet(nn.Module):
     trunk: nn.Module
     localizer_head: nn.Module
     classifier_head: nn.Module
+    mask_head: nn.Module | None = None
     classifier_trunk: nn.Module | None = None
     classifier_scale: float = 0.5
 
     def setup(self):
-        self.localizer = localizer.Localizer(self.trunk, self.localizer_head)
+        self.localizer = localizer.Localizer(self.trunk, self.localizer_head, self.mask_head)
         self.classifier = classifier.Classifier(
             self.classifier_trunk or self.trunk, self.classifier_head, self.classifier_scale
         )
@@ -36,7 +38,7 @@ class MinMaxNet(nn.Module):
     def localize(
         self, images: jax.Array, *, train: bool = False, sample_keys: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """[B, H, W, 3] images to the localizer's ([B, C] scores, [B, h, w, C] class maps)."""
+        """[B, H, W, 3] images to the localizer's ([B, C] scores, [B, h, w, C] maps of the mask)."""
         return self.localizer(images, train=train, sample_keys=sample_keys)
 
     def stages(self, images: jax.Array) -> trunks.Stages:
@@ -64,6 +66,7 @@ def create_model(
     trunk: nn.Module,
     *,
     num_classes: int,
+    mask_head: nn.Module | None = None,
     classifier_trunk: nn.Module | None = None,
     classifier_scale: float = 0.5,
     **pooling_options,
@@ -73,6 +76,7 @@ def create_model(
     Args:
         trunk: any module from [B, H, W, 3] images, called with `train`, to `trunks.Stages`.
         num_classes: C.
+        mask_head: as in `localizer.Localizer`.
         classifier_trunk: a separate trunk of the classifier; None shares the localizer's.
         classifier_scale: size of the classifier's input, as a share of the image's height and width.
         **pooling_options: attributes of `pooling.WildcatHead`: modalities, k_max, k_min, alpha, dropout, dtype.
@@ -81,6 +85,7 @@ def create_model(
         trunk=trunk,
         localizer_head=pooling.WildcatHead(num_classes, **pooling_options),
         classifier_head=pooling.WildcatHead(num_classes, **pooling_options),
+        mask_head=mask_head,
         classifier_trunk=classifier_trunk,
         classifier_scale=classifier_scale,
     )

@@ -16,7 +16,7 @@ from minmax_jax import objective as objective_lib
 from minmax_jax.distributed import devices
 from minmax_jax.method import Method, Prediction
 from minmax_jax.models import decoder as decoder_lib
-from minmax_jax.models import efficientnet_lite, minmax_net, resnet, vit
+from minmax_jax.models import efficientnet_lite, mask_head, minmax_net, resnet, vit
 from minmax_jax.models.trunks import Stages
 from minmax_jax.paths import local_path
 from minmax_jax.refinement import calibration, refined_inference
@@ -30,6 +30,11 @@ _ALL_LOCATIONS = 2**31 - 1  # more than any map has
 def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_per_epoch: int) -> Method:
     """The method that `config.method` names."""
     flips = config.evaluation.flips
+    if config.model.mask_head and (config.method, config.mask.gradient) != ("minmax", "flow"):
+        raise errors.OptionError(
+            f"config.model.mask_head=True learns through config.mask.gradient='flow' of config.method='minmax', not"
+            f" {config.mask.gradient!r} of {config.method!r}."
+        )
     if config.method == "minmax":
         create = functools.partial(minmax.create_method, accumulation=config.train.accumulation)
     elif config.train.accumulation > 1:
@@ -39,7 +44,7 @@ def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_
     else:
         create = localizer_alone.create_method
     return create(
-        create_model(config.model, num_classes=num_classes, method=config.method),
+        create_model(config.model, num_classes=num_classes, method=config.method, alignment=config.mask.alignment),
         create_optimizer(config, steps_per_epoch=steps_per_epoch),
         create_objective(config, steps_per_epoch=steps_per_epoch),
         average_decay=config.train.average_decay,
@@ -50,13 +55,16 @@ def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_
     )
 
 
-def create_model(model: ml_collections.ConfigDict, *, num_classes: int, method: str = "minmax") -> minmax_net.MinMaxNet:
+def create_model(
+    model: ml_collections.ConfigDict, *, num_classes: int, method: str = "minmax", alignment: str = "corners"
+) -> minmax_net.MinMaxNet:
     """Localizer and classifier, without parameters.
 
     Args:
         model: group `model` of a configuration.
         num_classes: C.
         method: "cam" pools one map per class by its mean; any other pools as the group says.
+        alignment: where the features lie, as in `masks.foreground_masks`.
     """
     pooling = dict(modalities=model.modalities, k_max=model.k_max, k_min=model.k_min, alpha=model.alpha)
     if method == "cam":
@@ -67,6 +75,7 @@ def create_model(model: ml_collections.ConfigDict, *, num_classes: int, method: 
         return minmax_net.create_model(
             create_trunk(),
             num_classes=num_classes,
+            mask_head=mask_head.MaskHead(alignment=alignment) if model.mask_head else None,
             classifier_trunk=create_trunk() if model.separate_trunks else None,
             classifier_scale=model.classifier_scale,
             dropout=model.dropout,
