@@ -23,6 +23,8 @@ _CHANGES = {
     "mask.sigma_growth": 0.1,
     "mask.sigma_limit": 0.8,
     "mask.range": "percentiles",
+    "mask.gradient": "flow",
+    "model.mask_head": True,
     "train.average_decay": 0.5,
     "train.epochs": 2,
 }

@@ -89,9 +89,11 @@ def load(workdir: str | pathlib.Path) -> Predictor:
     """
     card, variables = model_card.read(local_path("workdir", workdir))
     model = build_model.create_model(
-        ml_collections.ConfigDict(card["model"] | {"cross_replica_norm": False}),
+        # Cards that are older than the mask head have none.
+        ml_collections.ConfigDict({"mask_head": False} | card["model"] | {"cross_replica_norm": False}),
         num_classes=len(card["class_names"]),
         method=card["method"],
+        alignment=card["mask"]["alignment"],
     )
     predict = functools.partial(
         (minmax if card["method"] == "minmax" else localizer_alone).predict,
