@@ -1,7 +1,8 @@
 """Evaluates a method on a split: one pass over the images, any number of metrics, one row kept per image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import types
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,16 +32,57 @@ class Truth:
     ignored: np.ndarray | None = None
 
 
+class Metric(NamedTuple):
+    """A number of a split, as a function of how often each of its images counts: the bootstrap needs no second pass.
+
+    Attributes:
+        values: weights [R, N] of N images -> [R] values; NaN where the weights leave nothing to count.
+        unit: "%", "nats", "pixels" or "" for a number without unit.
+        threshold: how the threshold of the mask was chosen: "fixed" before training, on the "validation" images, or
+            "oracle", the best for the images that are evaluated; "all" where all count, "" of metrics of the classes.
+    """
+
+    values: Callable[[np.ndarray], np.ndarray]
+    unit: str
+    threshold: str = ""
+
+
 class Evaluator(NamedTuple):
     """A metric, or several that share their work.
 
     Attributes:
         score: (ImagePrediction, Truth) -> row: numbers or integer histograms of one image, by name.
         summarize: all rows -> numbers of the split, by name.
+        metrics: all rows -> the metrics of the split, by name.
     """
 
     score: Callable[[ImagePrediction, Truth], Row]
-    summarize: Callable[[Sequence[Row]], dict[str, Any]]
+    summarize: Callable[[Sequence[Row]], dict[str, Any]] = lambda rows: {}
+    metrics: Callable[[Sequence[Row]], dict[str, Metric]] = lambda rows: {}
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float] | None = None) -> Callable[..., np.ndarray]:
+    """`Metric.values` of sum of numerators / sum of denominators.
+
+    Args:
+        numerators: [N], one of each image.
+        denominators: [N]; None: 1 for each, so that the value is a mean.
+    """
+    over = np.asarray(numerators, float)
+    under = np.ones_like(over) if denominators is None else np.asarray(denominators, float)
+
+    def values(weights):
+        with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN, as promised
+            return (weights @ over) / (weights @ under)
+
+    return values
+
+
+def mean_of_known(values: Sequence[float | None], *, factor: float = 1.0) -> Callable[..., np.ndarray]:
+    """`Metric.values` of factor times the mean of [N] numbers, of which None and NaN do not count."""
+    numbers = np.array([np.nan if value is None else value for value in values], float)
+    known = ~np.isnan(numbers)
+    return ratio(factor * np.where(known, numbers, 0), known)
 
 
 def evaluate(
@@ -50,6 +92,7 @@ def evaluate(
     *,
     batch_size: int = 4,
     refine_fn: RefineFn | None = None,
+    baselines: Mapping[str, Callable[[tuple[int, int]], np.ndarray]] = types.MappingProxyType({}),
 ) -> list[Row]:
     """Predicts each image once and scores it by all evaluators.
 
@@ -59,10 +102,11 @@ def evaluate(
         evaluators: the metrics.
         batch_size: images of one shape that are predicted together.
         refine_fn: as in `predict_split`.
+        baselines: masks by name, from the size of the true mask, that are scored as well, as `baselines.BASELINES`.
 
     Returns:
         A row per image, in the order of the split: "name", "label" (true class), "predicted" (class), "probabilities",
-        the method's scores, and the evaluators' numbers.
+        the method's scores, the evaluators' numbers, and under "baselines" those of each baseline.
     """
     rows = {}
     predictions = image_predictions.predict_split(predict_fn, split, batch_size=batch_size, refine_fn=refine_fn)
@@ -78,9 +122,23 @@ def evaluate(
             "probabilities": prediction.probabilities.tolist(),
             **prediction.scores,
         }
-        for evaluator in evaluators:
-            rows[index] |= evaluator.score(prediction, truth)
+        rows[index] |= _score(evaluators, prediction, truth)
+        size = prediction.mask.shape if truth.mask is None else truth.mask.shape
+        if baselines:
+            rows[index]["baselines"] = {
+                name: _score(evaluators, dataclasses.replace(prediction, mask=make(size)), truth)
+                for name, make in baselines.items()
+            }
     return [rows[index] for index in sorted(rows)]
+
+
+def _score(evaluators: Sequence[Evaluator], prediction: ImagePrediction, truth: Truth) -> Row:
+    return {name: value for evaluator in evaluators for name, value in evaluator.score(prediction, truth).items()}
+
+
+def measure(rows: Sequence[Row], evaluators: Sequence[Evaluator]) -> dict[str, Metric]:
+    """The metrics of all evaluators, by name."""
+    return {name: metric for evaluator in evaluators for name, metric in evaluator.metrics(rows).items()}
 
 
 def summarize(rows: Sequence[Row], evaluators: Sequence[Evaluator]) -> dict[str, Any]:

@@ -12,7 +12,17 @@ from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.distributed import devices, engines
 from minmax_jax.evaluation import Evaluator
-from minmax_jax.evaluation.metrics import classification, dice, entropy
+from minmax_jax.evaluation.metrics import (
+    boundary,
+    boxes,
+    calibration,
+    classification,
+    dice,
+    entropy,
+    overlap,
+    pixel_curve,
+    thresholds,
+)
 from minmax_jax.method import Method, Prediction
 from minmax_jax.runs import build_data, build_model, config_checks
 from minmax_jax.state import TrainState
@@ -30,7 +40,8 @@ class Run:
         train_step: (state, this host's batch) -> (state, metrics), on all devices; donates the state.
         predict: (variables, images) -> Prediction, on the devices of this host.
         classify: as `Method.classify`, on the devices of this host.
-        evaluators: metrics of each validation and test.
+        evaluators: metrics of each validation.
+        test_evaluators: metrics of tests, those of validations among them.
         refine_fn: the CRF for the masks of tests, or None; validations do not use it.
         state: fresh, on all devices.
     """
@@ -43,6 +54,7 @@ class Run:
     predict: Callable[[dict[str, Any], jax.Array], Prediction]
     classify: Callable[[dict[str, Any], jax.Array], jax.Array] | None
     evaluators: Sequence[Evaluator]
+    test_evaluators: Sequence[Evaluator]
     refine_fn: RefineFn | None
     state: TrainState
 
@@ -69,6 +81,7 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         predict=engine.parallelize_predict(method.predict),
         classify=engine.parallelize_predict(method.classify) if method.classify else None,
         evaluators=create_evaluators(config.evaluation),
+        test_evaluators=create_evaluators(config.evaluation) + create_further_evaluators(config.evaluation),
         refine_fn=build_model.create_refine(config.evaluation.crf) if config.evaluation.crf.enabled else None,
         state=devices.replicate(state),
     )
@@ -103,4 +116,17 @@ def create_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ..
             classification.EVALUATOR,
             dice.evaluator(threshold=options.threshold, empty=options.empty),
             entropy.EVALUATOR,
+        )
+
+
+def create_further_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ...]:
+    """The metrics of tests that validations leave out, as they take longer and nothing is selected by them."""
+    with errors.naming("config.evaluation."):
+        return (
+            overlap.evaluator(threshold=options.threshold),
+            pixel_curve.EVALUATOR,
+            thresholds.EVALUATOR,
+            boundary.evaluator(threshold=options.threshold),
+            boxes.evaluator(threshold=options.threshold),
+            calibration.EVALUATOR,
         )

@@ -1,5 +1,6 @@
 """Evaluates a trained model on a split: results, a row per image, pictures, and the saved model."""
 
+from collections.abc import Sequence
 import json
 import logging
 import pathlib
@@ -13,8 +14,9 @@ from minmax_jax import state as state_lib
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
-from minmax_jax.evaluation import diagnosis
-from minmax_jax.evaluation.evaluators import Row
+from minmax_jax.evaluation import baselines, diagnosis, intervals
+from minmax_jax.evaluation.evaluators import Evaluator, Row
+from minmax_jax.evaluation.metrics import pixel_curve, thresholds
 from minmax_jax.runs import build, build_data, build_model, model_card, pictures, results, second_stage
 from minmax_jax.runs import workdir as workdir_lib
 
@@ -25,7 +27,7 @@ PREDICTIONS = "predictions.jsonl"  # rows of the test split
 def evaluate_split(
     run: build.Run, split: dataset.Split, state: state_lib.TrainState, *, refine_fn: RefineFn | None = None
 ) -> tuple[list[Row], dict[str, Any]]:
-    """The rows and the summary of a split, whose images the hosts share.
+    """The rows and the summary of a split, whose images the hosts share, by the metrics of validations.
 
     Args:
         run: the run.
@@ -33,16 +35,22 @@ def evaluate_split(
         state: of the model.
         refine_fn: post-processing of the masks, if any.
     """
+    rows = _evaluate(run, split, state, run.evaluators, refine_fn=refine_fn)
+    return rows, evaluation.summarize(rows, run.evaluators)
+
+
+def _evaluate(
+    run: build.Run, split: dataset.Split, state: state_lib.TrainState, evaluators: Sequence[Evaluator], **options
+) -> list[Row]:
     variables = state_lib.inference_variables(state)
     rows = evaluation.evaluate(
         lambda images: run.predict(variables, images),
         dataset.subset(split, hosts.share_of_host(len(split))),
-        run.evaluators,
+        evaluators,
         batch_size=run.config.evaluation.batch_size,
-        refine_fn=refine_fn,
+        **options,
     )
-    rows = hosts.gather_from_hosts(rows)
-    return rows, evaluation.summarize(rows, run.evaluators)
+    return hosts.gather_from_hosts(rows)
 
 
 def test_selected(
@@ -102,7 +110,10 @@ def evaluate_model(
         wall_seconds: duration of the training.
     """
     logger.info("Evaluating the model of step %d on the %s split.", state.step, split)
-    rows, summary = evaluate_split(run, run.splits[split], state, refine_fn=run.refine_fn)
+    rows = _evaluate(
+        run, run.splits[split], state, run.test_evaluators, refine_fn=run.refine_fn, baselines=baselines.BASELINES
+    )
+    summary = evaluation.summarize(rows, run.test_evaluators)
     swaps = _diagnose(run, run.splits[split], state)
     content = results.collect(
         split,
@@ -113,7 +124,38 @@ def evaluate_model(
         state_digest=digests.model_digest(state),
         wall_seconds=wall_seconds,
     )
+    content["metrics"] = _describe_metrics(run, split, state, rows)
     return rows, content | ({"diagnosis": swaps} if swaps else {})
+
+
+def _describe_metrics(
+    run: build.Run, split: str, state: state_lib.TrainState, rows: list[Row]
+) -> dict[str, dict[str, Any]]:
+    """Each metric with its interval, its policy, and the values of the baselines."""
+    evaluators, count = run.test_evaluators, len(rows)
+    found = evaluation.measure(rows, evaluators)
+    threshold = _choose_threshold(run, state) if split == "test" else None
+    if threshold is not None:
+        found |= thresholds.at_threshold(rows, threshold)
+    images = run.splits[split]
+    patients = [patient or name for patient, name in zip(images.patients, images.names)]  # () where none is known
+    described = intervals.describe(found, count, groups=patients)
+    for baseline in baselines.BASELINES:
+        of_baseline = evaluation.measure([row | row["baselines"][baseline] for row in rows], evaluators)
+        of_masks = {name: metric for name, metric in of_baseline.items() if metric.threshold}
+        for name, value in intervals.values(of_masks, count).items():
+            described[name].setdefault("baselines", {})[baseline] = value
+    for name in thresholds.at_threshold(rows, threshold) if threshold is not None else ():
+        described[name]["threshold_value"] = threshold
+    return described
+
+
+def _choose_threshold(run: build.Run, state: state_lib.TrainState) -> float | None:
+    """The best threshold for the validation images, if any has a true mask."""
+    split = run.splits["validation"]
+    if all(split.read_mask(index) is None for index in range(len(split))):
+        return None
+    return thresholds.best_threshold(_evaluate(run, split, state, [pixel_curve.EVALUATOR], refine_fn=run.refine_fn))
 
 
 def _diagnose(run: build.Run, split: dataset.Split, state: state_lib.TrainState) -> dict[str, Any] | None:

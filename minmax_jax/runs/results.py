@@ -71,10 +71,18 @@ def describe_training_data(labels: np.ndarray, data: ml_collections.ConfigDict) 
 
 
 def write_rows(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes a line of JSON per image; numbers that are undefined (NaN) become null."""
+    """Writes a line of JSON per image; numbers that are undefined (NaN) become null.
+
+    Histograms and curves of single images, and what baselines score, are left out.
+    """
     replacement = path.with_suffix(".new")
-    replacement.write_text("".join(json.dumps(without_nan(row)) + "\n" for row in rows))
+    kept = ({name: value for name, value in row.items() if _is_kept(name, value)} for row in rows)
+    replacement.write_text("".join(json.dumps(without_nan(row)) + "\n" for row in kept))
     replacement.replace(path)
+
+
+def _is_kept(name: str, value: Any) -> bool:
+    return name != "baselines" and not isinstance(value, np.ndarray)
 
 
 def without_nan(value: Any) -> Any:
@@ -135,10 +143,14 @@ def describe(results: dict, split: str = "test") -> str:
     def number(value, form=".2f"):
         return "-" if value is None else format(value, form)
 
+    def interval(name):
+        found = results.get("metrics", {}).get(name, {})
+        return f" ({found['low']:.1f} to {found['high']:.1f})" if found.get("low") is not None else ""
+
     def error():
         of_localizer = summary.get("localizer_classification_error")
         localizer = "" if of_localizer is None else f" (localizer {number(of_localizer)} %)"
-        return f"{number(summary['classification_error'])} %{localizer}"
+        return f"{number(summary['classification_error'])} %{interval('classification_error')}{localizer}"
 
     def entropies():
         if "foreground_entropy" not in summary:
@@ -154,7 +166,8 @@ def describe(results: dict, split: str = "test") -> str:
     return (
         f"{split}, {summary['num_images']} images{without_mask}, model of step {results['step']}{refined}:\n"
         f"  classification error   {error()}\n"
-        f"  F1+ {number(summary['f1_foreground'])} %   F1- {number(summary['f1_background'])} %"
+        f"  F1+ {number(summary['f1_foreground'])} %{interval('f1_foreground')}"
+        f"   F1- {number(summary['f1_background'])} %{interval('f1_background')}"
         f"   (all foreground: {number(baseline['f1_foreground'])} %, {number(baseline['f1_background'])} %)"
         f"{entropies()}{swaps}"
     )

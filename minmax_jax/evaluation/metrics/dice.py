@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from minmax_jax import options
-from minmax_jax.evaluation.evaluators import Evaluator, Row, Truth
+from minmax_jax.evaluation import evaluators
+from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 from minmax_jax.masks import resize_mask
 
@@ -57,6 +58,7 @@ def evaluator(*, threshold: float = 0.5, empty: str = "skip") -> Evaluator:
     return Evaluator(
         score=lambda prediction, truth: _score(prediction, truth, threshold),
         summarize=lambda rows: _summarize(rows, empty),
+        metrics=lambda rows: _metrics(rows, empty),
     )
 
 
@@ -73,6 +75,17 @@ def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
         "all_ones_f1_foreground": dice(everything, true),
         "all_ones_f1_background": dice(~everything, ~true),
     }
+
+
+def _metrics(rows: Sequence[Row], empty: str) -> dict[str, Metric]:
+    def mean(column):
+        scores = np.array([row[column] for row in rows], float)  # None becomes NaN: no true mask
+        undefined = np.isnan(scores) & np.array([row[column] is not None for row in rows])
+        if empty == "nan" and undefined.any():
+            return lambda weights: np.full(len(weights), np.nan)
+        return evaluators.mean_of_known(np.where(undefined, 1.0, scores) if empty == "one" else scores, factor=100)
+
+    return {name: Metric(mean(name), "%", "fixed") for name in ("f1_foreground", "f1_background")}
 
 
 def _summarize(rows: Sequence[Row], empty: str) -> dict[str, Any]:

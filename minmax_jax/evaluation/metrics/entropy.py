@@ -1,10 +1,11 @@
-"""Mean conditional entropies, in nats, of methods that report them."""
+"""Mean conditional entropies, in nats and as a share of log C, of methods that report them."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from minmax_jax.evaluation.evaluators import Evaluator, Row
+from minmax_jax.evaluation import evaluators
+from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row
 
 _NAMES = ("foreground_entropy", "background_entropy")
 
@@ -14,4 +15,15 @@ def _summarize(rows: Sequence[Row]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in _NAMES if rows and name in rows[0]}
 
 
-EVALUATOR = Evaluator(score=lambda prediction, truth: {}, summarize=_summarize)
+def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
+    found = {}
+    for name in _NAMES:
+        if rows and name in rows[0]:
+            values = np.array([row[name] for row in rows])
+            uniform = np.log(len(rows[0]["probabilities"]))
+            found[name] = Metric(evaluators.ratio(values), "nats")
+            found[f"{name}_share"] = Metric(evaluators.ratio(100 * values / uniform), "%")
+    return found
+
+
+EVALUATOR = Evaluator(score=lambda prediction, truth: {}, summarize=_summarize, metrics=_metrics)

@@ -5,6 +5,7 @@ with MINMAX_JAX_NATIVE=off, `is_available` is False and XLA computes everything:
 training step takes longer (docs/performance.md).
 """
 
+from collections.abc import Callable
 import ctypes
 import functools
 import hashlib
@@ -21,10 +22,11 @@ import jaxlib
 
 logger = logging.getLogger(__name__)
 _FOLDER = pathlib.Path(__file__).parent
-_SOURCES = tuple(_FOLDER / name for name in ("conv.c", "winograd.c", "max_pool.c", "channel_sums.c", "depthwise.c"))
+_SOURCES = tuple(sorted(_FOLDER.glob("*.c")))
 _CONVOLUTIONS = ("conv", "conv_kernel_gradient", "winograd", "winograd_kernel_gradient")
 _DEPTHWISE = ("depthwise", "depthwise_input_gradient", "depthwise_kernel_gradient")
 _OPERATIONS = (*_CONVOLUTIONS, *_DEPTHWISE, "max_pool", "max_pool_gradient", "channel_sums")
+_HOST_FUNCTIONS = ("box_overlaps",)  # of NumPy arrays; XLA does not call them
 # -ffp-contract=fast fuses a product and a sum into one instruction; the default of gcc, not of every compiler.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-std=gnu11")
 _DIGEST_BYTES = 32
@@ -33,21 +35,31 @@ _DIGEST_BYTES = 32
 @functools.cache
 def is_available() -> bool:
     """Whether the kernels can be called; the first call builds them."""
-    if os.environ.get("MINMAX_JAX_NATIVE", "on") == "off" or jax.default_backend() != "cpu":
+    library = _library() if jax.default_backend() == "cpu" else None
+    if library is None:
         return False
-    try:
-        library = _load()
-    except (OSError, AttributeError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", None) or error
-        logger.warning("Convolutions on this CPU are slow: the C kernels were not built. %s", reason)
-        return False
-    for name in _symbols():
+    for operation in _OPERATIONS:
+        name = f"minmax_{operation}"
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     return True
 
 
-def _symbols() -> list[str]:
-    return [f"minmax_{operation}" for operation in _OPERATIONS]
+def host_function(name: str) -> Callable[..., int] | None:
+    """A function of the library for arrays of the host, on any platform of JAX; None without the library."""
+    library = _library()
+    return None if library is None else getattr(library, f"minmax_{name}")
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    if os.environ.get("MINMAX_JAX_NATIVE", "on") == "off":
+        return None
+    try:
+        return _load()
+    except (OSError, AttributeError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        logger.warning("Convolutions on this CPU are slow: the C kernels were not built. %s", reason)
+        return None
 
 
 def _load() -> ctypes.CDLL:
@@ -68,8 +80,8 @@ def _open(path: pathlib.Path) -> ctypes.CDLL:
     if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
         raise OSError("its digest differs")
     library = ctypes.CDLL(str(path))
-    for name in _symbols():
-        getattr(library, name)
+    for name in (*_OPERATIONS, *_HOST_FUNCTIONS):
+        getattr(library, f"minmax_{name}")
     return library
 
 

@@ -1,0 +1,72 @@
+"""Distance between outlines: the 95th percentile (HD95), and the share within a tolerance (surface Dice).
+
+Sources: Huttenlocher et al. (PAMI 1993) for the Hausdorff distance; Nikolov et al. (JMIR 2021) for the surface Dice.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from minmax_jax import options
+from minmax_jax.evaluation import evaluators
+from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
+from minmax_jax.evaluation.image_predictions import ImagePrediction
+from minmax_jax.masks import resize_mask
+
+TOLERANCE = 2.0  # pixels
+_COLUMNS = ("hd95", "surface_dice")
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """[H, W] bool, the pixels of a mask with a neighbour, of four, outside of it; what is beyond the image counts."""
+    return mask & ~ndimage.binary_erosion(mask)
+
+
+def outline_distances(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances in pixels of each outline's pixels to the nearest of the other's.
+
+    Args:
+        predicted: [H, W] bool with a foreground.
+        true: the same.
+    """
+    of_predicted, of_true = outline(predicted), outline(true)
+    return (
+        ndimage.distance_transform_edt(~of_true)[of_predicted],
+        ndimage.distance_transform_edt(~of_predicted)[of_true],
+    )
+
+
+def evaluator(*, threshold: float = 0.5) -> Evaluator:
+    """HD95 in pixels of the true mask, and surface Dice in percent.
+
+    Args:
+        threshold: a pixel is foreground where the soft mask is at least this.
+
+    Returns:
+        An evaluator whose rows hold both; None without a true mask, and where one of the masks is empty: HD95 then is
+        undefined, and surface Dice is 0, or undefined if both are.
+    """
+    options.check_range("threshold", threshold, 1e-6, 1 - 1e-6)
+    return Evaluator(score=lambda prediction, truth: _score(prediction, truth, threshold), metrics=_metrics)
+
+
+def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
+    if truth.mask is None:
+        return dict.fromkeys(_COLUMNS)
+    predicted = resize_mask(prediction.mask, truth.mask.shape) >= threshold
+    if truth.ignored is not None:  # what is predicted there must not matter
+        predicted = np.where(truth.ignored, truth.mask, predicted)
+    if not (predicted.any() and truth.mask.any()):
+        return {"hd95": None, "surface_dice": 0.0 if predicted.any() or truth.mask.any() else None}
+    distances = np.concatenate(outline_distances(predicted, truth.mask))
+    return {"hd95": float(np.percentile(distances, 95)), "surface_dice": float(np.mean(distances <= TOLERANCE))}
+
+
+def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
+    return {
+        "hd95": Metric(evaluators.mean_of_known([row["hd95"] for row in rows]), "pixels", "fixed"),
+        "surface_dice": Metric(
+            evaluators.mean_of_known([row["surface_dice"] for row in rows], factor=100), "%", "fixed"
+        ),
+    }

@@ -1,0 +1,95 @@
+"""PxAP and the best threshold: the soft masks of all images at all thresholds, from integer histograms.
+
+Source of PxAP: Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right" (CVPR 2020).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
+from minmax_jax.evaluation.image_predictions import ImagePrediction
+from minmax_jax.masks import resize_mask
+
+NUM_BINS = 1000  # a score s counts as floor(1000 s) / 1000, and 1 as 0.999
+_CALIBRATION_BINS = 10
+_COLUMN = "histogram"
+
+
+def histogram(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """[2, NUM_BINS] number of background and of foreground pixels with each score.
+
+    Args:
+        scores: [n] in [0, 1].
+        true: [n] bool.
+    """
+    bins = np.minimum((np.asarray(scores) * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    return np.bincount(bins + NUM_BINS * true.astype(np.int64), minlength=2 * NUM_BINS).reshape(2, NUM_BINS)
+
+
+def average_precision(background: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """100 * sum over thresholds, from high to low, of precision times the gain of recall.
+
+    Args:
+        background: [..., NUM_BINS] number of background pixels with each score.
+        foreground: the same of the foreground.
+
+    Returns:
+        [...] in percent; NaN without a foreground pixel. A constant mask has the share of the foreground.
+    """
+    hits, found = _from_high_to_low(background, foreground)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gains = np.diff(hits, axis=-1, prepend=0) / hits[..., -1:]
+        return 100 * np.sum(gains * np.where(found > 0, hits / found, 0), axis=-1)
+
+
+def _from_high_to_low(background: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(foreground pixels, all pixels) with at least each score, the highest score first."""
+    hits = np.cumsum(foreground[..., ::-1], axis=-1)
+    return hits, hits + np.cumsum(background[..., ::-1], axis=-1)
+
+
+def _best_f1(background: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    hits, found = _from_high_to_low(background, foreground)
+    with np.errstate(invalid="ignore"):
+        return np.max(200 * hits / (found + hits[..., -1:]), axis=-1)
+
+
+def _calibration_error(background: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """Mean over all pixels of |share of foreground - mean score| of the tenth of the scores that they are in."""
+    centers = (np.arange(NUM_BINS) + 0.5) / NUM_BINS
+    gaps = foreground - centers * (foreground + background)
+    tenths = gaps.reshape(*gaps.shape[:-1], _CALIBRATION_BINS, -1).sum(-1)
+    with np.errstate(invalid="ignore"):
+        return 100 * np.abs(tenths).sum(-1) / (foreground + background).sum(-1)
+
+
+def pooled(rows: Sequence[Row]) -> np.ndarray:
+    """[2, NUM_BINS] histograms of all images together."""
+    return sum((row[_COLUMN] for row in rows if row[_COLUMN] is not None), np.zeros((2, NUM_BINS), int))
+
+
+def _score(prediction: ImagePrediction, truth: Truth) -> Row:
+    if truth.mask is None:
+        return {_COLUMN: None}
+    scores, true = resize_mask(prediction.mask, truth.mask.shape), truth.mask
+    if truth.ignored is not None:
+        scores, true = scores[~truth.ignored], true[~truth.ignored]
+    return {_COLUMN: histogram(scores.ravel(), true.ravel())}
+
+
+def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
+    empty = np.zeros((2, NUM_BINS))
+    histograms = np.stack([empty if row[_COLUMN] is None else row[_COLUMN] for row in rows]).astype(float)
+
+    def of_pooled(function):
+        return lambda weights: function(weights @ histograms[:, 0], weights @ histograms[:, 1])
+
+    return {
+        "pxap": Metric(of_pooled(average_precision), "%", "all"),
+        "micro_f1_foreground_best": Metric(of_pooled(_best_f1), "%", "oracle"),
+        "mask_calibration_error": Metric(of_pooled(_calibration_error), "%", "all"),
+    }
+
+
+EVALUATOR = Evaluator(score=_score, metrics=_metrics)
