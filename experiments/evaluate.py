@@ -2,12 +2,18 @@
 
     python -m experiments.evaluate --workdir=runs/synthetic --split=test [--crf] [--flips] [--scales=1,1.5] [--norefine]
 
+    python -m experiments.evaluate --predictions=DIR --dataset=glas|cub|oxford_flowers|NAME --data_dir=OUT
+
+The first evaluates a run. The second scores heat maps of any other system, a .npy, .npz or .png file with values from 0
+to 1 (PNG: 0 to 255 or 65535) for each image of the split, by all metrics of masks (docs/metrics.md).
+
 Prints the content of `results.json` and writes the rows of the split to the workdir. --crf refines the masks, see
 docs/crf.md; --flips and --scales average predictions over mirror images and sizes, see config.evaluation; --norefine
 evaluates the first stage of a run that has a second.
 """
 
 import json
+from typing import Any
 
 from absl import flags
 
@@ -18,22 +24,32 @@ from . import program
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Images to evaluate.")
+_PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of heat maps, in place of a run.")
+_DATASET = flags.DEFINE_string("dataset", None, "With --predictions: a published dataset, or the name of your own.")
+_FOLDS = flags.DEFINE_string("folds", "", "With --predictions: folder of published split files.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the prepared data; default: as in training.")
 _CRF = flags.DEFINE_bool("crf", None, "Refine the masks by config.evaluation.crf; default: as configured.")
 _FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default: config.evaluation.flips.")
 _SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 1,1.5; default: config.evaluation.scales.")
 _REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage; default: if the run has one.")
-flags.mark_flag_as_required("workdir")
+flags.mark_flags_as_mutual_exclusive(["workdir", "predictions"], required=True)
 
 
 def main() -> None:
     from minmax_jax.distributed import hosts
+
+    content = _evaluate_run() if _PREDICTIONS.value is None else _evaluate_heat_maps()
+    if hosts.is_main_host():
+        print(json.dumps(content, indent=2))
+
+
+def _evaluate_run() -> dict[str, Any]:
     from minmax_jax.errors import naming
     from minmax_jax.runs import finished_runs
 
     program.start(finished_runs.read_config(local_path("--workdir", _WORKDIR.value)).compilation_cache)
     with naming("--"):
-        content = finished_runs.evaluate_workdir(
+        return finished_runs.evaluate_workdir(
             _WORKDIR.value,
             _SPLIT.value,
             crf=_CRF.value,
@@ -42,8 +58,17 @@ def main() -> None:
             refine=_REFINE.value,
             data_dir=_DATA_DIR.value,
         )
-    if hosts.is_main_host():
-        print(json.dumps(content, indent=2))
+
+
+def _evaluate_heat_maps() -> dict[str, Any]:
+    from minmax_jax.runs import heat_maps
+
+    if not (_DATASET.value and _DATA_DIR.value):
+        raise OptionError("--predictions needs --dataset and --data_dir.")
+    program.start("off")
+    return heat_maps.evaluate_folder(
+        _PREDICTIONS.value, _DATASET.value, _SPLIT.value, data_dir=_DATA_DIR.value, folds=_FOLDS.value
+    )
 
 
 def _read_scales() -> tuple[float, ...] | None:

@@ -1,6 +1,6 @@
 """Evaluates a method on a split: one pass over the images, any number of metrics, one row kept per image."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import types
 from typing import Any, NamedTuple
@@ -108,23 +108,31 @@ def evaluate(
         A row per image, in the order of the split: "name", "label" (true class), "predicted" (class), "probabilities",
         the method's scores, the evaluators' numbers, and under "baselines" those of each baseline.
     """
-    rows = {}
     predictions = image_predictions.predict_split(predict_fn, split, batch_size=batch_size, refine_fn=refine_fn)
+    return score(predictions, split, evaluators, baselines=baselines)
+
+
+def score(
+    predictions: Iterable[ImagePrediction],
+    split: dataset.Split,
+    evaluators: Sequence[Evaluator],
+    *,
+    baselines: Mapping[str, Callable[[tuple[int, int]], np.ndarray]] = types.MappingProxyType({}),
+) -> list[Row]:
+    """`evaluate` for predictions that are there; those without probabilities have no classes in their rows."""
+    rows = {}
     for prediction in predictions:
         index = prediction.index
         truth = Truth(
             int(split.labels[index]), split.read_mask(index), split.read_boxes(index), split.read_ignored(index)
         )
-        rows[index] = {
-            "name": split.names[index],
-            "label": truth.label,
-            "predicted": prediction.predicted,
-            "probabilities": prediction.probabilities.tolist(),
-            **prediction.scores,
-        }
+        rows[index] = {"name": split.names[index], "label": truth.label}
+        if prediction.probabilities is not None:
+            classes = {"predicted": prediction.predicted, "probabilities": prediction.probabilities.tolist()}
+            rows[index] |= classes | prediction.scores
         rows[index] |= _score(evaluators, prediction, truth)
-        size = prediction.mask.shape if truth.mask is None else truth.mask.shape
         if baselines:
+            size = prediction.mask.shape if truth.mask is None else truth.mask.shape
             rows[index]["baselines"] = {
                 name: _score(evaluators, dataclasses.replace(prediction, mask=make(size)), truth)
                 for name, make in baselines.items()

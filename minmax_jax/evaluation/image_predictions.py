@@ -25,13 +25,13 @@ class ImagePrediction:
 
     Attributes:
         index: of the image in the split.
-        probabilities: [C] of the classes.
+        probabilities: [C] of the classes; None of heat maps that tell no class.
         mask: [H, W] float32 soft foreground mask at the image's own resolution.
         scores: the method's further numbers by name.
     """
 
     index: int
-    probabilities: np.ndarray
+    probabilities: np.ndarray | None
     mask: np.ndarray
     scores: dict[str, float]
 

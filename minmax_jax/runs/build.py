@@ -81,7 +81,7 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         predict=engine.parallelize_predict(method.predict),
         classify=engine.parallelize_predict(method.classify) if method.classify else None,
         evaluators=create_evaluators(config.evaluation),
-        test_evaluators=create_evaluators(config.evaluation) + create_further_evaluators(config.evaluation),
+        test_evaluators=create_test_evaluators(config.evaluation),
         refine_fn=build_model.create_refine(config.evaluation.crf) if config.evaluation.crf.enabled else None,
         state=devices.replicate(state),
     )
@@ -110,7 +110,7 @@ def check_config(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
 
 
 def create_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ...]:
-    """The metrics of group `evaluation` of a configuration."""
+    """The metrics of validations, of group `evaluation` of a configuration."""
     with errors.naming("config.evaluation."):
         return (
             classification.EVALUATOR,
@@ -119,14 +119,24 @@ def create_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ..
         )
 
 
-def create_further_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ...]:
-    """The metrics of tests that validations leave out, as they take longer and nothing is selected by them."""
+def create_mask_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ...]:
+    """All metrics of masks, whose classes need not be known."""
     with errors.naming("config.evaluation."):
         return (
+            dice.evaluator(threshold=options.threshold, empty=options.empty),
             overlap.evaluator(threshold=options.threshold),
             pixel_curve.EVALUATOR,
             thresholds.EVALUATOR,
             boundary.evaluator(threshold=options.threshold),
             boxes.evaluator(threshold=options.threshold),
-            calibration.EVALUATOR,
         )
+
+
+def create_test_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ...]:
+    """All metrics; validations leave most out, as they take longer and nothing is selected by them."""
+    return (
+        classification.EVALUATOR,
+        *create_mask_evaluators(options),
+        entropy.EVALUATOR,
+        calibration.EVALUATOR,
+    )

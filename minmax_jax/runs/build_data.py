@@ -21,7 +21,7 @@ CUB5_CLASS_NAMES = (
     "178.Swainson_Warbler",
 )
 # Datasets with an importer of their own; all others are a user's images.
-_PUBLISHED = ("glas", "cub", "oxford_flowers")
+PUBLISHED = ("glas", "cub", "oxford_flowers")
 
 
 def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
@@ -57,7 +57,7 @@ def _load_prepared(data: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
                 split=data.split,
             )
     except load.NotPreparedError as error:
-        flags = f"--dataset={name}" if name in _PUBLISHED else f"--dataset=image_folder --name={name}"
+        flags = f"--dataset={name}" if name in PUBLISHED else f"--dataset=image_folder --name={name}"
         raise load.NotPreparedError(
             f"{error} Prepare it with\n"
             f"  minmax-jax prepare-data {flags} --source=FOLDER_OR_ARCHIVE --data_dir=DIR\n"

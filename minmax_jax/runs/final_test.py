@@ -14,7 +14,7 @@ from minmax_jax import state as state_lib
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
-from minmax_jax.evaluation import baselines, diagnosis, intervals
+from minmax_jax.evaluation import baselines, diagnosis, metric_table
 from minmax_jax.evaluation.evaluators import Evaluator, Row
 from minmax_jax.evaluation.metrics import pixel_curve, thresholds
 from minmax_jax.runs import build, build_data, build_model, model_card, pictures, results, second_stage
@@ -124,30 +124,11 @@ def evaluate_model(
         state_digest=digests.model_digest(state),
         wall_seconds=wall_seconds,
     )
-    content["metrics"] = _describe_metrics(run, split, state, rows)
-    return rows, content | ({"diagnosis": swaps} if swaps else {})
-
-
-def _describe_metrics(
-    run: build.Run, split: str, state: state_lib.TrainState, rows: list[Row]
-) -> dict[str, dict[str, Any]]:
-    """Each metric with its interval, its policy, and the values of the baselines."""
-    evaluators, count = run.test_evaluators, len(rows)
-    found = evaluation.measure(rows, evaluators)
     threshold = _choose_threshold(run, state) if split == "test" else None
-    if threshold is not None:
-        found |= thresholds.at_threshold(rows, threshold)
-    images = run.splits[split]
-    patients = [patient or name for patient, name in zip(images.patients, images.names)]  # () where none is known
-    described = intervals.describe(found, count, groups=patients)
-    for baseline in baselines.BASELINES:
-        of_baseline = evaluation.measure([row | row["baselines"][baseline] for row in rows], evaluators)
-        of_masks = {name: metric for name, metric in of_baseline.items() if metric.threshold}
-        for name, value in intervals.values(of_masks, count).items():
-            described[name].setdefault("baselines", {})[baseline] = value
-    for name in thresholds.at_threshold(rows, threshold) if threshold is not None else ():
-        described[name]["threshold_value"] = threshold
-    return described
+    content["metrics"] = metric_table.describe(
+        rows, run.splits[split], run.test_evaluators, validated_threshold=threshold
+    )
+    return rows, content | ({"diagnosis": swaps} if swaps else {})
 
 
 def _choose_threshold(run: build.Run, state: state_lib.TrainState) -> float | None:

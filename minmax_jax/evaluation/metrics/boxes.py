@@ -102,7 +102,7 @@ def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
         "max_box_acc_v2": Metric(greatest(*(hits("best_box_ious", level) for level in _LEVELS_OF_IOU)), "%", "oracle"),
         "gt_known_localization": Metric(evaluators.ratio(100 * fixed, known), "%", "fixed"),
     }
-    for count in (1, 5):
+    for count in (1, 5) if "probabilities" in rows[0] else ():
         right = np.array([classification.is_among_best(row, count) for row in rows])
         metrics |= {
             f"top{count}_localization": Metric(evaluators.ratio(100 * (fixed & right), known), "%", "fixed"),

@@ -1,0 +1,111 @@
+"""Heat maps of any other system, from files, scored as the masks of this library."""
+
+from collections.abc import Iterator
+import pathlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from minmax_jax import evaluation
+from minmax_jax.configs import common
+from minmax_jax.data import dataset
+from minmax_jax.evaluation import ImagePrediction, baselines, metric_table
+from minmax_jax.paths import local_path
+from minmax_jax.runs import build, build_data, results
+
+ENDINGS = (".npy", ".npz", ".png")
+
+
+class HeatMapError(dataset.DataError):
+    """A heat map that cannot be scored; the message names the file."""
+
+
+def evaluate_folder(
+    folder: str | pathlib.Path, name: str, split: str, *, data_dir: str, folds: str = "", threshold: float = 0.5
+) -> dict[str, Any]:
+    """Scores the heat maps in a folder.
+
+    Args:
+        folder: with `NAME.npy`, `.npz` or `.png` for each image `NAME.jpg` of the split, below the same folders or not.
+        name: of the prepared dataset.
+        split: "train", "validation" or "test".
+        data_dir: folder of the prepared data.
+        folds: folder of published split files, or "".
+        threshold: a pixel is foreground where the heat map is at least this.
+
+    Returns:
+        {split: summary, "metrics": as in `results.json`, and the policies}.
+
+    Raises:
+        UserError: if the data are not prepared, or a heat map is missing or cannot be used.
+    """
+    config = common.get_config()
+    config.evaluation.threshold = threshold
+    config.data.dir, config.data.folds = data_dir, folds
+    config.data.dataset, config.data.name = (name, "") if name in build_data.PUBLISHED else ("custom", name)
+    images = build_data.create_splits(config)[split]
+    paths = _find(local_path("--predictions", folder), images)
+    evaluators = build.create_mask_evaluators(config.evaluation)
+    rows = evaluation.score(_read_all(paths), images, evaluators, baselines=baselines.BASELINES)
+    return {
+        split: results.without_nan(evaluation.summarize(rows, evaluators)),
+        "threshold": {"policy": "fixed", "value": threshold},
+        "empty_masks": config.evaluation.empty,
+        "metrics": metric_table.describe(rows, images, evaluators),
+    }
+
+
+def _find(folder: pathlib.Path, split: dataset.Split) -> list[pathlib.Path]:
+    """The heat map of each image."""
+    if not folder.is_dir():
+        raise HeatMapError(f"--predictions={str(folder)!r} is not a folder.")
+    found, missing = [], []
+    for name in split.names:
+        stems = folder / pathlib.PurePath(name).with_suffix(""), folder / pathlib.PurePath(name).stem
+        candidates = [stem.parent / (stem.name + ending) for stem in stems for ending in ENDINGS]
+        path = next((path for path in candidates if path.is_file()), None)
+        (missing if path is None else found).append(name if path is None else path)
+    if missing:
+        raise HeatMapError(
+            f"{len(missing)} of {len(split.names)} images have no heat map; the first: {missing[0]!r}, looked for as"
+            f" {pathlib.PurePath(missing[0]).stem + '|'.join(ENDINGS)!r} in {folder}."
+        )
+    return found
+
+
+def _read_all(paths: list[pathlib.Path]) -> Iterator[ImagePrediction]:
+    for index, path in enumerate(paths):
+        yield ImagePrediction(index=index, probabilities=None, mask=read(path), scores={})
+
+
+def read(path: pathlib.Path) -> np.ndarray:
+    """A heat map, [H, W] float32 in [0, 1]: numbers of a .npy file or of a .npz file's only array, or a grey PNG.
+
+    Raises:
+        HeatMapError: for another shape, values that are not in [0, 1], or a file that is damaged.
+    """
+    try:
+        if path.suffix == ".png":
+            with Image.open(path) as picture:
+                values = np.asarray(picture)
+            values = values / np.float32(np.iinfo(values.dtype).max)
+        else:
+            values = np.load(path, allow_pickle=False)
+            if path.suffix == ".npz":
+                if len(values.files) != 1:
+                    raise HeatMapError(f"{path} holds {len(values.files)} arrays; one is needed.")
+                values = values[values.files[0]]
+    except (OSError, ValueError) as error:
+        if isinstance(error, HeatMapError):
+            raise
+        raise HeatMapError(f"{path} cannot be read: {error}") from error
+    values = np.squeeze(values)
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
+        raise HeatMapError(f"{path} holds {values.dtype}{list(values.shape)}; a heat map is [H, W] numbers.")
+    values = values.astype(np.float32)
+    if not (values.min() >= 0 and values.max() <= 1):  # also where a value is no number
+        raise HeatMapError(
+            f"{path} has values from {values.min():g} to {values.max():g}; scale all heat maps to [0, 1]."
+        )
+    return values
