@@ -56,7 +56,8 @@ def _draw(seed: int) -> tuple[ImagePrediction, Truth]:
     field = ndimage.zoom(rng.normal(size=(size[0] // 32, size[1] // 32)), 32, order=1)
     field = np.resize(field, size) + rng.normal(0, 0.1, size)
     scores = 1 / (1 + np.exp(-2 * field))
-    true = np.roll(ndimage.gaussian_filter(field, 6), 60, axis=1) > 1.2
+    smooth = np.roll(ndimage.gaussian_filter(field, 6), 40, axis=1)
+    true = smooth > np.quantile(smooth, 0.9)
     return ImagePrediction(0, np.array([1.0, 0.0]), scores.astype(np.float32), {}), Truth(0, true, np.zeros((0, 4)))
 
 

@@ -1,6 +1,7 @@
 """What the decoder of the second stage learns from, and that it learns."""
 
 import itertools
+import re
 
 import jax
 import numpy as np
@@ -144,10 +145,16 @@ def test_a_decoder_learns_outlines_that_the_first_stage_does_not_know(discs):
     assert _mean_iou(found, true) > 0.85
 
 
-@pytest.mark.parametrize(("edge_weight", "warns"), [(0.0, False), (1e4, True)])
-def test_a_decoder_that_answers_a_constant_is_warned_of(discs, caplog, edge_weight, warns):
-    _train(discs[3], num_steps=60, edge_weight=edge_weight)
-    assert ("Lower config.refine.edge_weight=10000." in caplog.text) == warns
+def test_too_great_a_weight_of_the_pairwise_term_is_halved(discs, caplog):
+    with caplog.at_level("INFO"):
+        _, params = _train(discs[3], num_steps=60, edge_weight=1e3)
+    weights = [float(weight.rstrip(".")) for weight in re.findall(r"edge_weight=(\S+)", caplog.text)]
+    losses = [float(loss) for loss in re.findall(r"seed_loss (0\.\d+)", caplog.text)]
+    assert weights == [1e3 / 2**k for k in range(1, len(weights) + 1)] and len(weights) >= 1
+    assert all(loss > 0.62 for loss in losses[:-1]) and losses[-1] <= 0.62
+    # The parameters are those of a training that started with the last weight.
+    _, expected = _train(discs[3], num_steps=60, edge_weight=weights[-1])
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
 
 
 def test_a_decoder_depends_on_the_seed_alone(discs):

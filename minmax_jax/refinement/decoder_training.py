@@ -1,5 +1,6 @@
 """The decoder's training: cross entropy on the seeds alone, and the pairwise term."""
 
+import dataclasses
 import functools
 import logging
 from typing import Any
@@ -18,11 +19,17 @@ from minmax_jax.refinement.options import RefineOptions
 
 logger = logging.getLogger(__name__)
 
-_COLLAPSED = 0.62  # nats; of a mask of 0.5 everywhere it is log 2 = 0.69
+# Seed losses in nats; of a mask of 0.5 everywhere it is log 2 = 0.69.
+_COLLAPSED, _HOPELESS = 0.62, 0.685
+_CHECKED_STEPS = 50
+_LEAST_WEIGHT = 1.0
 
 
 def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineOptions, seed: int) -> Any:
     """Trains a decoder.
+
+    A pairwise term of too great a weight presses all values of a mask to one. No mask is needed to see that: the seeds
+    are not separated. The decoder is then trained again with half the weight.
 
     Args:
         groups: as of `collect`.
@@ -33,27 +40,41 @@ def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineO
     Returns:
         Its parameters.
     """
+    while True:
+        params, terms = _train_once(groups, decoder, options, seed)
+        described = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
+        logger.info("Second stage, last step: %s.", described)
+        if terms["seed_loss"] <= _COLLAPSED or options.edge_weight < _LEAST_WEIGHT:
+            return params
+        options = dataclasses.replace(options, edge_weight=options.edge_weight / 2)
+        logger.warning(
+            "Its masks are nearly constant (of such, seed_loss is 0.69): it is trained again with half the weight of"
+            " the pairwise term, config.refine.edge_weight=%g.",
+            options.edge_weight,
+        )
+
+
+def _train_once(
+    groups: list[Group], decoder: decoder_lib.Decoder, options: RefineOptions, seed: int
+) -> tuple[Any, dict[str, float]]:
+    """Parameters, and the terms of the last step; ends early where masks stay constant."""
     rng = np.random.default_rng(seed)
     sizes = np.array([len(group.images) for group in groups])
     params = _init(decoder, groups[0], seed)
     tx = optax.adam(optax.cosine_decay_schedule(options.learning_rate, options.num_steps))
     opt_state = tx.init(params)
     step = jax.jit(functools.partial(_train_step, decoder=decoder, tx=tx, options=options), donate_argnums=(0, 1))
-    terms = {}
+    terms, seed_losses = {}, []
     with progress.meter("Second stage", total=options.num_steps, unit="step") as update:
-        for _ in range(options.num_steps):
+        for index in range(options.num_steps):
             group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
             params, opt_state, terms = step(params, opt_state, _draw_batch(group, rng, options))
+            seed_losses.append(terms["seed_loss"])
             update(1)
-    described = ", ".join(f"{name} {float(value):.4f}" for name, value in terms.items())
-    logger.info("Second stage, last step: %s.", described)
-    if terms["seed_loss"] > _COLLAPSED:
-        logger.warning(
-            "The second stage hardly separates its seeds (seed_loss near log 2 = 0.69): its masks are nearly constant."
-            " Lower config.refine.edge_weight=%g.",
-            options.edge_weight,
-        )
-    return jax.device_get(params)
+            is_checked = index >= 2 * _CHECKED_STEPS and index % _CHECKED_STEPS == 0
+            if is_checked and np.mean(jax.device_get(seed_losses[-_CHECKED_STEPS:])) > _HOPELESS:
+                break
+    return jax.device_get(params), {name: float(value) for name, value in terms.items()}
 
 
 def _init(decoder: decoder_lib.Decoder, group: Group, seed: int) -> Any:
