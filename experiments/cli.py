@@ -5,7 +5,8 @@ import sys
 
 COMMANDS = {
     "train": "trains and evaluates a configuration",
-    "evaluate": "evaluates the model of a run again",
+    "evaluate": "evaluates the model of a run again, or the heat maps of any other system",
+    "predict": "predicts class and mask of images",
     "refine": "gives a trained run masks that follow the image",
     "prepare-data": "checks a dataset and writes it in the form that training reads",
     "convert-weights": "converts a file of weights to safetensors",

@@ -59,11 +59,11 @@ class Predictor:
             raise OptionError(
                 f"images={images.dtype}{list(images.shape)} must be uint8 [B, H, W, 3] with B at least 1."
             )
-        resized = [self.preprocessing(image) for image in images]
-        prediction = self.predict(np.stack([padding.pad(image) for image in resized]))
+        prepared = [self.preprocessing(image) for image in images]
+        prediction = self.predict(np.stack([padding.pad(image) for image in prepared]))
         masks = [
-            self._finish_mask(mask, image, images.shape[1:3])
-            for mask, image in zip(np.asarray(prediction.masks)[..., 0], resized)
+            self.finish_mask(mask, image, images.shape[1:3])
+            for mask, image in zip(np.asarray(prediction.masks)[..., 0], prepared)
         ]
         return Prediction(
             probabilities=np.asarray(prediction.probabilities),
@@ -71,7 +71,14 @@ class Predictor:
             scores={name: np.asarray(values) for name, values in prediction.scores.items()},
         )
 
-    def _finish_mask(self, mask: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def finish_mask(self, mask: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """The mask of an image as it was given, [H, W] float32.
+
+        Args:
+            mask: [h', w'] of `predict`, for the padded image.
+            image: [h, w, 3] uint8, preprocessed.
+            size: (H, W) of the image before its preprocessing.
+        """
         mask = padding.crop_back(mask, image.shape[:2])
         if self.refine_fn is not None:
             mask = self.refine_fn(mask, image)

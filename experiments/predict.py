@@ -1,0 +1,70 @@
+"""Predicts class and mask of images by a trained run.
+
+    python -m experiments.predict --workdir=RUN --output=OUT [--geojson] [--coco] [--soft_masks] PATH...
+
+PATH is a file, a folder, a glob, or - for a list of these on standard input. Written are OUT/masks/STEM.png (0, 255),
+OUT/overlays/STEM.png, OUT/predictions.jsonl and .csv, with --geojson OUT/geojson/STEM.geojson for QuPath, with --coco
+OUT/coco.json, and last OUT/manifest.json. Files that cannot be read are skipped; the exit status is then 3. The same
+command goes on after a kill. docs/predict.md describes the files.
+"""
+
+import sys
+
+from absl import flags
+
+from minmax_jax.errors import naming
+from minmax_jax.paths import local_path
+
+from . import program
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; model_card.json and model.safetensors are read.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the predictions: created, or gone on with.")
+_GEOJSON = flags.DEFINE_bool("geojson", False, "Write polygons that QuPath opens by drag and drop.")
+_COCO = flags.DEFINE_bool("coco", False, "Write regions as COCO annotations.")
+_SOFT_MASKS = flags.DEFINE_bool("soft_masks", False, "Write soft masks as .npy files.")
+_THRESHOLD = flags.DEFINE_float("threshold", None, "Of the masks; default: the run's, 0.5.")
+_LEAST_AREA = flags.DEFINE_integer("least_area", 16, "Smaller regions, in pixels, do not count as instances.")
+_TOLERANCE = flags.DEFINE_float("tolerance", 0.5, "By how many pixels polygons may be simplified.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images of one shape that are predicted together.")
+flags.mark_flags_as_required(["workdir", "output"])
+
+SKIPPED = 3  # exit status
+
+
+def main(paths: list[str]) -> None:
+    program.start("")
+    from minmax_jax.prediction import folder, inputs
+    from minmax_jax.runs import finished_runs, predictor
+
+    model, workdir = predictor.load(_WORKDIR.value), local_path("--workdir", _WORKDIR.value)
+    with naming("--"):
+        options = folder.Options(
+            threshold=model.card["foreground_threshold"] if _THRESHOLD.value is None else _THRESHOLD.value,
+            geojson=_GEOJSON.value,
+            coco=_COCO.value,
+            soft_masks=_SOFT_MASKS.value,
+            least_area=_LEAST_AREA.value,
+            tolerance=_TOLERANCE.value,
+            batch_size=_BATCH_SIZE.value,
+        )
+        manifest = folder.predict(
+            model,
+            inputs.find(paths, sys.stdin),
+            local_path("output", _OUTPUT.value),
+            options,
+            model={"workdir": str(workdir.absolute()), "state_digest": model.card["state_digest"]},
+            results=finished_runs.read_results(workdir),
+        )
+    flagged = f", {manifest['num_flagged']} with a flag" if manifest["num_flagged"] else ""
+    print(f"{manifest['num_images']} images predicted{flagged}, {len(manifest['skipped'])} skipped: {_OUTPUT.value}")
+    if manifest["skipped"]:
+        sys.exit(SKIPPED)
+
+
+def run() -> None:
+    """Entry point."""
+    program.run(main, takes_paths=True)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,95 @@
+"""Which files to predict: what a user names on the command line, and how the outputs of each are called."""
+
+from collections.abc import Iterable, Sequence
+import glob
+import pathlib
+from typing import NamedTuple
+
+from minmax_jax.errors import OptionError
+from minmax_jax.paths import local_path
+
+# Files of a folder with these endings, in lower case, are images; those that are named one by one may have any.
+ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+STDIN = "-"
+
+
+class Input(NamedTuple):
+    """An image file.
+
+    Attributes:
+        path: of the file.
+        stem: name of its outputs, without ending; no two are alike, whether a file system tells cases apart or not.
+    """
+
+    path: pathlib.Path
+    stem: str
+
+
+def find(patterns: Sequence[str], stdin: Iterable[str] = ()) -> list[Input]:
+    """The image files that are named, each once, in the order of their names where a folder or a glob names several.
+
+    Args:
+        patterns: files, folders (with all folders in them), globs, or "-" for a list of these, a line each.
+        stdin: lines of that list.
+
+    Raises:
+        OptionError: for a name that is no file, folder or glob, and if there is no image at all.
+    """
+    given = []
+    for pattern in patterns:
+        given += [line.rstrip("\r\n") for line in stdin if line.strip()] if pattern == STDIN else [pattern]
+    found: dict[pathlib.Path, pathlib.PurePath] = {}
+    for pattern in given:
+        for path, name in _expand(pattern):
+            found.setdefault(path, name)
+    if not found:
+        raise OptionError(
+            f"{' '.join(given) or 'The list'!r} names no image; images in folders end with {', '.join(ENDINGS)}."
+        )
+    return [Input(path, stem) for path, stem in zip(found, _stems(list(found.values())))]
+
+
+def _expand(pattern: str) -> list[tuple[pathlib.Path, pathlib.PurePath]]:
+    """Files, and their names below what the user named."""
+    path = local_path("PATH", pattern)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if _is_image(file.relative_to(path)) and file.is_file())
+        return [(file, file.relative_to(path)) for file in files]
+    if path.is_file():
+        return [(path, pathlib.PurePath(path.name))]
+    if glob.has_magic(pattern):
+        matches = (pathlib.Path(match) for match in sorted(glob.glob(str(path), recursive=True)))
+        return [(match, pathlib.PurePath(match.name)) for match in matches if match.is_file()]
+    raise OptionError(f"{pattern!r} is not a file, a folder or a glob that matches one.")
+
+
+def _is_image(name: pathlib.PurePath) -> bool:
+    is_hidden = any(part.startswith(".") for part in name.parts)
+    return name.suffix.lower() in ENDINGS and not is_hidden
+
+
+def _stems(names: list[pathlib.PurePath]) -> list[str]:
+    """The shortest that differ: the name, with its ending, with its folders, or with a number."""
+    forms = (
+        lambda name: name.stem,
+        lambda name: name.name.replace(".", "_"),
+        lambda name: "__".join((*name.parent.parts, name.stem)),
+        lambda name: "__".join(name.parts).replace(".", "_"),
+    )
+    stems, open_names = {}, list(range(len(names)))
+    for form in forms:
+        taken = {stem.lower() for stem in stems.values()}
+        candidates = [form(names[index]) for index in open_names]
+        counts: dict[str, int] = {}
+        for candidate in candidates:
+            counts[candidate.lower()] = counts.get(candidate.lower(), 0) + 1
+        for index, candidate in zip(list(open_names), candidates):
+            if counts[candidate.lower()] == 1 and candidate.lower() not in taken:
+                stems[index] = candidate
+                open_names.remove(index)
+    taken = {stem.lower() for stem in stems.values()}
+    for index in open_names:
+        number = next(n for n in range(2, len(names) + 2) if f"{names[index].stem}_{n}".lower() not in taken)
+        stems[index] = f"{names[index].stem}_{number}"
+        taken.add(stems[index].lower())
+    return [stems[index] for index in range(len(names))]

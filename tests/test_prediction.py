@@ -1,0 +1,266 @@
+"""Prediction of files: which, what is written, and that a killed prediction goes on."""
+
+import csv
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from minmax_jax.data import padding, preprocessing
+from minmax_jax.errors import OptionError
+from minmax_jax.evaluation import ImagePrediction
+from minmax_jax.method import Prediction
+from minmax_jax.prediction import batches, folder, inputs, outlines, trust
+from tests import programs
+
+
+def _disc(size, center, radius):
+    y, x = np.indices(size)
+    return np.hypot(y - center[0], x - center[1]) <= radius
+
+
+# Which files.
+
+
+def _touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def test_files_folders_globs_and_lists(tmp_path):
+    _touch(tmp_path, "a.jpg", "more/b.PNG", "more/deep/c.tif", "more/notes.txt", "more/.hidden/d.jpg", "x1.dat")
+    more = [(f"{tmp_path}/more/b.PNG", "b"), (f"{tmp_path}/more/deep/c.tif", "c")]
+    found = inputs.find([f"{tmp_path}/a.jpg", f"{tmp_path}/more", f"{tmp_path}/a.jpg"])
+    assert [(str(path), stem) for path, stem in found] == [(f"{tmp_path}/a.jpg", "a"), *more]
+    # A file that is named is an image, whatever its ending.
+    assert [item.stem for item in inputs.find([f"{tmp_path}/x*"])] == ["x1"]
+    assert inputs.find(["-"], [f"{tmp_path}/more\n", "\n", f"{tmp_path}/a.jpg\n"]) == [*found[1:], found[0]]
+
+
+def test_names_of_outputs_differ(tmp_path):
+    _touch(tmp_path, "a/1.jpg", "b/1.jpg", "b/1.png", "2.jpg", "A/2.JPG")
+    found = inputs.find([str(tmp_path)])
+    stems = [item.stem for item in found]
+    assert len({stem.lower() for stem in stems}) == 5
+    assert dict(zip((str(item.path.relative_to(tmp_path)) for item in found), stems))["a/1.jpg"] == "a__1"
+    # The same name in two folders that were given one by one.
+    both = inputs.find([str(tmp_path / "a"), str(tmp_path / "b" / "1.jpg")])
+    assert len({item.stem for item in both}) == 2
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [(["none.jpg"], "'none.jpg' is not a file, a folder"), (["empty"], "'empty' names no image"), (["-"], "names no")],
+)
+def test_names_that_are_none(tmp_path, monkeypatch, patterns, message):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match=message):
+        inputs.find(patterns)
+
+
+# Flags.
+
+
+def _image_prediction(mask, *, probabilities=(0.9, 0.1), **scores):
+    return ImagePrediction(0, np.array(probabilities), np.asarray(mask, np.float32), scores)
+
+
+def test_flags_say_why():
+    mask = _disc((40, 40), (20, 20), 10).astype(float)
+    find = functools.partial(trust.find_flags, threshold=0.5)
+    good = dict(foreground_entropy=0.1, background_entropy=0.65, localizer_class=0)
+    assert find(_image_prediction(mask, **good)) == []
+    for change, word in (
+        (dict(foreground_entropy=0.5), "foreground entropy is high"),
+        (dict(background_entropy=0.2), "background entropy is low"),
+        (dict(localizer_class=1), "different classes"),
+    ):
+        (flag,) = find(_image_prediction(mask, **good | change))
+        assert word in flag
+    assert "nearly constant" in find(_image_prediction(np.full((40, 40), 0.6)))[0]
+    assert "covers 100.0 %" in find(_image_prediction(0.55 + 0.4 * mask))[0]
+    assert trust.find_model_flags({}) == trust.find_model_flags({"diagnosis": {"has_evidence": True}}) == []
+    assert "no evidence" in trust.find_model_flags({"diagnosis": {"has_evidence": False}})[0]
+
+
+# The folder.
+
+
+class _Predictor:
+    """Bright pixels are foreground, the class is whether the first pixel is red; counts what is predicted."""
+
+    class_names = ("plain", "red")
+    preprocessing = preprocessing.Preprocessing()
+
+    def __init__(self):
+        self.shapes = []
+
+    def predict(self, images):
+        self.shapes.append(images.shape)
+        red = (images[:, images.shape[1] // 2, images.shape[2] // 2, 0] > 200).astype(int)
+        probabilities = np.eye(2)[red] * 0.8 + 0.1
+        entropy = np.full(len(images), 0.1)
+        scores = {"foreground_entropy": entropy, "background_entropy": entropy + 0.5, "localizer_class": red}
+        return Prediction(probabilities, images[..., 1:2] / 255.0, scores)
+
+    def finish_mask(self, mask, image, size):
+        assert image.shape[:2] == size
+        return padding.crop_back(mask, size).astype(np.float32)
+
+
+def _write_image(path, size, *, red=False):
+    image = np.zeros((*size, 3), np.uint8)
+    image[_disc(size, (size[0] // 2, size[1] // 3), 9)] = [0, 255, 0]
+    image[size[0] // 2 - 2 : size[0] // 2 + 3, size[1] // 2 - 2 : size[1] // 2 + 3, 0] = 255 * red
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return image
+
+
+def _read(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Five images of two padded shapes, and a file that is none."""
+    sizes = {"a": (50, 70), "b": (64, 96), "c": (40, 45), "d": (51, 69), "e": (64, 64)}
+    written = {name: _write_image(tmp_path / f"in/{name}.png", size, red=name == "b") for name, size in sizes.items()}
+    (tmp_path / "in/f.png").write_bytes(b"no image")
+    return written
+
+
+def _predict(tmp_path, predictor=None, **options):
+    return folder.predict(
+        predictor or _Predictor(),
+        inputs.find([str(tmp_path / "in")]),
+        tmp_path / "out",
+        folder.Options(**{"batch_size": 2, "tolerance": 0.0} | options),
+        model={"state_digest": "1"},
+        results={},
+    )
+
+
+def test_files_of_each_image_and_tables_of_all(tmp_path, images):
+    manifest = _predict(tmp_path, geojson=True, coco=True, soft_masks=True)
+    out = tmp_path / "out"
+    assert json.loads((out / "manifest.json").read_text()) == manifest
+    assert manifest["num_images"] == 5 and [pathlib.Path(item["path"]).name for item in manifest["skipped"]] == [
+        "f.png"
+    ]
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    with (out / "predictions.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["stem"] for row in table] == list(images)
+    assert {row["stem"]: row["class"] for row in rows} == {name: "red" if name == "b" else "plain" for name in images}
+    described = json.loads((out / "coco.json").read_text())
+    assert [image["height"] for image in described["images"]] == [image.shape[0] for image in images.values()]
+    for number, (name, image) in enumerate(images.items(), 1):
+        true = image[..., 1] > 127
+        np.testing.assert_array_equal(_read(out / f"masks/{name}.png"), 255 * true.astype(np.uint8))
+        np.testing.assert_array_equal(np.load(out / f"soft_masks/{name}.npy") > 0.5, true)
+        assert _read(out / f"overlays/{name}.png").shape == image.shape
+        (item,) = json.loads((out / f"geojson/{name}.geojson").read_text())["features"]
+        ring = np.array(item["geometry"]["coordinates"][0])
+        assert abs(outlines.ring_area(ring)) == pytest.approx(true.sum(), rel=0.05)
+        assert item["properties"]["measurements"]["Mean score"] == pytest.approx(1)
+        (of_image,) = [item for item in described["annotations"] if item["image_id"] == number]
+        y, x = np.nonzero(true)
+        assert of_image["bbox"] == [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1] and of_image["area"] == true.sum()
+        (row,) = [row for row in table if row["stem"] == name]
+        assert float(row["foreground_share"]) == pytest.approx(true.mean()) and row["num_instances"] == "1"
+
+
+def test_batches_have_one_padded_shape_and_one_number_of_images(tmp_path, images):
+    predictor = _Predictor()
+    _predict(tmp_path, predictor)
+    assert {shape[0] for shape in predictor.shapes} == {2}
+    assert sorted(shape[1:3] for shape in predictor.shapes) == [(64, 64), (64, 96), (64, 96)]
+
+
+def test_few_images_are_not_filled_up(tmp_path):
+    _write_image(tmp_path / "in/a.png", (40, 40))
+    predictor = _Predictor()
+    _predict(tmp_path, predictor, batch_size=8)
+    assert predictor.shapes == [(1, 64, 64, 3)]
+
+
+def test_a_killed_prediction_goes_on(tmp_path, images, monkeypatch):
+    reference = _predict(tmp_path)
+    (tmp_path / "out").rename(tmp_path / "reference")
+    write, written = folder._write_image, []
+
+    def stop(*arguments):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(write(*arguments))
+        return written[-1]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(folder, "_write_image", stop)
+        _predict(tmp_path)
+    out = tmp_path / "out"
+    assert not (out / "manifest.json").exists()
+    with (out / "predictions.jsonl").open("a") as file:
+        file.write('{"path": "cut o')
+    predictor = _Predictor()
+    assert _predict(tmp_path, predictor) == reference
+    assert sum(shape[0] for shape in predictor.shapes) <= 4  # the two that were missing
+    for name in ("predictions.csv", "masks/e.png"):
+        assert (out / name).read_bytes() == (tmp_path / "reference" / name).read_bytes()
+    predictor = _Predictor()
+    assert _predict(tmp_path, predictor) == reference and predictor.shapes == []
+
+
+def test_other_options_need_another_folder(tmp_path, images):
+    _predict(tmp_path)
+    with pytest.raises(OptionError, match="holds predictions of another model, or made with other options"):
+        _predict(tmp_path, threshold=0.6)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("threshold", 0), ("least_area", 0), ("batch_size", 0), ("tolerance", -1)]
+)
+def test_impossible_options_are_named(field, value):
+    with pytest.raises(OptionError, match=f"{field}="):
+        folder.Options(**{field: value})
+
+
+def test_images_that_are_too_small_are_skipped(tmp_path):
+    _write_image(tmp_path / "in/a.png", (64, 64))
+    Image.new("RGB", (10, 10)).save(tmp_path / "in/b.png")
+    (skipped,) = _predict(tmp_path)["skipped"]
+    assert skipped["path"].endswith("b.png") and "at least 32" in skipped["reason"]
+
+
+def test_an_unreadable_file_does_not_end_the_batches(tmp_path, images):
+    answers = list(batches.predict(_Predictor(), inputs.find([str(tmp_path / "in")]), batch_size=2))
+    kinds = [type(answer).__name__ for answer in answers]
+    assert sorted(kinds) == ["Predicted"] * 5 + ["Skipped"]
+
+
+@pytest.mark.slow
+def test_from_the_command_line(tmp_path, images):
+    trained = subprocess.run(programs.command(tmp_path / "run"), cwd=programs.ROOT, capture_output=True, text=True)
+    assert trained.returncode == 0, trained.stderr
+    command = [sys.executable, "-m", "experiments.predict", f"--workdir={tmp_path}/run", f"--output={tmp_path}/out"]
+    options = dict(cwd=programs.ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+    done = subprocess.run([*command, "--geojson", "-"], input=f"{tmp_path}/in\n", **options)
+    assert done.returncode == 3, done.stderr
+    assert "5 images predicted" in done.stdout and "1 skipped" in done.stdout and "f.png cannot be read" in done.stderr
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["num_images"] == 5
+    assert len(list((tmp_path / "out/geojson").iterdir())) == 5
+    done = subprocess.run(command, **options)
+    assert done.returncode == 1 and "give at least one PATH" in done.stderr
+    done = subprocess.run([*command, "none.jpg"], **options)
+    assert done.returncode == 1 and "'none.jpg' is not a file" in done.stderr
