@@ -14,6 +14,7 @@ from minmax_jax.models import minmax_net, trunks
 from minmax_jax.ops import intensity, resize
 
 _GRID = 32  # greatest output stride of a trunk
+DISAGREEMENT = "view_disagreement"  # name of a score
 
 
 @flax.struct.dataclass
@@ -27,6 +28,7 @@ class Localization:
         foreground_entropy: [B] of the classes given the foreground, in nats; low where the region determines the class.
         background_entropy: [B] of the classes given the background, in nats; high where no part of an object is left.
         localizer_classes: [B] int32, the localizer's most probable class.
+        view_disagreement: [B] mean absolute difference of a view's mask from the mean, of several flips or scales.
     """
 
     classes: jax.Array
@@ -35,6 +37,7 @@ class Localization:
     foreground_entropy: jax.Array
     background_entropy: jax.Array
     localizer_classes: jax.Array
+    view_disagreement: jax.Array | None = None
 
 
 def localize(
@@ -107,6 +110,7 @@ def localize(
         foreground_entropy=scores["foreground_entropy"],
         background_entropy=scores["background_entropy"],
         localizer_classes=jnp.argmax(scores["localizer_probabilities"], axis=-1),
+        view_disagreement=scores.get(DISAGREEMENT),
     )
 
 
@@ -143,26 +147,31 @@ def mean_over_views(
         scales: sizes, as shares of the images'; sides are rounded to multiples of 32. Masks are resized back.
 
     Returns:
-        [B, H, W, 1] masks, and the scores.
+        [B, H, W, 1] masks, and the scores; of several views also `DISAGREEMENT` [B], the mean absolute difference
+        of a view's mask from the mean.
     """
     foregrounds, scores = [], []
     for scale in scales:
         sides = [max(1, round(scale * side / _GRID)) * _GRID if scale != 1 else side for side in images.shape[1:3]]
         resized = resize.resize_bilinear(images, tuple(sides))
-        foreground, of_scale = _mean_over_flips(predict_view, resized, flip_horizontal, flip_vertical)
-        foregrounds.append(resize.resize_bilinear(foreground, images.shape[1:3]))
+        of_flips, of_scale = _flipped_views(predict_view, resized, flip_horizontal, flip_vertical)
+        foregrounds += [resize.resize_bilinear(foreground, images.shape[1:3]) for foreground in of_flips]
         scores.append(of_scale)
-    if len(scales) == 1:
+    if len(foregrounds) == 1:
         return foregrounds[0], scores[0]
-    return jax.tree.map(lambda *arrays: jnp.mean(jnp.stack(arrays), axis=0), *zip(foregrounds, scores, strict=True))
+    views = jnp.stack(foregrounds)
+    mean = jnp.mean(views, axis=0)
+    scores = jax.tree.map(lambda *arrays: jnp.mean(jnp.stack(arrays), axis=0), *scores)
+    return mean, scores | {DISAGREEMENT: jnp.mean(jnp.abs(views - mean), axis=(0, 2, 3, 4))}
 
 
-def _mean_over_flips(predict_view, images: jax.Array, horizontal: bool, vertical: bool):
-    """Masks and scores of images [B, H, W, 3]: means over the images and their mirror images."""
+def _flipped_views(predict_view, images: jax.Array, horizontal: bool, vertical: bool):
+    """The masks of images [B, H, W, 3] and of their mirror images, flipped back, and the means of the scores."""
     flips = [(), *[(2,)] * horizontal, *[(1,)] * vertical, *[(1, 2)] * (horizontal and vertical)]
     if len(flips) == 1:
-        return predict_view(images)
+        foreground, scores = predict_view(images)
+        return [foreground], scores
     # A loop compiles the networks once and holds the activations of one view only.
     foregrounds, scores = lax.map(predict_view, jnp.stack([jnp.flip(images, axes) for axes in flips]))
-    unflipped = jnp.stack([jnp.flip(masks_of_flip, axes) for masks_of_flip, axes in zip(foregrounds, flips)])
-    return jax.tree.map(lambda array: jnp.mean(array, axis=0), (unflipped, scores))
+    unflipped = [jnp.flip(masks_of_flip, axes) for masks_of_flip, axes in zip(foregrounds, flips)]
+    return unflipped, jax.tree.map(lambda array: jnp.mean(array, axis=0), scores)

@@ -136,4 +136,5 @@ def predict(
     foreground, scores = inference.mean_over_views(
         predict_view, images, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical, scales=scales
     )
-    return Prediction(probabilities=scores["probabilities"], masks=foreground, scores={})
+    probabilities = scores.pop("probabilities")
+    return Prediction(probabilities=probabilities, masks=foreground, scores=scores)

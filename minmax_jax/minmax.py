@@ -99,14 +99,16 @@ def predict(
         flip_vertical=flip_vertical,
         scales=scales,
     )
+    scores = {
+        "localizer_class": localization.localizer_classes,
+        "foreground_entropy": localization.foreground_entropy,
+        "background_entropy": localization.background_entropy,
+        inference.DISAGREEMENT: localization.view_disagreement,
+    }
     return Prediction(
         probabilities=localization.probabilities,
         masks=localization.masks,
-        scores={
-            "localizer_class": localization.localizer_classes,
-            "foreground_entropy": localization.foreground_entropy,
-            "background_entropy": localization.background_entropy,
-        },
+        scores={name: values for name, values in scores.items() if values is not None},
     )
 
 

@@ -85,6 +85,11 @@ def test_what_is_found_is_a_mean_over_flips(batch, flipped):
         expected = np.mean([getattr(one, name) for one in alone], axis=0)
         np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-4, err_msg=name)
     np.testing.assert_array_equal(found.classes, np.argmax(found.probabilities, axis=-1))
+    if flipped:
+        differences = np.abs(turned_back - np.mean(turned_back, axis=0))
+        np.testing.assert_allclose(found.view_disagreement, differences.mean(axis=(0, 2, 3, 4)), rtol=1e-3)
+    else:
+        assert found.view_disagreement is None
     mirrored = _localize(model, state, np.flip(images, flipped), **options)
     np.testing.assert_allclose(np.flip(mirrored.masks, flipped), found.masks, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(mirrored.localizer_classes, found.localizer_classes)
@@ -100,6 +105,8 @@ def test_scales_are_a_mean_over_sizes(batch):
     found = _localize(model, state, images, scales=tuple(sizes))
     masks = [resize.resize_bilinear(one.masks, (40, 72)) for one in alone]
     np.testing.assert_allclose(found.masks, np.mean(masks, axis=0), rtol=1e-4, atol=1e-5)
+    differences = np.abs(np.array(masks) - np.mean(masks, axis=0)).mean(axis=(0, 2, 3, 4))
+    np.testing.assert_allclose(found.view_disagreement, differences, rtol=1e-3)
     np.testing.assert_allclose(found.probabilities, np.mean([one.probabilities for one in alone], axis=0), rtol=1e-4)
     chex.assert_trees_all_equal(_localize(model, state, images, scales=(1.0,)), alone[1])
 

@@ -83,6 +83,7 @@ def test_flags_say_why():
         (dict(foreground_entropy=0.5), "foreground entropy is high"),
         (dict(background_entropy=0.2), "background entropy is low"),
         (dict(localizer_class=1), "different classes"),
+        (dict(view_disagreement=0.2), "mirror images"),
     ):
         (flag,) = find(_image_prediction(mask, **good | change))
         assert word in flag

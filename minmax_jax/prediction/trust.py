@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from minmax_jax import inference
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 
 # Shares of log C: the foreground should identify the class, the background should not.
 GREATEST_FOREGROUND_ENTROPY, LEAST_BACKGROUND_ENTROPY = 0.5, 0.5
 LEAST_RANGE = 0.1  # between the 1st and 99th percentile of a soft mask
 FOREGROUND_SHARES = (0.001, 0.999)
+GREATEST_DISAGREEMENT = 0.1
 
 
 def find_flags(prediction: ImagePrediction, *, threshold: float) -> list[str]:
@@ -34,6 +36,8 @@ def find_flags(prediction: ImagePrediction, *, threshold: float) -> list[str]:
         flags.append(f"the mask covers {100 * share:.1f} % of the image")
     if scores.get("localizer_class", prediction.predicted) != prediction.predicted:
         flags.append("localizer and classifier name different classes")
+    if scores.get(inference.DISAGREEMENT, 0) > GREATEST_DISAGREEMENT:
+        flags.append("mirror images or other sizes of the image have other masks")
     return flags
 
 
