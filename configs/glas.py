@@ -7,10 +7,10 @@ The default is the published recipe, which starts from ImageNet weights
 (--config.model.pretrained=resnet101-imagenet.pth, see minmax_jax/interop) and wants a GPU. Variants: `:erasing=R`;
 `:parity`; `:maxmin`, the recipe of the follow-up on max-min uncertainty (published test error 0.00 %, F1+ 71.94, F1-
 69.23); `:prior`, ImageNet weights on two cores, with masks from a declared prior about glands and not from labels alone
-(published split files, seed 0: test error 0 %, F1+ 73.8, F1- 77.2); and `:cpu`, which learns from scratch on two cores. Of `:cpu` expect, with the published
-split files and in 8 minutes, a test error of 6 %, F1+ 57, F1- 64: means of the seeds 0 to 5, of which seed 1 learns the
-class worse (14 %; the others 0 to 9). The variance is large: docs/notes/glas.md has more runs, and how the recipe was
-found.
+(published split files, seed 0: test error 0 %, F1+ 73.8, F1- 77.2); and `:cpu`, which learns from scratch on two cores.
+Of `:cpu` expect, with the published split files and in 8 minutes, a test error of 6 %, F1+ 57, F1- 64: means of the
+seeds 0 to 5, of which seed 1 learns the class worse (14 %; the others 0 to 9). The variance is large:
+docs/notes/glas.md has more runs, and how the recipe was found.
 """
 
 from minmax_jax.configs import common, variants
