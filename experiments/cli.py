@@ -8,6 +8,7 @@ COMMANDS = {
     "evaluate": "evaluates the model of a run again, or the heat maps of any other system",
     "predict": "predicts class and mask of images",
     "refine": "gives a trained run masks that follow the image",
+    "report": "writes a page about a run, or a comparison of several",
     "prepare-data": "checks a dataset and writes it in the form that training reads",
     "convert-weights": "converts a file of weights to safetensors",
 }

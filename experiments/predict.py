@@ -12,7 +12,7 @@ import sys
 
 from absl import flags
 
-from minmax_jax.errors import naming
+from minmax_jax.errors import OptionError, naming
 from minmax_jax.paths import local_path
 
 from . import program
@@ -32,6 +32,8 @@ SKIPPED = 3  # exit status
 
 
 def main(paths: list[str]) -> None:
+    if not paths:
+        raise OptionError("give at least one PATH (--help explains).")
     program.start("")
     from minmax_jax.prediction import folder, inputs
     from minmax_jax.runs import finished_runs, predictor

@@ -46,14 +46,12 @@ def run(main: Callable[..., None], *, takes_paths: bool = False) -> None:
 
     Args:
         main: the program; called without arguments, or with the list of those that are not flags.
-        takes_paths: whether there may be, and must be, arguments that are not flags.
+        takes_paths: whether there may be arguments that are not flags.
 
     An error that a user can correct ends it with its message alone and status 1, Ctrl-C with 130, SIGTERM with 143.
     """
 
     def run_main(argv: list[str]) -> None:
-        if takes_paths and len(argv) == 1:
-            sys.exit("Error: give at least one PATH (--help explains).")
         if len(argv) > 1 and not takes_paths:
             sys.exit(f"Error: {argv[1:]} are not flags; a flag is --NAME=VALUE.")
         _log_to_stderr()

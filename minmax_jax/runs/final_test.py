@@ -14,7 +14,7 @@ from minmax_jax import state as state_lib
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
-from minmax_jax.evaluation import baselines, diagnosis, metric_table
+from minmax_jax.evaluation import baselines, curves, diagnosis, metric_table
 from minmax_jax.evaluation.evaluators import Evaluator, Row
 from minmax_jax.evaluation.metrics import pixel_curve, thresholds
 from minmax_jax.runs import build, build_data, build_model, model_card, pictures, results, second_stage
@@ -86,7 +86,9 @@ def test_selected(
     if hosts.is_main_host():
         results.write_rows(folder / PREDICTIONS, rows)
         workdir_lib.write_json(folder / "results.json", content)
+        workdir_lib.write_json(folder / "curves.json", curves.describe(rows))
         pictures.draw(run, folder, state)
+        pictures.write_report(run, folder, state, rows)
     return content
 
 

@@ -1,6 +1,6 @@
-"""Pictures of a run: panels of test images, and curves."""
+"""Pictures of a run: panels of test images, curves, and the report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import logging
 import pathlib
@@ -10,8 +10,9 @@ import numpy as np
 from minmax_jax import state as state_lib
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import predict_split
-from minmax_jax.report import curves, file_names, panels
-from minmax_jax.runs import build
+from minmax_jax.evaluation.evaluators import Row
+from minmax_jax.report import curves, file_names, page, panels
+from minmax_jax.runs import build, gallery
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,13 @@ def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> N
         with _warning("A picture", path):
             path.parent.mkdir(parents=True, exist_ok=True)  # An image's name may have folders.
             panels.draw_panel(path, subset, prediction, threshold=config.evaluation.threshold)
+
+
+def write_report(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Sequence[Row]) -> None:
+    """The gallery and the page of the run, from the rows of its test."""
+    with _warning("The report", folder / page.NAME):
+        gallery.write(run, folder, state, rows)
+        page.write([folder])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,194 @@
+"""`report.html`: one self-contained page about one or several runs, from the files of their folders alone."""
+
+import base64
+from collections.abc import Sequence
+import importlib.resources
+import json
+import pathlib
+from typing import Any
+
+import jinja2
+
+from minmax_jax.errors import UserError
+from minmax_jax.evaluation import comparison
+from minmax_jax.report import charts, metric_records
+
+NAME = "report.html"
+# Name and label of the headline numbers, in this order; those that a run lacks are left out.
+_HEADLINE = (
+    ("classification_error", "Classification error"),
+    ("f1_foreground", "F1+"),
+    ("f1_background", "F1-"),
+    ("pxap", "PxAP"),
+    ("gt_known_localization", "GT-known localization"),
+    ("foreground_entropy", "Foreground entropy"),
+    ("background_entropy", "Background entropy"),
+)
+_POLICIES = {
+    "fixed": "threshold fixed before training",
+    "validation": "threshold chosen on validation masks",
+    "oracle": "best threshold for these images: an upper bound",
+    "all": "all thresholds",
+}
+
+
+class ReportError(UserError):
+    """A folder that no report can be made of."""
+
+
+def write(folders: Sequence[pathlib.Path]) -> pathlib.Path:
+    """Writes the report of runs into the folder of the first, and returns its path.
+
+    Args:
+        folders: of finished runs.
+
+    Raises:
+        ReportError: for a folder without results.
+    """
+    runs = [_read_run(folder) for folder in folders]
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    source = importlib.resources.files("minmax_jax.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    page = environment.from_string(source).render(runs=runs, comparison=_compare(folders, runs), policies=_POLICIES)
+    path = folders[0] / NAME
+    replacement = path.with_name(f"{NAME}.new")
+    replacement.write_text(page, encoding="utf-8")
+    replacement.replace(path)
+    return path
+
+
+def _read_run(folder: pathlib.Path) -> dict[str, Any]:
+    results = _read_json(folder / "results.json")
+    if not results or "metrics" not in results:
+        raise ReportError(
+            f"{folder} has no results.json with metrics. Finish its training; of a run of an earlier version, delete"
+            " results.json and rerun its training command: it is only tested again."
+        )
+    card, metrics = _read_json(folder / "model_card.json"), results["metrics"]
+    records = metric_records.read(folder / "metrics.jsonl")
+    curves = _read_json(folder / "curves.json")
+    return {
+        "name": folder.resolve().name,
+        "results": results,
+        "class_names": card.get("class_names", []),
+        "headline": [(label, metrics[name]) for name, label in _HEADLINE if name in metrics],
+        "metrics": metrics,
+        "training": _draw_training(records, results["step"]),
+        "charts": _draw_curves(curves),
+        "confusion": curves.get("confusion", []),
+        "gallery": _read_gallery(folder / "gallery"),
+    }
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:
+    """(title, chart) of the training."""
+
+    def series(kind, **names):
+        return {
+            label: [(r["step"], r[name]) for r in records if r["kind"] == kind and r.get(name) is not None]
+            for label, name in names.items()
+        }
+
+    options = dict(x_label="step", mark=step)
+    drawn = [
+        ("Training loss", charts.lines(series("train", loss="loss"), y_label="nats", **options)),
+        (
+            "Classification error",
+            charts.lines(
+                series("train", training="classification_error")
+                | series("validation", validation="classification_error", localizer="localizer_classification_error"),
+                y_label="%",
+                **options,
+            ),
+        ),
+        (
+            "Entropies, validation",
+            charts.lines(
+                series("validation", foreground="foreground_entropy", background="background_entropy"),
+                y_label="nats",
+                **options,
+            ),
+        ),
+        (
+            "Masks, validation (never used to select)",
+            charts.lines(
+                series("validation", **{"F1+": "f1_foreground", "F1-": "f1_background"}), y_label="%", **options
+            ),
+        ),
+    ]
+    return [(title, chart) for title, chart in drawn if chart]
+
+
+def _draw_curves(curves: dict[str, Any]) -> list[tuple[str, str]]:
+    """(title, chart) of the test images."""
+    if not curves:
+        return []
+    table, reliability = curves["thresholds"], curves["reliability"]
+
+    def points(x, y):
+        return [(a, b) for a, b in zip(table[x], table[y]) if a is not None and b is not None]
+
+    drawn = [
+        (
+            "F1 by threshold (only 0.5 was fixed before)",
+            charts.lines(
+                {"F1+": points("threshold", "f1_foreground"), "F1-": points("threshold", "f1_background")},
+                x_label="threshold",
+                y_label="%",
+                mark=0.5,
+            ),
+        ),
+        (
+            "Precision and recall of the pixels",
+            charts.lines({"pixels": points("recall", "precision")}, x_label="recall, %", y_label="precision, %"),
+        ),
+        (
+            "Reliability of the classes",
+            charts.lines(
+                {
+                    "share that is right": list(zip(reliability["confidence"], reliability["accuracy"])),
+                    "as it should be": [(0, 0), (1, 1)],
+                },
+                x_label="confidence",
+                y_label="accuracy",
+            ),
+        ),
+    ]
+    return [(title, chart) for title, chart in drawn if chart]
+
+
+def _read_gallery(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The images of the gallery, as data that the page holds."""
+    entries = _read_json(folder / "index.json") or []
+    for entry in entries:
+        entry["image"] = _embed(folder / f"{entry['index']}.jpg")
+        entry["mask"] = _embed(folder / f"{entry['index']}_mask.png")
+        entry["truth"] = _embed(folder / f"{entry['index']}_true.png") if entry["has_truth"] else ""
+        entry["is_wrong"] = entry["predicted"] != entry["label"]
+    return entries
+
+
+def _embed(path: pathlib.Path) -> str:
+    kind = "jpeg" if path.suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _compare(folders: Sequence[pathlib.Path], runs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Means over the runs, and each further run against the first, image by image where they tested the same images."""
+    if len(runs) == 1:
+        return None
+    rows = [metric_records.read(folder / "predictions.jsonl") for folder in folders]
+    pairs = []
+    for run, of_run in zip(runs[1:], rows[1:]):
+        try:
+            found = {name: comparison.paired(rows[0], of_run, name) for name in ("f1_foreground", "f1_background")}
+        except UserError as error:
+            pairs.append((run["name"], str(error), {}))
+        else:
+            pairs.append((run["name"], "", found))
+    return {"over_seeds": comparison.over_seeds([run["results"] for run in runs]), "pairs": pairs}

@@ -1,0 +1,117 @@
+"""The report of a run: charts, the choice of images, and the page, also in a browser."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+
+from minmax_jax.configs import synthetic
+import numpy as np
+from PIL import Image
+import pytest
+
+from minmax_jax.report import charts, page
+from minmax_jax.runs import gallery, training
+from tests import programs
+
+pytestmark = pytest.mark.xdist_group("report")
+
+
+def test_points_of_a_chart_are_where_they_should_be():
+    chart = charts.lines({"a<b": [(0, 10), (10, 20)], "none": []}, x_label="step", y_label="%", mark=5)
+    (points,) = re.findall(r'points="([^"]+)"', chart)
+    assert points == "46.0,206.0 408.0,24.0"  # the corners of the frame: 46 to 420 - 12, 240 - 34 to 24
+    assert 'x1="227.0" x2="227.0"' in chart and "a&lt;b" in chart and "none" not in chart
+    ticks = [float(tick) for tick in re.findall(r'text-anchor="(?:end|middle)">([\d.]+)<', chart)]
+    assert ticks == [10, 12.5, 15, 17.5, 20, 0, 2.5, 5, 7.5, 10]
+
+
+def test_charts_of_one_value_and_of_none():
+    assert "circle" in charts.lines({"a": [(3, 3)]}, x_label="", y_label="")
+    assert charts.lines({"a": []}, x_label="", y_label="") == ""
+
+
+def _row(f1, predicted=0):
+    return {"f1_foreground": f1, "f1_background": f1, "predicted": predicted, "label": 0}
+
+
+def test_the_worst_the_best_and_the_wrong_are_chosen(monkeypatch):
+    monkeypatch.setattr(gallery, "_OF_GROUP", 2)
+    rows = [_row(0.5), _row(0.1), _row(None), _row(float("nan"), predicted=1), _row(0.9), _row(0.2), _row(0.8)]
+    assert gallery.choose(rows) == {
+        0: ["sample"], 1: ["worst"], 3: ["wrong"], 4: ["best"], 5: ["worst"], 6: ["best", "sample"]
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run that has just ended."""
+    folder = tmp_path_factory.mktemp("report") / "run & <b>"
+    config = synthetic.get_config()
+    config.update_from_flattened_dict(programs.TINY)
+    training.train_and_evaluate(config, folder)
+    return folder
+
+
+def test_a_training_ends_with_a_report_of_its_results(finished):
+    text = (finished / page.NAME).read_text()
+    results = json.loads((finished / "results.json").read_text())
+    value = results["metrics"]["f1_foreground"]
+    assert f"<b>{value['value']:.1f} %</b>" in text
+    assert f"{value['low']:.1f} to {value['high']:.1f}; all ones {value['baselines']['all_ones']:.1f}" in text
+    assert "run &amp; &lt;b&gt;" in text and "<b>:" not in text
+    assert len(text) < 15e6 and "http:" not in text and "https:" not in text
+    curves = json.loads((finished / "curves.json").read_text())
+    assert np.sum(curves["confusion"]) == 12 and sum(curves["reliability"]["count"]) == 12
+    at_half = int(np.argmin(np.abs(np.array(curves["thresholds"]["threshold"]) - 0.5)))
+    assert curves["thresholds"]["f1_foreground"][at_half] == pytest.approx(value["value"], abs=2)
+
+
+def test_the_gallery_holds_image_and_masks(finished):
+    entries = json.loads((finished / "gallery/index.json").read_text())
+    assert [entry["index"] for entry in entries] == list(range(12))  # fewer images than the groups would take
+    text = (finished / page.NAME).read_text()
+    for entry in entries:
+        for ending in (".jpg", "_mask.png", "_true.png"):
+            content = (finished / f"gallery/{entry['index']}{ending}").read_bytes()
+            assert base64.b64encode(content).decode() in text
+    with Image.open(finished / "gallery/0_true.png") as picture:
+        assert picture.mode == "RGBA" and picture.size == (32, 32)
+        assert set(np.unique(np.asarray(picture)[..., 3])) <= {0, 255}
+
+
+def test_runs_are_compared(finished, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(finished, tmp_path / name)
+    path = tmp_path / "two" / "results.json"
+    results = json.loads(path.read_text())
+    results["metrics"]["pxap"]["value"] += 2
+    path.write_text(json.dumps(results))
+    text = page.write([tmp_path / "one", tmp_path / "two"]).read_text()
+    assert "Comparison of 2 runs" in text and "two, f1_foreground: +0.0 points" in text
+    first = results["metrics"]["pxap"]["value"] - 2
+    assert f"<td>{first:.2f}</td><td>{first + 2:.2f}</td><td>{first + 1:.2f}</td><td>{2**0.5:.2f}</td>" in text
+    rows = (tmp_path / "two" / "predictions.jsonl").read_text().splitlines()
+    (tmp_path / "two" / "predictions.jsonl").write_text("\n".join(rows[1:]))
+    assert "different images" in page.write([tmp_path / "one", tmp_path / "two"]).read_text()
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    with pytest.raises(page.ReportError, match=f"{tmp_path} has no results.json with metrics"):
+        page.write([tmp_path])
+
+
+@pytest.mark.slow
+def test_the_page_sorts_and_filters_in_a_browser(finished, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("There is no Chromium here: the page was not opened.")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={tmp_path}"]
+    shutil.copy(finished / page.NAME, tmp_path / "page.html")
+    done = subprocess.run([*command, f"file://{tmp_path}/page.html"], capture_output=True, text=True, timeout=120)
+    shots = re.findall(r'<div class="shot"[^>]*data-score="([\d.]+)"([^>]*)>', done.stdout)
+    visible = [float(score) for score, rest in shots if "hidden" not in rest]
+    assert f"{len(visible)} of {len(shots)} images" in done.stdout and visible == sorted(visible) and len(shots) == 12
+    assert done.stdout.count('class="over truth" alt="true mask"') == 12
+    assert len(re.findall(r'class="over truth"[^>]*hidden', done.stdout)) == 12
