@@ -78,6 +78,16 @@ def test_values_that_are_no_heat_map_are_named(tmp_path, values, message):
         heat_maps.read(tmp_path / "x.npy")
 
 
+def test_pictures_are_grey(tmp_path):
+    values = np.array([[0, 13107], [52428, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    np.testing.assert_allclose(heat_maps.read(tmp_path / "deep.png"), [[0, 0.2], [0.8, 1]], rtol=1e-6)
+    for mode in ("RGB", "P"):
+        Image.new(mode, (4, 4)).save(tmp_path / "x.png")
+        with pytest.raises(heat_maps.HeatMapError, match=f"x.png has colours .mode {mode}"):
+            heat_maps.read(tmp_path / "x.png")
+
+
 def test_damaged_files_are_named(tmp_path):
     for ending in heat_maps.ENDINGS:
         path = tmp_path / f"x{ending}"

@@ -136,6 +136,13 @@ def test_thresholds_are_searched_in_their_order():
     assert intervals.values(thresholds.at_threshold(rows, 0.5), 1)["f1_background_validated"] == 0
 
 
+def test_thresholds_at_which_nothing_is_defined_are_not_the_best():
+    """Without any true foreground, F1+ is undefined where nothing is found."""
+    rows = _rows([(_predict(np.full((4, 4), 0.3)), _truth(np.zeros((4, 4))))])
+    assert thresholds.best_threshold(rows) == 0.301  # F1- is 100 from there on
+    assert _values([(_predict(np.full((4, 4), 0.3)), _truth(np.zeros((4, 4))))])["f1_background_best"] == 100
+
+
 def test_the_best_threshold_is_that_of_a_search():
     pairs = _random_pairs(count=3, size=(20, 19))
     rows = _rows(pairs)

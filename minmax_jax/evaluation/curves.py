@@ -37,7 +37,7 @@ def _describe_thresholds(rows: Sequence[Row]) -> dict[str, list[float]]:
         return {name: [] for name in names}
     chosen = np.linspace(0, pixel_curve.NUM_BINS - 1, _NUM_POINTS).round().astype(int)
     with np.errstate(invalid="ignore", divide="ignore"):
-        f1 = np.nanmean(thresholds.f1_curves(np.stack(histograms)), axis=1)[:, chosen]
+        f1 = thresholds.mean_over_images(thresholds.f1_curves(np.stack(histograms)))[:, chosen]
         background, foreground = np.sum(histograms, axis=0)
         hits = np.cumsum(foreground[::-1])[::-1][chosen]
         found = hits + np.cumsum(background[::-1])[::-1][chosen]

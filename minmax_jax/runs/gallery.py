@@ -13,7 +13,7 @@ from minmax_jax import state as state_lib
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import predict_split
 from minmax_jax.evaluation.evaluators import Row
-from minmax_jax.runs import build
+from minmax_jax.runs import build, results
 
 logger = logging.getLogger(__name__)
 FOLDER, INDEX = "gallery", "index.json"
@@ -91,7 +91,7 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, row
             "has_truth": true is not None,
             **{name: row[name] for name in ("foreground_entropy", "background_entropy") if name in row},
         }
-    (target / INDEX).write_text(json.dumps([entries[index] for index in indices]))
+    (target / INDEX).write_text(json.dumps([results.without_nan(entries[index]) for index in indices]))
 
 
 def _tint(mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:

@@ -15,6 +15,7 @@ from minmax_jax.paths import local_path
 from minmax_jax.runs import build, build_data, results
 
 ENDINGS = (".npy", ".npz", ".png")
+_GREY = ("L", "I;16", "I;16B")  # Pillow's modes
 
 
 class HeatMapError(dataset.DataError):
@@ -88,6 +89,8 @@ def read(path: pathlib.Path) -> np.ndarray:
     try:
         if path.suffix == ".png":
             with Image.open(path) as picture:
+                if picture.mode not in _GREY:
+                    raise HeatMapError(f"{path} has colours (mode {picture.mode}); a heat map is grey, 8 or 16 bits.")
                 values = np.asarray(picture)
             values = values / np.float32(np.iinfo(values.dtype).max)
         else:

@@ -34,7 +34,13 @@ def best_threshold(rows: Sequence[Row]) -> float | None:
     curves = _curves(rows)
     if not curves.shape[1]:
         return None
-    return float(np.argmax(np.nanmean(curves, axis=1).sum(axis=0))) / pixel_curve.NUM_BINS
+    return float(np.argmax(mean_over_images(curves).sum(axis=0))) / pixel_curve.NUM_BINS
+
+
+def mean_over_images(curves: np.ndarray) -> np.ndarray:
+    """[2, NUM_BINS] means of [2, N, NUM_BINS] curves, of which NaN does not count; 0 where there is nothing else."""
+    known = ~np.isnan(curves)
+    return np.nansum(curves, axis=1) / np.maximum(known.sum(axis=1), 1)
 
 
 def at_threshold(rows: Sequence[Row], threshold: float) -> dict[str, Metric]:
