@@ -38,7 +38,7 @@ def _describe_thresholds(rows: Sequence[Row]) -> dict[str, list[float]]:
     chosen = np.linspace(0, pixel_curve.NUM_BINS - 1, _NUM_POINTS).round().astype(int)
     with np.errstate(invalid="ignore", divide="ignore"):
         f1 = thresholds.mean_over_images(thresholds.f1_curves(np.stack(histograms)))[:, chosen]
-        background, foreground = np.sum(histograms, axis=0)
+        background, foreground = pixel_curve.pooled(rows)
         hits = np.cumsum(foreground[::-1])[::-1][chosen]
         found = hits + np.cumsum(background[::-1])[::-1][chosen]
         columns = (chosen / pixel_curve.NUM_BINS, *f1, 100 * hits / found, 100 * hits / foreground.sum())
