@@ -18,9 +18,14 @@ from minmax_jax.ops.cpu import library, native
 def fresh(tmp_path, monkeypatch):
     """Nothing built yet, and nothing remembered."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native.is_available.cache_clear()
+    _forget()
     yield tmp_path / "minmax_jax"
-    native.is_available.cache_clear()
+    _forget()
+
+
+def _forget():
+    for function in (native.is_available, library._library):
+        function.cache_clear()
 
 
 def _compute() -> str:
