@@ -36,7 +36,7 @@ def main(paths: list[str]) -> None:
         raise OptionError("give at least one PATH (--help explains).")
     program.start("")
     from minmax_jax.prediction import folder, inputs
-    from minmax_jax.runs import finished_runs, predictor
+    from minmax_jax.runs import predictor, results
 
     model, workdir = predictor.load(_WORKDIR.value), local_path("--workdir", _WORKDIR.value)
     with naming("--"):
@@ -55,7 +55,7 @@ def main(paths: list[str]) -> None:
             local_path("output", _OUTPUT.value),
             options,
             model={"workdir": str(workdir.absolute()), "state_digest": model.card["state_digest"]},
-            results=finished_runs.read_results(workdir),
+            results=results.read(workdir),
         )
     flagged = f", {manifest['num_flagged']} with a flag" if manifest["num_flagged"] else ""
     print(f"{manifest['num_images']} images predicted{flagged}, {len(manifest['skipped'])} skipped: {_OUTPUT.value}")

@@ -84,7 +84,7 @@ def test_pictures_are_grey(tmp_path):
     np.testing.assert_allclose(heat_maps.read(tmp_path / "deep.png"), [[0, 0.2], [0.8, 1]], rtol=1e-6)
     for mode in ("RGB", "P"):
         Image.new(mode, (4, 4)).save(tmp_path / "x.png")
-        with pytest.raises(heat_maps.HeatMapError, match=f"x.png has colours .mode {mode}"):
+        with pytest.raises(heat_maps.HeatMapError, match=f"x.png cannot be read: it has colours .mode {mode}"):
             heat_maps.read(tmp_path / "x.png")
 
 
@@ -95,7 +95,7 @@ def test_damaged_files_are_named(tmp_path):
         with pytest.raises(heat_maps.HeatMapError, match=f"x{ending} cannot be read"):
             heat_maps.read(path)
     np.savez(tmp_path / "two.npz", np.zeros((2, 2)), np.zeros((2, 2)))
-    with pytest.raises(heat_maps.HeatMapError, match="two.npz holds 2 arrays"):
+    with pytest.raises(heat_maps.HeatMapError, match="two.npz cannot be read: it holds 2 arrays"):
         heat_maps.read(tmp_path / "two.npz")
 
 

@@ -1,4 +1,4 @@
-"""A map of its own for the mask: where it starts, what it reads, and what trains it."""
+"""The mask head: its initial value, the stages it reads, and the terms that train it."""
 
 import jax
 import jax.numpy as jnp

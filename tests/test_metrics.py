@@ -157,7 +157,7 @@ def test_the_best_threshold_is_that_of_a_search():
     assert thresholds.best_threshold(rows) == best / 1000
     found = _values(pairs)
     assert [found["f1_foreground_best"], found["f1_background_best"]] == pytest.approx(means[best])
-    # The pooled F1 has an optimum of its own.
+    # F1 of the pooled pixels is maximised separately.
     binned = np.concatenate([np.floor(p.mask * 1000).ravel() for p, _ in pairs])
     true = np.concatenate([t.mask.ravel() for _, t in pairs])
     precision, recall, _ = sklearn_metrics.precision_recall_curve(true, binned)

@@ -68,12 +68,20 @@ def test_small_polygons_and_holes_are_left_out():
 
 
 def test_run_lengths_by_hand():
-    mask = np.array([[0, 1], [1, 1], [0, 0]], bool)
-    assert coco.encode(mask) == {"size": [3, 2], "counts": [1, 1, 1, 2, 1]}
-    assert coco.encode(~mask)["counts"] == [0, 1, 1, 1, 2, 1]
-    assert coco.encode(np.ones((2, 2), bool))["counts"] == [0, 4] and coco.encode(np.zeros((2, 2), bool))["counts"] == [
-        4
-    ]
+    labels = np.array([[2, 1], [1, 1], [2, 2]])
+    assert coco.encode(labels, 1, (0, 0, 2, 2)) == {"size": [3, 2], "counts": [1, 1, 1, 2, 1]}
+    assert coco.encode(labels, 2, (0, 0, 3, 2))["counts"] == [0, 1, 1, 1, 2, 1]
+    assert coco.encode(np.ones((2, 2), int), 1, (0, 0, 2, 2))["counts"] == [0, 4]
+
+
+def test_run_lengths_give_the_region_back():
+    rng = np.random.default_rng(0)
+    labels, found = regions.find(rng.uniform(size=(30, 20)), threshold=0.7)
+    for number, region in enumerate(found, 1):
+        counts = coco.encode(labels, number, region.box)["counts"]
+        flat = np.repeat(np.arange(len(counts)) % 2, counts)
+        np.testing.assert_array_equal(flat.reshape(20, 30).T == 1, labels == number)
+    assert len(found) > 5
 
 
 def test_rings_turn_as_geojson_wants():

@@ -50,7 +50,7 @@ def test_names_of_outputs_differ(tmp_path):
     found = inputs.find([str(tmp_path)])
     stems = [item.stem for item in found]
     assert len({stem.lower() for stem in stems}) == 5
-    assert dict(zip((str(item.path.relative_to(tmp_path)) for item in found), stems))["a/1.jpg"] == "a__1"
+    assert dict(zip((str(item.path.relative_to(tmp_path)) for item in found), stems))["a/1.jpg"] == "a__1_jpg"
     # The same name in two folders that were given one by one.
     both = inputs.find([str(tmp_path / "a"), str(tmp_path / "b" / "1.jpg")])
     assert len({item.stem for item in both}) == 2

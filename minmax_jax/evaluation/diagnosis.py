@@ -12,6 +12,7 @@ import numpy as np
 
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
+from minmax_jax.evaluation import baselines
 from minmax_jax.evaluation.image_predictions import PredictFn
 from minmax_jax.masks import resize_mask
 
@@ -20,7 +21,6 @@ KINDS = ("own", "other", "moved", "random")
 # two standard errors of that.
 LEAST_LOSS = 0.05
 _MOST_IMAGES = 256
-_NOISE_SIDE = 8  # cells of the random masks' pattern, in height and width
 
 
 def score(
@@ -72,11 +72,8 @@ def score(
 
 
 def _shuffle(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The values of a mask [H, W, 1] in the order of a smooth random pattern: another place, the same area."""
-    pattern = resize_mask(rng.normal(size=(_NOISE_SIDE, _NOISE_SIDE)), mask.shape[:2]).ravel()
-    shuffled = np.empty(mask.size, mask.dtype)
-    shuffled[np.argsort(pattern, kind="stable")] = np.sort(mask.ravel())
-    return shuffled.reshape(mask.shape)
+    """The values of a mask [H, W, 1] in the order of a smooth random pattern."""
+    return baselines.rearrange(mask[..., 0], baselines.random_pattern(mask.shape[:2], rng))[..., None]
 
 
 def _describe(probabilities: np.ndarray, predicted: int, label: int) -> dict[str, float]:

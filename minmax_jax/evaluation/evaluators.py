@@ -11,6 +11,7 @@ from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import image_predictions
 from minmax_jax.evaluation.image_predictions import ImagePrediction, PredictFn
+from minmax_jax.masks import resize_mask
 
 Row = dict[str, Any]
 
@@ -59,6 +60,12 @@ class Evaluator(NamedTuple):
     score: Callable[[ImagePrediction, Truth], Row]
     summarize: Callable[[Sequence[Row]], dict[str, Any]] = lambda rows: {}
     metrics: Callable[[Sequence[Row]], dict[str, Metric]] = lambda rows: {}
+
+
+def counted_pixels(prediction: ImagePrediction, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
+    """(scores, true): the soft mask at the true mask's size and the true mask, without ignored pixels."""
+    scores, true = resize_mask(prediction.mask, truth.mask.shape), truth.mask
+    return (scores, true) if truth.ignored is None else (scores[~truth.ignored], true[~truth.ignored])
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float] | None = None) -> Callable[..., np.ndarray]:

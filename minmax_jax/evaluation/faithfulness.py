@@ -14,13 +14,12 @@ import numpy as np
 from scipy import ndimage
 
 from minmax_jax import options
-from minmax_jax.masks import resize_mask
+from minmax_jax.evaluation import baselines
 
 # [B, H, W, 3] uint8 images to [B, C] probabilities.
 ProbabilitiesFn = Callable[[np.ndarray], np.ndarray]
 FILLS = ("mean", "blur")
 KINDS = ("mask", "random", "box")
-_NOISE_SIDE = 8  # cells of the random maps, in height and width
 
 
 def score(
@@ -100,17 +99,10 @@ def _maps(mask: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     height, width = mask.shape
     y, x = np.abs(np.arange(height) - (height - 1) / 2), np.abs(np.arange(width) - (width - 1) / 2)
     patterns = {
-        "random": resize_mask(rng.normal(size=(_NOISE_SIDE, _NOISE_SIDE)), mask.shape),
+        "random": baselines.random_pattern(mask.shape, rng),
         "box": -np.maximum(y[:, None] / height, x[None] / width),
     }
-    return {"mask": mask} | {kind: _reorder(mask, pattern) for kind, pattern in patterns.items()}
-
-
-def _reorder(mask: np.ndarray, pattern: np.ndarray) -> np.ndarray:
-    """The values of a mask, the greatest where the pattern is greatest: another place, the same area."""
-    reordered = np.empty(mask.size)
-    reordered[np.argsort(pattern.ravel(), kind="stable")] = np.sort(mask.ravel())
-    return reordered.reshape(mask.shape)
+    return {"mask": mask} | {kind: baselines.rearrange(mask, pattern) for kind, pattern in patterns.items()}
 
 
 def _fill(image: np.ndarray, name: str) -> np.ndarray:

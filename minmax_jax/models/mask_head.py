@@ -1,4 +1,4 @@
-"""A map of its own for the mask, from finer stages than the class maps': learned from the classifier's terms alone."""
+"""Mask head: a learned map, from finer stages than the class maps, that is trained by the classifier's terms alone."""
 
 from collections.abc import Mapping
 

@@ -7,12 +7,22 @@ from typing import IO, Any
 import numpy as np
 
 
-def encode(mask: np.ndarray) -> dict[str, Any]:
-    """{"size": [H, W], "counts": run lengths} of a [H, W] bool mask."""
-    flat = np.asarray(mask, bool).ravel(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    counts = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
-    return {"size": list(mask.shape), "counts": [0, *counts] if flat[:1].any() else counts}
+def encode(labels: np.ndarray, number: int, box: tuple[int, int, int, int]) -> dict[str, Any]:
+    """{"size": [H, W], "counts": run lengths} of a region.
+
+    Args:
+        labels: [H, W] number of each pixel's region.
+        number: of the region, which has a pixel.
+        box: (top, left, bottom, right) of the region, bottom and right exclusive: only there it is looked for.
+    """
+    top, left, bottom, right = box
+    x, y = np.nonzero(labels[top:bottom, left:right].T == number)  # column by column
+    places = (x + left) * labels.shape[0] + y + top
+    is_start = np.diff(places, prepend=-2) > 1
+    starts, ends = places[is_start], places[np.roll(is_start, -1)] + 1
+    changes = np.column_stack([starts, ends]).ravel()
+    counts = np.diff(changes, prepend=0, append=labels.size).tolist()
+    return {"size": list(labels.shape), "counts": counts if counts[-1] else counts[:-1]}
 
 
 def write(

@@ -71,7 +71,7 @@ def predict(
         inputs: the files.
         output: the folder, created if there is none.
         options: what is written.
-        model: what tells this model and its options from others, as JSON values.
+        model: identifies the model, as JSON values.
         results: content of the run's `results.json`, {} without.
 
     Returns:
@@ -101,6 +101,8 @@ def predict(
             file.flush()
             done[row["stem"]] = row
     written = [done[item.stem] for item in inputs if item.stem in done]
+    # Rows of other files, of an earlier call, are left out.
+    _write(output / ROWS, "".join(json.dumps(row) + "\n" for row in written))
     _write_tables(output, written, options, predictor.class_names)
     manifest = state | {
         "num_images": len(written),
@@ -151,7 +153,8 @@ def _write_image(
     prediction, stem = answer.prediction, answer.input.stem
     mask, predicted = prediction.mask, prediction.predicted
     labels, found = regions.find(mask, threshold=options.threshold, least_area=options.least_area)
-    Image.fromarray(np.where(mask >= options.threshold, 255, 0).astype(np.uint8)).save(output / f"masks/{stem}.png")
+    foreground = mask >= options.threshold
+    Image.fromarray(255 * foreground.astype(np.uint8)).save(output / f"masks/{stem}.png")
     overlays.draw(answer.image, mask, threshold=options.threshold).save(output / f"overlays/{stem}.png")
     if options.soft_masks:
         (output / "soft_masks").mkdir(exist_ok=True)
@@ -163,7 +166,8 @@ def _write_image(
     if options.coco:
         (output / "coco").mkdir(exist_ok=True)
         described = [
-            region._asdict() | {"segmentation": coco.encode(labels == number)} for number, region in enumerate(found, 1)
+            region._asdict() | {"segmentation": coco.encode(labels, number, region.box)}
+            for number, region in enumerate(found, 1)
         ]
         _write(output / f"coco/{stem}.json", json.dumps(described))
     return {
@@ -176,7 +180,7 @@ def _write_image(
         "probability": float(prediction.probabilities[predicted]),
         "probabilities": dict(zip(class_names, map(float, prediction.probabilities))),
         **{name: value for name, value in prediction.scores.items() if name.endswith("entropy")},
-        "foreground_share": float(np.mean(mask >= options.threshold)),
+        "foreground_share": float(foreground.mean()),
         "num_instances": len(found),
         "threshold": options.threshold,
         "flags": [*trust.find_flags(prediction, threshold=options.threshold), *of_model],
@@ -186,19 +190,19 @@ def _write_image(
 def _features(
     answer: batches.Predicted, labels: np.ndarray, found: Sequence[regions.Region], options: Options, name: str
 ) -> Iterator[dict[str, Any]]:
-    for polygon in outlines.find(
-        answer.prediction.mask,
-        threshold=options.threshold,
-        least_area=options.least_area,
-        tolerance=options.tolerance,
-    ):
-        measurements = {"Area px": outlines.polygon_area(polygon)}
-        # A polygon runs around the pixels of one region; its first point is next to one of them.
-        x, y = (np.clip(polygon[0][0], 0.5, None) - 0.5).round().astype(int)
-        near = labels[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
-        if near.any():
-            measurements["Mean score"] = found[near.max() - 1].score
-        yield geojson.feature(polygon, classification=name, measurements=measurements)
+    """The polygons of each region, which may touch itself at corners and then has several."""
+    mask = answer.prediction.mask
+    for number, region in enumerate(found, 1):
+        top, left, bottom, right = region.box
+        window = slice(max(top - 1, 0), bottom + 1), slice(max(left - 1, 0), right + 1)
+        is_other = (labels[window] != number) & (mask[window] >= options.threshold)
+        alone = np.where(is_other, 0, mask[window])
+        for polygon in outlines.find(
+            alone, threshold=options.threshold, least_area=options.least_area, tolerance=options.tolerance
+        ):
+            polygon = [ring + (window[1].start, window[0].start) for ring in polygon]
+            measurements = {"Area px": outlines.polygon_area(polygon), "Mean score": region.score}
+            yield geojson.feature(polygon, classification=name, measurements=measurements)
 
 
 def _write_tables(

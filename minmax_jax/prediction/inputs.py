@@ -1,7 +1,9 @@
 """Which files to predict: what a user names on the command line, and how the outputs of each are called."""
 
+import collections
 from collections.abc import Iterable, Sequence
 import glob
+import itertools
 import pathlib
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ class Input(NamedTuple):
 
     Attributes:
         path: of the file.
-        stem: name of its outputs, without ending; no two are alike, whether a file system tells cases apart or not.
+        stem: name of its outputs, without ending; unique, also where a file system ignores case.
     """
 
     path: pathlib.Path
@@ -69,27 +71,16 @@ def _is_image(name: pathlib.PurePath) -> bool:
 
 
 def _stems(names: list[pathlib.PurePath]) -> list[str]:
-    """The shortest that differ: the name, with its ending, with its folders, or with a number."""
-    forms = (
-        lambda name: name.stem,
-        lambda name: name.name.replace(".", "_"),
-        lambda name: "__".join((*name.parent.parts, name.stem)),
-        lambda name: "__".join(name.parts).replace(".", "_"),
-    )
-    stems, open_names = {}, list(range(len(names)))
-    for form in forms:
-        taken = {stem.lower() for stem in stems.values()}
-        candidates = [form(names[index]) for index in open_names]
-        counts: dict[str, int] = {}
-        for candidate in candidates:
-            counts[candidate.lower()] = counts.get(candidate.lower(), 0) + 1
-        for index, candidate in zip(list(open_names), candidates):
-            if counts[candidate.lower()] == 1 and candidate.lower() not in taken:
-                stems[index] = candidate
-                open_names.remove(index)
-    taken = {stem.lower() for stem in stems.values()}
-    for index in open_names:
-        number = next(n for n in range(2, len(names) + 2) if f"{names[index].stem}_{n}".lower() not in taken)
-        stems[index] = f"{names[index].stem}_{number}"
-        taken.add(stems[index].lower())
-    return [stems[index] for index in range(len(names))]
+    """The name without its ending where no other has it; else the whole path, and a number if need be."""
+    counts = collections.Counter(name.stem.lower() for name in names)
+    taken = {stem for stem, count in counts.items() if count == 1}
+    stems = []
+    for name in names:
+        stem = name.stem
+        if counts[stem.lower()] > 1:
+            path = "__".join(name.parts).replace(".", "_")
+            candidates = itertools.chain([path], (f"{path}_{number}" for number in itertools.count(2)))
+            stem = next(candidate for candidate in candidates if candidate.lower() not in taken)
+            taken.add(stem.lower())
+        stems.append(stem)
+    return stems

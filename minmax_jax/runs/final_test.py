@@ -94,8 +94,7 @@ def test_selected(
 
 def read_results(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     """The content of `results.json`, or None if there is none, or one of another second stage."""
-    path = folder / "results.json"
-    content = json.loads(path.read_text()) if path.exists() else {}
+    content = results.read(folder)
     refine = json.loads(json.dumps(config.refine.to_dict())) if config.refine.enabled else None
     return content if content and content.get("refine") == refine else None
 

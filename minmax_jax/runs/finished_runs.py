@@ -1,6 +1,5 @@
 """A run after its training: evaluated on any of its splits, and given a second stage."""
 
-import json
 import logging
 import pathlib
 from typing import Any
@@ -33,12 +32,6 @@ def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
             f"{folder / 'config.json'} is of another version of this library. Change these fields in it:\n{error}"
         ) from error
     return config
-
-
-def read_results(folder: pathlib.Path) -> dict[str, Any]:
-    """The content of a run's `results.json`, {} if there is none: a model may have been moved without it."""
-    path = folder / "results.json"
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def evaluate_workdir(

@@ -87,21 +87,8 @@ def read(path: pathlib.Path) -> np.ndarray:
         HeatMapError: for another shape, values that are not in [0, 1], or a file that is damaged.
     """
     try:
-        if path.suffix == ".png":
-            with Image.open(path) as picture:
-                if picture.mode not in _GREY:
-                    raise HeatMapError(f"{path} has colours (mode {picture.mode}); a heat map is grey, 8 or 16 bits.")
-                values = np.asarray(picture)
-            values = values / np.float32(np.iinfo(values.dtype).max)
-        else:
-            values = np.load(path, allow_pickle=False)
-            if path.suffix == ".npz":
-                if len(values.files) != 1:
-                    raise HeatMapError(f"{path} holds {len(values.files)} arrays; one is needed.")
-                values = values[values.files[0]]
+        values = _read_picture(path) if path.suffix == ".png" else _read_array(path)
     except (OSError, ValueError) as error:
-        if isinstance(error, HeatMapError):
-            raise
         raise HeatMapError(f"{path} cannot be read: {error}") from error
     values = np.squeeze(values)
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
@@ -112,3 +99,20 @@ def read(path: pathlib.Path) -> np.ndarray:
             f"{path} has values from {values.min():g} to {values.max():g}; scale all heat maps to [0, 1]."
         )
     return values
+
+
+def _read_picture(path: pathlib.Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        if picture.mode not in _GREY:
+            raise ValueError(f"it has colours (mode {picture.mode}); a heat map is grey, 8 or 16 bits.")
+        values = np.asarray(picture)
+    return values / np.float32(np.iinfo(values.dtype).max)
+
+
+def _read_array(path: pathlib.Path) -> np.ndarray:
+    values = np.load(path, allow_pickle=False)
+    if path.suffix == ".npy":
+        return values
+    if len(values.files) != 1:
+        raise ValueError(f"it holds {len(values.files)} arrays; one is needed.")
+    return values[values.files[0]]

@@ -70,6 +70,12 @@ def describe_training_data(labels: np.ndarray, data: ml_collections.ConfigDict) 
     } | {name: data[name] for name in ("train_fraction", "train_per_class", "num_train", "subset_seed")}
 
 
+def read(folder: pathlib.Path) -> dict[str, Any]:
+    """The content of a run's `results.json`, {} if there is none: a model may have been moved without it."""
+    path = folder / "results.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def write_rows(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes a line of JSON per image; numbers that are undefined (NaN) become null.
 

@@ -1,6 +1,6 @@
 """Dice of the foreground (F1+) and of the background (F1-), per image, and of the all-foreground baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,6 @@ from minmax_jax import options
 from minmax_jax.evaluation import evaluators
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
-from minmax_jax.masks import resize_mask
 
 # Value of an image with two empty masks, 0 / 0: left out of the mean, 1, or NaN, which makes the mean NaN.
 EMPTY_POLICIES = ("skip", "one", "nan")
@@ -32,12 +31,16 @@ def mean_score(scores: np.ndarray, *, empty: str = "skip") -> float:
         OptionError: for an unknown policy.
     """
     options.check_choice("empty", empty, EMPTY_POLICIES)
-    missing = np.isnan(scores)
-    if empty == "one":
-        scores = np.where(missing, 1.0, scores)
-    elif empty == "skip":
-        scores = scores[~missing]
-    return float(np.mean(scores)) if len(scores) else float("nan")
+    return float(_mean(scores, np.isnan(scores), empty)(np.ones((1, len(scores))))[0])
+
+
+def _mean(
+    scores: np.ndarray, is_empty: np.ndarray, empty: str, *, factor: float = 1.0
+) -> Callable[[np.ndarray], np.ndarray]:
+    """`Metric.values` of the mean of [N] scores; NaN of images that are not empty, without a true mask, never count."""
+    if empty == "nan" and is_empty.any():
+        return lambda weights: np.full(len(weights), np.nan)
+    return evaluators.mean_of_known(np.where(is_empty, 1.0, scores) if empty == "one" else scores, factor=factor)
 
 
 def evaluator(*, threshold: float = 0.5, empty: str = "skip") -> Evaluator:
@@ -65,9 +68,8 @@ def evaluator(*, threshold: float = 0.5, empty: str = "skip") -> Evaluator:
 def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
     if truth.mask is None:
         return dict.fromkeys(_COLUMNS)
-    predicted, true = resize_mask(prediction.mask, truth.mask.shape) >= threshold, truth.mask
-    if truth.ignored is not None:
-        predicted, true = predicted[~truth.ignored], true[~truth.ignored]
+    scores, true = evaluators.counted_pixels(prediction, truth)
+    predicted = scores >= threshold
     everything = np.ones_like(true)
     return {
         "f1_foreground": dice(predicted, true),
@@ -80,10 +82,8 @@ def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
 def _metrics(rows: Sequence[Row], empty: str) -> dict[str, Metric]:
     def mean(column):
         scores = np.array([row[column] for row in rows], float)  # None becomes NaN: no true mask
-        undefined = np.isnan(scores) & np.array([row[column] is not None for row in rows])
-        if empty == "nan" and undefined.any():
-            return lambda weights: np.full(len(weights), np.nan)
-        return evaluators.mean_of_known(np.where(undefined, 1.0, scores) if empty == "one" else scores, factor=100)
+        is_empty = np.isnan(scores) & np.array([row[column] is not None for row in rows])
+        return _mean(scores, is_empty, empty, factor=100.0)
 
     return {name: Metric(mean(name), "%", "fixed") for name in ("f1_foreground", "f1_background")}
 

@@ -8,7 +8,6 @@ from minmax_jax import options
 from minmax_jax.evaluation import evaluators
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
-from minmax_jax.masks import resize_mask
 
 _COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
 
@@ -32,9 +31,8 @@ def evaluator(*, threshold: float = 0.5) -> Evaluator:
 def _count(prediction: ImagePrediction, truth: Truth, threshold: float) -> dict[str, int] | None:
     if truth.mask is None:
         return None
-    predicted, true = resize_mask(prediction.mask, truth.mask.shape) >= threshold, truth.mask
-    if truth.ignored is not None:
-        predicted, true = predicted[~truth.ignored], true[~truth.ignored]
+    scores, true = evaluators.counted_pixels(prediction, truth)
+    predicted = scores >= threshold
     both, either = np.count_nonzero(predicted & true), np.count_nonzero(predicted | true)
     false_positives = np.count_nonzero(predicted) - both
     counts = both, false_positives, either - both - false_positives, true.size - either

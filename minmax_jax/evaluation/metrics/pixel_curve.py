@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minmax_jax.evaluation import evaluators
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
-from minmax_jax.masks import resize_mask
 
 NUM_BINS = 1000  # a score s counts as floor(1000 s) / 1000, and 1 as 0.999
 _CALIBRATION_BINS = 10
@@ -73,9 +73,7 @@ def pooled(rows: Sequence[Row]) -> np.ndarray:
 def _score(prediction: ImagePrediction, truth: Truth) -> Row:
     if truth.mask is None:
         return {_COLUMN: None}
-    scores, true = resize_mask(prediction.mask, truth.mask.shape), truth.mask
-    if truth.ignored is not None:
-        scores, true = scores[~truth.ignored], true[~truth.ignored]
+    scores, true = evaluators.counted_pixels(prediction, truth)
     return {_COLUMN: histogram(scores.ravel(), true.ravel())}
 
 
