@@ -128,14 +128,14 @@ def erase(
     Returns:
         The result, and the gradients of mean(losses) to `params`.
     """
-    one_pass = functools.partial(_one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
+    one_pass_fn = functools.partial(one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
 
     def body(carry):
         state, gradients = carry
-        pass_gradients, state = jax.grad(one_pass, has_aux=True)(params, state)
+        pass_gradients, state = jax.grad(one_pass_fn, has_aux=True)(params, state)
         return state, jax.tree.map(jnp.add, gradients, pass_gradients)
 
-    carry = _start(images, batch_stats), jax.tree.map(jnp.zeros_like, params)
+    carry = start(images, batch_stats), jax.tree.map(jnp.zeros_like, params)
     # A loop also for a single pass: its memory is free again before the classifier runs.
     return lax.while_loop(lambda carry: carry[0].unfinished, body, carry)
 
@@ -158,19 +158,20 @@ def erase_differentiably(
     A scan whose passes are rematerialised in the backward pass: memory grows by one image and mask per pass, not by the
     activations of a pass. Arguments as in `erase`, and `max_erasures`, the greatest value of `num_erasures`.
     """
-    one_pass = functools.partial(_one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
+    one_pass_fn = functools.partial(one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
 
     def pass_if_unfinished(state, _):
-        _, following = one_pass(params, state)
+        _, following = one_pass_fn(params, state)
         return jax.tree.map(functools.partial(jnp.where, state.unfinished), following, state), None
 
-    state = _start(images, batch_stats)
+    state = start(images, batch_stats)
     if max_erasures == 0:
-        return one_pass(params, state)[1]
+        return one_pass_fn(params, state)[1]
     return lax.scan(jax.checkpoint(pass_if_unfinished), state, length=max_erasures)[0]
 
 
-def _start(images: jax.Array, batch_stats: Any) -> Erased:
+def start(images: jax.Array, batch_stats: Any) -> Erased:
+    """The recursion before its first pass."""
     batch = images.shape[0]
     return Erased(
         num_passes=jnp.int32(0),
@@ -186,8 +187,8 @@ def _start(images: jax.Array, batch_stats: Any) -> Erased:
     )
 
 
-def _one_pass(pass_fn, labels, num_erasures, decay, loss_weight, axis_name, params, state: Erased):
-    """(mean weighted loss of pass r, state before pass r + 1)."""
+def one_pass(pass_fn, labels, num_erasures, decay, loss_weight, axis_name, params, state: Erased):
+    """(mean weighted loss of pass r, state before pass r + 1); arguments as in `erase`."""
     result = pass_fn(params, state.images, state.batch_stats, state.num_passes)
     losses = losses_lib.cross_entropy(result.logits, labels)
     correct = jnp.argmax(result.logits, axis=-1) == labels

@@ -79,11 +79,10 @@ def localize(
         return model.apply(variables, *inputs, method=method)
 
     def predict_view(images):
-        logits, class_maps = apply(stats_lib.WHOLE, "localize", images)
-        foreground = masks.foreground_masks(
-            logits,
-            class_maps,
-            images.shape[1:3],
+        logits, foreground = localizer_masks(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            model=model,
             sigma=sigma,
             omega=omega,
             normalization=normalization,
@@ -112,6 +111,22 @@ def localize(
         localizer_classes=jnp.argmax(scores["localizer_probabilities"], axis=-1),
         view_disagreement=scores.get(DISAGREEMENT),
     )
+
+
+def localizer_masks(
+    variables: dict[str, Any], images: jax.Array, *, model: minmax_net.MinMaxNet, **mask_options
+) -> tuple[jax.Array, jax.Array]:
+    """The localizer alone: its [B, C] scores, and [B, H, W, 1] masks.
+
+    Args:
+        variables: "params" and "batch_stats", as in `TrainState`.
+        images: [B, H, W, 3], scaled to [-1, 1].
+        model: the networks.
+        **mask_options: of `masks.foreground_masks`.
+    """
+    network = stats_lib.collections(variables, stats_lib.WHOLE)
+    logits, class_maps = model.apply(network, images, method="localize")
+    return logits, masks.foreground_masks(logits, class_maps, images.shape[1:3], **mask_options)
 
 
 def trunk_stages(variables: dict[str, Any], images: jax.Array, *, model: minmax_net.MinMaxNet) -> trunks.Stages:

@@ -7,6 +7,7 @@ import flax.struct
 import jax
 
 from minmax_jax.models.trunks import Stages
+from minmax_jax.recorded_erasing import RecordedPass
 from minmax_jax.state import TrainState
 
 
@@ -38,6 +39,8 @@ class Method(NamedTuple):
             show, of methods that have such a classifier. The swap test of `evaluation.diagnosis` needs it.
         stages: (variables, images [B, H, W, 3] uint8 or in [-1, 1]) -> `trunks.Stages`, of methods that have a trunk.
             The second stage, `minmax_jax.refinement`, needs them.
+        record_erasing: (variables, images [B, H, W, 3] uint8, labels [B]) -> the passes of recursive erasing, of
+            methods that train with it. For pictures.
     """
 
     init: Callable[[jax.Array, tuple[int, int]], TrainState]
@@ -46,3 +49,4 @@ class Method(NamedTuple):
     log_terms: tuple[str, ...]
     classify: Callable[[dict[str, Any], jax.Array], jax.Array] | None = None
     stages: Callable[[dict[str, Any], jax.Array], Stages] | None = None
+    record_erasing: Callable[[dict[str, Any], jax.Array, jax.Array], list[RecordedPass]] | None = None

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from minmax_jax import batch_stats as stats_lib
-from minmax_jax import inference
+from minmax_jax import inference, recorded_erasing
 from minmax_jax.method import Method, Prediction
 from minmax_jax.models.minmax_net import MinMaxNet
 from minmax_jax.objective import Objective
+from minmax_jax.ops import intensity
 from minmax_jax.state import create_train_state
 from minmax_jax.step import train_step
 
@@ -61,6 +62,7 @@ def create_method(
         log_terms=(*LOG_TERMS, *(f"{name}_loss" for name in objective.further_terms)),
         classify=functools.partial(classify, model=model),
         stages=functools.partial(inference.trunk_stages, model=model),
+        record_erasing=functools.partial(record_erasing, model=model, objective=objective),
     )
 
 
@@ -85,16 +87,12 @@ def predict(
         flip_vertical: as in `inference.localize`.
         scales: as in `inference.localize`.
     """
-    last_step = jnp.maximum(variables["step"] - 1, 0)  # the step that trained these variables
     localization = inference.localize(
         variables["params"],
         variables["batch_stats"],
         images,
         model=model,
-        sigma=objective.mask.threshold(objective.epoch(last_step)),
-        omega=objective.mask.omega,
-        alignment=objective.mask.alignment,
-        range=objective.mask.range,
+        **_mask_options(variables, objective),
         flip_horizontal=flip_horizontal,
         flip_vertical=flip_vertical,
         scales=scales,
@@ -109,6 +107,40 @@ def predict(
         probabilities=localization.probabilities,
         masks=localization.masks,
         scores={name: values for name, values in scores.items() if values is not None},
+    )
+
+
+def _mask_options(variables: dict[str, Any], objective: Objective) -> dict[str, Any]:
+    last_step = jnp.maximum(variables["step"] - 1, 0)  # the step that trained these variables
+    return {
+        "sigma": objective.mask.threshold(objective.epoch(last_step)),
+        "omega": objective.mask.omega,
+        "alignment": objective.mask.alignment,
+        "range": objective.mask.range,
+    }
+
+
+def record_erasing(
+    variables: dict[str, Any], images: jax.Array, labels: jax.Array, *, model: MinMaxNet, objective: Objective
+) -> list[recorded_erasing.RecordedPass]:
+    """The passes of recursive erasing of the training, by the trained localizer, without test-time augmentation.
+
+    Args:
+        variables: as in `predict`.
+        images: [B, H, W, 3], uint8 or scaled to [-1, 1].
+        labels: [B] classes.
+        model: the networks.
+        objective: of the training.
+
+    Returns:
+        A pass for each erasure; none if the training did not erase.
+    """
+    return recorded_erasing.record(
+        functools.partial(inference.localizer_masks, variables, model=model, **_mask_options(variables, objective)),
+        intensity.normalize(images),
+        labels,
+        num_erasures=objective.erasing.num_erasures,
+        decay=objective.erasing.decay,
     )
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def normalize(images: jax.Array) -> jax.Array:
@@ -15,3 +16,8 @@ def normalize(images: jax.Array) -> jax.Array:
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images are {images.dtype}; give uint8 in [0, 255] or floating point in [-1, 1].")
     return images.astype(jnp.promote_types(images.dtype, jnp.float32))
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Images in [-1, 1] to uint8 in [0, 255], rounded."""
+    return np.round((np.asarray(images, np.float32) + 1) * 127.5).clip(0, 255).astype(np.uint8)

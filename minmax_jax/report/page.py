@@ -78,6 +78,7 @@ def _read_run(folder: pathlib.Path) -> dict[str, Any]:
         "charts": _draw_curves(curves),
         "confusion": curves.get("confusion", []),
         "gallery": _read_gallery(folder / "gallery"),
+        "film": _read_film(folder / "film"),
     }
 
 
@@ -171,6 +172,16 @@ def _read_gallery(folder: pathlib.Path) -> list[dict[str, Any]]:
         entry["truth"] = _embed(folder / f"{entry['index']}_true.png") if entry["has_truth"] else ""
         entry["is_wrong"] = entry["predicted"] != entry["label"]
     return entries
+
+
+def _read_film(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The passes of recursive erasing on a few images, as data that the page holds."""
+    strips = _read_json(folder / "index.json") or []
+    for strip in strips:
+        for one_pass in strip["passes"]:
+            one_pass["image"] = _embed(folder / f"{one_pass['file']}.jpg")
+            one_pass["mask"] = _embed(folder / f"{one_pass['file']}_mask.png")
+    return strips
 
 
 def _embed(path: pathlib.Path) -> str:

@@ -63,9 +63,7 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, row
         state: of the tested model.
         rows: of the test split.
     """
-    target, split = folder / FOLDER, run.splits["test"]
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
+    target, split = empty_folder(folder / FOLDER), run.splits["test"]
     chosen, variables = choose(rows), state_lib.inference_variables(state)
     indices = sorted(chosen)
     subset, entries = dataset.subset(split, np.array(indices)), {}
@@ -77,11 +75,10 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, row
     ):
         index = indices[prediction.index]
         image, true = subset.read_image(prediction.index), subset.read_mask(prediction.index)
-        size = _fit(image.shape[:2])
-        _save(target / f"{index}.jpg", image, size)
-        _save(target / f"{index}_mask.png", _tint(prediction.mask, _PREDICTED_COLOR), size)
+        save(target / f"{index}.jpg", image)
+        save(target / f"{index}_mask.png", tint(prediction.mask))
         if true is not None:
-            _save(target / f"{index}_true.png", _tint(true, _TRUE_COLOR), size)
+            save(target / f"{index}_true.png", tint(true, _TRUE_COLOR), size=image.shape[:2])
         row = rows[index]
         names = ("name", "label", "predicted", "f1_foreground", "f1_background")
         entries[index] = {name: row[name] for name in names} | {
@@ -94,17 +91,29 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, row
     (target / INDEX).write_text(json.dumps([results.without_nan(entries[index]) for index in indices]))
 
 
-def _tint(mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    """[H, W, 4] uint8: a colour, as opaque as the mask is great."""
+def empty_folder(path: pathlib.Path) -> pathlib.Path:
+    """Creates a folder anew, without what was in it."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    return path
+
+
+def tint(mask: np.ndarray, color: tuple[int, int, int] = _PREDICTED_COLOR) -> np.ndarray:
+    """[H, W, 4] uint8: a colour, as opaque as the mask [H, W] is great."""
     alpha = np.round(255 * np.asarray(mask, np.float32)).astype(np.uint8)
     return np.dstack([np.broadcast_to(np.array(color, np.uint8), (*mask.shape, 3)), alpha])
 
 
-def _fit(size: tuple[int, int]) -> tuple[int, int]:
-    scale = min(1.0, _SIDE / max(size))
-    return max(1, round(size[1] * scale)), max(1, round(size[0] * scale))
+def save(path: pathlib.Path, pixels: np.ndarray, *, size: tuple[int, int] | None = None) -> None:
+    """Writes pixels [H, W, ...], at most 256 a side.
 
-
-def _save(path: pathlib.Path, pixels: np.ndarray, size: tuple[int, int]) -> None:
+    Args:
+        path: of the file; .jpg or .png.
+        pixels: uint8.
+        size: height and width that count in place of the pixels' own.
+    """
+    height, width = size or pixels.shape[:2]
+    scale = min(1.0, _SIDE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     options = {"quality": 80} if path.suffix == ".jpg" else {}
     Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR).save(path, **options)

@@ -12,7 +12,7 @@ from minmax_jax.data import dataset
 from minmax_jax.evaluation import predict_split
 from minmax_jax.evaluation.evaluators import Row
 from minmax_jax.report import curves, file_names, page, panels
-from minmax_jax.runs import build, gallery
+from minmax_jax.runs import build, film_strips, gallery
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +44,10 @@ def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> N
 
 
 def write_report(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Sequence[Row]) -> None:
-    """The gallery and the page of the run, from the rows of its test."""
+    """The gallery, the film strips of erasing, and the page of the run, from the rows of its test."""
     with _warning("The report", folder / page.NAME):
         gallery.write(run, folder, state, rows)
+        film_strips.write(run, folder, state)
         page.write([folder])
 
 
