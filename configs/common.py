@@ -30,6 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
     data.train_fraction = 1.0  # share of each class of the training images, at least one image
     data.train_per_class = 0  # number of training images of each class; 0: all
     data.subset_seed = 0  # of these and the following choices; a smaller one is contained in a larger one
+    # Whether training images get each other's labels, a control: what such a run shows was not learned from labels.
+    data.permute_labels = False
     data.num_train = 0  # images; 0 takes all; fewer are a subset with the same shares of classes
     data.num_validation = 0  # as num_train
     data.num_test = 0  # as num_train
@@ -38,6 +40,9 @@ def get_config() -> ml_collections.ConfigDict:
     data.scale = 1.0  # size of all images, as a share of the original
     data.min_side = 0  # pixels; images with a smaller small side are enlarged to it
     data.max_side = 0  # pixels; images with a greater small side are shrunk to it; 0: none are
+    # Of the prepared images, before data.scale; it goes into the model card, so that predict notices images of another
+    # magnification. Nothing in training depends on it. 0: unknown.
+    data.microns_per_pixel = 0.0
     # Pixels, height and width of training crops; 480 is published. 0: from the images' sizes, at most 480.
     data.crop_size = 480
     data.padding = 0.0  # reflection on each side before the crop, share of height and width

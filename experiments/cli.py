@@ -6,6 +6,7 @@ import sys
 COMMANDS = {
     "train": "trains and evaluates a configuration",
     "evaluate": "evaluates the model of a run again, or the heat maps of any other system",
+    "faithfulness": "tests whether the masks of a run show what its model looks at",
     "predict": "predicts class and mask of images",
     "refine": "gives a trained run masks that follow the image",
     "report": "writes a page about a run, or a comparison of several",

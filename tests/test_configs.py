@@ -365,6 +365,21 @@ def test_few_samples_are_those_of_training_only():
         build_data.create_splits(config)
 
 
+def test_a_control_permutes_the_labels_of_training_alone():
+    from minmax_jax.runs import build_data
+
+    config = synthetic.get_config()
+    before = build_data.create_splits(config)
+    config.data.permute_labels = True
+    after = build_data.create_splits(config)
+    # Each image gets the label of another: about a quarter of the four classes agree by chance.
+    assert after["train"].names == before["train"].names
+    np.testing.assert_array_equal(np.bincount(after["train"].labels), [128] * 4)
+    assert 0.15 < np.mean(after["train"].labels == before["train"].labels) < 0.35
+    for split in ("validation", "test"):
+        np.testing.assert_array_equal(after[split].labels, before[split].labels)
+
+
 def test_own_data_needs_its_name_and_no_folds():
     config = custom.get_config()
     config.data.folds = "folds"

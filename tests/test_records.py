@@ -115,6 +115,7 @@ def test_results_hold_what_scripts_rely_on():
         "train_per_class": 0,
         "num_train": 512,
         "subset_seed": 0,
+        "permute_labels": False,
     }
     assert found["selection"] == "classification_error"
     assert found["threshold"] == {"policy": "fixed", "value": 0.5}

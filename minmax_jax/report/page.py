@@ -78,6 +78,7 @@ def _read_run(folder: pathlib.Path) -> dict[str, Any]:
         "charts": _draw_curves(curves),
         "confusion": curves.get("confusion", []),
         "gallery": _read_gallery(folder / "gallery"),
+        "faithfulness": _read_json(folder / "faithfulness.json"),
         "film": _read_film(folder / "film"),
     }
 

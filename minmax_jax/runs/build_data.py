@@ -5,6 +5,7 @@ import dataclasses
 import grain
 import jax
 import ml_collections
+import numpy as np
 
 from minmax_jax import errors
 from minmax_jax.data import dataset, load, pipeline, preprocessing, synthetic, transforms
@@ -78,6 +79,9 @@ def _prepare(name: str, split: dataset.Split, count: int, data: ml_collections.C
                 split.labels, fraction=data.train_fraction, count=data.train_per_class, seed=data.subset_seed
             )
         split = dataset.subset(split, few)
+        if data.permute_labels:
+            labels = np.random.default_rng(data.subset_seed).permutation(split.labels)
+            split = dataclasses.replace(split, labels=labels)
     split = dataset.preprocess(split, create_preprocessing(data))
     return dataset.cache_images(split, max_gib=data.cache_gib) if data.cache_gib else split
 

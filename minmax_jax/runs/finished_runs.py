@@ -2,7 +2,7 @@
 
 import logging
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -66,19 +66,47 @@ def evaluate_workdir(
     changes = {"evaluation.crf.enabled": crf, "evaluation.flips": flips, "evaluation.scales": scales}
     changes |= {"data.dir": data_dir, "refine.enabled": refine}
     config.update_from_flattened_dict({name: value for name, value in changes.items() if value is not None})
-    run, state, seconds = _open(folder, config, split)
-    if config.refine.enabled:
-        decoder = second_stage.restore(folder, config, state)
-        if decoder is not None:
-            run = second_stage.refine(run, decoder)
-        elif refine:
-            raise OptionError(f"workdir={str(workdir)!r} has no second stage for this model: run experiments.refine.")
-        else:
-            config.refine.enabled = False  # the results tell of the masks that are evaluated
-    rows, content = final_test.evaluate_model(run, state, split, wall_seconds=seconds)
+    model = open_model(folder, config, split)
+    if refine and model.decoder is None:
+        raise OptionError(f"workdir={str(workdir)!r} has no second stage for this model: run experiments.refine.")
+    rows, content = final_test.evaluate_model(model.run, model.state, split, wall_seconds=model.seconds)
     if hosts.is_main_host():
         _keep_rows(folder / _name_of_rows(split, crf=crf, flips=flips, refine=refine, scales=scales), rows)
     return content
+
+
+class SelectedModel(NamedTuple):
+    """The selected model of a run.
+
+    Attributes:
+        run: with the masks of the second stage, if there is one.
+        state: of the first stage.
+        decoder: parameters of the second stage, or None.
+        seconds: of the training.
+    """
+
+    run: build.Run
+    state: state_lib.TrainState
+    decoder: Any | None
+    seconds: float
+
+
+def open_model(folder: pathlib.Path, config: ml_collections.ConfigDict, split: str) -> SelectedModel:
+    """Opens the selected model of a run.
+
+    Args:
+        folder: of the run.
+        config: of the run. Its refine.enabled becomes False where the run has no second stage for this model: results
+            tell of the masks that are evaluated.
+        split: that the run must have.
+
+    Raises:
+        UserError: if there is no such run or split, or if the checkpoint is damaged.
+    """
+    run, state, seconds = _open(folder, config, split)
+    decoder = second_stage.restore(folder, config, state) if config.refine.enabled else None
+    config.refine.enabled = decoder is not None
+    return SelectedModel(run if decoder is None else second_stage.refine(run, decoder), state, decoder, seconds)
 
 
 def refine_workdir(

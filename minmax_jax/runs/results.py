@@ -67,7 +67,9 @@ def describe_training_data(labels: np.ndarray, data: ml_collections.ConfigDict) 
     return {
         "num_images": len(labels),
         "images_per_class": {"least": int(counts.min()), "greatest": int(counts.max())},
-    } | {name: data[name] for name in ("train_fraction", "train_per_class", "num_train", "subset_seed")}
+    } | {
+        name: data[name] for name in ("train_fraction", "train_per_class", "num_train", "subset_seed", "permute_labels")
+    }
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def refine(run: build.Run, decoder: Any) -> build.Run:
     predict = engines.ENGINES[config.train.engine].parallelize_predict(predict)
     return dataclasses.replace(
         run,
-        predict=lambda variables, images: predict(variables | {"decoder": decoder}, images),
+        predict=lambda variables, images: predict({"decoder": decoder} | variables, images),
         refine_fn=build_model.create_postprocessing(config.evaluation.crf, config.refine),
     )
 

@@ -1,0 +1,118 @@
+"""Whether the masks of a finished run show what its model looks at: `faithfulness.json`."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from minmax_jax import options, progress
+from minmax_jax import state as state_lib
+from minmax_jax.data import dataset, padding
+from minmax_jax.evaluation import faithfulness, predict_split, randomization
+from minmax_jax.masks import resize_mask
+from minmax_jax.paths import local_path
+from minmax_jax.runs import build, finished_runs
+from minmax_jax.runs import workdir as workdir_lib
+
+FILE = "faithfulness.json"
+# What is randomized: the weights from features to class maps, the second stage's, or all.
+_LEVELS = {
+    "head": lambda path: path.startswith("params/localizer_head/"),
+    "decoder": lambda path: path.startswith("decoder/"),
+    "all": lambda path: path.startswith(("params/", "decoder/")),
+}
+
+
+def test_workdir(
+    workdir: str | pathlib.Path,
+    split: str,
+    *,
+    num_images: int = 16,
+    num_steps: int = 20,
+    data_dir: str | None = None,
+) -> dict[str, Any]:
+    """Tests the masks that a run stands for on some images of a split, and writes the numbers to its folder.
+
+    Args:
+        workdir: folder of the run.
+        split: "train", "validation" or "test".
+        num_images: evenly spaced over the split; all where it has fewer.
+        num_steps: of the curves of insertion and deletion; an image takes about twelve times as many predictions.
+        data_dir: folder of the prepared data, if it moved.
+
+    Returns:
+        {"split", "num_images", "num_steps", "faithfulness": as of `faithfulness.summarize`, "randomized": {what: as of
+        `randomization.summarize`}}.
+
+    Raises:
+        UserError: as `finished_runs.evaluate_workdir`; for less than one image or step.
+    """
+    options.check_range("num_images", num_images, 1)
+    options.check_range("num_steps", num_steps, 1)
+    folder = local_path("workdir", workdir).absolute()
+    model = finished_runs.open_model(folder, finished_runs.read_config(folder), split)
+    run, images, variables = model.run, model.run.splits[split], state_lib.inference_variables(model.state)
+    variables |= {} if model.decoder is None else {"decoder": model.decoder}
+    count = min(num_images, len(images))
+    images = dataset.subset(images, np.linspace(0, len(images) - 1, count).round().astype(int))
+    masks = _predict_masks(run, variables, images)
+    rows = [
+        faithfulness.score(
+            lambda changed: _probabilities(run, variables, changed),
+            images.read_image(index),
+            masks[index],
+            true_mask=_true_mask(images, index),
+            num_steps=num_steps,
+        )
+        for index in progress.track(range(count), "Faithfulness")
+    ]
+    content = {
+        "split": split,
+        "num_images": count,
+        "num_steps": num_steps,
+        "faithfulness": faithfulness.summarize(rows),
+        "randomized": _randomize(run, variables, images, masks),
+    }
+    workdir_lib.write_json(folder / FILE, content)
+    return content
+
+
+def _predict_masks(run: build.Run, variables: dict[str, Any], images: dataset.Split) -> list[np.ndarray]:
+    """The mask [H, W] of each image."""
+    masks: dict[int, np.ndarray] = {}
+    batch_size = run.config.evaluation.batch_size
+    for prediction in predict_split(
+        lambda batch: run.predict(variables, batch), images, batch_size=batch_size, refine_fn=run.refine_fn
+    ):
+        masks[prediction.index] = prediction.mask
+    return [masks[index] for index in range(len(images))]
+
+
+def _probabilities(run: build.Run, variables: dict[str, Any], images: np.ndarray) -> np.ndarray:
+    """[B, C] of the whole model, which finds a region in the changed images [B, H, W, 3] and reads it."""
+    batch_size = run.config.evaluation.batch_size
+    padded = np.stack([padding.pad(image) for image in images])
+    # Repeated images fill the last batch: another number of images would compile the networks again.
+    filled = np.concatenate([padded, np.repeat(padded[-1:], -len(padded) % batch_size, axis=0)])
+    found = [
+        np.asarray(run.predict(variables, filled[start : start + batch_size]).probabilities)
+        for start in range(0, len(filled), batch_size)
+    ]
+    return np.concatenate(found)[: len(images)]
+
+
+def _true_mask(images: dataset.Split, index: int) -> np.ndarray | None:
+    mask = images.read_mask(index)
+    return None if mask is None else resize_mask(mask.astype(np.float32), tuple(images.sizes[index])) >= 0.5
+
+
+def _randomize(
+    run: build.Run, variables: dict[str, Any], images: dataset.Split, masks: list[np.ndarray]
+) -> dict[str, Any]:
+    return {
+        level: randomization.summarize(
+            masks, _predict_masks(run, randomization.randomize(variables, is_chosen), images)
+        )
+        for level, is_chosen in _LEVELS.items()
+        if level != "decoder" or "decoder" in variables
+    }
