@@ -1,7 +1,8 @@
 """Scales a mask so that 0.5 is the threshold.
 
 The pairwise term presses all values of a mask together, and leaves their order as it was: a threshold of 0.5 on the
-values themselves would cut at random. Each image is scaled by itself.
+values themselves would cut at random. Each image is scaled by itself. Of a large image, of which a part is in memory,
+`of` gives values of all of it: the part is scaled as those would be.
 """
 
 import numpy as np
@@ -9,22 +10,25 @@ import numpy as np
 _BINS = 256
 
 
-def between_percentiles(mask: np.ndarray, *, low: float = 5.0, high: float = 95.0) -> np.ndarray:
+def between_percentiles(
+    mask: np.ndarray, *, of: np.ndarray | None = None, low: float = 5.0, high: float = 95.0
+) -> np.ndarray:
     """The [H, W] mask with its `low` percentile at 0 and its `high` at 1, cut off there; a constant one becomes 0."""
-    least, greatest = np.percentile(mask, (low, high))
+    least, greatest = np.percentile(mask if of is None else of, (low, high))
     return np.clip((mask - least) / max(greatest - least, np.finfo(np.float32).tiny), 0, 1).astype(np.float32)
 
 
-def at_otsu(mask: np.ndarray) -> np.ndarray:
+def at_otsu(mask: np.ndarray, *, of: np.ndarray | None = None) -> np.ndarray:
     """The [H, W] mask with its Otsu threshold at 0.5, its least value at 0 and its greatest at 1.
 
     Otsu, 1979: the threshold with the greatest variance between the two groups. A constant mask becomes 0.
     """
-    mask = np.asarray(mask, np.float64)  # in which 256 bins fit between any two values of float32
-    least, greatest = float(np.min(mask)), float(np.max(mask))
+    # In float64, 256 bins fit between any two values of float32.
+    values = np.asarray(mask if of is None else of, np.float64)
+    least, greatest = float(np.min(values)), float(np.max(values))
     if not least < greatest:
         return np.zeros(mask.shape, np.float32)
-    threshold = _otsu_threshold(mask, least, greatest)
+    threshold = _otsu_threshold(values, least, greatest)
     return np.interp(mask, (least, threshold, greatest), (0, 0.5, 1)).astype(np.float32)
 
 
@@ -37,8 +41,9 @@ def _otsu_threshold(mask: np.ndarray, least: float, greatest: float) -> float:
     return edges[1 + int(np.argmax(variances))]
 
 
-def as_it_is(mask: np.ndarray) -> np.ndarray:
+def as_it_is(mask: np.ndarray, *, of: np.ndarray | None = None) -> np.ndarray:
     """The mask."""
+    del of
     return mask
 
 

@@ -111,7 +111,9 @@ def restore(folder: pathlib.Path, config: ml_collections.ConfigDict, state: stat
         card, variables = model_card.read(folder)
     except model_card.ModelCardError:
         return None
+    # A card that is older than an option reads as with its default.
+    of_card = ml_collections.ConfigDict(dataclasses.asdict(RefineOptions()) | card.get("refine", {}))
     is_same = card["state_digest"] == digests.model_digest(state) and config_checks.flatten(
-        ml_collections.ConfigDict(card.get("refine", {}))
+        of_card
     ) == config_checks.flatten(config.refine)
     return variables.get("decoder") if is_same else None
