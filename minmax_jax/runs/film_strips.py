@@ -30,7 +30,9 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> 
     variables, record, strips = state_lib.inference_variables(state), jax.jit(run.method.record_erasing), []
     for index in np.linspace(0, len(split) - 1, min(_NUM_IMAGES, len(split))).round().astype(int).tolist():
         image = split.read_image(index)
-        passes = jax.device_get(record(variables, padding.pad(image)[None], split.labels[index : index + 1]))
+        passes = _until_untrusted(
+            jax.device_get(record(variables, padding.pad(image)[None], split.labels[index : index + 1]))
+        )
         for number, found in enumerate(passes):
             _draw(target, f"{index}_{number}", found, image.shape[:2])
         strips.append(
@@ -44,6 +46,12 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> 
             }
         )
     (target / INDEX).write_text(json.dumps(strips))
+
+
+def _until_untrusted(passes: list[RecordedPass]) -> list[RecordedPass]:
+    """The passes up to the first without trust: it erases nothing, so that all after it are equal to it."""
+    last = next((number for number, found in enumerate(passes) if found.trust[0] == 0), len(passes))
+    return passes[: last + 1]
 
 
 def _draw(target: pathlib.Path, name: str, found: RecordedPass, size: tuple[int, int]) -> None:
