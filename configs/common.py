@@ -199,9 +199,9 @@ def get_config() -> ml_collections.ConfigDict:
     # The same over sizes of the image, such as (1.0, 1.5), each a share; sides are rounded to multiples of 32.
     evaluation.scales = (1.0,)
     evaluation.empty = "skip"  # images whose Dice is 0/0: "skip", "one" or "nan"
-    # Rule for the model that is tested; no rule uses masks; the latest among equals; published:
+    # Rule for the model that is tested, by validation labels alone; the latest among equals; published:
     # "classification_error". Others: "joint_error" (mean of classifier's and localizer's), "smoothed_error" (mean
-    # of the last selection_window validations), "last".
+    # of the last selection_window validations), "last"; and "localization", by validation masks.
     evaluation.selection = "classification_error"
     evaluation.selection_window = 5  # validations
     evaluation.num_pictures = 8  # number of test images that are drawn

@@ -6,9 +6,11 @@ from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
+from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import selection
 from minmax_jax.report import metric_records
-from minmax_jax.runs import metric_writers, results, timing
+from minmax_jax.runs import build, metric_writers, results, timing
+from tests import splits
 
 
 def _validation(error, localizer=0.0):
@@ -29,10 +31,12 @@ def test_selection_scores(rule, validations, expected):
     assert selection.score(rule, validations, window=3) == expected
 
 
-def test_no_rule_sees_a_mask():
+def test_one_rule_alone_sees_a_mask():
     """The summaries here hold no F1 at all."""
-    for rule in selection.RULES:
+    for rule in selection.RULES[:-1]:
         selection.score(rule, [_validation(1.0)])
+    with_masks = [{"f1_foreground": 60.0, "f1_background": 90.0}, {"f1_foreground": 70.0, "f1_background": 84.0}]
+    assert selection.score("localization", with_masks[:1]) == -75 and selection.score("localization", with_masks) == -77
     with pytest.raises(ValueError, match="'f1' must be one of"):
         selection.score("f1", [_validation(1.0)])
 
@@ -100,6 +104,34 @@ SUMMARY = {
 }
 
 
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"evaluation.selection": "last"}, True),
+        ({"evaluation.selection": "localization"}, False),
+        ({"refine.enabled": True}, True),
+        ({"refine.enabled": True, "refine.prior": "glands"}, False),
+        ({"refine.prior": "glands"}, True),  # a second stage that is off reads no prior
+    ],
+)
+def test_results_say_whether_labels_were_all_that_was_used(changes, expected):
+    config = synthetic.get_config()
+    config.update_from_flattened_dict(changes)
+    found = results.collect(
+        "test", SUMMARY, config, train_labels=np.array([0, 1]), step=7, state_digest="ab", wall_seconds=1.0
+    )
+    assert found["label_only"] is expected
+
+
+def test_selection_by_masks_needs_masks():
+    config = synthetic.get_config()
+    config.evaluation.selection = "localization"
+    build._check_selection(config, splits.make_split([(32, 32), (32, 32)]))
+    without = splits.make_split([(32, 32)], read_mask=lambda index: None)
+    with pytest.raises(OptionError, match="config.evaluation.selection='localization' needs masks"):
+        build._check_selection(config, without)
+
+
 def test_results_hold_what_scripts_rely_on():
     config = synthetic.get_config()
     config.data.train_fraction = 0.5
@@ -117,7 +149,7 @@ def test_results_hold_what_scripts_rely_on():
         "subset_seed": 0,
         "permute_labels": False,
     }
-    assert found["selection"] == "classification_error"
+    assert found["selection"] == "classification_error" and found["label_only"]
     assert found["threshold"] == {"policy": "fixed", "value": 0.5}
     assert (found["seed"], found["step"], found["state_digest"]) == (0, 7, "ab")
     assert {"python", "versions", "platform", "device", "num_devices", "git_commit", "wall_seconds"} <= set(

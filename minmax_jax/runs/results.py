@@ -13,6 +13,8 @@ import jax
 import ml_collections
 import numpy as np
 
+from minmax_jax.evaluation import selection
+
 _PACKAGES = ("minmax_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
 
@@ -47,6 +49,9 @@ def collect(
         split: without_nan(summary),
         "trained_on": describe_training_data(train_labels, config.data),
         "selection": config.evaluation.selection,
+        # Whether no mask and no prior about masks was used, neither to train nor to select.
+        "label_only": config.evaluation.selection != selection.USES_MASKS
+        and not (refine["enabled"] and refine["prior"]),
         "threshold": {"policy": "fixed", "value": config.evaluation.threshold},
         "flips": config.evaluation.flips,
         "scales": list(config.evaluation.scales),
