@@ -35,6 +35,7 @@ _FOREGROUND = flags.DEFINE_string(
     "foreground", ">0", "Of own masks: foreground values, such as '>127' or '1,3'; or alpha."
 )
 _IGNORE = flags.DEFINE_string("ignore", "", "Of own masks: values left out of the evaluation, such as '255'.")
+_INSTANCES = flags.DEFINE_bool("instances", False, "Of own masks: their values number the objects of the image.")
 _TEST_SHARE = flags.DEFINE_float("test_share", 0.2, "Of --dataset=image_folder without splits: test share.", 0, 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of that choice and, with --tile_size, of the choice of validation images.", 0)
 _TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: side of the tiles in pixels; 0: no tiles.")
@@ -64,8 +65,9 @@ def main() -> None:
 def _read_raw(scratch: pathlib.Path):
     """The RawDataset that the flags name; archives are unpacked to a folder."""
     sources = _SOURCE.value
-    if _TILE_SIZE.value and _DATASET.value not in _OWN:
-        raise OptionError(f"tile_size={_TILE_SIZE.value} is for own images, --dataset=image_folder or csv.")
+    for flag in (_TILE_SIZE, _INSTANCES):
+        if flag.value and _DATASET.value not in _OWN:
+            raise OptionError(f"{flag.name}={flag.value} is for own images, --dataset=image_folder or csv.")
     if _DOWNLOAD.value:
         sources = _download()
     if not sources:
@@ -87,7 +89,7 @@ def _module(dataset: str):
 def _read_own(source: str, scratch: pathlib.Path):
     from minmax_jax.data.importing import archives, csv_files, image_folder, mask_checks, mask_rules, tiles
 
-    mask_rule = mask_rules.parse(_FOREGROUND.value, ignore=_IGNORE.value)
+    mask_rule = mask_rules.parse(_FOREGROUND.value, ignore=_IGNORE.value, instances=_INSTANCES.value)
     source = archives.unpacked(source, scratch)
     if _DATASET.value == "csv":
         raw = csv_files.read_raw(source, _FOLDS.value, mask_rule=mask_rule)
@@ -95,7 +97,7 @@ def _read_own(source: str, scratch: pathlib.Path):
         raw = image_folder.read_raw(
             source, masks=_MASKS.value, mask_rule=mask_rule, test_share=_TEST_SHARE.value, seed=_SEED.value
         )
-    if not flags.FLAGS["foreground"].present and not _IGNORE.value:
+    if not (flags.FLAGS["foreground"].present or _IGNORE.value or _INSTANCES.value):
         mask_checks.warn_of_values(raw)
     if not _TILE_SIZE.value:
         return raw

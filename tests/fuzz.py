@@ -112,7 +112,8 @@ def _read_mask(content: bytes, folder: pathlib.Path) -> None:
     (folder / "image.png").write_bytes(encoded.encode(own_layout.pixels(0)))
     (folder / "mask").write_bytes(content)
     item = raw_dataset.Item("image", "cat", folder / "image.png", folder / "mask")
-    rules = [mask_rules.parse(rule, ignore=ignore) for rule, ignore in (("alpha", ""), ("1", "255"), (">0", ""))]
+    options = ("alpha", {}), ("1", {"ignore": "255"}), (">0", {}), (">0", {"instances": True})
+    rules = [mask_rules.parse(rule, **others) for rule, others in options]
     first, *others = [raw_dataset.RawDataset(("cat",), {"train": [item]}, rule, "") for rule in rules]
     with contextlib.suppress(UserError):  # few masks have an alpha channel
         raw_dataset.read_record(item, first)
@@ -271,12 +272,14 @@ def _checkpoints(scratch: pathlib.Path) -> Target:
 
 def _prepared(scratch: pathlib.Path) -> Target:
     root = own_layout.write(scratch / "own")
-    records.prepare("pets", lambda folder: own_layout.read_folders(root), scratch / "prepared")
+    raw = own_layout.read_folders(root)
+    raw = dataclasses.replace(raw, mask_rule=mask_rules.parse(">0", instances=True))
+    records.prepare("pets", lambda folder: raw, scratch / "prepared")
 
     def read(folder: pathlib.Path) -> None:
         for split in load.read_splits(str(folder), "pets").values():
             for index in range(len(split)):
-                split.read_image(index), split.read_mask(index), split.read_boxes(index)
+                split.read_image(index), split.read_mask(index), split.read_boxes(index), split.read_instances(index)
 
     return _read_packed(_pack(scratch / "prepared"), read)
 

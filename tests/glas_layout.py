@@ -24,6 +24,11 @@ def mask_of(index: int, size: tuple[int, int]) -> np.ndarray:
     return np.broadcast_to((np.arange(height) < 8 + index % 16)[:, None], (height, width))
 
 
+def glands_of(index: int, size: tuple[int, int]) -> np.ndarray:
+    """Two glands, 1 and 2, that touch each other in the middle of the block."""
+    return mask_of(index, size) * (1 + (np.arange(size[1]) >= size[1] // 2))
+
+
 def patient_of(index: int) -> str:
     """One of 16, most of them with images of both classes and of both released splits."""
     return str(index % 16)
@@ -42,8 +47,9 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     for index, name in enumerate(NAMES):
         size = size_of(index)
         Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(official / f"{name}.bmp")
-        glands = mask_of(index, size) * np.uint8(index % 5 + 1)
-        Image.fromarray(glands).save(official / f"{name}_anno.bmp")
+        glands = glands_of(index, size)
+        values = np.where(glands > 0, 3 * glands + index % 5, 0)  # numbers in files have gaps
+        Image.fromarray(values.astype(np.uint8)).save(official / f"{name}_anno.bmp")
         rows.append(f"{name},{patient_of(index)}, {class_of(name)}, healthy")
     (official / "Grade.csv").write_text("\r\n".join(rows) + "\r\n")
     return official

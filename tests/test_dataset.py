@@ -38,6 +38,16 @@ def test_boxes_follow_their_images():
     assert both.read_boxes(2).shape == (0, 4)
 
 
+def test_instances_follow_their_images():
+    numbers = [np.full((2, 2), index, np.int32) for index in range(3)]
+    split = dataclasses.replace(splits.make_split([(64, 64)] * 3), read_instances=numbers.__getitem__)
+    both = dataset.concatenate(dataset.subset(split, [2, 0]), splits.make_split([(32, 32)]))
+    np.testing.assert_array_equal(both.read_instances(0), numbers[2])
+    assert both.read_instances(2) is None
+    kept = dataset.only_classes(dataset.preprocess(split, Preprocessing(scale=0.5)), ["b"])  # images 1
+    np.testing.assert_array_equal(kept.read_instances(0), numbers[1])
+
+
 def test_only_some_classes_with_labels_in_the_order_given():
     split = splits.make_split([(32, 32)] * 7, num_classes=3)  # a b c a b c a
     some = dataset.only_classes(split, ["c", "a"])

@@ -57,12 +57,17 @@ def test_pixels_and_masks_come_through(data_dir, official):
             image = np.asarray(Image.open(official / f"{name}.bmp"))
             np.testing.assert_array_equal(part.read_image(index), image)
             np.testing.assert_array_equal(part.read_mask(index), glas_layout.mask_of(place, image.shape[:2]))
+            glands = part.read_instances(index)
+            np.testing.assert_array_equal(glands, glas_layout.glands_of(place, image.shape[:2]))
+            assert glands.dtype == np.int32
             assert tuple(part.sizes[index]) == glas_layout.size_of(place)
 
 
 def test_splits_can_be_sent_to_workers(data_dir):
     part = load.load(data_dir, "glas")["validation"]
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).read_image(3), part.read_image(3))
+    copy = pickle.loads(pickle.dumps(part))
+    np.testing.assert_array_equal(copy.read_image(3), part.read_image(3))
+    np.testing.assert_array_equal(copy.read_instances(3), part.read_instances(3))
 
 
 def test_published_folds(data_dir, tmp_path):
@@ -95,14 +100,14 @@ def test_patients_are_kept_and_can_be_kept_apart(data_dir):
     assert build_data.create_splits(config)["test"].names == parts["test"].names
 
 
-def test_an_earlier_preparation_without_patients_is_prepared_again(official, tmp_path, monkeypatch):
+def test_an_earlier_preparation_without_patients_and_glands_can_be_read(official, tmp_path, monkeypatch):
     def features(class_names):
-        kept = {name: kind for name, kind in all_features(class_names).items() if name != "patient"}
+        kept = {name: kind for name, kind in all_features(class_names).items() if name not in ("patient", "instances")}
         return tfds.features.FeaturesDict(kept)
 
     def read_record(item, raw):
         record = read(item, raw)
-        del record["patient"]
+        del record["patient"], record["instances"]
         yield record
 
     tfds, all_features, read = pytest.importorskip("tensorflow_datasets"), records.features, raw_dataset.read_record
@@ -110,7 +115,10 @@ def test_an_earlier_preparation_without_patients_is_prepared_again(official, tmp
     records.prepare(
         "glas", lambda _: dataclasses.replace(glas.read_raw(str(official)), read_records=read_record), tmp_path
     )
-    assert len(load.load(str(tmp_path), "glas")["test"]) == 80
+    test = load.load(str(tmp_path), "glas")["test"]
+    assert len(test) == 80 and test.read_mask(79).any() and test.read_instances(79) is None
+    records.check(str(tmp_path), "glas")
+    assert "Objects" not in summary.describe(str(tmp_path), "glas")
     with pytest.raises(UserError, match="split='patients' needs the patient .* prepare it again"):
         load.load(str(tmp_path), "glas", split="patients")
 
@@ -246,6 +254,8 @@ def test_damaged_records_are_told(data_dir, tmp_path, file):
 def test_the_table_of_a_prepared_dataset(data_dir):
     table = summary.describe(data_dir, "glas")
     assert re.search(r"train +85 +2 +85 +0 .*benign 42, malignant 43", table)
+    assert "Objects that the masks tell apart: train 170, test 160." in table
+    records.check(data_dir, "glas")
 
 
 @pytest.mark.shared

@@ -51,6 +51,22 @@ def test_shapes_types_and_labels():
     assert len(split.class_names) == 5
 
 
+@pytest.mark.parametrize("config", [CONFIG, HARD])
+def test_objects_are_numbered_in_the_order_of_their_drawing(config):
+    """With one object less an image, the last number is missing and the others stay: nothing is drawn differently."""
+    small = dataclasses.replace(config, object_radius=(0.08, 0.12))  # three fit into each image
+    more, fewer = (
+        synthetic.load("train", 20, config=dataclasses.replace(small, num_objects=(count, count))) for count in (3, 2)
+    )
+    for index in range(20):
+        numbers = more.read_instances(index)
+        assert numbers.dtype == np.int32 and set(np.unique(numbers)) == {0, 1, 2, 3}
+        np.testing.assert_array_equal(numbers > 0, more.read_mask(index))
+        np.testing.assert_array_equal(np.where(numbers == 3, 0, numbers), fewer.read_instances(index))
+        of_regions = [{int(numbers[pixel]) for pixel in region} for region in _regions(numbers > 0)]
+        assert sorted(of_regions, key=min) == [{1}, {2}, {3}]
+
+
 def _regions(mask):
     """Connected regions, four neighbours, by flooding: lists of pixels."""
     mask, regions = mask.copy(), []

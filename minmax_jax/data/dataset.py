@@ -31,7 +31,7 @@ def _no_boxes(index: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split of a dataset. Training reads images and labels; only evaluation reads masks and boxes.
+    """One split of a dataset. Training reads images and labels; only evaluation reads masks, boxes and instances.
 
     Attributes:
         names: of the N examples.
@@ -44,6 +44,8 @@ class Split:
             height and width, or none, K = 0, where they are not known; picklable.
         read_ignored: index -> [H, W] bool, the pixels of the mask that are neither foreground nor background, or None
             where each is one of them; picklable.
+        read_instances: index -> [H, W] int32, for each pixel of the mask the number of its object, from 1, and 0 where
+            it is of none, or None where objects are not told apart; picklable.
         patients: whom each of the N examples is of; "" where that is not known, () where it is known of none.
     """
 
@@ -55,6 +57,7 @@ class Split:
     read_mask: Callable[[int], np.ndarray | None]
     read_boxes: Callable[[int], np.ndarray] = _no_boxes
     read_ignored: Callable[[int], np.ndarray | None] = _none
+    read_instances: Callable[[int], np.ndarray | None] = _none
     patients: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -73,6 +76,7 @@ def subset(split: Split, indices: Sequence[int]) -> Split:
         read_mask=functools.partial(_read_at, split.read_mask, indices),
         read_boxes=functools.partial(_read_at, split.read_boxes, indices),
         read_ignored=functools.partial(_read_at, split.read_ignored, indices),
+        read_instances=functools.partial(_read_at, split.read_instances, indices),
         patients=tuple(split.patients[i] for i in indices) if split.patients else (),
     )
 
@@ -108,6 +112,7 @@ def concatenate(first: Split, second: Split) -> Split:
         read_mask=functools.partial(_read_either, first.read_mask, second.read_mask, len(first)),
         read_boxes=functools.partial(_read_either, first.read_boxes, second.read_boxes, len(first)),
         read_ignored=functools.partial(_read_either, first.read_ignored, second.read_ignored, len(first)),
+        read_instances=functools.partial(_read_either, first.read_instances, second.read_instances, len(first)),
         patients=first.patients + second.patients if first.patients and second.patients else (),
     )
 

@@ -113,7 +113,7 @@ def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any]) -> datase
         patients=tuple(index["patients"]),
         **{
             f"read_{feature}": _Reader(str(folder), split, stamp, feature)
-            for feature in ("image", "mask", "boxes", "ignored")
+            for feature in ("image", "mask", "boxes", "ignored", "instances")
         },
     )
     return dataset.subset(everything, np.argsort(index["names"]))
@@ -176,7 +176,8 @@ def open_records(folder: str, split: str) -> Any:
     import tensorflow_datasets as tfds
 
     builder = _open_builder(folder)
-    encoded = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
+    images = {"image", "mask", "instances"} & builder.info.features.keys()  # an earlier version wrote no instances
+    encoded = dict.fromkeys(images, tfds.decode.SkipDecoding())
     try:
         return builder.as_data_source(split, decoders=encoded)
     except (RuntimeError, ValueError) as error:
@@ -203,7 +204,13 @@ class _Reader:
             return image_files.read_rgb(record["image"], f"The image of {name!r}")
         if self.feature == "boxes":
             return record["boxes"]
+        if self.feature == "instances":
+            return _decode_instances(record.get("instances", b""), f"The objects of {name!r}")
         return _decode_mask(record["mask"], f"The mask of {name!r}", is_ignored=self.feature == "ignored")
+
+
+def _decode_instances(content: bytes, name: str) -> np.ndarray | None:
+    return np.asarray(image_files.open_picture(content, name)).astype(np.int32) if content else None
 
 
 def _decode_mask(content: bytes, name: str, *, is_ignored: bool) -> np.ndarray | None:

@@ -94,6 +94,7 @@ def load(split: str, num_images: int, *, config: SyntheticConfig) -> dataset.Spl
         sizes=np.full((num_images, 2), config.image_size),
         read_image=functools.partial(read, 0),
         read_mask=functools.partial(read, 1),
+        read_instances=functools.partial(read, 2),
     )
 
 
@@ -101,11 +102,12 @@ def _render_one(which, index, *, split, config):
     return render(index, split=split, config=config)[which]
 
 
-def render(index: int, *, split: str, config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray]:
+def render(index: int, *, split: str, config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draws one example; its class is `index % num_classes`.
 
     Returns:
-        The image [H, W, 3] uint8, and the mask [H, W] bool of its objects.
+        The image [H, W, 3] uint8, the mask [H, W] bool of its objects, and the number [H, W] int32 of each pixel's
+        object, from 1 in the order in which they were drawn, 0 elsewhere.
     """
     rng = np.random.RandomState([config.seed, SPLITS.index(split), index])
     texture = list(TEXTURES.values())[index % config.num_classes]
@@ -113,17 +115,17 @@ def render(index: int, *, split: str, config: SyntheticConfig) -> tuple[np.ndarr
     image = _background(rng, size)
     for _ in range(_randint(rng, *config.num_distractors)):
         image[_ellipse(size, *_draw_ellipse(rng, config))] = _randint(rng, 0, 255, 3)
-    mask = np.zeros((size, size), bool)
+    instances = np.zeros((size, size), np.int32)
     for _ in range(_randint(rng, *config.num_objects)):
         for _ in range(_PLACEMENT_TRIALS):
             ellipse = _draw_ellipse(rng, config)
-            if not mask[_ellipse(size, *ellipse, margin=3)].any():
+            if not instances[_ellipse(size, *ellipse, margin=3)].any():
                 place = _ellipse(size, *ellipse)
                 part = _draw_part(rng, ellipse, config) if config.part_share else place
                 image[place] = _textured(rng, texture, part, config)[place]
-                mask |= place
+                instances[place] = instances.max() + 1
                 break
-    return image.astype(np.uint8), mask
+    return image.astype(np.uint8), instances > 0, instances
 
 
 def _randint(rng: np.random.RandomState, least: int, greatest: int, size=None):

@@ -25,12 +25,15 @@ class Truth:
         mask: [H', W'] bool foreground at the annotation's own resolution, or None where there is none.
         boxes: [K, 4] bounding boxes (top, left, bottom, right) as shares of height and width; K = 0: unknown.
         ignored: [H', W'] bool, pixels that no metric may count, or None.
+        instances: [H', W'] int32, the number of each pixel's object from 1, 0 outside of the mask, or None where
+            objects are not told apart.
     """
 
     label: int
     mask: np.ndarray | None
     boxes: np.ndarray
     ignored: np.ndarray | None = None
+    instances: np.ndarray | None = None
 
 
 class Metric(NamedTuple):
@@ -38,7 +41,7 @@ class Metric(NamedTuple):
 
     Attributes:
         values: weights [R, N] of N images -> [R] values; NaN where the weights leave nothing to count.
-        unit: "%", "nats", "pixels" or "" for a number without unit.
+        unit: "%", "nats", "pixels", "objects" or "" for a number without unit.
         threshold: how the threshold of the mask was chosen: "fixed" before training, on the "validation" images, or
             "oracle", the best for the images that are evaluated; "all" where all count, "" of metrics of the classes.
     """
@@ -130,9 +133,7 @@ def score(
     rows = {}
     for prediction in predictions:
         index = prediction.index
-        truth = Truth(
-            int(split.labels[index]), split.read_mask(index), split.read_boxes(index), split.read_ignored(index)
-        )
+        truth = _read_truth(split, index)
         rows[index] = {"name": split.names[index], "label": truth.label}
         if prediction.probabilities is not None:
             classes = {"predicted": prediction.predicted, "probabilities": prediction.probabilities.tolist()}
@@ -145,6 +146,16 @@ def score(
                 for name, make in baselines.items()
             }
     return [rows[index] for index in sorted(rows)]
+
+
+def _read_truth(split: dataset.Split, index: int) -> Truth:
+    return Truth(
+        label=int(split.labels[index]),
+        mask=split.read_mask(index),
+        boxes=split.read_boxes(index),
+        ignored=split.read_ignored(index),
+        instances=split.read_instances(index),
+    )
 
 
 def _score(evaluators: Sequence[Evaluator], prediction: ImagePrediction, truth: Truth) -> Row:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-_EIGHT = np.ones((3, 3), int)  # neighbours that are connected
+from minmax_jax.evaluation import objects
 
 
 class Region(NamedTuple):
@@ -35,23 +35,16 @@ def find(mask: np.ndarray, *, threshold: float, least_area: int = 1) -> tuple[np
     Returns:
         [H, W] int32, the number of each pixel's region from 1, 0 elsewhere; and the regions.
     """
-    labels, count = ndimage.label(mask >= threshold, _EIGHT)
-    labels = labels.astype(np.int32)
-    areas = np.bincount(labels.ravel(), minlength=count + 1)
-    if least_area > 1 and count:
-        kept = areas >= least_area
-        kept[0] = False
-        labels = np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels]
-        areas, count = np.concatenate([[0], areas[kept]]), int(kept.sum())
-    numbers = range(1, count + 1)
+    connected = objects.connected(mask >= threshold, least_area=least_area)
+    labels, numbers = connected.numbers, range(1, len(connected) + 1)
     scores, centroids = ndimage.mean(mask, labels, numbers), ndimage.center_of_mass(labels > 0, labels, numbers)
     found = [
         Region(
-            box=(rows.start, columns.start, rows.stop, columns.stop),
+            box=tuple(box),
             area=int(area),
             score=float(score),
             centroid=(float(y) + 0.5, float(x) + 0.5),
         )
-        for (rows, columns), area, score, (y, x) in zip(ndimage.find_objects(labels), areas[1:], scores, centroids)
+        for box, area, score, (y, x) in zip(connected.boxes.tolist(), connected.areas, scores, centroids)
     ]
     return labels, found

@@ -11,7 +11,7 @@ from minmax_jax import errors
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.distributed import devices, engines
-from minmax_jax.evaluation import Evaluator
+from minmax_jax.evaluation import Evaluator, selection
 from minmax_jax.evaluation.metrics import (
     boundary,
     boxes,
@@ -19,6 +19,7 @@ from minmax_jax.evaluation.metrics import (
     classification,
     dice,
     entropy,
+    instances,
     overlap,
     pixel_curve,
     thresholds,
@@ -67,6 +68,7 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
     """
     check_config(config, num_devices=jax.device_count(), num_local_devices=jax.local_device_count())
     splits = build_data.create_splits(config)
+    _check_selection(config, splits["validation"])
     steps_per_epoch = max(1, len(splits["train"]) // config.batch_size)
     num_classes = len(splits["train"].class_names)
     method = build_model.create_method(config, num_classes=num_classes, steps_per_epoch=steps_per_epoch)
@@ -85,6 +87,15 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         refine_fn=build_model.create_refine(config.evaluation.crf) if config.evaluation.crf.enabled else None,
         state=devices.replicate(state),
     )
+
+
+def _check_selection(config: ml_collections.ConfigDict, split: dataset.Split) -> None:
+    uses_masks = config.evaluation.selection == selection.USES_MASKS
+    if uses_masks and all(split.read_mask(index) is None for index in range(len(split))):
+        raise errors.OptionError(
+            f"config.evaluation.selection={config.evaluation.selection!r} needs masks of validation images, and no"
+            " image has one. Choose 'classification_error'."
+        )
 
 
 def check_config(config: ml_collections.ConfigDict, *, num_devices: int, num_local_devices: int) -> None:
@@ -129,6 +140,7 @@ def create_mask_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluato
             thresholds.EVALUATOR,
             boundary.evaluator(threshold=options.threshold),
             boxes.evaluator(threshold=options.threshold),
+            instances.evaluator(threshold=options.threshold),
         )
 
 

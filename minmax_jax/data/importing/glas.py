@@ -4,10 +4,12 @@ Sirinukunwattana et al., "Gland segmentation in colon histology images: the GlaS
 Analysis 2017; also known as the Warwick-QU set. For research; not for commercial use.
 
 The official layout is one folder with `NAME.bmp` and `NAME_anno.bmp` for each image and `Grade.csv` with their
-classes. A pixel is foreground where its annotation is above 0. Test A and test B are one test set, as published.
+classes. A pixel is foreground where its annotation is above 0; the values number the glands. Test A and test B are one
+test set, as published.
 """
 
 import csv
+import dataclasses
 import io
 import pathlib
 import zipfile
@@ -54,9 +56,8 @@ def read_raw(source: str) -> raw_dataset.RawDataset:
             problems.append(f"{name}.bmp has no class: it is not in Grade.csv.")
     if problems:
         raise dataset.DataError(f"{folder} is not the official dataset:\n  " + "\n  ".join(problems))
-    return raw_dataset.RawDataset(
-        CLASS_NAMES, splits, mask_rules.above(0), description=__doc__, homepage=HOMEPAGE, official=True
-    )
+    rule = dataclasses.replace(mask_rules.above(0), numbers_objects=True)
+    return raw_dataset.RawDataset(CLASS_NAMES, splits, rule, description=__doc__, homepage=HOMEPAGE, official=True)
 
 
 def _split_of(name: str) -> str:

@@ -11,6 +11,7 @@ from minmax_jax.errors import OptionError
 
 # Below it, what JPEG leaves around an edge would count as foreground.
 _LEAST_THRESHOLD_OF_JPEG = 32
+_MOST_OBJECTS = 65535  # of an image: their numbers are stored in 16 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Rule:
         needs_exact_values: whether it distinguishes single values, which JPEG compression changes.
         reads_alpha: whether the values are those of the alpha channel.
         ignored_values: values of pixels that are neither foreground nor background.
+        numbers_objects: whether the values of the foreground tell its objects apart, one value each.
     """
 
     is_foreground: Callable[[np.ndarray], np.ndarray]
     needs_exact_values: bool = False
     reads_alpha: bool = False
     ignored_values: tuple[int, ...] = ()
+    numbers_objects: bool = False
 
     def __call__(self, mask: Image.Image) -> np.ndarray:
         """[H, W] bool foreground; with ignored values uint8, where `dataset.IGNORED` marks their pixels."""
@@ -38,6 +41,23 @@ class Rule:
         ignored = np.isin(values, self.ignored_values)
         ignored = ignored if ignored.ndim == 2 else ignored.all(axis=-1)
         return np.where(ignored, dataset.IGNORED, foreground).astype(np.uint8)
+
+    def number_objects(self, mask: Image.Image) -> np.ndarray:
+        """[H, W] uint16, the number of each pixel's object, from 1 in the order of their values; 0: of none.
+
+        Raises:
+            DataError: for a mask in colours, for fractions, or for more objects than 16 bits can number.
+        """
+        values, foreground = image_files.read_values(mask), self(mask) == 1
+        if values.ndim == 3 or (values[foreground] % 1).any():
+            kind = "colours" if values.ndim == 3 else "fractions"
+            raise dataset.DataError(f"it has {kind}; its objects must be numbered. Save it as grey PNG.")
+        found, numbers = np.unique(values[foreground], return_inverse=True)
+        if len(found) > _MOST_OBJECTS:
+            raise dataset.DataError(f"it numbers {len(found)} objects; at most {_MOST_OBJECTS} can be stored.")
+        objects = np.zeros(foreground.shape, np.uint16)
+        objects[foreground] = numbers + 1
+        return objects
 
 
 def above(threshold: float) -> Rule:
@@ -51,12 +71,13 @@ def above(threshold: float) -> Rule:
     )
 
 
-def parse(rule: str, *, ignore: str = "") -> Rule:
+def parse(rule: str, *, ignore: str = "", instances: bool = False) -> Rule:
     """Parses a rule: ">T" for values above T, "A,B,..." for these values, or "alpha" for an opaque alpha channel.
 
     Args:
         rule: of the foreground.
         ignore: "A,B,...", the values of pixels that are left out of the evaluation.
+        instances: whether the values of the foreground number its objects.
 
     Raises:
         OptionError: for anything else.
@@ -66,10 +87,13 @@ def parse(rule: str, *, ignore: str = "") -> Rule:
     except ValueError as error:
         raise OptionError(f"ignore={ignore!r} must be values, such as '255' or '2,255'.") from error
     foreground = _parse_foreground(rule)
+    if instances and foreground.reads_alpha:
+        raise OptionError("instances needs the values of the masks, which foreground='alpha' does not read.")
     return dataclasses.replace(
         foreground,
         ignored_values=ignored_values,
-        needs_exact_values=foreground.needs_exact_values or bool(ignored_values),
+        needs_exact_values=foreground.needs_exact_values or bool(ignored_values) or instances,
+        numbers_objects=instances,
     )
 
 
@@ -94,9 +118,8 @@ def refuse_blurred(rule: Rule, mask: Image.Image, name: str) -> None:
         DataError: for such a mask.
     """
     if rule.needs_exact_values and (mask.format in ("JPEG", "MPO") or mask.info.get("compression") == "jpeg"):
-        raise dataset.DataError(
-            f"{name} is a JPEG, whose values are blurred: give a threshold, such as foreground='>127', or PNG."
-        )
+        remedy = "save it as PNG" if rule.numbers_objects else "give a threshold, such as foreground='>127', or PNG"
+        raise dataset.DataError(f"{name} is a JPEG, whose values are blurred: {remedy}.")
 
 
 def _one_channel(matches: np.ndarray) -> np.ndarray:

@@ -133,7 +133,8 @@ def read_record(item: Item, raw: RawDataset) -> dict:
         raw: the dataset.
 
     Returns:
-        Its record, see `records.features`: the image in the format that it has, the mask as PNG with one bit a pixel.
+        Its record, see `records.features`: the image in the format that it has, the mask as PNG with one bit a pixel,
+        the numbers of its objects as PNG with 8 or 16 bits.
 
     Raises:
         DataError: if a file is missing, is not a complete image, is too small, or if sizes or boxes do not fit.
@@ -147,7 +148,7 @@ def read_record(item: Item, raw: RawDataset) -> dict:
         )
     return {
         "image": image_files.compact(content, picture, str(item.image)),
-        "mask": _encode_mask(item, picture, size, raw.mask_rule) if item.mask else b"",
+        **(_encode_mask(item, picture, size, raw.mask_rule) if item.mask else {"mask": b"", "instances": b""}),
         "boxes": relative_boxes(item, picture.size, image_files.orientation(picture)).astype(np.float32),
         "label": item.class_name,
         "name": item.name,
@@ -156,19 +157,24 @@ def read_record(item: Item, raw: RawDataset) -> dict:
     }
 
 
-def _encode_mask(item: Item, picture: Image.Image, size: tuple[int, int], rule: mask_rules.Rule) -> bytes:
+def _encode_mask(item: Item, picture: Image.Image, size: tuple[int, int], rule: mask_rules.Rule) -> dict[str, bytes]:
+    """Its foreground as "mask", and where the rule numbers them, its objects as "instances"."""
     stored = image_files.open_picture(read_file(item.mask), str(item.mask))
     mask_rules.refuse_blurred(rule, stored, str(item.mask))
     upright = image_files.upright_mask(stored, tag=image_files.orientation(picture), size=picture.size)
     try:
         foreground = rule(upright)
+        objects = rule.number_objects(upright) if rule.numbers_objects else None
     except dataset.DataError as error:
         raise dataset.DataError(f"{item.mask}: {error}") from error
     if foreground.shape != size:
         raise dataset.DataError(
             f"{item.mask} has {foreground.shape} pixels (height, width), its image {item.image} {size}."
         )
-    return image_files.to_png(foreground)
+    return {
+        "mask": image_files.to_png(foreground),
+        "instances": b"" if objects is None else image_files.to_png(objects.astype(np.min_scalar_type(objects.max()))),
+    }
 
 
 def read_file(path: Path) -> bytes:

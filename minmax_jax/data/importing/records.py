@@ -19,13 +19,14 @@ _RECORDS_PER_FILE = 1000
 
 
 def features(class_names: tuple[str, ...]):
-    """What a record holds: files as they are encoded, an empty mask where there is none, boxes as shares."""
+    """What a record holds: files as they are encoded, empty where there is none, boxes as shares."""
     import tensorflow_datasets as tfds  # Here, because it takes seconds to import.
 
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),
             "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+            "instances": tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png"),
             "boxes": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
             "label": tfds.features.ClassLabel(names=list(class_names)),
             "name": tfds.features.Text(),
@@ -143,11 +144,13 @@ def check(data_dir: str, name: str) -> None:
 
 def _find_problem(split: dataset.Split, index: int) -> str:
     size, mask, boxes = tuple(split.sizes[index].tolist()), split.read_mask(index), split.read_boxes(index)
-    stored = split.read_image(index).shape[:2]
+    stored, instances = split.read_image(index).shape[:2], split.read_instances(index)
     if stored != size:
         return f"the image has {stored} pixels instead of {size}."
     if mask is not None and mask.shape != size:
         return f"the mask has {mask.shape} pixels, the image {size}."
+    if instances is not None and (mask is None or not np.array_equal(instances > 0, mask)):
+        return "the objects are not the foreground of the mask."
     if not ((boxes >= 0).all() and (boxes <= 1).all() and (boxes[:, :2] < boxes[:, 2:]).all()):
         return f"the boxes {boxes.tolist()} are not valid."
     if not 0 <= split.labels[index] < len(split.class_names):

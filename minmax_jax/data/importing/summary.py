@@ -14,9 +14,9 @@ _ADVICE = "Look at them, and give the values of the foreground by --foreground, 
 def describe(data_dir: str, name: str) -> str:
     """A table of a prepared dataset: images, masks, boxes, sizes, foreground share and classes of each split.
 
-    Lines below it count masks that are empty or full, and images that were left out.
+    Lines below it count objects, masks that are empty or full, and images that were left out.
     """
-    empty, full, mean = {}, {}, {}
+    objects, empty, full, mean = {}, {}, {}, {}
     lines = [
         f"{'split':<10}{'images':>8}{'classes':>9}{'with mask':>11}{'with box':>10}"
         f"  {'sizes (pixels)':<22}{'foreground':>10}  images per class"
@@ -29,6 +29,8 @@ def describe(data_dir: str, name: str) -> str:
         empty[split_name] = shares.count(0)
         full[split_name] = sum(share > _FULL for share in shares)
         mean[split_name] = np.mean(shares) if shares else 0
+        instances = (split.read_instances(index) for index in range(len(split)))
+        objects[split_name] = sum(int(numbers.max()) for numbers in instances if numbers is not None)
         with_box = sum(len(split.read_boxes(index)) > 0 for index in range(len(split)))
         foreground = f"{100 * np.mean(shares):.1f}%" if shares else "-"
         counts = np.bincount(split.labels, minlength=len(split.class_names))
@@ -36,6 +38,8 @@ def describe(data_dir: str, name: str) -> str:
             f"{split_name:<10}{len(split):>8}{np.count_nonzero(counts):>9}{len(shares):>11}{with_box:>10}"
             f"  {sizes:<22}{foreground:>10}  {_describe_counts(counts, split.class_names)}"
         )
+    if any(objects.values()):
+        lines.append(f"Objects that the masks tell apart: {_describe_splits(objects)}.")
     if any(empty.values()):
         lines.append(f"Masks without any foreground: {_describe_splits(empty)}.")
     if any(full.values()):

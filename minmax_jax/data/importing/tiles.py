@@ -48,6 +48,8 @@ def cut(raw: raw_dataset.RawDataset, tiling: Tiling, *, seed: int = 0) -> raw_da
     """
     if tiling.side < dataset.LEAST_SIDE:
         raise OptionError(f"tile_size={tiling.side} must be 0 or at least {dataset.LEAST_SIDE} pixels.")
+    if raw.mask_rule.numbers_objects:
+        raise OptionError("instances: the numbers of objects are not kept in tiles. Leave it out, or set tile_size=0.")
     if not 0 < tiling.scale <= 1:
         raise OptionError(f"tile_scale={tiling.scale} must be above 0 and at most 1, full resolution.")
     if not 0 <= tiling.least_tissue <= 1:
@@ -98,6 +100,7 @@ def read_records(item: raw_dataset.Item, raw: raw_dataset.RawDataset, *, tiling:
         yield {
             "image": image_files.to_png(pixels),
             "mask": image_files.to_png(mask.read(box, size)) if mask else b"",
+            "instances": b"",
             "boxes": cut_boxes(boxes, box),
             "label": item.class_name,
             "name": f"{item.name}/{round(box[0])}_{round(box[1])}",

@@ -1,0 +1,105 @@
+"""Objects of masks: connected regions, which of two masks overlap, and how far they are from each other."""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import distance
+
+_EIGHT = np.ones((3, 3), int)  # neighbours that are connected
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """The objects of an image.
+
+    Attributes:
+        numbers: [H, W] int32, the number of each pixel's object, from 1 to K without gaps, 0 elsewhere.
+        areas: [K] in pixels.
+    """
+
+    numbers: np.ndarray
+    areas: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+    @functools.cached_property
+    def boxes(self) -> np.ndarray:
+        """[K, 4] (top, left, bottom, right) in pixels, bottom and right exclusive."""
+        found = [(y.start, x.start, y.stop, x.stop) for y, x in ndimage.find_objects(self.numbers)]
+        return np.array(found, int).reshape(-1, 4)
+
+    @functools.cached_property
+    def outlines(self) -> Sequence[np.ndarray]:
+        """[n, 2] pixels (y, x) of each object with a neighbour, of four, outside of it; beyond the image is outside."""
+        padded = np.pad(self.numbers, 1)
+        inner = padded[1:-1, 1:-1]
+        neighbours = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+        is_edge = (inner > 0) & np.any([inner != neighbour for neighbour in neighbours], axis=0)
+        pixels = np.argwhere(is_edge)
+        numbers = self.numbers[is_edge]
+        order = np.argsort(numbers, kind="stable")
+        return np.split(pixels[order], np.cumsum(np.bincount(numbers, minlength=len(self) + 1)[1:-1]))
+
+
+def renumber(numbers: np.ndarray, *, least_area: int = 1) -> Objects:
+    """The objects of at least `least_area` pixels in [H, W] numbers, 0 for no object, in the order of their numbers."""
+    areas = np.bincount(numbers.ravel())
+    is_kept = areas >= least_area
+    is_kept[0] = False
+    return Objects(np.where(is_kept, np.cumsum(is_kept, dtype=np.int32), 0)[numbers], areas[is_kept])
+
+
+def connected(mask: np.ndarray, *, least_area: int = 1) -> Objects:
+    """Regions [H, W] bool, connected by eight neighbours, in the order of their first pixels along the rows."""
+    return renumber(ndimage.label(mask, _EIGHT)[0], least_area=least_area)
+
+
+def overlaps(first: Objects, second: Objects) -> np.ndarray:
+    """[K, L] number of pixels that each pair of objects shares."""
+    shape = len(first) + 1, len(second) + 1
+    pairs = first.numbers.ravel().astype(np.int64) * shape[1] + second.numbers.ravel()
+    return np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)[1:, 1:]
+
+
+def hausdorff(first: Objects, second: Objects, pair: tuple[int, int]) -> float:
+    """Hausdorff distance in pixels: the greatest distance from a pixel of one object to the nearest of the other.
+
+    Args:
+        first: objects of an image.
+        second: others of that image.
+        pair: index of an object of `first`, and of one of `second`, from 0.
+    """
+    i, j = pair
+    return max(_farthest(first, i, second, j), _farthest(second, j, first, i))
+
+
+def nearest(first: Objects, second: Objects, index: int) -> float:
+    """The least Hausdorff distance between an object of `first` and any of `second`, of which there must be one."""
+    # Lower bounds: some pixel on a side of one box is at least as far from the other object as from its box there.
+    bounds = np.abs(second.boxes - first.boxes[index]).max(axis=1)
+    least = np.inf
+    for candidate in np.argsort(bounds, kind="stable"):
+        if bounds[candidate] >= least:
+            break
+        least = min(least, hausdorff(first, second, (index, candidate)))
+    return least
+
+
+def _farthest(objects: Objects, i: int, others: Objects, j: int) -> float:
+    """The greatest distance from a pixel of object i to the nearest of object j.
+
+    Outside of j's box a step away from the box leads farther from j, so that the farthest pixel there is on i's
+    outline. The nearest pixel of j is on its outline.
+    """
+    top, left, bottom, right = others.boxes[j]
+    window = slice(top, bottom), slice(left, right)
+    inside = np.argwhere((objects.numbers[window] == i + 1) & (others.numbers[window] != j + 1)) + (top, left)
+    pixels = np.concatenate([objects.outlines[i], inside])
+    pixels = pixels[others.numbers[tuple(pixels.T)] != j + 1]
+    if not len(pixels):
+        return 0.0
+    return distance.directed_hausdorff(pixels, others.outlines[j])[0]  # stops early, which a k-d tree does not
