@@ -21,6 +21,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """The published recipe: ResNet-101, crops of 480 pixels, 400 epochs, 4 erasures."""
     config = common.get_config()
     config.data.dataset = "glas"
+    config.data.microns_per_pixel = 0.62005  # 20x; Sirinukunwattana et al., Medical Image Analysis 2017
     config.data.padding = 0.5
     config.data.flip_vertical = True
     config.data.brightness = 0.5

@@ -54,7 +54,7 @@ def _evaluate_run() -> dict[str, Any]:
             _SPLIT.value,
             crf=_CRF.value,
             flips=_FLIPS.value,
-            scales=_read_scales(),
+            scales=program.read_scales(_SCALES.value),
             refine=_REFINE.value,
             data_dir=_DATA_DIR.value,
         )
@@ -69,15 +69,6 @@ def _evaluate_heat_maps() -> dict[str, Any]:
     return heat_maps.evaluate_folder(
         _PREDICTIONS.value, _DATASET.value, _SPLIT.value, data_dir=_DATA_DIR.value, folds=_FOLDS.value
     )
-
-
-def _read_scales() -> tuple[float, ...] | None:
-    if _SCALES.value is None:
-        return None
-    try:
-        return tuple(map(float, _SCALES.value))
-    except ValueError as error:
-        raise OptionError(f"scales={','.join(_SCALES.value)!r} must be numbers, such as 1,1.5.") from error
 
 
 def run() -> None:

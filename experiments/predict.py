@@ -5,7 +5,7 @@
 PATH is a file, a folder, a glob, or - for a list of these on standard input. Written are OUT/masks/STEM.png (0, 255),
 OUT/overlays/STEM.png, OUT/predictions.jsonl and .csv, with --geojson OUT/geojson/STEM.geojson for QuPath, with --coco
 OUT/coco.json, and last OUT/manifest.json. Files that cannot be read are skipped; the exit status is then 3. The same
-command goes on after a kill. docs/predict.md describes the files.
+command goes on after a kill. Large images and slides are predicted in tiles. docs/predict.md describes files and flags.
 """
 
 import sys
@@ -25,7 +25,19 @@ _SOFT_MASKS = flags.DEFINE_bool("soft_masks", False, "Write soft masks as .npy f
 _THRESHOLD = flags.DEFINE_float("threshold", None, "Of the masks; default: the run's, 0.5.")
 _LEAST_AREA = flags.DEFINE_integer("least_area", 16, "Smaller regions, in pixels, do not count as instances.")
 _TOLERANCE = flags.DEFINE_float("tolerance", 0.5, "By how many pixels polygons may be simplified.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images of one shape that are predicted together.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images, or tiles, of one shape that are predicted together.")
+_TILE_SIZE = flags.DEFINE_integer(
+    "tile_size",
+    None,
+    "Pixels; larger images are predicted in tiles. 0: none are; default: those too large for one pass.",
+)
+_TILE_OVERLAP = flags.DEFINE_float("tile_overlap", 0.25, "Least share of a tile that the next one shows as well.")
+_MICRONS = flags.DEFINE_float("microns_per_pixel", 0.0, "Of all images; 0: as slides and TIFF files say.")
+_RESCALE = flags.DEFINE_bool("rescale", True, "Bring images of another magnification to that of the training.")
+_FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default for this and the next: as the run.")
+_SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 0.75,1,1.25.")
+_CRF = flags.DEFINE_bool("crf", None, "Refine the masks by a CRF.")
+_REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage.")
 flags.mark_flags_as_required(["workdir", "output"])
 
 SKIPPED = 3  # exit status
@@ -36,10 +48,13 @@ def main(paths: list[str]) -> None:
         raise OptionError("give at least one PATH (--help explains).")
     program.start("")
     from minmax_jax.prediction import folder, inputs
-    from minmax_jax.runs import predictor, results
+    from minmax_jax.runs import inference_options, predictor, results
 
-    model, workdir = predictor.load(_WORKDIR.value), local_path("--workdir", _WORKDIR.value)
+    workdir = local_path("--workdir", _WORKDIR.value)
     with naming("--"):
+        model = predictor.load(
+            workdir, flips=_FLIPS.value, scales=program.read_scales(_SCALES.value), crf=_CRF.value, refine=_REFINE.value
+        )
         options = folder.Options(
             threshold=model.card["foreground_threshold"] if _THRESHOLD.value is None else _THRESHOLD.value,
             geojson=_GEOJSON.value,
@@ -48,13 +63,18 @@ def main(paths: list[str]) -> None:
             least_area=_LEAST_AREA.value,
             tolerance=_TOLERANCE.value,
             batch_size=_BATCH_SIZE.value,
+            tile_size=_TILE_SIZE.value,
+            tile_overlap=_TILE_OVERLAP.value,
+            microns_per_pixel=_MICRONS.value,
+            rescale=_RESCALE.value,
         )
         manifest = folder.predict(
             model,
             inputs.find(paths, sys.stdin),
             local_path("output", _OUTPUT.value),
             options,
-            model={"workdir": str(workdir.absolute()), "state_digest": model.card["state_digest"]},
+            model={"workdir": str(workdir.absolute()), "state_digest": model.card["state_digest"]}
+            | inference_options.describe(model.card),
             results=results.read(workdir),
         )
     flagged = f", {manifest['num_flagged']} with a flag" if manifest["num_flagged"] else ""

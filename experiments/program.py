@@ -100,7 +100,7 @@ def _terminate(number, frame) -> NoReturn:
 
 def _stop(stop: KeyboardInterrupt) -> NoReturn:
     """Ends the process at once: threads that are still working would only show that they cannot go on."""
-    print(f"Stopped. {stop or 'Rerun the same command.'}", file=sys.stderr, flush=True)
+    print(f"Stopped. {str(stop) or 'Rerun the same command.'}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(143 if isinstance(stop, Terminated) else 130)
 
@@ -209,6 +209,14 @@ def start(cache: str) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     _logger.info("Compiled programs are kept in %s (--config.compilation_cache=off disables it).", folder)
+
+
+def read_scales(values: list[str] | None) -> tuple[float, ...] | None:
+    """The value of a flag that lists sizes, such as 0.75,1,1.25, None without."""
+    try:
+        return None if values is None else tuple(map(float, values))
+    except ValueError as error:
+        raise OptionError(f"scales={','.join(values)!r} must be numbers, such as 0.75,1,1.25.") from error
 
 
 def print_results(content: dict[str, Any], workdir: str) -> None:

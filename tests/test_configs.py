@@ -322,6 +322,7 @@ def test_a_whole_number_is_no_other_type(value):
         ("data.crop_size", 31, "must be from 32"),
         ("data.crop_size", 31, "or 0"),
         ("data.max_side", 31, "must be from 32 to 65536, or 0"),
+        ("data.microns_per_pixel", -0.5, "must be from 0.001 to 1000.0, or 0"),
         ("data.min_side", 600, "must be at least min_side=600"),
         ("data.train_fraction", 0.0, "must be from 1e-09 to 1"),
         ("data.synthetic.part_share", 1.0, "config.data.synthetic.part_share=1.0 must be a share"),

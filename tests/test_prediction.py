@@ -12,12 +12,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from minmax_jax.data import padding, preprocessing
 from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import ImagePrediction
-from minmax_jax.method import Prediction
-from minmax_jax.prediction import batches, folder, inputs, outlines, trust
+from minmax_jax.prediction import batches, folder, image_outputs, inputs, options, outlines, trust
 from tests import programs
+from tests.predictors import BrightPixels
 
 
 def _disc(size, center, radius):
@@ -96,28 +95,6 @@ def test_flags_say_why():
 # The folder.
 
 
-class _Predictor:
-    """Bright pixels are foreground, the class is whether the first pixel is red; counts what is predicted."""
-
-    class_names = ("plain", "red")
-    preprocessing = preprocessing.Preprocessing()
-
-    def __init__(self):
-        self.shapes = []
-
-    def predict(self, images):
-        self.shapes.append(images.shape)
-        red = (images[:, images.shape[1] // 2, images.shape[2] // 2, 0] > 200).astype(int)
-        probabilities = np.eye(2)[red] * 0.8 + 0.1
-        entropy = np.full(len(images), 0.1)
-        scores = {"foreground_entropy": entropy, "background_entropy": entropy + 0.5, "localizer_class": red}
-        return Prediction(probabilities, images[..., 1:2] / 255.0, scores)
-
-    def finish_mask(self, mask, image, size):
-        assert image.shape[:2] == size
-        return padding.crop_back(mask, size).astype(np.float32)
-
-
 def _write_image(path, size, *, red=False):
     image = np.zeros((*size, 3), np.uint8)
     image[_disc(size, (size[0] // 2, size[1] // 3), 9)] = [0, 255, 0]
@@ -143,7 +120,7 @@ def images(tmp_path):
 
 def _predict(tmp_path, predictor=None, **options):
     return folder.predict(
-        predictor or _Predictor(),
+        predictor or BrightPixels(),
         inputs.find([str(tmp_path / "in")]),
         tmp_path / "out",
         folder.Options(**{"batch_size": 2, "tolerance": 0.0} | options),
@@ -183,7 +160,7 @@ def test_files_of_each_image_and_tables_of_all(tmp_path, images):
 
 
 def test_batches_have_one_padded_shape_and_one_number_of_images(tmp_path, images):
-    predictor = _Predictor()
+    predictor = BrightPixels()
     _predict(tmp_path, predictor)
     assert {shape[0] for shape in predictor.shapes} == {2}
     assert sorted(shape[1:3] for shape in predictor.shapes) == [(64, 64), (64, 96), (64, 96)]
@@ -191,7 +168,7 @@ def test_batches_have_one_padded_shape_and_one_number_of_images(tmp_path, images
 
 def test_few_images_are_not_filled_up(tmp_path):
     _write_image(tmp_path / "in/a.png", (40, 40))
-    predictor = _Predictor()
+    predictor = BrightPixels()
     _predict(tmp_path, predictor, batch_size=8)
     assert predictor.shapes == [(1, 64, 64, 3)]
 
@@ -199,27 +176,27 @@ def test_few_images_are_not_filled_up(tmp_path):
 def test_a_killed_prediction_goes_on(tmp_path, images, monkeypatch):
     reference = _predict(tmp_path)
     (tmp_path / "out").rename(tmp_path / "reference")
-    write, written = folder._write_image, []
+    write, written = image_outputs.write, []
 
-    def stop(*arguments):
+    def stop(*arguments, **named):
         if len(written) == 3:
             raise KeyboardInterrupt
-        written.append(write(*arguments))
+        written.append(write(*arguments, **named))
         return written[-1]
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(folder, "_write_image", stop)
+        patch.setattr(image_outputs, "write", stop)
         _predict(tmp_path)
     out = tmp_path / "out"
     assert not (out / "manifest.json").exists()
     with (out / "predictions.jsonl").open("a") as file:
         file.write('{"path": "cut o')
-    predictor = _Predictor()
+    predictor = BrightPixels()
     assert _predict(tmp_path, predictor) == reference
     assert sum(shape[0] for shape in predictor.shapes) <= 4  # the two that were missing
     for name in ("predictions.csv", "masks/e.png"):
         assert (out / name).read_bytes() == (tmp_path / "reference" / name).read_bytes()
-    predictor = _Predictor()
+    predictor = BrightPixels()
     assert _predict(tmp_path, predictor) == reference and predictor.shapes == []
 
 
@@ -245,7 +222,8 @@ def test_images_that_are_too_small_are_skipped(tmp_path):
 
 
 def test_an_unreadable_file_does_not_end_the_batches(tmp_path, images):
-    answers = list(batches.predict(_Predictor(), inputs.find([str(tmp_path / "in")]), batch_size=2))
+    found = inputs.find([str(tmp_path / "in")])
+    answers = list(batches.predict(BrightPixels(), found, options.Options(batch_size=2), scratch=tmp_path / "scratch"))
     kinds = [type(answer).__name__ for answer in answers]
     assert sorted(kinds) == ["Predicted"] * 5 + ["Skipped"]
 
@@ -256,11 +234,19 @@ def test_from_the_command_line(tmp_path, images):
     assert trained.returncode == 0, trained.stderr
     command = [sys.executable, "-m", "experiments.predict", f"--workdir={tmp_path}/run", f"--output={tmp_path}/out"]
     options = dict(cwd=programs.ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
-    done = subprocess.run([*command, "--geojson", "-"], input=f"{tmp_path}/in\n", **options)
+    flags = ["--geojson", "--tile_size=48", "--flips", "--scales=1", "--crf", "--microns_per_pixel=0.5", "-"]
+    done = subprocess.run([*command, *flags], input=f"{tmp_path}/in\n", **options)
     assert done.returncode == 3, done.stderr
     assert "5 images predicted" in done.stdout and "1 skipped" in done.stdout and "f.png cannot be read" in done.stderr
     assert json.loads((tmp_path / "out/manifest.json").read_text())["num_images"] == 5
     assert len(list((tmp_path / "out/geojson").iterdir())) == 5
+    state = json.loads((tmp_path / "out/options.json").read_text())
+    assert state["model"]["flips"] == {"horizontal": True, "vertical": True} and state["model"]["crf"]
+    assert state["options"]["tile_size"] == 48 and state["options"]["microns_per_pixel"] == 0.5
+    rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert all((row["num_tiles"] > 1) == (row["width"] > 64) for row in rows)  # tiles need no padding
+    done = subprocess.run([*command, "--refine", str(tmp_path / "in")], **options)
+    assert done.returncode == 1 and "--refine=True needs a second stage" in done.stderr
     done = subprocess.run(command, **options)
     assert done.returncode == 1 and "give at least one PATH" in done.stderr
     done = subprocess.run([*command, "none.jpg"], **options)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import minmax_jax as mm
+from minmax_jax.data import padding
 from minmax_jax.errors import UserError
+from minmax_jax.ops import resize
 from minmax_jax.runs import build_data, training
 from tests import programs
 
@@ -18,6 +20,7 @@ pytestmark = pytest.mark.xdist_group("predictor")
 _CHANGES = {
     "data.synthetic.image_size": 70,
     "data.scale": 0.6,
+    "data.microns_per_pixel": 0.5,
     "evaluation.flips": True,
     "evaluation.crf.enabled": True,
     "mask.sigma_growth": 0.1,
@@ -72,7 +75,39 @@ def test_the_card_describes_the_model(finished):
     assert card["mask"]["range"] == "percentiles"
     assert card["flips"] == {"horizontal": True, "vertical": True}
     assert card["trained_on"]["dataset"] == "synthetic" and card["trained_on"]["num_images"] == 16
+    assert card["training_flips"] == {"horizontal": True, "vertical": True}
+    assert card["microns_per_pixel"] == 0.5
     assert {"minmax_jax", "jax"} <= set(card["versions"]) and len(card["state_digest"]) == 64
+
+
+def test_other_choices_than_those_of_the_run(finished):
+    """Flips and scales are means over views that are made here; a CRF of no update changes nothing."""
+    folder, _, test = finished
+    image = test.read_image(0)
+    plain = mm.load(folder, flips=False, crf=False)
+    views = [image, image[:, ::-1], image[::-1], image[::-1, ::-1]]
+    masks = [plain(view[None]).masks[0, ..., 0] for view in views]
+    masks = [masks[0], masks[1][:, ::-1], masks[2][::-1], masks[3][::-1, ::-1]]
+    flipped = mm.load(folder, flips=True, crf=False)(image[None])
+    np.testing.assert_allclose(flipped.masks[0, ..., 0], np.mean(masks, axis=0), atol=1e-4)
+    assert "view_disagreement" in flipped.scores and "view_disagreement" not in plain(image[None]).scores
+    # 70 pixels are 42 at this scale, padded to 64: twice as many are 128.
+    prepared = plain.preprocessing(image)
+    padded = padding.pad(prepared)
+    larger = np.array(resize.resize_bilinear(padded.astype(np.float32)[None], (128, 128)))
+    of_larger = np.asarray(plain.predict(larger / 127.5 - 1).masks)
+    expected = plain.finish_mask(np.asarray(resize.resize_bilinear(of_larger, (64, 64)))[0, ..., 0], prepared, (70, 70))
+    both = mm.load(folder, flips=False, crf=False, scales=(2.0,))(image[None])
+    np.testing.assert_allclose(both.masks[0, ..., 0], expected, atol=1e-4)
+    with_crf = mm.load(folder, flips=False, crf=True)(image[None])
+    assert np.abs(with_crf.masks - plain(image[None]).masks).max() > 0.01
+
+
+def test_what_the_model_cannot_do_is_refused(finished):
+    with pytest.raises(UserError, match="refine=True needs a second stage"):
+        mm.load(finished[0], refine=True)
+    with pytest.raises(UserError, match="scales=9"):
+        mm.load(finished[0], scales=(9,))
 
 
 @pytest.mark.parametrize(

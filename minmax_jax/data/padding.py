@@ -13,17 +13,17 @@ def padded_sizes(sizes: np.ndarray) -> np.ndarray:
 def pad(image: np.ndarray) -> np.ndarray:
     """Pads an image [H, W, 3] by reflection, equally on both sides; an odd pixel goes after it."""
     sizes = zip(image.shape[:2], padded_sizes(image.shape[:2]))
-    rows, columns = (_margins(*sides) for sides in sizes)
+    rows, columns = (margins(*sides) for sides in sizes)
     return np.pad(image, (rows, columns, (0, 0)), mode="reflect")
 
 
 def crop_back(padded: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The [H, W] part of a padded [H', W'] map, or [H', W', 3] image, that belongs to the image."""
-    (top, _), (left, _) = (_margins(*sides) for sides in zip(size, padded.shape))
+    (top, _), (left, _) = (margins(*sides) for sides in zip(size, padded.shape))
     return padded[top : top + size[0], left : left + size[1]]
 
 
-def _margins(size: int, padded_size: int) -> tuple[int, int]:
-    """Pixels before and after."""
+def margins(size: int, padded_size: int) -> tuple[int, int]:
+    """Pixels before and after a side of `size` pixels that padding makes `padded_size` long."""
     before = (padded_size - size) // 2
     return before, padded_size - size - before

@@ -93,8 +93,11 @@ def normalize_stains(image: np.ndarray, target: Stains = REFERENCE) -> np.ndarra
         [H, W, 3] uint8, without colours that are not of the two stains; the image itself where none are detected.
     """
     stains = find_stains(image)
-    if stains is None:
-        return image
+    return image if stains is None else replace_stains(image, stains, target)
+
+
+def replace_stains(image: np.ndarray, stains: Stains, target: Stains = REFERENCE) -> np.ndarray:
+    """As `normalize_stains`, of an image, or a part of one, with these stains."""
     scale = target.max_concentrations / stains.max_concentrations
     return from_optical_density(concentrations(optical_density(image), stains.vectors) * scale @ target.vectors)
 

@@ -1,28 +1,63 @@
 """Regions as COCO stores them: run lengths along the columns, zeros first, not compressed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import json
+import math
 from typing import IO, Any
 
 import numpy as np
 
+from minmax_jax.prediction.disk_arrays import DiskArray
 
-def encode(labels: np.ndarray, number: int, box: tuple[int, int, int, int]) -> dict[str, Any]:
+_MOST_PIXELS = 1 << 22  # that are encoded at once
+
+
+def encode(
+    labels: np.ndarray | DiskArray,
+    number: int,
+    box: tuple[int, int, int, int],
+    *,
+    size: tuple[int, int] | None = None,
+) -> dict[str, Any]:
     """{"size": [H, W], "counts": run lengths} of a region.
 
     Args:
-        labels: [H, W] number of each pixel's region.
+        labels: [h, w] number of each pixel's region.
         number: of the region, which has a pixel.
         box: (top, left, bottom, right) of the region, bottom and right exclusive: only there it is looked for.
+        size: (H, W) of the image, if it is another than that of the labels; each pixel has the nearest label.
     """
-    top, left, bottom, right = box
-    x, y = np.nonzero(labels[top:bottom, left:right].T == number)  # column by column
-    places = (x + left) * labels.shape[0] + y + top
-    is_start = np.diff(places, prepend=-2) > 1
-    starts, ends = places[is_start], places[np.roll(is_start, -1)] + 1
-    changes = np.column_stack([starts, ends]).ravel()
-    counts = np.diff(changes, prepend=0, append=labels.size).tolist()
-    return {"size": list(labels.shape), "counts": counts if counts[-1] else counts[:-1]}
+    height, width = size or labels.shape
+    runs = np.concatenate([np.zeros((0, 2), int), *_runs(labels, number, box, (height, width))])
+    is_apart = runs[1:, 0] != runs[:-1, 1]  # the last run of some columns may go on in the next
+    starts = np.concatenate([runs[:1, 0], runs[1:, 0][is_apart]])
+    ends = np.concatenate([runs[:-1, 1][is_apart], runs[-1:, 1]])
+    counts = np.diff(np.stack([starts, ends], axis=1).ravel(), prepend=0, append=height * width).tolist()
+    return {"size": [height, width], "counts": counts if counts[-1] else counts[:-1]}
+
+
+def _runs(
+    labels: np.ndarray | DiskArray, number: int, box: tuple[int, int, int, int], size: tuple[int, int]
+) -> Iterator[np.ndarray]:
+    """Yields [n, 2] first pixels and ends of runs, counted along the columns, for some columns at a time."""
+    rows = _nearest(box[0], box[2], labels.shape[0], size[0])
+    columns = _nearest(box[1], box[3], labels.shape[1], size[1])
+    at_once = max(1, _MOST_PIXELS // max(len(rows), box[2] - box[0]))
+    for first in range(0, len(columns), at_once):
+        new, old = columns[first : first + at_once].T
+        there = labels[box[0] : box[2], old[0] : old[-1] + 1]
+        x, y = np.nonzero(there[np.ix_(rows[:, 1] - box[0], old - old[0])].T == number)
+        places = new[x] * size[0] + rows[y, 0]
+        is_start = np.diff(places, prepend=-2) > 1
+        yield np.stack([places[is_start], places[np.roll(is_start, -1)] + 1], axis=1)
+
+
+def _nearest(start: int, end: int, length: int, new_length: int) -> np.ndarray:
+    """[n, 2] the new places whose nearest old place is from `start` to `end`, and that old place."""
+    new = np.arange(int(start * new_length / length), min(new_length, math.ceil(end * new_length / length) + 1))
+    old = ((new + 0.5) * length / new_length).astype(int)
+    inside = (old >= start) & (old < end)
+    return np.stack([new, old], axis=1)[inside]
 
 
 def write(

@@ -1,58 +1,27 @@
 """The output folder of a prediction: files of each image, tables of all, and last the manifest that says complete."""
 
 from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import csv
 import dataclasses
 import json
 import logging
 import pathlib
+import shutil
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from minmax_jax import options as options_lib
 from minmax_jax import progress
 from minmax_jax.errors import OptionError
-from minmax_jax.prediction import batches, coco, geojson, outlines, overlays, regions, trust
+from minmax_jax.prediction import batches, coco, image_outputs, trust
 from minmax_jax.prediction.inputs import Input
+from minmax_jax.prediction.options import Options
+from minmax_jax.prediction.predicted_images import Skipped
 from minmax_jax.runs.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 ROWS, TABLE, COCO, MANIFEST = "predictions.jsonl", "predictions.csv", "coco.json", "manifest.json"
 _STATE = "options.json"  # what the files of an unfinished prediction were made with
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What is written, and how masks become regions.
-
-    Attributes:
-        threshold: a pixel is foreground where the soft mask is at least this.
-        geojson: whether polygons are written for QuPath.
-        coco: whether regions are written as COCO annotations.
-        soft_masks: whether soft masks are written as .npy, float16.
-        least_area: regions with fewer pixels are left out of counts, polygons and annotations; masks keep them.
-        tolerance: in pixels, by how much polygons may be simplified.
-        batch_size: images of one shape that are predicted together.
-
-    Raises:
-        OptionError: for a number out of range.
-    """
-
-    threshold: float = 0.5
-    geojson: bool = False
-    coco: bool = False
-    soft_masks: bool = False
-    least_area: int = 16
-    tolerance: float = 0.5
-    batch_size: int = 8
-
-    def __post_init__(self):
-        options_lib.check_range("threshold", self.threshold, 1e-6, 1 - 1e-6)
-        options_lib.check_range("least_area", self.least_area, 1)
-        options_lib.check_range("tolerance", self.tolerance, 0)
-        options_lib.check_range("batch_size", self.batch_size, 1)
+_SCRATCH = "unfinished"  # folder for what does not fit in memory
 
 
 def predict(
@@ -71,7 +40,7 @@ def predict(
         inputs: the files.
         output: the folder, created if there is none.
         options: what is written.
-        model: identifies the model, as JSON values.
+        model: identifies the model and what is done at test time, as JSON values.
         results: content of the run's `results.json`, {} without.
 
     Returns:
@@ -88,19 +57,35 @@ def predict(
     of_model = trust.find_model_flags(results)
     with (
         (output / ROWS).open("a", encoding="utf-8") as file,
+        # Closed at once after an error: it then deletes its files.
+        contextlib.closing(batches.predict(predictor, rest, options, scratch=output / _SCRATCH)) as answers,
         progress.meter("Prediction", total=len(inputs), unit="image", initial=len(inputs) - len(rest)) as update,
     ):
-        for answer in batches.predict(predictor, rest, batch_size=options.batch_size):
+        for answer in answers:
             update(1)
-            if isinstance(answer, batches.Skipped):
+            if isinstance(answer, Skipped):
                 logger.warning("Skipped: %s", answer.reason)
                 skipped.append({"path": str(answer.input.path), "reason": answer.reason})
                 continue
-            row = _write_image(output, answer, options, predictor.class_names, of_model)
+            row = image_outputs.write(
+                output,
+                answer,
+                options,
+                class_names=predictor.class_names,
+                of_model=of_model,
+                scratch=output / _SCRATCH,
+            )
             file.write(json.dumps(row) + "\n")
             file.flush()
             done[row["stem"]] = row
     written = [done[item.stem] for item in inputs if item.stem in done]
+    unknown = sum(row["microns_per_pixel"] is None for row in written)
+    if unknown and predictor.card.get("microns_per_pixel"):
+        logger.warning(
+            "%d of %d images do not say how many microns a pixel has: %.3g is assumed, as in training. Give it by"
+            " microns_per_pixel if it is another.",
+            *(unknown, len(written), predictor.card["microns_per_pixel"]),
+        )
     # Rows of other files, of an earlier call, are left out.
     _write(output / ROWS, "".join(json.dumps(row) + "\n" for row in written))
     _write_tables(output, written, options, predictor.class_names)
@@ -115,7 +100,7 @@ def predict(
 
 
 def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that are there; a last line that a kill cut off is dropped."""
+    """The rows that are there; what a kill cut off, a last line or the files of a large image, is dropped."""
     for folder in ("masks", "overlays"):
         (output / folder).mkdir(parents=True, exist_ok=True)
     path = output / _STATE
@@ -125,6 +110,7 @@ def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
             " folder, or delete it."
         )
     _write(path, json.dumps(state, indent=2) + "\n")
+    shutil.rmtree(output / _SCRATCH, ignore_errors=True)
     rows = []
     if (output / ROWS).exists():
         for line in (output / ROWS).read_text(encoding="utf-8").splitlines():
@@ -142,74 +128,19 @@ def _write(path: pathlib.Path, text: str) -> None:
     replacement.replace(path)
 
 
-def _write_image(
-    output: pathlib.Path,
-    answer: batches.Predicted,
-    options: Options,
-    class_names: Sequence[str],
-    of_model: Sequence[str],
-) -> dict[str, Any]:
-    """Writes the files of an image, and returns its row."""
-    prediction, stem = answer.prediction, answer.input.stem
-    mask, predicted = prediction.mask, prediction.predicted
-    labels, found = regions.find(mask, threshold=options.threshold, least_area=options.least_area)
-    foreground = mask >= options.threshold
-    Image.fromarray(255 * foreground.astype(np.uint8)).save(output / f"masks/{stem}.png")
-    overlays.draw(answer.image, mask, threshold=options.threshold).save(output / f"overlays/{stem}.png")
-    if options.soft_masks:
-        (output / "soft_masks").mkdir(exist_ok=True)
-        np.save(output / f"soft_masks/{stem}.npy", mask.astype(np.float16))
-    if options.geojson:
-        (output / "geojson").mkdir(exist_ok=True)
-        with (output / f"geojson/{stem}.geojson").open("w", encoding="utf-8") as file:
-            geojson.write(file, _features(answer, labels, found, options, class_names[predicted]))
-    if options.coco:
-        (output / "coco").mkdir(exist_ok=True)
-        described = [
-            region._asdict() | {"segmentation": coco.encode(labels, number, region.box)}
-            for number, region in enumerate(found, 1)
-        ]
-        _write(output / f"coco/{stem}.json", json.dumps(described))
-    return {
-        "path": str(answer.input.path),
-        "stem": stem,
-        "mask": f"masks/{stem}.png",
-        "height": mask.shape[0],
-        "width": mask.shape[1],
-        "class": class_names[predicted],
-        "probability": float(prediction.probabilities[predicted]),
-        "probabilities": dict(zip(class_names, map(float, prediction.probabilities))),
-        **{name: value for name, value in prediction.scores.items() if name.endswith("entropy")},
-        "foreground_share": float(foreground.mean()),
-        "num_instances": len(found),
-        "threshold": options.threshold,
-        "flags": [*trust.find_flags(prediction, threshold=options.threshold), *of_model],
-    }
-
-
-def _features(
-    answer: batches.Predicted, labels: np.ndarray, found: Sequence[regions.Region], options: Options, name: str
-) -> Iterator[dict[str, Any]]:
-    """The polygons of each region, which may touch itself at corners and then has several."""
-    mask = answer.prediction.mask
-    for number, region in enumerate(found, 1):
-        top, left, bottom, right = region.box
-        window = slice(max(top - 1, 0), bottom + 1), slice(max(left - 1, 0), right + 1)
-        is_other = (labels[window] != number) & (mask[window] >= options.threshold)
-        alone = np.where(is_other, 0, mask[window])
-        for polygon in outlines.find(
-            alone, threshold=options.threshold, least_area=options.least_area, tolerance=options.tolerance
-        ):
-            polygon = [ring + (window[1].start, window[0].start) for ring in polygon]
-            measurements = {"Area px": outlines.polygon_area(polygon), "Mean score": region.score}
-            yield geojson.feature(polygon, classification=name, measurements=measurements)
-
-
 def _write_tables(
     output: pathlib.Path, rows: Sequence[dict[str, Any]], options: Options, class_names: Sequence[str]
 ) -> None:
-    columns = ["path", "stem", "height", "width", "class", "probability", "foreground_entropy", "background_entropy"]
-    columns += ["foreground_share", "num_instances", "threshold", "flags", *(f"p_{name}" for name in class_names)]
+    columns = ["path", "stem", "height", "width", "microns_per_pixel", "rescaling", "num_tiles", "class", "probability"]
+    columns += [
+        "foreground_entropy",
+        "background_entropy",
+        "foreground_share",
+        "num_instances",
+        "threshold",
+        "flags",
+        *(f"p_{name}" for name in class_names),
+    ]
     replacement = output / f"{TABLE}.new"
     with replacement.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns, extrasaction="ignore", restval="")

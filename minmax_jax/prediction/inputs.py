@@ -12,6 +12,7 @@ from minmax_jax.paths import local_path
 
 # Files of a folder with these endings, in lower case, are images; those that are named one by one may have any.
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+ENDINGS += (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide")  # slides
 STDIN = "-"
 
 

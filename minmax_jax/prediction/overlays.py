@@ -10,20 +10,21 @@ _TINT = 0.25
 _GREATEST_SIDE = 2048  # pixels; larger images are shrunk
 
 
-def draw(image: np.ndarray, mask: np.ndarray, *, threshold: float) -> Image.Image:
+def draw(image: np.ndarray, mask: np.ndarray, *, threshold: float, width: int | None = None) -> Image.Image:
     """The picture.
 
     Args:
         image: [H, W, 3] uint8.
         mask: [H, W] soft mask.
         threshold: a pixel is foreground where the mask is at least this.
+        width: of the outline in pixels; None: 1/300 of the picture.
     """
     foreground = (mask >= threshold)[..., None]
     tinted = np.where(foreground, image * (1 - _TINT) + _TINT * np.array(_COLOR), image).astype(np.uint8)
     picture, scale = Image.fromarray(tinted), min(1.0, _GREATEST_SIDE / max(mask.shape))
     if scale < 1:
         picture = picture.resize(tuple(max(1, round(side * scale)) for side in picture.size), Image.Resampling.BOX)
-    pen, width = ImageDraw.Draw(picture), max(1, round(max(picture.size) / 300))
+    pen, width = ImageDraw.Draw(picture), width or max(1, round(max(picture.size) / 300))
     for polygon in outlines.find(mask, threshold=threshold, least_area=1.0):
         for ring in polygon:
             # Pillow's coordinates are those of pixel centres.

@@ -26,7 +26,7 @@ _CHOICES = {
     "evaluation.selection": selection.RULES,
 }
 # 0 means no value; any other must be in its range.
-_OPTIONAL = ("data.crop_size",)
+_OPTIONAL = ("data.crop_size", "data.microns_per_pixel")
 # Least and greatest value, both allowed.
 _RANGES = {
     "seed": (0, 2**31 - 1),
@@ -40,6 +40,7 @@ _RANGES = {
     "data.num_validation": (0, math.inf),
     "data.num_test": (0, math.inf),
     "data.crop_size": (preprocessing.LEAST_SIDE, 8192),
+    "data.microns_per_pixel": (1e-3, 1e3),
     "data.num_workers": (0, 256),
     "data.cache_gib": (0, math.inf),
     "model.resnet.width": (1, 4096),

@@ -75,11 +75,13 @@ def describe(
         "preprocessing": {name: data[name] for name in ("stain_normalization", "scale", "min_side", "max_side")},
         "normalization": {"mean": 127.5, "std": 127.5},  # of uint8 pixels
         "crop_size": list(crop_size),
+        "microns_per_pixel": data.microns_per_pixel,
         "model": config.model.to_dict(),
         # The threshold of this step; it grows no further.
         "mask": config.mask.to_dict() | {"sigma": float(threshold), "sigma_growth": 0.0},
         "foreground_threshold": evaluation.threshold,
         "flips": {axis: bool(evaluation.flips and data[f"flip_{axis}"]) for axis in ("horizontal", "vertical")},
+        "training_flips": {axis: data[f"flip_{axis}"] for axis in ("horizontal", "vertical")},
         "scales": list(evaluation.scales),
         "crf": evaluation.crf.to_dict(),
         "refine": config.refine.to_dict(),

@@ -1,6 +1,6 @@
 """A saved model as a function: from images to classes and masks, without checkpoints and without the dataset."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -18,7 +18,8 @@ from minmax_jax.masks import resize_mask
 from minmax_jax.method import Prediction
 from minmax_jax.objective import MaskOptions, Objective
 from minmax_jax.paths import local_path
-from minmax_jax.runs import build_model, model_card
+from minmax_jax.refinement import calibration
+from minmax_jax.runs import build_model, inference_options, model_card
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +27,23 @@ class Predictor:
     """The model of a run, applied as in its evaluation: same preprocessing, test-time augmentation, second stage, CRF.
 
     Attributes:
-        card: content of `model_card.json`.
+        card: content of `model_card.json`, with the choices that `load` was given.
         preprocessing: of each image.
         predict: [B, h, w, 3] preprocessed images to a Prediction.
-        refine_fn: what becomes of each mask, or None.
+        refine_fn: what becomes of each mask, or None; its two steps are `calibrate_fn` and `crf_fn`.
+        predict_with_first_masks: as `predict`, and the [B, h, w, 1] masks of the first stage, through which its
+            classifier saw the images; without a second stage they are those of the Prediction.
+        calibrate_fn: of `calibration.CALIBRATIONS`, for the masks of a second stage, or None.
+        crf_fn: the CRF, or None.
     """
 
     card: dict[str, Any]
     preprocessing: preprocessing.Preprocessing
     predict: Callable[[np.ndarray], Prediction]
     refine_fn: RefineFn | None
+    predict_with_first_masks: Callable[[np.ndarray], tuple[Prediction, jax.Array]]
+    calibrate_fn: Callable[..., np.ndarray] | None = None
+    crf_fn: RefineFn | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -85,16 +93,34 @@ class Predictor:
         return resize_mask(mask, size).astype(np.float32)
 
 
-def load(workdir: str | pathlib.Path) -> Predictor:
+def load(
+    workdir: str | pathlib.Path,
+    *,
+    flips: bool | None = None,
+    scales: Sequence[float] | None = None,
+    crf: bool | None = None,
+    refine: bool | None = None,
+    dtype: str | None = None,
+) -> Predictor:
     """Loads the selected model of a finished run.
 
     Args:
         workdir: folder of the run; only `model_card.json` and `model.safetensors` are read.
+        flips: whether predictions are means over the mirror images of training; None: as in the run's own test.
+        scales: sizes of the image, as shares from 0.1 to 8, that predictions are means over; None: as `flips`. Masks of
+            a second stage are those of the image's own size.
+        crf: whether a CRF refines the masks; None: as `flips`.
+        refine: whether masks are those of the second stage; None: as `flips`.
+        dtype: of the computation, such as "float32"; None: as in training.
 
     Raises:
         ModelCardError: if the folder holds no usable model.
+        OptionError: for scales out of range, and for what the model cannot do.
     """
     card, variables = model_card.read(local_path("workdir", workdir))
+    card = inference_options.choose(card, flips=flips, scales=scales, crf=crf, refine=refine)
+    if dtype is not None:
+        card["model"] = card["model"] | {"dtype": dtype}
     model = build_model.create_model(
         # Cards that are older than the mask head have none.
         ml_collections.ConfigDict({"mask_head": False} | card["model"] | {"cross_replica_norm": False}),
@@ -108,9 +134,10 @@ def load(workdir: str | pathlib.Path) -> Predictor:
         objective=Objective(mask=MaskOptions(**card["mask"])),
         flip_horizontal=card["flips"]["horizontal"],
         flip_vertical=card["flips"]["vertical"],
-        scales=tuple(card.get("scales", (1.0,))),
+        scales=tuple(card["scales"]),
     )
-    refine = ml_collections.ConfigDict(card.get("refine", {"enabled": False}))
+    first_stage = predict
+    crf, refine = ml_collections.ConfigDict(card["crf"]), ml_collections.ConfigDict(card["refine"])
     if refine.enabled:
         predict = build_model.create_refined_predict(
             predict,
@@ -120,10 +147,17 @@ def load(workdir: str | pathlib.Path) -> Predictor:
             flip_horizontal=card["flips"]["horizontal"],
             flip_vertical=card["flips"]["vertical"],
         )
+
+    def predict_with_first_masks(variables, images):
+        return predict(variables, images), first_stage(variables, images).masks  # equal parts are compiled once
+
     variables = jax.device_put(variables | {"step": np.int32(card["step"])})
     return Predictor(
         card=card,
         preprocessing=preprocessing.Preprocessing(**card["preprocessing"]),
         predict=functools.partial(jax.jit(predict), variables),
-        refine_fn=build_model.create_postprocessing(ml_collections.ConfigDict(card["crf"]), refine),
+        refine_fn=build_model.create_postprocessing(crf, refine),
+        predict_with_first_masks=functools.partial(jax.jit(predict_with_first_masks), variables),
+        calibrate_fn=calibration.CALIBRATIONS[refine.calibration] if refine.enabled else None,
+        crf_fn=build_model.create_refine(crf) if crf.enabled else None,
     )

@@ -21,8 +21,9 @@ from minmax_jax.runs import config_checks
 logger = logging.getLogger(__name__)
 # Fields that may change between two starts: where a run reads, how it computes and what it shows, not what it computes.
 _FREE = (
-    *("compilation_cache", "data.cache_gib", "data.dir", "data.folds", "data.num_workers", "evaluation.batch_size"),
-    *("evaluation.num_pictures", "train.checkpoint_every", "train.log_every", "train.tensorboard"),
+    *("compilation_cache", "data.cache_gib", "data.dir", "data.folds", "data.microns_per_pixel", "data.num_workers"),
+    *("evaluation.batch_size", "evaluation.num_pictures"),
+    *("train.checkpoint_every", "train.log_every", "train.tensorboard"),
 )
 
 

@@ -55,12 +55,21 @@ def open_image(path: pathlib.Path) -> LargeImage:
             lambda box, size: image_files.to_rgb(_crop_slide(slide, path, box, size, _MEAN), str(path)),
         )
     picture = _open_picture(path)
-    upright = Image.fromarray(image_files.to_rgb(picture, str(path)))
-    return LargeImage(
-        (upright.height, upright.width),
-        lambda box, size: np.asarray(_crop_picture(upright, box, size, _MEAN)),
-        image_files.orientation(picture),
-    )
+    return from_pixels(image_files.to_rgb(picture, str(path)), orientation=image_files.orientation(picture))
+
+
+def from_pixels(pixels: np.ndarray, *, orientation: int = 1) -> LargeImage:
+    """An image [H, W, 3] uint8, upright, whose file had this EXIF tag."""
+
+    def read(box: Box, size: tuple[int, int]) -> np.ndarray:
+        if tuple(box) == (0, 0, *size) and size == pixels.shape[:2]:
+            return pixels
+        top, left = (math.floor(side) for side in box[:2])
+        window = pixels[top : math.ceil(box[2]), left : math.ceil(box[3])]
+        inside = tuple(np.subtract(box, [top, left, top, left]).tolist())
+        return np.asarray(_crop_picture(Image.fromarray(window), inside, size, _MEAN))
+
+    return LargeImage(pixels.shape[:2], read, orientation)
 
 
 def open_mask(path: pathlib.Path, image: LargeImage, *, rule: mask_rules.Rule) -> LargeImage:

@@ -1,0 +1,168 @@
+"""Images that are too large for one pass: masks of tiles are blended, and what does not fit in memory is in files."""
+
+from collections.abc import Callable, Iterator
+import functools
+import math
+import pathlib
+import shutil
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from minmax_jax import progress
+from minmax_jax.data import padding, stains
+from minmax_jax.errors import UserError
+from minmax_jax.method import Prediction
+from minmax_jax.prediction import blending, resampling, tile_scores
+from minmax_jax.prediction.disk_arrays import DiskArray
+from minmax_jax.prediction.sources import Source
+from minmax_jax.runs.predictor import Predictor
+
+_PICTURE_SIDE = 2048  # greatest side of the reduced copy that is drawn
+_STAIN_SIDE = 1024  # of the one in which stains are looked for
+_MOST_VALUES = 1 << 22  # of a mask, for its distribution
+_BYTES = 10  # of files, for each pixel as the networks see it: soft masks before and after the CRF, and regions
+
+
+class LargePrediction(NamedTuple):
+    """The prediction for a large image.
+
+    Attributes:
+        mask: [h, w] soft mask, of the image as the networks see it.
+        probabilities: [C].
+        scores: by name.
+        picture: [H', W', 3] uint8, a reduced copy of the image.
+        num_tiles: that were predicted.
+    """
+
+    mask: DiskArray
+    probabilities: np.ndarray
+    scores: dict[str, float]
+    picture: np.ndarray
+    num_tiles: int
+
+
+def predict(
+    predictor: Predictor, source: Source, *, threshold: float, overlap: float, batch_size: int, scratch: pathlib.Path
+) -> LargePrediction:
+    """Predicts tiles and blends them.
+
+    Args:
+        predictor: the model.
+        source: an image with a tiling.
+        threshold: a pixel is foreground where the mask is at least this.
+        overlap: least share of a tile that the next one shows as well.
+        batch_size: tiles that are predicted together.
+        scratch: folder for the files of the mask.
+
+    Raises:
+        UserError: if the file is damaged, or the disk lacks space.
+    """
+    grid = blending.create_grid(source.tiling.size, source.tiling.side, overlap=overlap)
+    _check_space(source, scratch)
+    read = functools.partial(_read_window, source, _find_stains(predictor, source))
+    answers: list[Prediction] = []
+
+    def predicted_masks():
+        for answer in _predict_tiles(predictor, read, grid, min(batch_size, len(grid.windows))):
+            answers.append(answer.replace(masks=None))
+            # Masks of a second stage are not scaled yet.
+            fading = 1.0 if predictor.calibrate_fn else tile_scores.fading(answer.probabilities)
+            yield fading * answer.masks
+
+    # Not yet calibrated masks may lie close together.
+    mask = DiskArray(scratch / "mask", grid.size, np.float32 if predictor.calibrate_fn else np.float16)
+    with progress.meter(source.input.path.name, total=len(grid.windows), unit="tile") as update:
+        blending.blend(mask, grid, _counted(predicted_masks(), update))
+    if predictor.calibrate_fn is not None:
+        _calibrate(mask, predictor.calibrate_fn)
+    if predictor.crf_fn is not None:
+        rough, mask = mask, DiskArray(scratch / "refined", grid.size, np.float16)
+        with progress.meter(f"CRF of {source.input.path.name}", total=len(grid.windows), unit="tile") as update:
+            blending.blend(mask, grid, _counted(_refine(rough, predictor.crf_fn, read, grid), update))
+    shares = [np.mean(mask[top:bottom, left:right] >= threshold) for top, left, bottom, right in grid.windows]
+    probabilities, scores = tile_scores.combine(answers, shares)
+    return LargePrediction(mask, probabilities, scores, _read_reduced(source, _PICTURE_SIDE), len(answers))
+
+
+def _check_space(source: Source, scratch: pathlib.Path) -> None:
+    needed, free = _BYTES * math.prod(source.tiling.size) / 2**20, shutil.disk_usage(scratch).free / 2**20
+    if needed > free:
+        raise UserError(
+            f"{source.input.path} needs {needed:.0f} MiB in {scratch.parent} while it is predicted, and {free:.0f} are"
+            " free. Make room, or choose another folder."
+        )
+
+
+def _counted(items: Iterator, update: Callable[[int], None]) -> Iterator:
+    for item in items:
+        yield item
+        update(1)
+
+
+def _read_reduced(source: Source, side: int) -> np.ndarray:
+    """The whole image with at most this many pixels a side."""
+    scale = min(1.0, side / max(source.image.size))
+    return source.image.read((0, 0, *source.image.size), tuple(max(1, round(scale * n)) for n in source.image.size))
+
+
+def _find_stains(predictor: Predictor, source: Source) -> stains.Stains | None:
+    """Those of the whole image: tiles would be normalized each in its own way, and seams would show."""
+    if predictor.preprocessing.stain_normalization == "none":
+        return None
+    return stains.find_stains(_read_reduced(source, _STAIN_SIDE))
+
+
+def _read_window(source: Source, of_image: stains.Stains | None, window: tuple[int, int, int, int]) -> np.ndarray:
+    """A window (top, left, bottom, right) of the image as the networks see it, [h, w, 3] uint8."""
+    size = (window[2] - window[0], window[3] - window[1])
+    step = tuple(old / new for old, new in zip(source.image.size, source.tiling.size))
+    box = tuple(np.multiply(window, step * 2).tolist())
+    pixels = source.image.read(box, size) if min(step) >= 1 else _enlarge(source, box, size)
+    return pixels if of_image is None else stains.replace_stains(pixels, of_image)
+
+
+def _enlarge(source: Source, box: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
+    """Bilinear, with the pixels around the box."""
+    top, left = (max(0, math.floor(place) - 1) for place in box[:2])
+    bottom, right = (min(side, math.ceil(place) + 1) for place, side in zip(box[2:], source.image.size))
+    around = source.image.read((top, left, bottom, right), (bottom - top, right - left))
+    inside = (box[1] - left, box[0] - top, min(box[3], right) - left, min(box[2], bottom) - top)
+    return np.asarray(Image.fromarray(around).resize(size[::-1], Image.Resampling.BILINEAR, inside))
+
+
+def _predict_tiles(
+    predictor: Predictor, read: Callable[..., np.ndarray], grid: blending.Grid, batch_size: int
+) -> Iterator[Prediction]:
+    """The prediction of each tile, its mask [h, w]; the next batch is read while the networks compute."""
+    earlier = None
+    for start in range(0, len(grid.windows), batch_size):
+        tiles = [padding.pad(read(window)) for window in grid.windows[start : start + batch_size]]
+        # Another number of tiles would compile the networks again.
+        later = predictor.predict(np.stack(tiles + [tiles[-1]] * (batch_size - len(tiles)))), len(tiles)
+        if earlier is not None:
+            yield from _tiles_of(*earlier, grid.sides)
+        earlier = later
+    yield from _tiles_of(*earlier, grid.sides)
+
+
+def _tiles_of(answer: Prediction, count: int, sides: tuple[int, int]) -> Iterator[Prediction]:
+    masks, probabilities = np.asarray(answer.masks)[..., 0], np.asarray(answer.probabilities)
+    scores = {name: np.asarray(values) for name, values in answer.scores.items()}
+    for row in range(count):
+        of_tile = {name: values[row] for name, values in scores.items()}
+        yield Prediction(probabilities[row], padding.crop_back(masks[row], sides), of_tile)
+
+
+def _refine(rough: DiskArray, crf_fn: Callable, read: Callable[..., np.ndarray], grid: blending.Grid):
+    for top, left, bottom, right in grid.windows:
+        yield crf_fn(rough[top:bottom, left:right], read((top, left, bottom, right)))
+
+
+def _calibrate(mask: DiskArray, calibrate_fn: Callable[..., np.ndarray]) -> None:
+    """Scales the mask by the distribution of its values, of the whole image."""
+    step = math.ceil(math.sqrt(mask.shape[0] * mask.shape[1] / _MOST_VALUES))
+    values = np.concatenate([mask[row : row + 1, ::step] for row in range(step // 2, mask.shape[0], step)])
+    for top, bottom in resampling.bands(*mask.shape):
+        mask[top:bottom] = calibrate_fn(mask[top:bottom, :], of=values)

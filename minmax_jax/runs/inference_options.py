@@ -1,0 +1,69 @@
+"""What is done at test time: the choices of a run, as its model card has them, and other ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from minmax_jax import options
+from minmax_jax.errors import OptionError
+
+_SCALES = (0.1, 8.0)
+
+
+def choose(
+    card: dict[str, Any],
+    *,
+    flips: bool | None = None,
+    scales: Sequence[float] | None = None,
+    crf: bool | None = None,
+    refine: bool | None = None,
+) -> dict[str, Any]:
+    """A model card with other choices; None keeps the run's.
+
+    Args:
+        card: content of `model_card.json`.
+        flips: whether predictions are means over the mirror images of training.
+        scales: sizes of the image, as shares, that predictions are means over.
+        crf: whether a CRF refines the masks, with the parameters of the card.
+        refine: whether masks are those of the second stage.
+
+    Raises:
+        OptionError: for scales out of range, and for what the model cannot do.
+    """
+    card = {"scales": [1.0], "refine": {"enabled": False}} | card  # older cards have neither
+    if flips is not None:
+        card["flips"] = _choose_flips(card, flips)
+    if scales is not None:
+        if not scales:
+            raise OptionError("scales=() must name at least one size, such as 1.0.")
+        for scale in scales:
+            options.check_range("scales", scale, *_SCALES)
+        card["scales"] = list(map(float, scales))
+    if crf is not None:
+        card["crf"] = card["crf"] | {"enabled": crf}
+    if refine and not card["refine"]["enabled"]:
+        raise OptionError("refine=True needs a second stage, and this model has none: run experiments.refine first.")
+    if refine is not None:
+        card["refine"] = card["refine"] | {"enabled": refine}
+    return card
+
+
+def _choose_flips(card: dict[str, Any], flips: bool) -> dict[str, bool]:
+    if not flips:
+        return {"horizontal": False, "vertical": False}
+    if any(card["flips"].values()):
+        return card["flips"]
+    # Older cards do not have those of training; nearly all recipes mirror images left to right.
+    of_training = card.get("training_flips", {"horizontal": True, "vertical": False})
+    if not any(of_training.values()):
+        raise OptionError("flips=True averages over the mirror images of training, and it had none: leave it out.")
+    return of_training
+
+
+def describe(card: dict[str, Any]) -> dict[str, Any]:
+    """The choices of a card, as JSON values."""
+    return {
+        "flips": card["flips"],
+        "scales": card["scales"],
+        "crf": card["crf"]["enabled"],
+        "refine": card["refine"]["enabled"],
+    }
