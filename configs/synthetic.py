@@ -5,7 +5,9 @@
 Variants: `:erasing=R`, such as `:erasing=0` without erasing. Expect a test error of 1 %, F1+ 85, F1- 97 (means of the
 seeds 0, 1 and 2, the same with and without erasing), after 2 to 3 minutes. `:hard` has objects with a small part that
 identifies the class clearly and a body that identifies it faintly. Of seed 0 expect F1+ 62 and a test error of 5 % with
-`:hard,erasing=0`, 69 and 4 % with `:hard,erasing=4`; a mask of exactly the parts has F1+ 33.5.
+`:hard,erasing=0`, 69 and 4 % with `:hard,erasing=4`; a mask of exactly the parts has F1+ 33.5. `:fine` enlarges the
+images to twice their size, so that masks follow outlines more closely, in four times the time: of
+seed 0 expect F1+ 91, F1- 98 and no test error.
 """
 
 from minmax_jax.configs import common, variants
@@ -47,7 +49,16 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.train.average_decay = 0.98
     config.train.log_every = 16
     config.evaluation.batch_size = 64
-    return variants.apply(config, variant, {"hard": _use_hard})
+    return variants.apply(config, variant, {"fine": _use_fine, "hard": _use_hard})
+
+
+def _use_fine(config: ml_collections.ConfigDict) -> None:
+    """A cell of the class maps is two pixels of the image in place of four; without erasing."""
+    config.data.min_side = 128
+    config.data.crop_size = 128
+    config.mask.range = "percentiles"
+    config.erasing.num_erasures = 0
+    config.evaluation.flips = True
 
 
 def _use_hard(config: ml_collections.ConfigDict) -> None:

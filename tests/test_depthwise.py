@@ -3,7 +3,7 @@
 import functools
 
 import jax
-from jax import lax
+from jax import export, lax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,3 +59,14 @@ def test_other_platforms_keep_the_grouped_form():
     assert "feature_group_count = 3" in text
     here = jax.jit(lambda x, k: depthwise.depthwise_conv(x, k, 1, 1)).lower(images, kernel).as_text()
     assert "convolution" not in here
+
+
+def test_the_batch_may_be_free_in_programs_for_export():
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 1, 4)).astype(np.float32)
+    images = np.random.default_rng(1).normal(size=(3, 8, 6, 4)).astype(np.float32)
+    shape = jax.ShapeDtypeStruct(export.symbolic_shape("b, 8, 6, 4"), np.float32)
+    with platforms.portable():
+        program = export.export(jax.jit(lambda x: depthwise.depthwise_conv(x, kernel, 2, 1)))(shape)
+    for batch in (1, 3):
+        expected = _reference(images[:batch], kernel, 2, 1)
+        np.testing.assert_allclose(program.call(images[:batch]), expected, rtol=1e-5, atol=1e-5)

@@ -42,6 +42,7 @@ def test_another_configuration_is_refused_by_the_fields_that_differ(tmp_path):
     [
         ("compilation_cache", "off"),
         ("data.cache_gib", 0.0),
+        ("data.microns_per_pixel", 0.5),
         ("data.dir", "/elsewhere"),
         ("data.folds", "/elsewhere/folds"),
         ("data.num_workers", 3),

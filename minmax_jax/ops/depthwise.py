@@ -27,7 +27,10 @@ def depthwise_conv(images: jax.Array, kernel: jax.Array, stride: int, dilation: 
         dilation: distance of neighbouring taps.
     """
     statics = dict(stride=stride, dilation=dilation)
-    on_cpu = functools.partial(native.depthwise if _is_native(images, kernel) else _shifted, **statics)
+
+    def on_cpu(images, kernel):
+        return (native.depthwise if _is_native(images, kernel) else _shifted)(images, kernel, **statics)
+
     return platforms.choose(images, kernel, cpu=on_cpu, default=functools.partial(_grouped, **statics))
 
 

@@ -1,0 +1,70 @@
+"""Writes the model of a run as one file for other programs: StableHLO or ONNX, with the mask inside.
+
+    python -m experiments.export --workdir=RUN --format=stablehlo|onnx --size=H,W --output=FILE
+
+The file takes `images` [B, H, W, 3] float32 in [-1, 1], any number B of them, and answers `probabilities` [B, C],
+`masks` [B, H, W, 1] and, of min-max entropy, `foreground_entropy` and `background_entropy` [B]. It is compared with the
+model on random images before it is kept. Next to it are MODEL_CARD.md and, of ONNX, rdf.yaml for the BioImage model
+zoo. docs/export.md has programs that read the files.
+"""
+
+from absl import flags
+
+from minmax_jax.errors import OptionError, naming
+from minmax_jax.paths import local_path
+
+from . import program
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; model_card.json and model.safetensors are read.")
+_FORMAT = flags.DEFINE_enum("format", None, ["stablehlo", "onnx"], "Format of the file.")
+_SIZE = flags.DEFINE_list("size", None, "H,W: pixels of the images, preprocessed.")
+_OUTPUT = flags.DEFINE_string("output", None, "File to write; it must not exist.")
+_LICENCE = flags.DEFINE_string(
+    "license", "", "Of the weights, an SPDX identifier such as CC-BY-4.0; it goes into the card."
+)
+_FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default for this and the next: as the run.")
+_SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 0.75,1,1.25.")
+_CRF = flags.DEFINE_bool(
+    "crf", None, "--nocrf leaves out the CRF that refines the masks of the run: no file can hold it."
+)
+_REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage.")
+flags.mark_flags_as_required(["workdir", "format", "size", "output"])
+
+
+def main() -> None:
+    program.start("")
+    from minmax_jax.export import model_files, stablehlo
+
+    with naming("--"):
+        written = model_files.write(
+            local_path("workdir", _WORKDIR.value),
+            local_path("output", _OUTPUT.value),
+            format=_FORMAT.value,
+            size=_read_size(_SIZE.value),
+            flips=_FLIPS.value,
+            scales=program.read_scales(_SCALES.value),
+            crf=_CRF.value,
+            refine=_REFINE.value,
+            licence=_LICENCE.value,
+        )
+    differences = ", ".join(f"{name} {value:.1g}" for name, value in written["differences"].items())
+    print(f"{written['file']}: {written['bytes']} bytes, SHA-256 {written['sha256']}")
+    print(f"Greatest differences from the model on random images: {differences}")
+    if "guaranteed_until" in written:
+        print(f"{stablehlo.explain(written['guaranteed_until'])}.")
+
+
+def _read_size(words: list[str]) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, words))
+    except ValueError:
+        raise OptionError(f"size={','.join(words)} must be H,W: two whole numbers of pixels.") from None
+
+
+def run() -> None:
+    """Entry point."""
+    program.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,54 @@
+"""Serves a page on this machine on which one tries a trained run on images.
+
+    python -m experiments.serve --workdir=RUN --port=P
+
+Drop an image on the page: class, mask with a slider for its threshold, entropies, flags, and what the classifier saw.
+Only this machine reaches the page (127.0.0.1), nothing is stored, and nothing is asked from elsewhere. --port=0 chooses
+a free port; the address is printed. Ctrl-C ends it.
+"""
+
+from absl import flags
+
+from minmax_jax.errors import naming
+from minmax_jax.paths import local_path
+
+from . import program
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; model_card.json and model.safetensors are read.")
+_PORT = flags.DEFINE_integer("port", 8000, "Port of this machine; 0 chooses a free one.")
+_MAX_MEGABYTES = flags.DEFINE_float("max_megabytes", 20.0, "Size of the largest file that is taken.")
+_MAX_MEGAPIXELS = flags.DEFINE_float("max_megapixels", 16.0, "Size of the largest image that is taken.")
+flags.mark_flag_as_required("workdir")
+
+
+def main() -> None:
+    from minmax_jax.serve import server
+
+    server.check_packages()
+    program.start("")
+    from minmax_jax.runs import predictor, results
+    from minmax_jax.serve import answers, application
+
+    workdir = local_path("--workdir", _WORKDIR.value)
+    with naming("--"):
+        limits = answers.Limits(max_megabytes=_MAX_MEGABYTES.value, max_megapixels=_MAX_MEGAPIXELS.value)
+        listener = server.listen(_PORT.value)
+    port = listener.getsockname()[1]
+    app = application.create(
+        predictor.load(workdir),
+        name=workdir.resolve().name,
+        results=results.read(workdir),
+        limits=limits,
+        port=port,
+    )
+    print(f"The page of {workdir}: http://{server.ADDRESS}:{port}/  Ctrl-C ends it.", flush=True)
+    server.run(listener, app)
+
+
+def run() -> None:
+    """Entry point."""
+    program.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""A trained model as one file for other programs: StableHLO or ONNX, checked against the model before it is kept."""

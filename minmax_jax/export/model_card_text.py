@@ -1,0 +1,203 @@
+"""`MODEL_CARD.md`: what a model is, was trained on and is worth, in words."""
+
+from collections.abc import Mapping
+import importlib.resources
+import math
+import pathlib
+from typing import Any
+
+import jinja2
+
+from minmax_jax.errors import OptionError
+from minmax_jax.evaluation import selection
+from minmax_jax.runs import inference_options
+from minmax_jax.runs import results as results_lib
+
+NAME = "MODEL_CARD.md"
+_METHODS = {
+    "minmax": "min-max entropy ([arXiv 1907.12934](https://arxiv.org/abs/1907.12934))",
+    "wildcat": "WILDCAT (Durand et al., CVPR 2017), a localizer alone,",
+    "cam": "class activation maps (Zhou et al., CVPR 2016), a localizer alone,",
+}
+# Names in the table and in results.json, in this order; those that a run lacks are left out.
+_METRICS = {
+    "classification error": "classification_error",
+    "localizer's classification error": "localizer_classification_error",
+    "F1+ (Dice of the foreground)": "f1_foreground",
+    "F1- (Dice of the background)": "f1_background",
+    "F1+ at a validated threshold": "f1_foreground_validated",
+    "F1+ at the best threshold": "f1_foreground_best",
+    "IoU of the foreground": "iou_foreground",
+    "PxAP": "pxap",
+    "MaxBoxAccV2": "max_box_acc_v2",
+    "foreground entropy": "foreground_entropy",
+    "background entropy": "background_entropy",
+    "calibration error of the classes": "class_calibration_error",
+    "calibration error of the masks": "mask_calibration_error",
+}
+
+
+def describe(
+    name: str,
+    card: Mapping[str, Any],
+    *,
+    tested: Mapping[str, Any],
+    results: Mapping[str, Any],
+    licence: str,
+) -> str:
+    """The text, up to the table of files.
+
+    Args:
+        name: of the model.
+        card: content of `model_card.json`, with the test-time choices of the file.
+        tested: the same as the run wrote it.
+        results: content of `results.json`, {} if there is none.
+        licence: of the weights, "" if unknown.
+    """
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["cell"] = _cell
+    source = importlib.resources.files("minmax_jax.export").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
+    is_of_model = results.get("state_digest") == card["state_digest"]
+    results = results if is_of_model else {}
+    return environment.from_string(source).render(
+        name=_cell(name),
+        card=card,
+        method=_METHODS.get(card["method"], card["method"]),
+        supervision=_describe_supervision(card, results),
+        start=_cell(card["model"].get("pretrained", "") or "random weights"),
+        trained_on=_describe_data(card["trained_on"]),
+        masks=_describe_masks(card),
+        licence=_cell(licence),
+        preprocessing=_describe_preprocessing(card["preprocessing"]),
+        microns=_describe_microns(card),
+        log_classes=math.log(len(card["class_names"])),
+        num_images=results.get("test", {}).get("num_images"),
+        metrics=_table(results.get("metrics", {})),
+        choices=_describe_tested(card, tested),
+        diagnosis=_describe_diagnosis(results),
+    )
+
+
+def _cell(text: str) -> str:
+    """Text that stays in a cell of a table, whatever a folder or a class is called."""
+    escaped = "".join("\\" + sign if sign in "\\`*_[]<>|" else sign for sign in str(text))
+    return " ".join(escaped.split())
+
+
+def _describe_supervision(card: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    if card["refine"]["enabled"] and card["refine"].get("prior"):
+        return (
+            f"from class labels of whole images and from the prior {card['refine']['prior']!r} about where objects are"
+        )
+    if results.get("label_only"):
+        return "from class labels of whole images; no mask was used to train or to select it"
+    if results.get("selection") == selection.USES_MASKS:
+        return "from class labels of whole images, and selected by masks of validation images"
+    return "from class labels of whole images"
+
+
+def _describe_data(trained_on: Mapping[str, Any]) -> str:
+    least, greatest = trained_on["images_per_class"]["least"], trained_on["images_per_class"]["greatest"]
+    each = f"{least}" if least == greatest else f"{least} to {greatest}"
+    named = " ".join(_cell(trained_on[name]) for name in ("dataset", "name") if trained_on[name])
+    permuted = ", with permuted labels" if trained_on.get("permute_labels") else ""
+    return f"{named}: {trained_on['num_images']} images, {each} of each class{permuted}"
+
+
+def _describe_masks(card: Mapping[str, Any]) -> str:
+    if not card["refine"]["enabled"]:
+        return "class maps of the localizer"
+    calibration = card["refine"]["calibration"]
+    return "second stage: a decoder on the frozen trunk" + (
+        ""
+        if calibration == "none"
+        else f", each mask scaled so that {card['foreground_threshold']} is its threshold ({calibration})"
+    )
+
+
+def _describe_preprocessing(preprocessing: Mapping[str, Any]) -> str:
+    parts = []
+    if preprocessing["stain_normalization"] != "none":
+        parts.append(f"stain normalization {preprocessing['stain_normalization']}")
+    if preprocessing["scale"] != 1:
+        parts.append(f"resized to {preprocessing['scale']:g} of their size")
+    if preprocessing["min_side"]:
+        parts.append(f"enlarged where the smaller side has fewer than {preprocessing['min_side']} pixels")
+    if preprocessing["max_side"]:
+        parts.append(f"shrunk where the smaller side has more than {preprocessing['max_side']} pixels")
+    return ", ".join(parts) or "at the size that they have"
+
+
+def _describe_microns(card: Mapping[str, Any]) -> str:
+    microns = card.get("microns_per_pixel")
+    return f" Training images had {microns:g} microns a pixel before they were resized." if microns else ""
+
+
+def describe_choices(card: Mapping[str, Any]) -> str:
+    """Flips, sizes, CRF and second stage in words."""
+    chosen = inference_options.describe(dict(card))
+    flips = " and ".join(axis for axis, is_on in chosen["flips"].items() if is_on)
+    scales = ", ".join(f"{scale:g}" for scale in chosen["scales"])
+    return (
+        f"mirror images: {flips or 'none'}; sizes: {scales}; CRF: {'yes' if chosen['crf'] else 'no'}; second stage:"
+        f" {'yes' if chosen['refine'] else 'no'}"
+    )
+
+
+def _describe_tested(card: Mapping[str, Any], tested: Mapping[str, Any]) -> str:
+    ours, theirs = describe_choices(card), describe_choices(inference_options.choose(dict(tested)))
+    return "" if ours == theirs else f", with other test-time choices than the file ({theirs})"
+
+
+def _table(metrics: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    for label, name in _METRICS.items():
+        metric = metrics.get(name)
+        if not metric or metric["value"] is None:
+            continue
+
+        def number(value, unit=metric["unit"]):
+            return "" if value is None else f"{value:.2f}" if unit == "%" else f"{value:.3f}"
+
+        interval = "" if metric["low"] is None else f"{number(metric['low'])} to {number(metric['high'])}"
+        trivial = number(metric.get("baselines", {}).get("all_ones"))
+        rows.append(
+            [label, f"{number(metric['value'])} {metric['unit']}", interval, metric["threshold"] or "", trivial]
+        )
+    return rows
+
+
+def _describe_diagnosis(results: Mapping[str, Any]) -> str:
+    diagnosis = results.get("diagnosis")
+    if not diagnosis:
+        return "Not tested: the swap test needs a classifier that reads masked images, and the results of the run."
+    verdict = (
+        "Yes: an image's own mask shows the class better than other masks do."
+        if diagnosis["has_evidence"]
+        else "**No**: other masks showed the class as well. Do not read these masks as the reason for a class."
+    )
+    return f"{verdict} Swap test of the first stage's masks: {results_lib.describe_diagnosis(dict(diagnosis))}"
+
+
+def check(folder: pathlib.Path, digest: str) -> None:
+    """Raises OptionError if the folder holds the card of another model."""
+    path = folder / NAME
+    if path.exists() and digest not in path.read_text(encoding="utf-8"):
+        raise OptionError(
+            f"output is to be in {str(folder)!r}, whose {NAME} is that of another model. Choose another folder."
+        )
+
+
+def write(folder: pathlib.Path, text: str, row: tuple[str, ...]) -> None:
+    """Writes the card, or adds a file to the one that is there: what people have written into it stays.
+
+    Args:
+        folder: of the file.
+        text: of `describe`.
+        row: of the table of files; the name of the file comes first.
+    """
+    path = folder / NAME
+    lines = (path.read_text(encoding="utf-8") if path.exists() else text).rstrip("\n").splitlines()
+    start = f"| `{row[0]}` |"
+    lines = [line for line in lines if not line.startswith(start)]
+    path.write_text("\n".join([*lines, " | ".join((start.rstrip(" |"), *row[1:])) + " |"]) + "\n", encoding="utf-8")

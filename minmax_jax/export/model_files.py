@@ -1,0 +1,150 @@
+"""Writes the model of a run as a file, compares the two, and describes it in a card and, of ONNX, for the model zoo."""
+
+from collections.abc import Mapping, Sequence
+import datetime
+import hashlib
+import json
+import pathlib
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from minmax_jax import options
+from minmax_jax.errors import OptionError
+from minmax_jax.export import model_card_text, networks, onnx_file, stablehlo, verification, zoo
+from minmax_jax.export.onnx_conversion.graph import OPSET
+from minmax_jax.runs import model_card, predictor, results
+
+FORMATS = {"stablehlo": stablehlo, "onnx": onnx_file}
+
+
+def write(
+    workdir: pathlib.Path,
+    output: pathlib.Path,
+    *,
+    format: str,
+    size: tuple[int, int],
+    flips: bool | None = None,
+    scales: Sequence[float] | None = None,
+    crf: bool | None = None,
+    refine: bool | None = None,
+    licence: str = "",
+) -> dict[str, Any]:
+    """Exports the model of a run.
+
+    Args:
+        workdir: folder of the run; the model is read, and `results.json` if it is there.
+        output: the file, which must not exist; its folder must.
+        format: "stablehlo" or "onnx".
+        size: (H, W) of the preprocessed images.
+        flips: test-time choices, as in `predictor.load`; None: as in the run's own test.
+        scales: as `flips`.
+        crf: as `flips`; no file can hold one.
+        refine: as `flips`.
+        licence: SPDX identifier of the weights' licence, "" if unknown.
+
+    Returns:
+        What was written, as JSON values: "file", "bytes", "differences" by output, "guaranteed_until" of StableHLO.
+
+    Raises:
+        OptionError: for what cannot be exported, or written there.
+        ExportError: if the file does not compute what the model computes; it is not kept.
+    """
+    options.check_choice("format", format, FORMATS)
+    networks.check_size(size)
+    _check_output(output)
+    FORMATS[format].check_installed()
+    # Other devices multiply in reduced precision by default: no model to compare with.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        model = predictor.load(workdir, flips=flips, scales=scales, crf=crf, refine=refine, dtype="float32")
+        model_card_text.check(output.parent, model.card["state_digest"])
+        network = networks.create(model, size)
+        shapes = jax.eval_shape(network, np.zeros((1, *size, 3), np.float32))
+        outputs = [name for name in networks.OUTPUTS if name in shapes]
+        if format == "onnx":
+            _check_absent(output.parent, zoo.file_names(outputs))
+        images = verification.random_images(size, number=sum(verification.BATCHES))
+        expected = verification.predict(model, images)
+        written = _write_checked(output, FORMATS[format], network, size, _metadata(model.card), images, expected)
+    if format == "stablehlo":
+        written["guaranteed_until"] = stablehlo.guaranteed_until(datetime.date.today()).isoformat()
+    _write_card(workdir, output, model.card, written, size, licence)
+    if format == "onnx":
+        zoo.write(
+            output.parent,
+            name=workdir.resolve().name,
+            weights=(output.name, written["sha256"]),
+            card=model.card,
+            images=images[:2],
+            outputs={name: expected[name][:2] for name in outputs},
+            documentation=model_card_text.NAME,
+            licence=licence,
+        )
+    return written
+
+
+def _write_checked(
+    output: pathlib.Path,
+    format: ModuleType,
+    network: networks.Network,
+    size: tuple[int, int],
+    metadata: Mapping[str, str],
+    images: np.ndarray,
+    expected: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """Writes the file under another name, runs it, and renames it if it says what is expected."""
+    replacement = output.with_name(f"{output.name}.new")
+    try:
+        format.write(replacement, network, size, metadata)
+        differences = verification.check(format.read(replacement), images, expected)
+        content = replacement.read_bytes()
+        replacement.replace(output)
+    finally:
+        replacement.unlink(missing_ok=True)
+    digest = hashlib.sha256(content).hexdigest()
+    return {"file": str(output), "bytes": len(content), "sha256": digest, "differences": differences}
+
+
+def _check_output(output: pathlib.Path) -> None:
+    if output.name in (model_card_text.NAME, zoo.NAME):
+        raise OptionError(f"output={str(output)!r} is the name of what describes the file. Give another name.")
+    if not output.parent.is_dir():
+        raise OptionError(f"output={str(output)!r}: the folder {str(output.parent)!r} does not exist. Create it first.")
+    if output.exists():
+        raise OptionError(f"output={str(output)!r} exists already. Give another name, or remove it.")
+
+
+def _check_absent(folder: pathlib.Path, names: Sequence[str]) -> None:
+    if existing := ", ".join(name for name in names if (folder / name).exists()):
+        raise OptionError(
+            f"output is to be in {str(folder)!r}, which has {existing} of another file. Choose another folder, or"
+            " remove them."
+        )
+
+
+def _metadata(card: Mapping[str, Any]) -> dict[str, str]:
+    kept = ("method", "class_names", "preprocessing", "normalization", "foreground_threshold", "state_digest")
+    return {name: value if isinstance(value := card[name], str) else json.dumps(value) for name in kept}
+
+
+def _write_card(
+    workdir: pathlib.Path,
+    output: pathlib.Path,
+    card: Mapping[str, Any],
+    written: Mapping[str, Any],
+    size: tuple[int, int],
+    licence: str,
+) -> None:
+    """Writes MODEL_CARD.md, or adds the file to it."""
+    tested = json.loads((workdir / model_card.CARD).read_text())
+    text = model_card_text.describe(
+        workdir.resolve().name, card, tested=tested, results=results.read(workdir), licence=licence
+    )
+    kind = f"ONNX, opset {OPSET}"
+    if "guaranteed_until" in written:
+        kind = f"StableHLO; {stablehlo.explain(written['guaranteed_until'])}"
+    differences = ", ".join(f"{name} {difference:.1g}" for name, difference in written["differences"].items())
+    row = (output.name, kind, f"[B, {size[0]}, {size[1]}, 3]", model_card_text.describe_choices(card), differences)
+    model_card_text.write(output.parent, text, row)

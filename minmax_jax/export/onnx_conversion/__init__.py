@@ -1,0 +1,1 @@
+"""From a traced JAX function to ONNX: one table of primitives, and nothing that knows this library's networks."""

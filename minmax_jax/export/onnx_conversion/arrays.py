@@ -1,0 +1,159 @@
+"""Operations on the dimensions of arrays: shapes, slices, reductions, sorting."""
+
+from collections.abc import Mapping, Sequence
+import functools
+
+import numpy as np
+
+from minmax_jax.export.onnx_conversion.elementwise import cast
+from minmax_jax.export.onnx_conversion.graph import Dimension, Graph, Tensor, UnsupportedError, Value, is_free
+
+_END = np.iinfo(np.int64).max
+
+
+def _reshape(graph: Graph, x: Value, *, shapes, **params) -> list[Value]:
+    return [graph.reshape(x, shapes[0])]
+
+
+def _transpose(graph: Graph, x: Value, *, shapes, permutation) -> list[Value]:
+    return [graph.transpose(x, permutation)]
+
+
+def _concatenate(graph: Graph, *values: Value, shapes, dimension: int) -> list[Tensor]:
+    return [graph.apply("Concat", *values, shape=shapes[0], axis=dimension)]
+
+
+def stack(graph: Graph, *values: Value, shapes, axis: int) -> list[Tensor]:
+    """Values side by side along a new dimension."""
+    one = [*shapes[0][:axis], 1, *shapes[0][axis + 1 :]]
+    whole = [graph.expand(value, [*one[:axis], *one[axis + 1 :]]) for value in values]
+    return [graph.apply("Concat", *(graph.reshape(value, one) for value in whole), shape=shapes[0], axis=axis)]
+
+
+def _cut(graph: Graph, x: Value, shape, bounds: Sequence[tuple[int, int, int, int]]) -> Value:
+    """The part between (axis, start, end, step)."""
+    if not bounds:
+        return x
+    axes, starts, ends, steps = (np.array(column, np.int64) for column in zip(*bounds))
+    return graph.apply("Slice", x, starts, ends, axes, steps, shape=shape)
+
+
+def _rev(graph: Graph, x: Value, *, shapes, dimensions) -> list[Value]:
+    return [_cut(graph, x, shapes[0], [(axis, -1, -_END, -1) for axis in dimensions])]
+
+
+def _slice(graph: Graph, x: Value, *, shapes, start_indices, limit_indices, strides) -> list[Value]:
+    bounds = zip(range(len(x.shape)), start_indices, limit_indices, strides or [1] * len(x.shape))
+    return [_cut(graph, x, shapes[0], [cut for cut in bounds if not _is_whole(x.shape[cut[0]], *cut[1:])])]
+
+
+def _is_whole(size: Dimension, start: Dimension, end: Dimension, step: int) -> bool:
+    return str(start) == "0" and str(end) == str(size) and step == 1
+
+
+def _pad(graph: Graph, x: Value, value: Value, *, shapes, padding_config) -> list[Tensor]:
+    before, after, between = zip(*padding_config)
+    if any(between):
+        raise UnsupportedError("the primitive 'pad' with interior padding has no form in ONNX here.")
+    return [graph.apply("Pad", x, np.array([*before, *after], np.int64), value, shape=shapes[0])]
+
+
+def _reduce(operation: str, graph: Graph, x: Value, *, shapes, axes, **params) -> list[Tensor]:
+    return [graph.apply(operation, x, np.array(axes, np.int64), shape=shapes[0], keepdims=0)]
+
+
+def _reduce_or(graph: Graph, x: Value, *, shapes, axes, **params) -> list[Tensor]:
+    numbers = cast(graph, x, shape=x.shape, new_dtype=np.int32)
+    (found,) = _reduce("ReduceMax", graph, numbers, shapes=shapes, axes=axes)
+    return [cast(graph, found, shape=shapes[0], new_dtype=bool)]
+
+
+def _argmax(graph: Graph, x: Value, *, shapes, axes, index_dtype) -> list[Tensor]:
+    found = graph.apply("ArgMax", x, shape=shapes[0], axis=int(axes[0]), keepdims=0)
+    return [cast(graph, found, shape=shapes[0], new_dtype=index_dtype)]
+
+
+def _cumsum(graph: Graph, x: Value, *, shapes, axis: int, reverse: bool) -> list[Tensor]:
+    return [graph.apply("CumSum", x, np.array(axis), shape=shapes[0], reverse=int(reverse))]
+
+
+def _top_k(graph: Graph, x: Value, *, shapes, k: int, axis: int) -> list[Tensor]:
+    values, indices = graph.apply_many("TopK", x, np.array([k]), shapes=shapes, axis=axis)
+    return [values, cast(graph, indices, shape=shapes[1], new_dtype=np.int32)]
+
+
+def _sort(graph: Graph, *values: Value, shapes, dimension: int, **params) -> list[Tensor]:
+    if len(values) > 1:
+        raise UnsupportedError("the primitive 'sort' of several arrays has no form in ONNX here.")
+    count = np.array([shapes[0][dimension]], np.int64)
+    return graph.apply_many("TopK", *values, count, shapes=[shapes[0]] * 2, axis=dimension, largest=0)[:1]
+
+
+def _dynamic_slice(graph: Graph, x: Value, *starts: Value, shapes, slice_sizes) -> list[Value]:
+    if not all(isinstance(start, np.ndarray) for start in starts):
+        raise UnsupportedError("the primitive 'dynamic_slice' at computed places has no form in ONNX here.")
+    last = [size - length for size, length in zip(x.shape, slice_sizes)]
+    starts = {axis: min(max(int(start), 0), last[axis]) for axis, start in enumerate(starts)}
+    return [_part(graph, x, shapes[0], starts, slice_sizes)]
+
+
+def _part(graph: Graph, x: Value, shape, starts: Mapping[int, int], sizes: Sequence[Dimension]) -> Value:
+    """The part of these sizes that starts there, with fewer dimensions where the shape has fewer."""
+    bounds = [(axis, start, start + sizes[axis], 1) for axis, start in starts.items() if not is_free(sizes[axis])]
+    return graph.reshape(_cut(graph, x, sizes, bounds), shape)
+
+
+def _gather(
+    graph: Graph, x: Value, indices: Value, *, shapes, dimension_numbers, slice_sizes, mode, **params
+) -> list[Value]:
+    """Slices at places that are constants: one slice, or several along one dimension."""
+    axes = tuple(dimension_numbers.start_index_map)
+    others = [axis for axis in range(len(x.shape)) if axis not in axes]
+    is_whole = all(str(slice_sizes[axis]) == str(x.shape[axis]) for axis in others)
+    if not isinstance(indices, np.ndarray) or not is_whole:
+        raise UnsupportedError("the primitive 'gather' at computed places has no form in ONNX here.")
+    last = np.array([x.shape[axis] - slice_sizes[axis] for axis in axes])
+    if np.any((indices < 0) | (indices > last)):
+        raise UnsupportedError("the primitive 'gather' out of bounds has no form in ONNX here.")
+    if indices.ndim == 1:
+        return [_part(graph, x, shapes[0], dict(zip(axes, indices.tolist())), slice_sizes)]
+    if len(axes) > 1:
+        raise UnsupportedError("the primitive 'gather' along several dimensions has no form in ONNX here.")
+    return [_gather_along(graph, x, axes[0], indices[..., 0], shapes[0], dimension_numbers, slice_sizes)]
+
+
+def _gather_along(graph: Graph, x: Value, axis: int, starts: np.ndarray, shape, numbers, slice_sizes) -> Value:
+    places = starts[..., None] + np.arange(slice_sizes[axis])
+    # What each dimension is, as ONNX orders them and as JAX does: one of the array, or one of the places.
+    of_places = [("places", number) for number in range(starts.ndim)]
+    given = [("x", number) for number in range(len(x.shape))]
+    given[axis:axis] = of_places
+    kept = iter([("x", n) for n in range(len(x.shape)) if n not in numbers.collapsed_slice_dims])
+    new = iter(of_places)
+    wanted = [next(kept if n in numbers.offset_dims else new) for n in range(len(shape))]
+    dropped = [label for label in given if label not in wanted]  # of size 1
+    read = graph.apply("Gather", x, places, shape=[*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]], axis=axis)
+    return graph.reshape(graph.transpose(read, [given.index(label) for label in [*dropped, *wanted]]), shape)
+
+
+OPERATIONS = {
+    "argmax": _argmax,
+    "concatenate": _concatenate,
+    "cumsum": _cumsum,
+    "dynamic_slice": _dynamic_slice,
+    "expand_dims": _reshape,
+    "gather": _gather,
+    "pad": _pad,
+    "reduce_max": functools.partial(_reduce, "ReduceMax"),
+    "reduce_min": functools.partial(_reduce, "ReduceMin"),
+    "reduce_or": _reduce_or,
+    "reduce_sum": functools.partial(_reduce, "ReduceSum"),
+    "reshape": _reshape,
+    "rev": _rev,
+    "slice": _slice,
+    "sort": _sort,
+    "squeeze": _reshape,
+    "stack": stack,
+    "top_k": _top_k,
+    "transpose": _transpose,
+}

@@ -1,0 +1,131 @@
+"""`rdf.yaml`: the description of an ONNX file for the BioImage model zoo, with arrays to test it by."""
+
+from collections.abc import Mapping, Sequence
+import datetime
+import hashlib
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from minmax_jax.export.onnx_conversion.graph import OPSET
+
+NAME = "rdf.yaml"
+_SPECIFICATION = "0.5.3"
+_DESCRIPTIONS = {
+    "probabilities": "Probability of each class, given the foreground.",
+    "masks": "Soft mask of the foreground: the region that identifies the class.",
+    "foreground_entropy": "Entropy of the classes given the foreground, in nats; low where it identifies the class.",
+    "background_entropy": "Entropy of the classes given the rest, in nats; high where no part of an object is left.",
+}
+_CITE = [
+    {
+        "text": "Weakly Supervised Localization using Min-Max Entropy: an Interpretable Framework (2019)",
+        "url": "https://arxiv.org/abs/1907.12934",
+    }
+]
+
+
+def file_names(outputs: Sequence[str]) -> list[str]:
+    """The files that `write` makes."""
+    return [NAME, *(f"test_{name}.npy" for name in ("images", *outputs))]
+
+
+def write(
+    folder: pathlib.Path,
+    *,
+    name: str,
+    weights: tuple[str, str],
+    card: Mapping[str, Any],
+    images: np.ndarray,
+    outputs: Mapping[str, np.ndarray],
+    documentation: str,
+    licence: str,
+) -> None:
+    """Writes `rdf.yaml` and the arrays that it names.
+
+    Args:
+        folder: of the ONNX file.
+        name: of the model.
+        weights: name and SHA-256 of the ONNX file.
+        card: content of `model_card.json`.
+        images: [B, H, W, 3] uint8, preprocessed.
+        outputs: the model's results for them, by name.
+        documentation: name of a text in the folder.
+        licence: SPDX identifier of the weights' licence, "" if unknown.
+    """
+    import yaml
+
+    source, digest = weights
+    content = {
+        "format_version": _SPECIFICATION,
+        "type": "model",
+        "name": _plain(name),
+        "description": "Class of an image, and a soft mask of the region that identifies it; learned from labels.",
+        "timestamp": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "documentation": documentation,
+        "cite": _CITE,
+        "tags": ["weakly-supervised", "segmentation", "classification", "2d", "rgb"],
+        **({"license": licence} if licence else {}),
+        "inputs": [_describe_input(folder, images, card)],
+        "outputs": [_describe_output(folder, output, values, card) for output, values in outputs.items()],
+        "weights": {"onnx": {"source": source, "sha256": digest, "opset_version": OPSET}},
+        "config": {
+            "minmax_jax": {
+                key: card[key]
+                for key in ("method", "state_digest", "foreground_threshold", "preprocessing", "flips", "scales")
+            }
+        },
+    }
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    (folder / NAME).write_text(text, encoding="utf-8")
+
+
+def _plain(name: str) -> str:
+    """A name that the zoo takes: letters, digits, and few signs."""
+    return re.sub(r"[^A-Za-z0-9_()\- ]+", "_", f"minmax_jax {name}")[:128].strip()
+
+
+def _describe_input(folder: pathlib.Path, images: np.ndarray, card: Mapping[str, Any]) -> dict[str, Any]:
+    _, height, width, _ = images.shape
+    return {
+        "id": "images",
+        "description": f"RGB images of {height}x{width} pixels, prepared as for the training, 0 to 255.",
+        "axes": [{"type": "batch"}, *_space(height, width, card), _channels(["red", "green", "blue"])],
+        # The type is that of the file's input: programs of the zoo go back to it after their steps.
+        "test_tensor": _save(folder, "images", images.astype(np.float32)),
+        "data": {"type": "float32", "range": [0, 255]},
+        "preprocessing": [{"id": "scale_linear", "kwargs": {"gain": 1 / 127.5, "offset": -1.0}}],
+    }
+
+
+def _describe_output(folder: pathlib.Path, name: str, values: np.ndarray, card: Mapping[str, Any]) -> dict[str, Any]:
+    axes = {
+        "probabilities": lambda: [_channels(card["class_names"])],
+        "masks": lambda: [*_space(*values.shape[1:3], card), _channels(["foreground"])],
+    }
+    return {
+        "id": name,
+        "description": _DESCRIPTIONS[name],
+        "axes": [{"type": "batch"}, *axes.get(name, list)()],
+        "test_tensor": _save(folder, name, values),
+        "data": {"type": "float32"},
+    }
+
+
+def _space(height: int, width: int, card: Mapping[str, Any]) -> list[dict[str, Any]]:
+    preprocessing, microns = card["preprocessing"], card.get("microns_per_pixel", 0)
+    is_known = microns and not preprocessing["min_side"] and not preprocessing["max_side"]
+    unit = {"unit": "micrometer", "scale": microns / preprocessing["scale"]} if is_known else {}
+    return [{"type": "space", "id": name, "size": side} | unit for name, side in (("y", height), ("x", width))]
+
+
+def _channels(names: Sequence[str]) -> dict[str, Any]:
+    return {"type": "channel", "channel_names": list(names)}
+
+
+def _save(folder: pathlib.Path, name: str, values: np.ndarray) -> dict[str, str]:
+    path = folder / f"test_{name}.npy"
+    np.save(path, values)
+    return {"source": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

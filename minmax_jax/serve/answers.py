@@ -1,0 +1,205 @@
+"""From the bytes of an image file to the answer: class, mask, entropies, flags, and what the classifier saw."""
+
+import base64
+from collections.abc import Sequence
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from minmax_jax import options as options_lib
+from minmax_jax.data import image_files, padding, preprocessing
+from minmax_jax.errors import OptionError, UserError
+from minmax_jax.evaluation.image_predictions import ImagePrediction, NotFiniteError
+from minmax_jax.prediction import regions, resolution, sources, trust
+from minmax_jax.prediction.options import Options
+from minmax_jax.runs.predictor import Predictor
+
+LEAST_AREA = Options.least_area  # pixels; smaller regions are no instances
+# What Pillow reads by itself; for some others it would start programs.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "JPEG2000", "PPM", "AVIF")
+_GREATEST_SIDE = 16384  # pixels; what a browser draws
+_GREATEST_SHOWN_SIDE = 2048  # pixels of the picture that goes back; masks keep the size of the image
+_GREATEST_SEEN_SIDE = 512
+_LARGE = "the image is much larger than those of the training: predict cuts it into tiles, which this page does not"
+
+
+class TooLargeError(UserError):
+    """An image of more bytes or pixels than the limits allow."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What an image may have.
+
+    Attributes:
+        max_megabytes: of the file, 1e6 bytes each.
+        max_megapixels: of the image as it is, and after the preprocessing of the run.
+
+    Raises:
+        OptionError: for a number out of range.
+    """
+
+    max_megabytes: float = 20.0
+    max_megapixels: float = 16.0
+
+    def __post_init__(self):
+        options_lib.check_range("max_megabytes", self.max_megabytes, 0.01, 1000)
+        options_lib.check_range("max_megapixels", self.max_megapixels, 0.01, 1000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An image as it is and as the networks take it.
+
+    Attributes:
+        image: [H, W, 3] uint8, upright.
+        preprocessed: [h, w, 3] uint8.
+        padded: [h', w', 3] uint8; each new size of these compiles the networks.
+        microns: a pixel of the image, None if the file does not say.
+        flags: what the size of the image says against its mask.
+    """
+
+    image: np.ndarray
+    preprocessed: np.ndarray
+    padded: np.ndarray
+    microns: float | None
+    flags: tuple[str, ...]
+
+
+def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared:
+    """Reads and preprocesses an image, at the magnification of the training where both are known.
+
+    Args:
+        predictor: of a run.
+        content: of an image file.
+        limits: of the image; its size is known before its pixels are decoded.
+
+    Raises:
+        TooLargeError: for an image beyond the limits.
+        UserError: for content that is no image, or an image that is too small.
+    """
+    if len(content) > limits.max_megabytes * 1e6:
+        raise too_many_bytes(limits)
+    width, height = _read_size(content)
+    _check_size((height, width), "", limits)
+    microns = resolution.read(io.BytesIO(content))
+    factor = resolution.rescaling(microns, predictor.card.get("microns_per_pixel", 0.0))
+    try:
+        prepare = dataclasses.replace(predictor.preprocessing, scale=predictor.preprocessing.scale * factor)
+        (size,) = prepare.sizes(np.array([[height, width]])).tolist()
+        _check_size(tuple(size), " after the preprocessing of the run", limits)
+        image = image_files.read_rgb(content, "The file")
+        preprocessed = prepare(image)
+    except OptionError as error:
+        raise UserError(f"The image does not suit the run: {error}") from error
+    crop_size = predictor.card["crop_size"]
+    is_large = sources.find_tiling(image.shape[:2], prepare, crop_size=crop_size, tile_size=None) is not None
+    return Prepared(image, preprocessed, padding.pad(preprocessed), microns, (_LARGE,) * is_large)
+
+
+def too_many_bytes(limits: Limits) -> TooLargeError:
+    """The error of a file with too many bytes, which need not all have been read."""
+    return TooLargeError(
+        f"The file has more than {limits.max_megabytes:g} MB. Save it as JPEG, shrink it, or restart the server with a"
+        " greater max_megabytes."
+    )
+
+
+def _read_size(content: bytes) -> tuple[int, int]:
+    """Width and height that a file declares; nothing is decoded."""
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            size, kind = picture.size, picture.format
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLargeError(f"The image has too many pixels ({error}). Shrink it, or cut it into tiles.") from error
+    except Exception as error:  # of Pillow's many readers
+        if content:
+            raise UserError(
+                "The file cannot be read as an image. Give a JPEG, PNG, TIFF, WebP, BMP or GIF that is intact."
+            ) from error
+        raise UserError("The file is empty.") from error
+    if kind not in _FORMATS:
+        raise UserError(f"The file is {kind}, which is not read here. Save it as JPEG, PNG, TIFF or WebP.")
+    return size
+
+
+def _check_size(size: tuple[int, int], when: str, limits: Limits) -> None:
+    height, width = size
+    if height * width > limits.max_megapixels * 1e6 or max(size) > _GREATEST_SIDE:
+        raise TooLargeError(
+            f"The image has {width} x {height} pixels{when}. At most {limits.max_megapixels:g} megapixels are taken,"
+            f" and {_GREATEST_SIDE} pixels a side: shrink it, cut it into tiles, or restart the server with a greater"
+            " max_megapixels."
+        )
+
+
+def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[str]) -> dict[str, Any]:
+    """The answer, as JSON values; pictures are PNGs in data URLs.
+
+    Args:
+        predictor: of the run.
+        prepared: the image.
+        model_flags: what speaks against all masks of the model.
+
+    Raises:
+        NotFiniteError: if the model predicts what is no number.
+    """
+    found, first_masks = predictor.predict_with_first_masks(prepared.padded[None])
+    prediction = ImagePrediction(
+        index=0,
+        probabilities=np.asarray(found.probabilities)[0],
+        mask=predictor.finish_mask(np.asarray(found.masks)[0, ..., 0], prepared.preprocessed, prepared.image.shape[:2]),
+        scores={name: np.asarray(values)[0].item() for name, values in found.scores.items()},
+    )
+    if not all(np.isfinite(value).all() for value in (prediction.probabilities, prediction.mask)):
+        raise NotFiniteError("The model's numbers for this image are not finite. Train it again.")
+    names, best = predictor.class_names, prediction.predicted
+    threshold = predictor.card["foreground_threshold"]
+    entropies = {name: value for name, value in prediction.scores.items() if name.endswith("entropy")}
+    return {
+        "height": prediction.mask.shape[0],
+        "width": prediction.mask.shape[1],
+        "class": names[best],
+        "probability": float(prediction.probabilities[best]),
+        "probabilities": dict(zip(names, map(float, prediction.probabilities))),
+        **entropies,
+        "threshold": threshold,
+        "foreground_share": float(np.mean(prediction.mask >= threshold)),
+        "num_instances": len(regions.find(prediction.mask, threshold=threshold, least_area=LEAST_AREA)[1]),
+        "microns_per_pixel": prepared.microns,
+        "flags": [*trust.find_flags(prediction, threshold=threshold), *prepared.flags, *model_flags],
+        "image": _to_url(_shrink(prepared.image, _GREATEST_SHOWN_SIDE)),
+        # Rounded half up, so that a level is at least 255 t where the mask is at least t = 0.5.
+        "mask": _to_url(np.floor(255 * np.clip(prediction.mask, 0, 1) + 0.5).astype(np.uint8)),
+        # Methods without these entropies have no classifier that reads masked images.
+        "seen": _draw_seen(predictor, prepared, np.asarray(first_masks)[0, ..., 0]) if entropies else {},
+    }
+
+
+def _draw_seen(predictor: Predictor, prepared: Prepared, mask: np.ndarray) -> dict[str, str]:
+    """The classifier's two inputs, X+ and X-, at its resolution: grey, 0 of [-1, 1], is what a mask hides."""
+    image = prepared.preprocessed.astype(np.float32) - 127.5
+    mask = padding.crop_back(mask, image.shape[:2])[..., None]
+    scale = predictor.card["model"]["classifier_scale"]
+    size = tuple(max(1, int(scale * side)) for side in image.shape[:2])
+    drawn = {}
+    for name, weight in (("foreground", mask), ("background", 1 - mask)):
+        shown = np.clip(np.round(127.5 + image * weight), 0, 255).astype(np.uint8)
+        drawn[name] = _to_url(_shrink(preprocessing.resize(shown, size), _GREATEST_SEEN_SIDE))
+    return drawn
+
+
+def _shrink(image: np.ndarray, greatest_side: int) -> np.ndarray:
+    """[H, W, 3] uint8 with sides of at most so many pixels."""
+    factor = greatest_side / max(image.shape)
+    if factor >= 1:
+        return image
+    height, width = (max(1, round(factor * side)) for side in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+
+
+def _to_url(pixels: np.ndarray) -> str:
+    return f"data:image/png;base64,{base64.b64encode(image_files.to_png(pixels)).decode()}"
