@@ -85,7 +85,7 @@ def test_a_name_that_is_no_configuration_suggests_one():
         config_files.resolve(["--config=oxfrod"])
 
 
-@pytest.mark.parametrize("program", ["train", "evaluate", "refine", "prepare_data", "convert_weights"])
+@pytest.mark.parametrize("program", ["train", "evaluate", "refine", "export", "prepare_data", "convert_weights"])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_is_fast_and_imports_neither_tfds_nor_grain(program, flag):
     command = [sys.executable, "-X", "importtime", "-m", f"experiments.{program}", flag]
