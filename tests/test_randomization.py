@@ -61,7 +61,7 @@ def test_the_masks_of_a_run_are_tested(finished):
     image = split.read_image(0)
     answer = model.run.predict(variables, np.stack([image] * 4))
     np.testing.assert_allclose(
-        faithfulness_test._probabilities(model.run, variables, np.stack([image] * 5)),
+        faithfulness_test._probabilities(model.run, variables, np.stack([image] * 5), 4),
         np.repeat(np.asarray(answer.probabilities)[:1], 5, axis=0),
         rtol=1e-5,
     )

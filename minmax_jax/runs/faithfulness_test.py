@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from minmax_jax import options, progress
@@ -56,9 +57,11 @@ def test_workdir(
     count = min(num_images, len(images))
     images = dataset.subset(images, np.linspace(0, len(images) - 1, count).round().astype(int))
     masks = _predict_masks(run, variables, images)
+    # No more than a curve needs; evaluations of small images have larger batches.
+    batch_size = min(run.config.evaluation.batch_size, _round_up(num_steps + 1, jax.local_device_count()))
     rows = [
         faithfulness.score(
-            lambda changed: _probabilities(run, variables, changed),
+            lambda changed: _probabilities(run, variables, changed, batch_size),
             images.read_image(index),
             masks[index],
             true_mask=_true_mask(images, index),
@@ -88,9 +91,12 @@ def _predict_masks(run: build.Run, variables: dict[str, Any], images: dataset.Sp
     return [masks[index] for index in range(len(images))]
 
 
-def _probabilities(run: build.Run, variables: dict[str, Any], images: np.ndarray) -> np.ndarray:
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _probabilities(run: build.Run, variables: dict[str, Any], images: np.ndarray, batch_size: int) -> np.ndarray:
     """[B, C] of the whole model, which finds a region in the changed images [B, H, W, 3] and reads it."""
-    batch_size = run.config.evaluation.batch_size
     padded = np.stack([padding.pad(image) for image in images])
     # Repeated images fill the last batch: another number of images would compile the networks again.
     filled = np.concatenate([padded, np.repeat(padded[-1:], -len(padded) % batch_size, axis=0)])
