@@ -139,6 +139,14 @@ class Page:
         path.write_bytes(base64.b64decode(picture))
 
 
+def find() -> str:
+    """The program; the test is skipped where there is none."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("There is no Chromium here: the page was not opened.")
+    return program
+
+
 @contextlib.contextmanager
 def open_page(folder: pathlib.Path) -> Iterator[Page]:
     """A page of a new browser; the test is skipped where there is none.
@@ -146,9 +154,7 @@ def open_page(folder: pathlib.Path) -> Iterator[Page]:
     Args:
         folder: an empty one, for the browser's own files.
     """
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("There is no Chromium here: the page was not opened.")
+    program = find()
     (to_read, writing), (reading, to_write) = os.pipe(), os.pipe()
     command = [sys.executable, "-c", _LAUNCH, str(to_read), str(to_write), program, *_FLAGS]
     process = subprocess.Popen(

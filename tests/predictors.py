@@ -1,9 +1,14 @@
 """Predictors whose answers can be computed by hand."""
 
+from collections.abc import Iterator
+import contextlib
+
 import numpy as np
+import pytest
 
 from minmax_jax.data import padding, preprocessing
 from minmax_jax.method import Prediction
+from minmax_jax.prediction import image_outputs
 
 
 class BrightPixels:
@@ -32,3 +37,19 @@ class BrightPixels:
     def finish_mask(self, mask, image, size):
         assert image.shape[:2] == size
         return padding.crop_back(mask, size).astype(np.float32)
+
+
+@contextlib.contextmanager
+def stopped_after(monkeypatch, num_images: int) -> Iterator[list[dict]]:
+    """Interrupts the prediction inside when it is to write another image; gives the rows of those that it wrote."""
+    write, written = image_outputs.write, []
+
+    def stop(*arguments, **named):
+        if len(written) == num_images:
+            raise KeyboardInterrupt
+        written.append(write(*arguments, **named))
+        return written[-1]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(image_outputs, "write", stop)
+        yield written

@@ -254,7 +254,7 @@ def test_damaged_records_are_told(data_dir, tmp_path, file):
 def test_the_table_of_a_prepared_dataset(data_dir):
     table = summary.describe(data_dir, "glas")
     assert re.search(r"train +85 +2 +85 +0 .*benign 42, malignant 43", table)
-    assert "Objects that the masks tell apart: train 170, test 160." in table
+    assert "Annotated instances: train 170, test 160." in table
     records.check(data_dir, "glas")
 
 

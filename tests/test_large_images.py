@@ -25,7 +25,7 @@ from minmax_jax.prediction import (
 )
 from minmax_jax.refinement import calibration
 from tests import tiled_tiff
-from tests.predictors import BrightPixels
+from tests.predictors import BrightPixels, stopped_after
 
 CROP = (64, 64)
 
@@ -350,16 +350,7 @@ def test_files_of_a_large_image_are_deleted(tmp_path, monkeypatch, green):
 def test_after_an_error_too_and_the_next_call_goes_on(tmp_path, monkeypatch, green):
     for name in "abc":
         _write(tmp_path / f"in/{name}.tif", _colours(green))
-    write, written = image_outputs.write, []
-
-    def stop(*arguments, **named):
-        if len(written) == 1:
-            raise KeyboardInterrupt
-        written.append(write(*arguments, **named))
-        return written[-1]
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(image_outputs, "write", stop)
+    with stopped_after(monkeypatch, 1) as written:
         _predict(tmp_path)
     assert not (tmp_path / "out/unfinished").exists()
     # A kill leaves them.

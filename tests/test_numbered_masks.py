@@ -130,5 +130,5 @@ def test_from_the_command_line(tmp_path):
     refused = run("--dataset=glas", "--source=x", "--instances")
     assert refused.returncode == 1 and "--instances=True is for own images" in refused.stderr
     done = run(*own, "--instances")
-    assert done.returncode == 0 and "Objects that the masks tell apart: train 18, test 6." in done.stdout, done.stderr
+    assert done.returncode == 0 and "Annotated instances: train 18, test 6." in done.stdout, done.stderr
     assert "more than two values" not in done.stderr

@@ -14,9 +14,9 @@ import pytest
 
 from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import ImagePrediction
-from minmax_jax.prediction import batches, folder, image_outputs, inputs, options, outlines, trust
+from minmax_jax.prediction import batches, folder, inputs, options, outlines, trust
 from tests import programs
-from tests.predictors import BrightPixels
+from tests.predictors import BrightPixels, stopped_after
 
 
 def _disc(size, center, radius):
@@ -176,16 +176,7 @@ def test_few_images_are_not_filled_up(tmp_path):
 def test_a_killed_prediction_goes_on(tmp_path, images, monkeypatch):
     reference = _predict(tmp_path)
     (tmp_path / "out").rename(tmp_path / "reference")
-    write, written = image_outputs.write, []
-
-    def stop(*arguments, **named):
-        if len(written) == 3:
-            raise KeyboardInterrupt
-        written.append(write(*arguments, **named))
-        return written[-1]
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(image_outputs, "write", stop)
+    with stopped_after(monkeypatch, 3):
         _predict(tmp_path)
     out = tmp_path / "out"
     assert not (out / "manifest.json").exists()

@@ -13,7 +13,7 @@ import pytest
 
 from minmax_jax.report import charts, page
 from minmax_jax.runs import gallery, training
-from tests import programs
+from tests import browser, programs
 
 pytestmark = pytest.mark.xdist_group("report")
 
@@ -104,10 +104,8 @@ def test_a_folder_without_results_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_the_page_sorts_and_filters_in_a_browser(finished, tmp_path):
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("There is no Chromium here: the page was not opened.")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={tmp_path}"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={tmp_path}"]
+    command = [browser.find(), *options]
     shutil.copy(finished / page.NAME, tmp_path / "page.html")
     done = subprocess.run([*command, f"file://{tmp_path}/page.html"], capture_output=True, text=True, timeout=120)
     shots = re.findall(r'<div class="shot"[^>]*data-score="([\d.]+)"([^>]*)>', done.stdout)

@@ -45,7 +45,7 @@ class Split:
         read_ignored: index -> [H, W] bool, the pixels of the mask that are neither foreground nor background, or None
             where each is one of them; picklable.
         read_instances: index -> [H, W] int32, for each pixel of the mask the number of its object, from 1, and 0 where
-            it is of none, or None where objects are not told apart; picklable.
+            it is of none, or None without instance annotations; picklable.
         patients: whom each of the N examples is of; "" where that is not known, () where it is known of none.
     """
 

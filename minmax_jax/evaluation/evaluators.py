@@ -25,8 +25,8 @@ class Truth:
         mask: [H', W'] bool foreground at the annotation's own resolution, or None where there is none.
         boxes: [K, 4] bounding boxes (top, left, bottom, right) as shares of height and width; K = 0: unknown.
         ignored: [H', W'] bool, pixels that no metric may count, or None.
-        instances: [H', W'] int32, the number of each pixel's object from 1, 0 outside of the mask, or None where
-            objects are not told apart.
+        instances: [H', W'] int32, the number of each pixel's object from 1, 0 outside of the mask, or None
+            without instance annotations.
     """
 
     label: int

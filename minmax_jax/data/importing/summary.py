@@ -39,7 +39,7 @@ def describe(data_dir: str, name: str) -> str:
             f"  {sizes:<22}{foreground:>10}  {_describe_counts(counts, split.class_names)}"
         )
     if any(objects.values()):
-        lines.append(f"Objects that the masks tell apart: {_describe_splits(objects)}.")
+        lines.append(f"Annotated instances: {_describe_splits(objects)}.")
     if any(empty.values()):
         lines.append(f"Masks without any foreground: {_describe_splits(empty)}.")
     if any(full.values()):

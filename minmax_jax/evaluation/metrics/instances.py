@@ -33,7 +33,7 @@ _COLUMNS = (
 
 
 def evaluator(*, threshold: float = 0.5, least_area: int = LEAST_AREA) -> Evaluator:
-    """Metrics of objects, of images whose true objects are told apart.
+    """Metrics of objects, for images with instance annotations.
 
     Args:
         threshold: a pixel is foreground where the soft mask is at least this.
@@ -42,7 +42,7 @@ def evaluator(*, threshold: float = 0.5, least_area: int = LEAST_AREA) -> Evalua
 
     Returns:
         An evaluator whose rows hold F1 and Dice as shares and the Hausdorff distance in pixels of the true mask, each
-        of its image alone, and the numbers of predicted, true and found objects; None where objects are not told apart.
+        of its image alone, and the numbers of predicted, true and found objects; None without instance ids.
         With neither predicted nor true objects, F1 and Dice are None; with one of these alone they are 0. The Hausdorff
         distance is None unless there are both. "object_sums" [2, 4] is for the split: over true and over predicted
         objects, the sums of area, area times Dice, area if there is a distance, and area times the distance.
