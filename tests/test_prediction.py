@@ -13,8 +13,8 @@ from PIL import Image
 import pytest
 
 from minmax_jax.errors import OptionError
-from minmax_jax.evaluation import ImagePrediction
-from minmax_jax.prediction import batches, folder, inputs, options, outlines, trust
+from minmax_jax.evaluation import ImagePrediction, trust
+from minmax_jax.prediction import batches, folder, inputs, options, outlines
 from tests import programs
 from tests.predictors import BrightPixels, stopped_after
 

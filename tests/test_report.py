@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from minmax_jax.report import charts, page
+from minmax_jax.evaluation.metrics import flags
+from minmax_jax.report import charts, layers, page
 from minmax_jax.runs import gallery, training
 from tests import browser, programs
 
@@ -32,16 +33,20 @@ def test_charts_of_one_value_and_of_none():
     assert charts.lines({"a": []}, x_label="", y_label="") == ""
 
 
-def _row(f1, predicted=0):
-    return {"f1_foreground": f1, "f1_background": f1, "predicted": predicted, "label": 0}
+def _row(f1, *, wrong=0.0, flags=()):
+    """A row of an image whose class is wrong with the given confidence, or right."""
+    classes = {"predicted": int(wrong > 0), "label": 0, "probabilities": [1 - wrong, wrong]}
+    return {"f1_foreground": f1, "f1_background": f1, "flags": list(flags)} | classes
 
 
-def test_the_worst_the_best_and_the_wrong_are_chosen(monkeypatch):
+def test_the_worst_the_best_the_wrong_and_the_flagged_are_chosen(monkeypatch):
     monkeypatch.setattr(gallery, "_OF_GROUP", 2)
-    rows = [_row(0.5), _row(0.1), _row(None), _row(float("nan"), predicted=1), _row(0.9), _row(0.2), _row(0.8)]
-    assert gallery.choose(rows) == {
-        0: ["sample"], 1: ["worst"], 3: ["wrong"], 4: ["best"], 5: ["worst"], 6: ["best", "sample"]
-    }  # fmt: skip
+    rows = [_row(0.5), _row(0.1), _row(None), _row(float("nan"), wrong=0.7), _row(0.9), _row(0.2), _row(0.8)]
+    rows += [_row(0.5, wrong=0.6, flags="a"), _row(0.5, wrong=0.9, flags="a"), _row(0.5, flags="ab")]
+    groups = {name: [i for i, names in gallery.choose(rows).items() if name in names] for name in ("worst", "best")}
+    assert groups == {"worst": [1, 5], "best": [4, 6]}
+    groups = {name: [i for i, names in gallery.choose(rows).items() if name in names] for name in ("wrong", "flagged")}
+    assert groups == {"wrong": [8, 3], "flagged": [9, 7]}
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +78,38 @@ def test_the_gallery_holds_image_and_masks(finished):
     assert [entry["index"] for entry in entries] == list(range(12))  # fewer images than the groups would take
     text = (finished / page.NAME).read_text()
     for entry in entries:
-        for ending in (".jpg", "_mask.png", "_true.png"):
+        for ending in (".jpg", "_mask.png", "_true.png", "_outline.png", "_instances.png"):
             content = (finished / f"gallery/{entry['index']}{ending}").read_bytes()
             assert base64.b64encode(content).decode() in text
     with Image.open(finished / "gallery/0_true.png") as picture:
         assert picture.mode == "RGBA" and picture.size == (32, 32)
         assert set(np.unique(np.asarray(picture)[..., 3])) <= {0, 255}
+
+
+def test_layers_of_a_mask():
+    mask, true = np.zeros((8, 16), bool), np.zeros((16, 32), bool)
+    mask[1:7, 0:6], mask[3:5, 12:14] = True, True
+    true[2:14, 20:32] = True
+    picture = layers.outlines(mask, true)
+    assert picture.shape == (8, 16, 4)
+    inside = np.zeros((8, 16), bool)
+    inside[3:5, 2:4] = True  # two pixels of outline on all sides, that of the image among them
+    assert np.array_equal(np.all(picture == (255, 212, 0, 255), axis=-1), mask & ~inside)
+    assert picture[2, 11].tolist() == [0, 213, 255, 255]
+    colors, count = layers.instances(mask)
+    assert count == 2 and np.array_equal(colors[..., 3] == 255, mask)
+    assert len(np.unique(colors[mask], axis=0)) == 2 and np.ptp(colors[1:7, 0:6], axis=(0, 1)).max() == 0
+    assert layers.instances(np.zeros((8, 16), bool))[1] == 0
+
+
+def test_flags_are_measured():
+    rows = [
+        {"flags": f, "predicted": p, "label": 0} for f, p in ((["a"], 1), (["a", "b"], 0), ([], 1), ([], 0), ([], 0))
+    ]
+    metrics = flags.evaluator(threshold=0.5).metrics(rows)
+    values = {name: metric.values(np.ones((1, 5)))[0] for name, metric in metrics.items()}
+    expected = {"flagged_share": 40, "classification_error_flagged": 50, "classification_error_unflagged": 100 / 3}
+    assert values == pytest.approx(expected)
 
 
 def test_runs_are_compared(finished, tmp_path):
@@ -112,4 +143,5 @@ def test_the_page_sorts_and_filters_in_a_browser(finished, tmp_path):
     visible = [float(score) for score, rest in shots if "hidden" not in rest]
     assert f"{len(visible)} of {len(shots)} images" in done.stdout and visible == sorted(visible) and len(shots) == 12
     assert done.stdout.count('class="over truth" alt="true mask"') == 12
-    assert len(re.findall(r'class="over truth"[^>]*hidden', done.stdout)) == 12
+    for layer in ("truth", "outline", "instances"):
+        assert len(re.findall(rf'class="over {layer}"[^>]*hidden', done.stdout)) == 12

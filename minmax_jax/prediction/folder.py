@@ -12,7 +12,8 @@ from typing import Any
 
 from minmax_jax import progress
 from minmax_jax.errors import OptionError
-from minmax_jax.prediction import batches, coco, image_outputs, trust
+from minmax_jax.evaluation import trust
+from minmax_jax.prediction import batches, coco, image_outputs
 from minmax_jax.prediction.inputs import Input
 from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.predicted_images import Skipped

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minmax_jax.prediction import banded_regions, coco, geojson, outlines, overlays, png, regions, resampling, trust
+from minmax_jax.evaluation import trust
+from minmax_jax.prediction import banded_regions, coco, geojson, outlines, overlays, png, regions, resampling
 from minmax_jax.prediction.disk_arrays import DiskArray
 from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.predicted_images import Predicted

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minmax_jax.evaluation import trust
 from minmax_jax.method import Prediction
-from minmax_jax.prediction import trust
 
 _LEAST = 1e-6  # of weights, so that there is a mean
 

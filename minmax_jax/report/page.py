@@ -169,7 +169,8 @@ def _read_gallery(folder: pathlib.Path) -> list[dict[str, Any]]:
     entries = _read_json(folder / "index.json") or []
     for entry in entries:
         entry["image"] = _embed(folder / f"{entry['index']}.jpg")
-        entry["mask"] = _embed(folder / f"{entry['index']}_mask.png")
+        for layer in ("mask", "outline", "instances"):
+            entry[layer] = _embed(folder / f"{entry['index']}_{layer}.png")
         entry["truth"] = _embed(folder / f"{entry['index']}_true.png") if entry["has_truth"] else ""
         entry["is_wrong"] = entry["predicted"] != entry["label"]
     return entries

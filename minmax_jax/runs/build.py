@@ -19,6 +19,7 @@ from minmax_jax.evaluation.metrics import (
     classification,
     dice,
     entropy,
+    flags,
     instances,
     overlap,
     pixel_curve,
@@ -151,4 +152,5 @@ def create_test_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluato
         *create_mask_evaluators(options),
         entropy.EVALUATOR,
         calibration.EVALUATOR,
+        flags.evaluator(threshold=options.threshold),
     )

@@ -10,6 +10,7 @@ from minmax_jax import state as state_lib
 from minmax_jax.data import padding
 from minmax_jax.ops import intensity
 from minmax_jax.recorded_erasing import RecordedPass
+from minmax_jax.report import layers
 from minmax_jax.runs import build, gallery
 
 FOLDER, INDEX = "film", "index.json"
@@ -56,5 +57,5 @@ def _until_untrusted(passes: list[RecordedPass]) -> list[RecordedPass]:
 
 def _draw(target: pathlib.Path, name: str, found: RecordedPass, size: tuple[int, int]) -> None:
     pixels = padding.crop_back(intensity.to_uint8(found.images[0]), size)
-    gallery.save(target / f"{name}.jpg", pixels)
-    gallery.save(target / f"{name}_mask.png", gallery.tint(padding.crop_back(found.masks[0, ..., 0], size)))
+    layers.save(target / f"{name}.jpg", pixels)
+    layers.save(target / f"{name}_mask.png", layers.tint(padding.crop_back(found.masks[0, ..., 0], size)))

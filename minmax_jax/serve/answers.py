@@ -12,8 +12,9 @@ from PIL import Image
 from minmax_jax import options as options_lib
 from minmax_jax.data import image_files, padding, preprocessing
 from minmax_jax.errors import OptionError, UserError
+from minmax_jax.evaluation import trust
 from minmax_jax.evaluation.image_predictions import ImagePrediction, NotFiniteError
-from minmax_jax.prediction import regions, resolution, sources, trust
+from minmax_jax.prediction import regions, resolution, sources
 from minmax_jax.prediction.options import Options
 from minmax_jax.runs.predictor import Predictor
 

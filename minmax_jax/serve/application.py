@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from minmax_jax.errors import UserError
-from minmax_jax.prediction import trust
+from minmax_jax.evaluation import trust
 from minmax_jax.runs.predictor import Predictor
 from minmax_jax.serve import answers, guard
 

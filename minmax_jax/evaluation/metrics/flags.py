@@ -1,0 +1,29 @@
+"""Trust flags: the share of images that carry one, and the classification error with and without them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minmax_jax.evaluation import evaluators, trust
+from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row
+
+
+def evaluator(*, threshold: float) -> Evaluator:
+    """Rows hold the flags in words as "flags".
+
+    Args:
+        threshold: a pixel is foreground where the mask is at least this.
+    """
+    return Evaluator(
+        score=lambda prediction, truth: {"flags": trust.find_flags(prediction, threshold=threshold)}, metrics=_metrics
+    )
+
+
+def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
+    flagged = np.array([bool(row["flags"]) for row in rows])
+    errors = 100.0 * np.array([row["predicted"] != row["label"] for row in rows])
+    return {
+        "flagged_share": Metric(evaluators.ratio(100.0 * flagged), "%"),
+        "classification_error_flagged": Metric(evaluators.ratio(errors * flagged, flagged), "%"),
+        "classification_error_unflagged": Metric(evaluators.ratio(errors * ~flagged, ~flagged), "%"),
+    }
