@@ -27,12 +27,6 @@ def test_without_a_choice_it_is_that_of_the_run():
     assert inference_options.describe(card) == {"flips": _NONE, "scales": [1.0, 1.5], "crf": False, "refine": True}
 
 
-def test_cards_that_are_older_than_scales_and_second_stage():
-    card = {"flips": _NONE, "crf": {"enabled": False}}
-    chosen = inference_options.choose(card, flips=True)
-    assert inference_options.describe(chosen) == {"flips": _LEFT_RIGHT, "scales": [1.0], "crf": False, "refine": False}
-
-
 @pytest.mark.parametrize(
     ("changes", "flips", "expected"),
     [

@@ -11,7 +11,7 @@ import minmax_jax as mm
 from minmax_jax.data import padding
 from minmax_jax.errors import UserError
 from minmax_jax.ops import resize
-from minmax_jax.runs import build_data, training
+from minmax_jax.runs import build_data, inference_options, model_card, training
 from tests import programs
 
 pytestmark = pytest.mark.xdist_group("predictor")
@@ -78,6 +78,14 @@ def test_the_card_describes_the_model(finished):
     assert card["training_flips"] == {"horizontal": True, "vertical": True}
     assert card["microns_per_pixel"] == 0.5
     assert {"minmax_jax", "jax"} <= set(card["versions"]) and len(card["state_digest"]) == 64
+
+
+def test_a_card_that_is_older_than_some_of_its_fields():
+    card = model_card.complete({"flips": {}, "crf": {}, "model": {"trunk": "resnet18"}})
+    assert card["model"] == {"trunk": "resnet18", "mask_head": False}
+    chosen = inference_options.choose(card | {"flips": {"horizontal": False, "vertical": False}}, flips=True)
+    assert chosen["flips"] == {"horizontal": True, "vertical": False}
+    assert chosen["scales"] == [1.0] and chosen["refine"] == {"enabled": False}
 
 
 def test_other_choices_than_those_of_the_run(finished):

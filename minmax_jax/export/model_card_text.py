@@ -145,7 +145,7 @@ def describe_choices(card: Mapping[str, Any]) -> str:
 
 
 def _describe_tested(card: Mapping[str, Any], tested: Mapping[str, Any]) -> str:
-    ours, theirs = describe_choices(card), describe_choices(inference_options.choose(dict(tested)))
+    ours, theirs = describe_choices(card), describe_choices(tested)
     return "" if ours == theirs else f", with other test-time choices than the file ({theirs})"
 
 

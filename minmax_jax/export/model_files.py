@@ -138,7 +138,7 @@ def _write_card(
     licence: str,
 ) -> None:
     """Writes MODEL_CARD.md, or adds the file to it."""
-    tested = json.loads((workdir / model_card.CARD).read_text())
+    tested = model_card.complete(json.loads((workdir / model_card.CARD).read_text()))
     text = model_card_text.describe(
         workdir.resolve().name, card, tested=tested, results=results.read(workdir), licence=licence
     )

@@ -1,6 +1,6 @@
 """The output folder of a prediction: files of each image, tables of all, and last the manifest that says complete."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import csv
 import dataclasses
@@ -54,39 +54,13 @@ def predict(
     rows = _open(output, state)
     done = {row["stem"]: row for row in rows if (output / row["mask"]).exists()}
     (output / MANIFEST).unlink(missing_ok=True)
-    rest, skipped = [item for item in inputs if done.get(item.stem, {}).get("path") != str(item.path)], []
-    of_model = trust.find_model_flags(results)
-    with (
-        (output / ROWS).open("a", encoding="utf-8") as file,
-        # Closed at once after an error: it then deletes its files.
-        contextlib.closing(batches.predict(predictor, rest, options, scratch=output / _SCRATCH)) as answers,
-        progress.meter("Prediction", total=len(inputs), unit="image", initial=len(inputs) - len(rest)) as update,
-    ):
-        for answer in answers:
-            update(1)
-            if isinstance(answer, Skipped):
-                logger.warning("Skipped: %s", answer.reason)
-                skipped.append({"path": str(answer.input.path), "reason": answer.reason})
-                continue
-            row = image_outputs.write(
-                output,
-                answer,
-                options,
-                class_names=predictor.class_names,
-                of_model=of_model,
-                scratch=output / _SCRATCH,
-            )
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            done[row["stem"]] = row
+    rest = [item for item in inputs if done.get(item.stem, {}).get("path") != str(item.path)]
+    with progress.meter("Prediction", total=len(inputs), unit="image", initial=len(inputs) - len(rest)) as update:
+        of_model = trust.find_model_flags(results)
+        rows, skipped = _predict_rest(predictor, rest, output, options, of_model=of_model, update=update)
+    done |= {row["stem"]: row for row in rows}
     written = [done[item.stem] for item in inputs if item.stem in done]
-    unknown = sum(row["microns_per_pixel"] is None for row in written)
-    if unknown and predictor.card.get("microns_per_pixel"):
-        logger.warning(
-            "%d of %d images do not say how many microns a pixel has: %.3g is assumed, as in training. Give it by"
-            " microns_per_pixel if it is another.",
-            *(unknown, len(written), predictor.card["microns_per_pixel"]),
-        )
+    _warn_of_unknown_magnification(written, predictor.card.get("microns_per_pixel"))
     # Rows of other files, of an earlier call, are left out.
     _write(output / ROWS, "".join(json.dumps(row) + "\n" for row in written))
     _write_tables(output, written, options, predictor.class_names)
@@ -98,6 +72,46 @@ def predict(
     }
     _write(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _predict_rest(
+    predictor: Predictor,
+    rest: Sequence[Input],
+    output: pathlib.Path,
+    options: Options,
+    *,
+    of_model: Sequence[str],
+    update: Callable[[int], None],
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Writes the files of each image, and its row, at once; returns the rows, and the files that were skipped."""
+    rows, skipped, scratch = [], [], output / _SCRATCH
+    with (
+        (output / ROWS).open("a", encoding="utf-8") as file,
+        # Closed at once after an error: it then deletes its files.
+        contextlib.closing(batches.predict(predictor, rest, options, scratch=scratch)) as answers,
+    ):
+        for answer in answers:
+            update(1)
+            if isinstance(answer, Skipped):
+                logger.warning("Skipped: %s", answer.reason)
+                skipped.append({"path": str(answer.input.path), "reason": answer.reason})
+                continue
+            names = predictor.class_names
+            row = image_outputs.write(output, answer, options, class_names=names, of_model=of_model, scratch=scratch)
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            rows.append(row)
+    return rows, skipped
+
+
+def _warn_of_unknown_magnification(rows: Sequence[dict[str, Any]], of_training: float | None) -> None:
+    unknown = sum(row["microns_per_pixel"] is None for row in rows)
+    if unknown and of_training:
+        logger.warning(
+            "%d of %d images do not say how many microns a pixel has: %.3g is assumed, as in training. Give it by"
+            " microns_per_pixel if it is another.",
+            *(unknown, len(rows), of_training),
+        )
 
 
 def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:

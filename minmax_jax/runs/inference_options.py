@@ -29,7 +29,7 @@ def choose(
     Raises:
         OptionError: for scales out of range, and for what the model cannot do.
     """
-    card = {"scales": [1.0], "refine": {"enabled": False}} | card  # older cards have neither
+    card = dict(card)
     if flips is not None:
         card["flips"] = _choose_flips(card, flips)
     if scales is not None:
@@ -52,11 +52,9 @@ def _choose_flips(card: dict[str, Any], flips: bool) -> dict[str, bool]:
         return {"horizontal": False, "vertical": False}
     if any(card["flips"].values()):
         return card["flips"]
-    # Older cards do not have those of training; nearly all recipes mirror images left to right.
-    of_training = card.get("training_flips", {"horizontal": True, "vertical": False})
-    if not any(of_training.values()):
+    if not any(card["training_flips"].values()):
         raise OptionError("flips=True averages over the mirror images of training, and it had none: leave it out.")
-    return of_training
+    return card["training_flips"]
 
 
 def describe(card: dict[str, Any]) -> dict[str, Any]:

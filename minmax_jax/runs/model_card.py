@@ -122,4 +122,10 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if missing := _NEEDED - card.keys():
         raise ModelCardError(f"{folder / CARD} lacks {', '.join(sorted(missing))}. Get an intact copy.")
     # A trunk without batch norm has no statistics: nothing of them is in the file.
-    return card, {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")
+    return complete(card), {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")
+
+
+def complete(card: dict[str, Any]) -> dict[str, Any]:
+    """The card with the fields that older ones lack; nearly all recipes mirror images left to right."""
+    older = {"scales": [1.0], "refine": {"enabled": False}, "training_flips": {"horizontal": True, "vertical": False}}
+    return older | card | {"model": {"mask_head": False} | card["model"]}

@@ -121,37 +121,13 @@ def load(
     card = inference_options.choose(card, flips=flips, scales=scales, crf=crf, refine=refine)
     if dtype is not None:
         card["model"] = card["model"] | {"dtype": dtype}
-    model = build_model.create_model(
-        # Cards that are older than the mask head have none.
-        ml_collections.ConfigDict({"mask_head": False} | card["model"] | {"cross_replica_norm": False}),
-        num_classes=len(card["class_names"]),
-        method=card["method"],
-        alignment=card["mask"]["alignment"],
-    )
-    predict = functools.partial(
-        (minmax if card["method"] == "minmax" else localizer_alone).predict,
-        model=model,
-        objective=Objective(mask=MaskOptions(**card["mask"])),
-        flip_horizontal=card["flips"]["horizontal"],
-        flip_vertical=card["flips"]["vertical"],
-        scales=tuple(card["scales"]),
-    )
-    first_stage = predict
-    crf, refine = ml_collections.ConfigDict(card["crf"]), ml_collections.ConfigDict(card["refine"])
-    if refine.enabled:
-        predict = build_model.create_refined_predict(
-            predict,
-            functools.partial(inference.trunk_stages, model=model),
-            refine,
-            trunk=card["model"]["trunk"],
-            flip_horizontal=card["flips"]["horizontal"],
-            flip_vertical=card["flips"]["vertical"],
-        )
+    predict, first_stage = _create_predict(card)
 
     def predict_with_first_masks(variables, images):
         return predict(variables, images), first_stage(variables, images).masks  # equal parts are compiled once
 
     variables = jax.device_put(variables | {"step": np.int32(card["step"])})
+    crf, refine = ml_collections.ConfigDict(card["crf"]), ml_collections.ConfigDict(card["refine"])
     return Predictor(
         card=card,
         preprocessing=preprocessing.Preprocessing(**card["preprocessing"]),
@@ -161,3 +137,31 @@ def load(
         calibrate_fn=calibration.CALIBRATIONS[refine.calibration] if refine.enabled else None,
         crf_fn=build_model.create_refine(crf) if crf.enabled else None,
     )
+
+
+def _create_predict(card: dict[str, Any]) -> tuple[Callable[..., Prediction], Callable[..., Prediction]]:
+    """The functions (variables, images) -> Prediction of the whole model, and of its first stage."""
+    model = build_model.create_model(
+        ml_collections.ConfigDict(card["model"] | {"cross_replica_norm": False}),
+        num_classes=len(card["class_names"]),
+        method=card["method"],
+        alignment=card["mask"]["alignment"],
+    )
+    flips = {f"flip_{axis}": card["flips"][axis] for axis in ("horizontal", "vertical")}
+    first_stage = functools.partial(
+        (minmax if card["method"] == "minmax" else localizer_alone).predict,
+        model=model,
+        objective=Objective(mask=MaskOptions(**card["mask"])),
+        scales=tuple(card["scales"]),
+        **flips,
+    )
+    if not card["refine"]["enabled"]:
+        return first_stage, first_stage
+    refined = build_model.create_refined_predict(
+        first_stage,
+        functools.partial(inference.trunk_stages, model=model),
+        ml_collections.ConfigDict(card["refine"]),
+        trunk=card["model"]["trunk"],
+        **flips,
+    )
+    return refined, first_stage
