@@ -147,11 +147,10 @@ class LossOptions:
         options.check_range("area_target", self.area_target, 0, 1)
         for name in ("barrier_t", "barrier_factor", "barrier_limit"):
             options.check_range(name, getattr(self, name), 1e-6)
+        options.check_numbers("size_bounds", self.size_bounds, 0, 1, count=2)
         least, greatest = self.size_bounds
-        if not 0 <= least < greatest <= 1:
-            raise options.OptionError(
-                f"size_bounds={tuple(self.size_bounds)} must be two shares, 0 <= least < greatest <= 1."
-            )
+        if least >= greatest:
+            raise options.OptionError(f"size_bounds={self.size_bounds} must be a least and a greater share.")
 
     def steepness(self, epoch: jax.Array | int) -> jax.Array | float:
         """t of the size barrier in an epoch: barrier_t * barrier_factor^epoch, at most barrier_limit."""

@@ -48,6 +48,7 @@ def create_learning_rate(
     options.check_range("peak", peak, 0)
     options.check_range("floor", floor, 0)
     options.check_range("every", every, 1)
+    options.check_numbers("milestones", milestones, 0, whole=True)
     if kind == "step":
         drops = optax.exponential_decay(peak, every, factor, staircase=True, end_value=floor)
         return _by_epoch(drops, steps_per_epoch)

@@ -337,6 +337,9 @@ def test_a_whole_number_is_no_other_type(value):
         ("learning_rate.peak", float("nan"), "must be at least 0"),
         ("evaluation.crf.num_iterations", -1, "must be from 0"),
         ("evaluation.crf.color_sigma", 0.0, "must be at least 0.001"),
+        ("model.resnet.stage_sizes", ("a",), "must be whole numbers of at least 1"),
+        ("evaluation.scales", (), "must name at least one size"),
+        ("learning_rate.milestones", ("a",), "must be whole numbers of at least 0"),
         ("model.resnet.stage_strides", (1, 2), "needs one stride for each of the 3 stages"),
     ],
 )

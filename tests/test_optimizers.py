@@ -119,6 +119,10 @@ def test_cosine_learning_rate_with_warm_up():
             "'linear' must",
         ),
         (
+            lambda: schedules.create_learning_rate("multistep", peak=1, milestones=(2.5,), epochs=3, steps_per_epoch=1),
+            r"milestones=\(2.5,\) must be whole numbers of at least 0",
+        ),
+        (
             lambda: schedules.create_learning_rate("cosine", peak=1, warmup_epochs=3, epochs=3, steps_per_epoch=1),
             "warmup_epochs=3",
         ),

@@ -14,12 +14,21 @@ import math
 
 import numpy as np
 
+from minmax_jax import options
 from minmax_jax.data import dataset
 from minmax_jax.errors import OptionError
 
 SPLITS = ("train", "validation", "test")
 _BACKGROUND_CONTRAST = 96
 _PLACEMENT_TRIALS = 30
+_LEAST_RADIUS = 2  # pixels
+# Of the fields with a least and a greatest value: the limits of both.
+_RANGES = {
+    "num_objects": (1, math.inf),
+    "object_radius": (0.0, 0.4),
+    "num_distractors": (0, math.inf),
+    "texture_contrast": (1, 255),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +67,16 @@ class SyntheticConfig:
             raise OptionError(f"image_size={self.image_size} must be at least 32 pixels.")
         if not 2 <= self.num_classes <= len(TEXTURES):
             raise OptionError(f"num_classes={self.num_classes} must be from 2 to {len(TEXTURES)}, one texture each.")
-        if not 1 <= self.num_objects[0] <= self.num_objects[1]:
-            raise OptionError(f"num_objects={self.num_objects} must be (least, greatest), at least 1.")
-        if not 0 < self.object_radius[0] <= self.object_radius[1] <= 0.4:
-            raise OptionError(f"object_radius={self.object_radius} must be (least, greatest) shares up to 0.4.")
-        if not 0 <= self.num_distractors[0] <= self.num_distractors[1]:
-            raise OptionError(f"num_distractors={self.num_distractors} must be (least, greatest).")
-        if not 0 < self.texture_contrast[0] <= self.texture_contrast[1] <= 255:
-            raise OptionError(f"texture_contrast={self.texture_contrast} must be (least, greatest) from 1 to 255.")
+        for name, limits in _RANGES.items():
+            values = getattr(self, name)
+            options.check_numbers(name, values, *limits, count=2, whole=name != "object_radius")
+            if values[0] > values[1]:
+                raise OptionError(f"{name}={values} must be a least and a greatest value, in this order.")
+        if self.object_radius[0] * self.image_size < _LEAST_RADIUS:
+            raise OptionError(
+                f"object_radius={self.object_radius} must be at least {_LEAST_RADIUS} pixels, as a share of"
+                f" image_size={self.image_size}."
+            )
         if self.texture_period < 2:
             raise OptionError(f"texture_period={self.texture_period} must be at least 2 pixels.")
         if not 0 <= self.part_share < 1:

@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from minmax_jax import interop
+from minmax_jax import interop, options
 from minmax_jax.data import preprocessing
 from minmax_jax.distributed import engines
 from minmax_jax.errors import UserError
@@ -56,6 +56,13 @@ _RANGES = {
     "evaluation.batch_size": (1, math.inf),
     "evaluation.selection_window": (1, math.inf),
     "evaluation.num_pictures": (0, math.inf),
+}
+# The same of each number of a sequence, and whether all are whole.
+_SEQUENCES = {
+    "model.resnet.stage_sizes": (1, math.inf, True),
+    "model.resnet.stage_strides": (1, 32, True),
+    "evaluation.scales": (0.1, 8, False),
+    "refine.scales": (0.1, 8, False),
 }
 
 
@@ -141,10 +148,16 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
             "config.evaluation.flips=True uses the flips of training, and there are none: set data.flip_horizontal"
             " or data.flip_vertical, or set it to False."
         )
-    for name in ("evaluation.scales", "refine.scales"):
-        scales = fields[name]
-        if not scales or not all(isinstance(scale, int | float) and 0.1 <= scale <= 8 for scale in scales):
-            problems.append(f"config.{name}={scales} must be numbers from 0.1 to 8, at least one.")
+    for name, (least, greatest, whole) in _SEQUENCES.items():
+        try:
+            options.check_numbers(f"config.{name}", fields[name], least, greatest, whole=whole)
+        except options.OptionError as error:
+            problems.append(str(error))
+    problems += [
+        f"config.{name}=[] must name at least one size, such as 1.0."
+        for name in ("evaluation.scales", "refine.scales")
+        if not fields[name]
+    ]
     if problems:
         raise ConfigError("\n".join(problems))
     if config.model.trunk not in resnet.TRUNKS:
