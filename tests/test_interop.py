@@ -10,6 +10,7 @@ from safetensors import numpy as safetensors_numpy
 
 import minmax_jax as mm
 from minmax_jax import interop
+from minmax_jax.models import mask_head
 from minmax_jax.runs import build, build_model
 from tests import networks, torch_layout
 
@@ -17,7 +18,7 @@ NUM_CLASSES, MODALITIES = 3, 2
 
 
 @functools.cache
-def _variables(*, stem="deep", shared=False, separate=False):
+def _variables(*, stem="deep", shared=False, separate=False, **heads):
     def trunk():
         return mm.ResNet(stage_sizes=(2, 1), stage_strides=(1, 2), width=4, stem=stem)
 
@@ -26,6 +27,7 @@ def _variables(*, stem="deep", shared=False, separate=False):
         num_classes=NUM_CLASSES,
         modalities=MODALITIES,
         classifier_trunk=trunk() if separate else None,
+        **heads,
     )
     state, _ = networks.start(model, mm.Objective(), shared_statistics=shared)
     return state.variables
@@ -137,14 +139,14 @@ def test_of_several_streams_the_named_one_is_written():
 @pytest.mark.parametrize("stem", ["deep", "plain"])
 def test_trunks_are_replaced_and_heads_are_not(stem):
     tensors = _draw(_shapes(stem) | {"fc.weight": (1000, 8), "fc.bias": (1000,)})
-    before = _variables(stem=stem, separate=True)
+    before = _variables(stem=stem, separate=True, mask_head=mask_head.MaskHead(width=4))
     after = interop.load_trunk(tensors, before)
     for trunk in ("trunk", "classifier_trunk"):
         kernel = after["params"][trunk]["stem_conv1"]["kernel"]
         _assert_equal(kernel, tensors["conv1.weight"].transpose(2, 3, 1, 0))
         for stream in after["batch_stats"].values():
             _assert_equal(stream[trunk]["stem_norm1"]["var"], tensors["bn1.running_var"])
-    for head in ("localizer_head", "classifier_head"):
+    for head in ("localizer_head", "classifier_head", "mask_head"):
         _assert_equal(after["params"][head], before["params"][head])
 
 

@@ -5,6 +5,7 @@ localizer (`headseg`) and of the classifier (`cl32`), and the masks' `sigma` and
 have the same names, with another stem. Kernels there are OIHW and [out, in], here HWIO and [in, out].
 """
 
+from collections.abc import Collection, Iterable
 import dataclasses
 import types
 from typing import Any
@@ -21,6 +22,7 @@ Variables = dict[str, Any]
 
 _HEADS = {"localizer_head": "headseg", "classifier_head": "cl32"}
 _CONSTANTS = {"sigma": (1,), "w": (1,)}
+_TRUNKS = ("trunk", "classifier_trunk")
 # A number of batches in each batch norm; nothing reads it.
 _COUNTER = "num_batches_tracked"
 
@@ -51,7 +53,7 @@ def from_published(tensors: dict[str, np.ndarray], variables: Variables) -> Publ
     Raises:
         InteropError: listing every tensor that is missing, not in the model, or of another shape.
     """
-    names = _names(variables)
+    names = _names(_leaves(variables), resnet)
     _check(tensors, _shapes(variables, names) | _CONSTANTS)
     constants = {"sigma": float(tensors["sigma"][0]), "omega": float(tensors["w"][0])}
     return Published(_filled(tensors, variables, names), **constants)
@@ -79,7 +81,7 @@ def to_published(
         InteropError: if the layout has no name for a variable: two trunks, or a trunk of another kind.
     """
     tensors = {"sigma": np.float32([sigma]), "w": np.float32([omega])}
-    for path, name in _names(variables, family).items():
+    for path, name in _names(_leaves(variables), family).items():
         if path[0] == "params" or path[1] == stream or stats_lib.is_shared(variables["batch_stats"]):
             tensors[name] = _to_tensor(_leaves(variables)[path], name)
         if name.endswith(".running_var"):
@@ -101,8 +103,8 @@ def load_trunk(tensors: dict[str, np.ndarray], variables: Variables, *, family: 
             to the layers that the heads replace.
     """
     tensors = family.in_own_layout(tensors)
-    names = _names(variables, family, two_trunks=True)
-    names = {path: name for path, name in names.items() if _part(path) not in _HEADS}
+    paths = [path for path in _leaves(variables) if _part(path) in _TRUNKS]
+    names = _names(paths, family, trunks=_TRUNKS)
     replaced = tuple(f"{head}." for head in _HEADS.values()) + family.REPLACED
     kept = {name: tensor for name, tensor in tensors.items() if not (name.startswith(replaced) or name in _CONSTANTS)}
     _check(kept, _shapes(variables, names))
@@ -119,10 +121,10 @@ def _part(path: tuple[str, ...]) -> str:
 
 
 def _names(
-    variables: Variables, family: types.ModuleType = resnet, *, two_trunks: bool = False
+    paths: Iterable[tuple[str, ...]], family: types.ModuleType, *, trunks: Collection[str] = _TRUNKS[:1]
 ) -> dict[tuple[str, ...], str]:
-    """Name of each variable in the other layout, by path."""
-    names = {path: _name(path[1 if path[0] == "params" else 2 :], family, two_trunks) for path in _leaves(variables)}
+    """Name of each variable in the other layout, by path; all trunks have the names of one."""
+    names = {path: _name(path[1 if path[0] == "params" else 2 :], family, trunks) for path in paths}
     unknown = ["/".join(path) for path, name in names.items() if name is None]
     if unknown:
         raise InteropError(
@@ -132,13 +134,11 @@ def _names(
     return names
 
 
-def _name(path: tuple[str, ...], family: types.ModuleType, two_trunks: bool) -> str | None:
+def _name(path: tuple[str, ...], family: types.ModuleType, trunks: Collection[str]) -> str | None:
     part, *modules, leaf = path
     if part in _HEADS and modules == ["modality_maps"]:
         return f"{_HEADS[part]}.to_modalities.{resnet.LEAVES[leaf]}"
-    if part != "trunk" and not (two_trunks and part == "classifier_trunk"):
-        return None
-    return family.tensor_name(modules, leaf)
+    return family.tensor_name(modules, leaf) if part in trunks else None
 
 
 def _to_tensor(variable: Any, name: str) -> np.ndarray:
