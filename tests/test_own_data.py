@@ -334,7 +334,7 @@ def test_from_a_folder_to_results(tmp_path):
     assert "Train with --config=custom:pets --config.data.dir=" in done.stdout
     done = _run(
         "experiments.train",
-        *("--config=configs/custom.py:pets,cpu", f"--config.data.dir={tmp_path / 'out'}"),
+        *("--config=configs/custom.py:pets,scratch", f"--config.data.dir={tmp_path / 'out'}"),
         *(
             "--config.data.max_side=32",
             "--config.model.resnet.width=4",
