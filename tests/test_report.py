@@ -90,16 +90,18 @@ def test_layers_of_a_mask():
     mask, true = np.zeros((8, 16), bool), np.zeros((16, 32), bool)
     mask[1:7, 0:6], mask[3:5, 12:14] = True, True
     true[2:14, 20:32] = True
-    picture = layers.outlines(mask, true)
+    picture = layers.draw_outlines(mask, true)
     assert picture.shape == (8, 16, 4)
     inside = np.zeros((8, 16), bool)
     inside[3:5, 2:4] = True  # two pixels of outline on all sides, that of the image among them
     assert np.array_equal(np.all(picture == (255, 212, 0, 255), axis=-1), mask & ~inside)
     assert picture[2, 11].tolist() == [0, 213, 255, 255]
-    colors, count = layers.instances(mask)
+    mask[0:8, 8:10] = True
+    colors, count = layers.draw_instances(mask)
+    mask[3:5, 12:14] = False  # four pixels are no instance
     assert count == 2 and np.array_equal(colors[..., 3] == 255, mask)
     assert len(np.unique(colors[mask], axis=0)) == 2 and np.ptp(colors[1:7, 0:6], axis=(0, 1)).max() == 0
-    assert layers.instances(np.zeros((8, 16), bool))[1] == 0
+    assert layers.draw_instances(np.zeros((8, 16), bool))[1] == 0
 
 
 def test_flags_are_measured():

@@ -8,6 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from minmax_jax.evaluation import objects
+from minmax_jax.evaluation.metrics import instances
 
 PREDICTED_COLOR, TRUE_COLOR = (255, 212, 0), (0, 213, 255)
 _SIDE = 256  # pixels of the larger side
@@ -21,7 +22,7 @@ def tint(mask: np.ndarray, color: tuple[int, int, int] = PREDICTED_COLOR) -> np.
     return np.dstack([np.broadcast_to(np.array(color, np.uint8), (*mask.shape, 3)), alpha])
 
 
-def outlines(predicted: np.ndarray, true: np.ndarray | None) -> np.ndarray:
+def draw_outlines(predicted: np.ndarray, true: np.ndarray | None) -> np.ndarray:
     """[h, w, 4] uint8, shrunk: outlines of the true mask, if there is one, and of the predicted one on top.
 
     Args:
@@ -38,9 +39,12 @@ def outlines(predicted: np.ndarray, true: np.ndarray | None) -> np.ndarray:
     return picture
 
 
-def instances(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """[H, W, 4] uint8, a colour for each connected region of the mask [H, W] bool; and the number of the regions."""
-    found = objects.connected(mask)
+def draw_instances(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """[H, W, 4] uint8, a colour for each connected region of the mask [H, W] bool; and the number of the regions.
+
+    Regions of fewer than 16 pixels are no instances, as in the metrics.
+    """
+    found = objects.connected(mask, least_area=instances.LEAST_AREA)
     colors = [colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.85, 1.0) for number in range(len(found))]
     table = np.zeros((len(found) + 1, 4), np.uint8)
     table[1:, :3] = np.round(255 * np.array(colors).reshape(-1, 3))

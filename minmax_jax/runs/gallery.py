@@ -79,10 +79,10 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, row
         index = indices[prediction.index]
         image, true = subset.read_image(prediction.index), subset.read_mask(prediction.index)
         foreground = prediction.mask >= run.config.evaluation.threshold
-        regions, num_regions = layers.instances(foreground)
+        regions, num_regions = layers.draw_instances(foreground)
         layers.save(target / f"{index}.jpg", image)
         layers.save(target / f"{index}_mask.png", layers.tint(prediction.mask))
-        layers.save(target / f"{index}_outline.png", layers.outlines(foreground, true))
+        layers.save(target / f"{index}_outline.png", layers.draw_outlines(foreground, true))
         layers.save(target / f"{index}_instances.png", regions)
         if true is not None:
             layers.save(target / f"{index}_true.png", layers.tint(true, layers.TRUE_COLOR), size=image.shape[:2])
