@@ -108,7 +108,7 @@ def test_stages_of_a_model_are_those_of_its_trunk(batch):
 
 
 def test_refined_masks_are_means_over_mirror_images():
-    """Classes and scores remain those of the first stage."""
+    """Classes and scores remain those of the first stage, but for the disagreement of the views."""
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), np.uint8)
     decoder, probabilities = decoder_lib.Decoder(width=4), np.array([[0.2, 0.8], [0.7, 0.3]])
     params = _start(decoder, {}, jnp.float32(images))
@@ -116,7 +116,8 @@ def test_refined_masks_are_means_over_mirror_images():
     def predict(images, **flips):
         def first_stage(variables, images):
             assert images.dtype == np.uint8 and "decoder" in variables
-            return Prediction(probabilities, jnp.zeros((2, 16, 24, 1)), {"entropy": jnp.ones(2)})
+            scores = {"entropy": jnp.ones(2), "view_disagreement": jnp.full(2, 0.3)}
+            return Prediction(probabilities, jnp.zeros((2, 16, 24, 1)), scores)
 
         options = dict(first_stage=first_stage, stages=lambda variables, images: {2: images}, decoder=decoder)
         return jax.jit(functools.partial(refined_inference.predict, **options, **flips))({"decoder": params}, images)
@@ -124,6 +125,7 @@ def test_refined_masks_are_means_over_mirror_images():
     plain = predict(images)
     np.testing.assert_allclose(plain.probabilities, probabilities, rtol=1e-6)
     np.testing.assert_array_equal(plain.scores["entropy"], [1, 1])
+    np.testing.assert_allclose(plain.scores["view_disagreement"], 0.3)  # of one view, there is no other
     logits = decoder.apply({"params": params}, {}, images.astype(np.float32) / 127.5 - 1)
     np.testing.assert_allclose(
         plain.masks[:, 1, 1, 0],
@@ -131,7 +133,11 @@ def test_refined_masks_are_means_over_mirror_images():
         rtol=1e-5,
     )
     mirrored = np.asarray(predict(images[:, :, ::-1]).masks)[:, :, ::-1]
-    np.testing.assert_allclose(predict(images, flip_horizontal=True).masks, (plain.masks + mirrored) / 2, atol=1e-6)
+    flipped, mean = predict(images, flip_horizontal=True), (plain.masks + mirrored) / 2
+    np.testing.assert_allclose(flipped.masks, mean, atol=1e-6)
+    differences = np.abs(plain.masks - mirrored).mean(axis=(1, 2, 3)) / 2
+    spread = np.subtract(*np.quantile(mean, (0.95, 0.05), axis=(1, 2, 3)))
+    np.testing.assert_allclose(flipped.scores["view_disagreement"], differences / spread, rtol=1e-3)
     upside = np.asarray(predict(images[:, ::-1]).masks)[:, ::-1]
     np.testing.assert_allclose(predict(images, flip_vertical=True).masks, (plain.masks + upside) / 2, atol=1e-6)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from minmax_jax import inference
 from minmax_jax.method import Prediction
@@ -24,6 +25,9 @@ def predict(
 ) -> Prediction:
     """The prediction of the first stage with the decoder's masks, not yet calibrated.
 
+    Where these are means over mirror images, their disagreement takes the place of the first stage's, as a share of the
+    spread of the mask's values.
+
     Args:
         variables: of the first stage, and the decoder's parameters as "decoder".
         images: [B, H, W, 3] uint8.
@@ -40,7 +44,14 @@ def predict(
         logits = decoder.apply({"params": variables["decoder"]}, chosen, images)
         return decoder_lib.enlarge(jax.nn.sigmoid(logits)), {}
 
-    masks, _ = inference.mean_over_views(
+    masks, of_views = inference.mean_over_views(
         predict_view, intensity.normalize(images), flip_horizontal=flip_horizontal, flip_vertical=flip_vertical
     )
-    return prediction.replace(masks=masks)
+    scores = {name: values / _spread(masks) for name, values in of_views.items()}
+    return prediction.replace(masks=masks, scores=prediction.scores | scores)
+
+
+def _spread(masks: jax.Array) -> jax.Array:
+    """[B] distance of the 5th and 95th percentile of [B, H, W, 1] masks, which calibration makes 1 at most."""
+    low, high = jnp.quantile(masks, jnp.array([0.05, 0.95], masks.dtype), axis=(1, 2, 3))
+    return jnp.maximum(high - low, jnp.finfo(masks.dtype).tiny)
