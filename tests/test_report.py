@@ -130,6 +130,15 @@ def test_runs_are_compared(finished, tmp_path):
     assert "different images" in page.write([tmp_path / "one", tmp_path / "two"]).read_text()
 
 
+def test_a_gallery_of_an_earlier_version_is_left_out(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    path = tmp_path / "run/gallery/index.json"
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps([{name: entry[name] for name in entry if name != "flags"} for entry in entries]))
+    (tmp_path / "run/gallery/0_outline.png").unlink()
+    assert 'class="gallery"' not in page.write([tmp_path / "run"]).read_text()
+
+
 def test_a_folder_without_results_is_named(tmp_path):
     with pytest.raises(page.ReportError, match=f"{tmp_path} has no results.json with metrics"):
         page.write([tmp_path])

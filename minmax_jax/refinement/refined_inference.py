@@ -52,6 +52,6 @@ def predict(
 
 
 def _spread(masks: jax.Array) -> jax.Array:
-    """[B] distance of the 5th and 95th percentile of [B, H, W, 1] masks, which calibration makes 1 at most."""
+    """[B] distance of the 5th and 95th percentile of [B, H, W, 1] masks; calibration by percentiles makes it 1."""
     low, high = jnp.quantile(masks, jnp.array([0.05, 0.95], masks.dtype), axis=(1, 2, 3))
     return jnp.maximum(high - low, jnp.finfo(masks.dtype).tiny)

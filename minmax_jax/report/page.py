@@ -165,8 +165,8 @@ def _draw_curves(curves: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _read_gallery(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The images of the gallery, as data that the page holds."""
-    entries = _read_json(folder / "index.json") or []
+    """The images of the gallery, as data that the page holds; none of one that an earlier version wrote."""
+    entries = [entry for entry in _read_json(folder / "index.json") or [] if "flags" in entry]
     for entry in entries:
         entry["image"] = _embed(folder / f"{entry['index']}.jpg")
         for layer in ("mask", "outline", "instances"):
