@@ -79,6 +79,7 @@ def localize(
         return model.apply(variables, *inputs, method=method)
 
     def predict_view(images):
+        """Masks and scores of one view, for `mean_over_views`."""
         logits, foreground = localizer_masks(
             {"params": params, "batch_stats": batch_stats},
             images,

@@ -43,10 +43,13 @@ def test_the_worst_the_best_the_wrong_and_the_flagged_are_chosen(monkeypatch):
     monkeypatch.setattr(gallery, "_OF_GROUP", 2)
     rows = [_row(0.5), _row(0.1), _row(None), _row(float("nan"), wrong=0.7), _row(0.9), _row(0.2), _row(0.8)]
     rows += [_row(0.5, wrong=0.6, flags="a"), _row(0.5, wrong=0.9, flags="a"), _row(0.5, flags="ab")]
-    groups = {name: [i for i, names in gallery.choose(rows).items() if name in names] for name in ("worst", "best")}
-    assert groups == {"worst": [1, 5], "best": [4, 6]}
-    groups = {name: [i for i, names in gallery.choose(rows).items() if name in names] for name in ("wrong", "flagged")}
-    assert groups == {"wrong": [8, 3], "flagged": [9, 7]}
+    groups = {}
+    for index, names in gallery.choose(rows).items():
+        for name in names:
+            groups.setdefault(name, []).append(index)
+    random = groups.pop("random")
+    assert groups == {"worst": [1, 5], "best": [4, 6], "wrong": [8, 3], "flagged": [9, 7]}
+    assert len(set(random)) == 2 and set(random) < set(range(10))
 
 
 @pytest.fixture(scope="module")

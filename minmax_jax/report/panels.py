@@ -7,10 +7,10 @@ import numpy as np
 
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import ImagePrediction
-from minmax_jax.report import file_names
+from minmax_jax.report import file_names, layers
 
 _HEIGHT_INCHES = 2.8
-_PREDICTED_COLOR, _TRUE_COLOR = "#ffd400", "#00d5ff"
+_PREDICTED_COLOR, _TRUE_COLOR = (f"#{bytes(color).hex()}" for color in (layers.PREDICTED_COLOR, layers.TRUE_COLOR))
 
 
 def draw_panel(path: pathlib.Path, split: dataset.Split, prediction: ImagePrediction, *, threshold: float) -> None:

@@ -148,16 +148,7 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
             "config.evaluation.flips=True uses the flips of training, and there are none: set data.flip_horizontal"
             " or data.flip_vertical, or set it to False."
         )
-    for name, (least, greatest, whole) in _SEQUENCES.items():
-        try:
-            options.check_numbers(f"config.{name}", fields[name], least, greatest, whole=whole)
-        except options.OptionError as error:
-            problems.append(str(error))
-    problems += [
-        f"config.{name}=[] must name at least one size, such as 1.0."
-        for name in ("evaluation.scales", "refine.scales")
-        if not fields[name]
-    ]
+    problems += _problems_of_sequences(fields)
     if problems:
         raise ConfigError("\n".join(problems))
     if config.model.trunk not in resnet.TRUNKS:
@@ -168,6 +159,21 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
             f"config.model.resnet.stage_strides={fields['model.resnet.stage_strides']} needs one stride for each of the"
             f" {len(sizes)} stages of sizes {list(sizes)}."
         )
+
+
+def _problems_of_sequences(fields: dict[str, Any]) -> list[str]:
+    """Sequences with a value of another kind or out of range, and sizes of which there is none."""
+    problems = [
+        f"config.{name}=[] must name at least one size, such as 1.0."
+        for name in ("evaluation.scales", "refine.scales")
+        if not fields[name]
+    ]
+    for name, (least, greatest, whole) in _SEQUENCES.items():
+        try:
+            options.check_numbers(f"config.{name}", fields[name], least, greatest, whole=whole)
+        except options.OptionError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _problems_of_trunk(fields: dict[str, Any]) -> list[str]:

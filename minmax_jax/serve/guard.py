@@ -35,6 +35,8 @@ def wrap(application: Callable[..., Any], *, port: int) -> Callable[..., Any]:
     origins = [f"http://{host}" for host in hosts]
 
     async def guarded(scope, receive, send):
+        """The application as ASGI has it: refuses foreign hosts and origins, adds the headers to every answer."""
+
         async def send_with_headers(message):
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
