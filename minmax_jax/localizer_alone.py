@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from minmax_jax import batch_stats as stats_lib
-from minmax_jax import inference, losses, masks
+from minmax_jax import inference, losses
 from minmax_jax.method import Method, Prediction
 from minmax_jax.models.minmax_net import MinMaxNet
 from minmax_jax.objective import Objective
@@ -116,20 +116,10 @@ def predict(
     scales: tuple[float, ...] = (1.0,),
 ) -> Prediction:
     """Classes and masks of the localizer, as a `Prediction`; arguments as in `minmax.predict`."""
-    options, last_step = objective.mask, jnp.maximum(variables["step"] - 1, 0)
-    network = stats_lib.collections(variables, stats_lib.WHOLE)
+    mask_arguments = objective.inference_masks(variables["step"])
 
     def predict_view(images):
-        logits, class_maps = model.apply(network, images, method="localize")
-        foreground = masks.foreground_masks(
-            logits,
-            class_maps,
-            images.shape[1:3],
-            sigma=options.threshold(objective.epoch(last_step)),
-            omega=options.omega,
-            alignment=options.alignment,
-            range=options.range,
-        )
+        logits, foreground = inference.localizer_masks(variables, images, model=model, **mask_arguments)
         return foreground, {"probabilities": jax.nn.softmax(logits)}
 
     images = intensity.normalize(images)

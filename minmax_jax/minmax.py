@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from minmax_jax import batch_stats as stats_lib
@@ -92,7 +91,7 @@ def predict(
         variables["batch_stats"],
         images,
         model=model,
-        **_mask_options(variables, objective),
+        **objective.inference_masks(variables["step"]),
         flip_horizontal=flip_horizontal,
         flip_vertical=flip_vertical,
         scales=scales,
@@ -108,16 +107,6 @@ def predict(
         masks=localization.masks,
         scores={name: values for name, values in scores.items() if values is not None},
     )
-
-
-def _mask_options(variables: dict[str, Any], objective: Objective) -> dict[str, Any]:
-    last_step = jnp.maximum(variables["step"] - 1, 0)  # the step that trained these variables
-    return {
-        "sigma": objective.mask.threshold(objective.epoch(last_step)),
-        "omega": objective.mask.omega,
-        "alignment": objective.mask.alignment,
-        "range": objective.mask.range,
-    }
 
 
 def record_erasing(
@@ -136,7 +125,9 @@ def record_erasing(
         A pass for each erasure; none if the training did not erase.
     """
     return recorded_erasing.record(
-        functools.partial(inference.localizer_masks, variables, model=model, **_mask_options(variables, objective)),
+        functools.partial(
+            inference.localizer_masks, variables, model=model, **objective.inference_masks(variables["step"])
+        ),
         intensity.normalize(images),
         labels,
         num_erasures=objective.erasing.num_erasures,

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 import dataclasses
 import types
+from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from minmax_jax import losses
 from minmax_jax.erasing import ErasingOptions
@@ -50,6 +52,15 @@ class Objective:
     def epoch(self, step: jax.Array | int) -> jax.Array | int:
         """The epoch, from 0, of a step."""
         return step // self.steps_per_epoch
+
+    def inference_masks(self, num_steps: jax.Array | int) -> dict[str, Any]:
+        """Arguments of `masks.foreground_masks` for inference, as in the last of `num_steps` training steps."""
+        return {
+            "sigma": self.mask.threshold(self.epoch(jnp.maximum(num_steps - 1, 0))),
+            "omega": self.mask.omega,
+            "alignment": self.mask.alignment,
+            "range": self.mask.range,
+        }
 
     @property
     def views(self) -> tuple[str, ...]:
