@@ -48,7 +48,7 @@ def main(paths: list[str]) -> None:
         raise OptionError("give at least one PATH (--help explains).")
     program.start("")
     from minmax_jax.prediction import folder, inputs
-    from minmax_jax.runs import inference_options, predictor, results
+    from minmax_jax.runs import inference_options, model_card, predictor, results
 
     workdir = local_path("--workdir", _WORKDIR.value)
     with naming("--"):
@@ -73,7 +73,8 @@ def main(paths: list[str]) -> None:
             inputs.find(paths, sys.stdin),
             local_path("output", _OUTPUT.value),
             options,
-            model={"workdir": str(workdir.absolute()), "state_digest": model.card["state_digest"]}
+            model={"workdir": str(workdir.absolute())}
+            | model_card.identify(model.card)
             | inference_options.describe(model.card),
             results=results.read(workdir),
         )

@@ -167,6 +167,9 @@ def test_a_folder_with_files_of_another_model(exported, tmp_path):
     (tmp_path / "MODEL_CARD.md").write_text("# another\n")
     with pytest.raises(OptionError, match=r"MODEL_CARD.md is that of another model"):
         _write(workdir, tmp_path)
+    (tmp_path / "MODEL_CARD.md").write_text(f"# the same, with another second stage\n{exported[2]['state_digest']}\n")
+    with pytest.raises(OptionError, match=r"MODEL_CARD.md is that of another model"):
+        model_card_text.check(tmp_path, exported[2] | {"second_stage_digest": "0" * 64})
     (tmp_path / "MODEL_CARD.md").unlink()
     (tmp_path / "rdf.yaml").write_text("type: model\n")
     with pytest.raises(OptionError, match=r"which has rdf.yaml of another file"):

@@ -88,6 +88,15 @@ def test_a_card_that_is_older_than_some_of_its_fields():
     assert chosen["scales"] == [1.0] and chosen["refine"] == {"enabled": False}
 
 
+def test_a_second_stage_is_its_decoder_and_how_its_masks_are_scaled(tmp_path):
+    found = set()
+    for calibration, value in (("percentiles", 0.0), ("percentiles", 1.0), ("otsu", 0.0), ("otsu", 0.0)):
+        card = {"state_digest": "0", "refine": {"enabled": True, "calibration": calibration}}
+        model_card.save(tmp_path, card, {"decoder": {"kernel": np.full(3, value)}})
+        found.add(json.loads((tmp_path / "model_card.json").read_text())["second_stage_digest"])
+    assert len(found) == 3 and "" not in found
+
+
 def test_other_choices_than_those_of_the_run(finished):
     """Flips and scales are means over views that are made here; a CRF of no update changes nothing."""
     folder, _, test = finished

@@ -11,7 +11,7 @@ from safetensors import numpy as safetensors_numpy
 import minmax_jax as mm
 from minmax_jax.errors import OptionError
 from minmax_jax.refinement import decoder_training
-from minmax_jax.runs import build_data, build_model, final_test, finished_runs, training
+from minmax_jax.runs import build_data, build_model, final_test, finished_runs, model_card, training
 from tests import programs, splits, test_method
 
 pytestmark = pytest.mark.xdist_group("second_stage")
@@ -162,7 +162,13 @@ def test_a_finished_run_gets_a_second_stage(copy, refined, trainings):
     other = finished_runs.refine_workdir(folder, {"num_steps": 5, "scales": (1.0, 0.5), "calibration": "otsu"})
     assert trainings == [0, 0] and other["refine"]["num_steps"] == 5 and other["refine"]["width"] == 8
     assert other["test"] != found["test"] and other["test_unrefined"] == before["test"]
-    assert mm.load(folder).card["refine"]["scales"] == [1.0, 0.5]
+    card = mm.load(folder).card
+    assert card["refine"]["scales"] == [1.0, 0.5]
+    # Neither predictions nor exported files of the two second stages may be taken for those of one model.
+    first, second = model_card.identify(mm.load(refined[0]).card), model_card.identify(card)
+    assert first["state_digest"] == second["state_digest"]
+    assert len({first["second_stage_digest"], second["second_stage_digest"], ""}) == 3
+    assert model_card.identify(mm.load(folder, refine=False).card) == {"state_digest": card["state_digest"]}
 
 
 @_of_refined

@@ -179,10 +179,10 @@ def _describe_diagnosis(results: Mapping[str, Any]) -> str:
     return f"{verdict} Swap test of the first stage's masks: {results_lib.describe_diagnosis(dict(diagnosis))}"
 
 
-def check(folder: pathlib.Path, digest: str) -> None:
-    """Raises OptionError if the folder holds the card of another model."""
-    path = folder / NAME
-    if path.exists() and digest not in path.read_text(encoding="utf-8"):
+def check(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
+    """Raises OptionError if the folder holds the card of another model, or of another second stage."""
+    path, digests = folder / NAME, (card["state_digest"], card["second_stage_digest"])
+    if path.exists() and not all(digest in path.read_text(encoding="utf-8") for digest in digests):
         raise OptionError(
             f"output is to be in {str(folder)!r}, whose {NAME} is that of another model. Choose another folder."
         )

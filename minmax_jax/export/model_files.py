@@ -59,7 +59,7 @@ def write(
     # Other devices multiply in reduced precision by default: no model to compare with.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         model = predictor.load(workdir, flips=flips, scales=scales, crf=crf, refine=refine, dtype="float32")
-        model_card_text.check(output.parent, model.card["state_digest"])
+        model_card_text.check(output.parent, model.card)
         network = networks.create(model, size)
         shapes = jax.eval_shape(network, np.zeros((1, *size, 3), np.float32))
         outputs = [name for name in networks.OUTPUTS if name in shapes]

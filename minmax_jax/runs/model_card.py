@@ -15,6 +15,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from minmax_jax import batch_stats as stats_lib
+from minmax_jax import digests
 from minmax_jax.errors import UserError
 from minmax_jax.objective import Objective
 from minmax_jax.runs import results
@@ -35,14 +36,21 @@ def save(folder: pathlib.Path, card: dict[str, Any], variables: dict[str, Any]) 
 
     Args:
         folder: of the run.
-        card: as of `describe`.
-        variables: "params" and "batch_stats".
+        card: as of `describe`; the digest of a second stage is added.
+        variables: "params", "batch_stats" and, of a run with a second stage, "decoder".
     """
     leaves = flax.traverse_util.flatten_dict(variables, sep="/")
     replacement = folder / f"{MODEL}.new"
     replacement.write_bytes(safetensors_numpy.save({name: np.asarray(leaf) for name, leaf in leaves.items()}))
     replacement.replace(folder / MODEL)
-    workdir_lib.write_json(folder / CARD, card)
+    workdir_lib.write_json(folder / CARD, card | {"second_stage_digest": _digest_second_stage(card, variables)})
+
+
+def _digest_second_stage(card: dict[str, Any], variables: dict[str, Any]) -> str:
+    """SHA-256 of the decoder and of how its masks are scaled; "" without."""
+    if "decoder" not in variables:
+        return ""
+    return digests.digest({"calibration": card["refine"]["calibration"], "decoder": variables["decoder"]})
 
 
 def describe(
@@ -125,7 +133,18 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return complete(card), {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")
 
 
+def identify(card: dict[str, Any]) -> dict[str, str]:
+    """Digests of what predicts by a card: equal for the same variables and the same second stage."""
+    names = ("state_digest", "second_stage_digest") if card["refine"]["enabled"] else ("state_digest",)
+    return {name: card[name] for name in names}
+
+
 def complete(card: dict[str, Any]) -> dict[str, Any]:
     """The card with the fields that older ones lack; nearly all recipes mirror images left to right."""
-    older = {"scales": [1.0], "refine": {"enabled": False}, "training_flips": {"horizontal": True, "vertical": False}}
+    older = {
+        "scales": [1.0],
+        "refine": {"enabled": False},
+        "second_stage_digest": "",
+        "training_flips": {"horizontal": True, "vertical": False},
+    }
     return older | card | {"model": {"mask_head": False} | card["model"]}
