@@ -8,11 +8,11 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The published method on no particular data."""
+    """The published method without erasing, except where a comment says so, on no particular data."""
     config = ml_collections.ConfigDict()
     # "minmax" (arXiv 1907.12934), or the localizer alone: "wildcat", and "cam", with one map per class and its mean.
     config.method = "minmax"
-    config.seed = 0
+    config.seed = 0  # of parameters, order of images, augmentation and dropout, and of the second stage
     config.batch_size = 8  # images per step, over all devices; published
     # Where compiled programs are kept between runs: a folder, "" for ~/.cache/minmax_jax, "off" for nowhere.
     config.compilation_cache = ""
@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.validation_seed = 0  # of that choice, and of that of patients; not config.seed: seeds train on the same images
     data.train_fraction = 1.0  # share of each class of the training images, at least one image
     data.train_per_class = 0  # number of training images of each class; 0: all
-    data.subset_seed = 0  # of these and the following choices; a smaller one is contained in a larger one
+    data.subset_seed = 0  # seed of all subsets of images; a larger subset contains the smaller ones
     # Whether training images get each other's labels, a control: what such a run shows was not learned from labels.
     data.permute_labels = False
     data.num_train = 0  # images; 0 takes all; fewer are a subset with the same shares of classes
@@ -46,24 +46,24 @@ def get_config() -> ml_collections.ConfigDict:
     # Pixels, height and width of training crops; 480 is published. 0: from the images' sizes, at most 480.
     data.crop_size = 480
     data.padding = 0.0  # reflection on each side before the crop, share of height and width
-    data.flip_horizontal = True
-    data.flip_vertical = False
+    data.flip_horizontal = True  # mirrors training images left to right at random
+    data.flip_vertical = False  # the same, top to bottom
     # Of H&E images: greatest change of each stain's concentration, as a share and, again, in optical density (natural
     # logarithm); at most 1; after Tellez et al., IEEE TMI 2018; published: 0.
     data.stain_augmentation = 0.0
     data.brightness = 0.0  # strengths of the colour jitter, as torchvision defines them
-    data.contrast = 0.0
-    data.saturation = 0.0
+    data.contrast = 0.0  # as brightness
+    data.saturation = 0.0  # as brightness
     data.hue = 0.0  # share of the colour circle, at most 0.5
     data.num_workers = 0  # processes that read images; 0 reads in threads
     # GiB of each split that stay in memory once read (3 bytes a pixel), in each worker; the first images that fit.
     # Published: all are kept.
     data.cache_gib = 0.0
 
-    data.synthetic = synthetic = ml_collections.ConfigDict()  # of the built-in images only
+    data.synthetic = synthetic = ml_collections.ConfigDict()  # The built-in images only.
     synthetic.seed = 0  # of the images; not config.seed, so that seeds train on the same images
     synthetic.image_size = 64  # pixels, height and width
-    synthetic.num_classes = 4
+    synthetic.num_classes = 4  # textures
     synthetic.num_objects = (1, 3)  # least and greatest number an image
     synthetic.object_radius = (0.14, 0.24)  # least and greatest half axis, share of the image's side
     synthetic.num_distractors = (1, 3)  # plain blobs
@@ -100,12 +100,12 @@ def get_config() -> ml_collections.ConfigDict:
     model.shared_statistics = False  # one set of running batch-norm statistics for all streams; published: True
     model.unbiased_variance = False  # running variance as PyTorch's: n / (n - 1) times a batch's; published: True
     model.cross_replica_norm = False  # batch-norm statistics over all devices instead of per device
-    # Rematerialise residual blocks in the backward pass: less memory, more time. On a CPU it needs an XLA flag as well,
-    # see docs/performance.md.
+    # Rematerialise the blocks of residual and EfficientNet-Lite trunks in the backward pass: less memory, more time. On
+    # a CPU it needs an XLA flag as well, see docs/performance.md.
     model.remat = False
     model.dtype = "float32"  # of the computation, "float32" or "bfloat16"; parameters and losses stay float32
 
-    model.resnet = resnet = ml_collections.ConfigDict()  # of residual trunks only
+    model.resnet = resnet = ml_collections.ConfigDict()  # Residual trunks only.
     resnet.stem = "deep"  # "deep" (three 3x3 convolutions; published) or "plain" (one 7x7, torchvision's)
     resnet.width = 64  # channels of the first stage
     resnet.stage_sizes = ()  # blocks of each stage; () takes the trunk's own
@@ -119,11 +119,11 @@ def get_config() -> ml_collections.ConfigDict:
     # What the background term trains: "all" (published), or the "mask" alone, not the classifier; needs mask.gradient =
     # "flow".
     loss.background_gradient = "all"
-    # Of the classifier's cross entropy on whole images, and on images seen through random masks, from 5 to 95 % of the
+    # Weights of the classifier's cross entropy on whole images, and through random masks that show 5 to 95 % of the
     # image; after REAL-X (AISTATS 2021); published: 0.
     loss.whole_weight = 0.0
     loss.random_weight = 0.0  # see whole_weight
-    # Of |mean of all masks of a batch - area_target| + mean of m (1 - m), m a mask's pixel; needs mask.gradient =
+    # Weight of abs(mean of a batch's masks - area_target) + mean of m (1 - m) over pixels m; needs mask.gradient =
     # "flow"; SAT (ICCV 2023): 1; published: 0.
     loss.area_weight = 0.0
     loss.area_target = 0.25  # mean share of the image that masks cover; SAT
@@ -159,7 +159,7 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.momentum = 0.9  # published
     optimizer.nesterov = True  # published
     optimizer.beta1 = 0.9  # of Adam
-    optimizer.beta2 = 0.999
+    optimizer.beta2 = 0.999  # of Adam
     optimizer.weight_decay = 1e-5  # published
     optimizer.decayed = "all"  # parameters: "all" (published) or "kernels"
     optimizer.clip_norm = 0.0  # greatest global norm of the gradient; 0: any
@@ -209,7 +209,7 @@ def get_config() -> ml_collections.ConfigDict:
     # The second stage: a decoder on the frozen trunk of the selected model learns masks that follow the image, see
     # minmax_jax/refinement. For a run that is finished: experiments.refine.
     config.refine = refine = ml_collections.ConfigDict()
-    refine.enabled = False
+    refine.enabled = False  # whether the run has one
     # Source of the seeds: "" (the first stage's masks) or "glands", a map of H&E images that no label made; results
     # with it are not from labels alone.
     refine.prior = ""
@@ -234,7 +234,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # A CRF that refines the masks of the final test and of experiments.evaluate, not of validations; see docs/crf.md.
     evaluation.crf = crf = ml_collections.ConfigDict()
-    crf.enabled = False
+    crf.enabled = False  # whether it is used
     crf.num_iterations = 5  # mean-field updates; published for birds and flowers; GlaS: 2
     crf.gaussian_sigma = 5.0  # pixels, after data.scale; published for birds and flowers; GlaS: 3
     crf.gaussian_weight = 3.0  # published

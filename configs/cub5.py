@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/cub5.py --config.data.dir=OUT --workdir=runs/cub5
 
-The recipe of configs/cub.py, which see.
+The recipe of configs/cub.py.
 """
 
 from minmax_jax.configs import cub

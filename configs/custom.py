@@ -1,4 +1,4 @@
-"""Your own images, prepared by a name.
+"""Own images, prepared under a name.
 
     python -m experiments.prepare_data --dataset=image_folder --name=NAME --source=DIR --data_dir=OUT
     python -m experiments.train --config=configs/custom.py:NAME --config.data.dir=OUT --workdir=runs/NAME

@@ -26,9 +26,9 @@ def shipped() -> list[str]:
     return rows
 
 
-def groups() -> dict[str, list[tuple[str, str, str]]]:
-    """(field, default, comment) of each group, in the order of the file."""
-    prefixes, found, pending = {"config": ""}, {"": []}, []
+def groups() -> dict[str, tuple[str, list[tuple[str, str, str]]]]:
+    """Comment of each group, and its (field, default, comment), in the order of the file."""
+    prefixes, found, pending = {"config": ""}, {"": ("", [])}, []
     lines = (ROOT / "configs" / "common.py").read_text().splitlines()
     for line in lines[lines.index("    config = ml_collections.ConfigDict()") + 1 :]:
         if line.strip().startswith("# "):
@@ -40,20 +40,27 @@ def groups() -> dict[str, list[tuple[str, str, str]]]:
                 path, name = match["target"].split(" = ")
                 owner, _, field = path.rpartition(".")
                 prefixes[name] = f"{prefixes[owner]}{field}."
-                found[prefixes[name]] = []
+                found[prefixes[name]] = comment, []
             else:
                 owner, _, field = match["target"].rpartition(".")
-                found[prefixes[owner]].append((field, match["value"], comment))
+                found[prefixes[owner]][1].append((field, match["value"], comment))
     return found
 
 
 def page() -> str:
     """The text of docs/configs.md."""
     parts = [_HEAD + "\n".join(shipped())]
-    for prefix, fields in groups().items():
+    for prefix, (description, fields) in groups().items():
         title = f"`config.{prefix.removesuffix('.')}`" if prefix else "Top level"
-        rows = [f"| `{name}` | `{value}` | {comment} |".replace("|M|", "M") for name, value, comment in fields]
-        parts.append("\n".join([f"## {title}", "", "| field | default | |", "|---|---|---|", *rows]))
+        rows = [f"| `{name}` | `{value}` | {comment} |" for name, value, comment in fields]
+        head = [
+            f"## {title}",
+            "",
+            *([description, ""] if description else []),
+            "| field | default | |",
+            "|---|---|---|",
+        ]
+        parts.append("\n".join([*head, *rows]))
     return "\n\n".join(parts) + "\n"
 
 

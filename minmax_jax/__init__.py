@@ -1,7 +1,8 @@
 """Weakly supervised localization with min-max entropy, in JAX.
 
-The functional API: create a model and a state, train them by a pure step, and localize. Everything here runs inside
-`jax.jit`, `jax.pmap` and `lax` loops. `load` opens a model that the training program saved (`minmax_jax.runs`).
+The functional API: create a model and a state, train them by a pure step, and localize. Training and localization
+run inside `jax.jit`, `jax.pmap` and `lax` loops. `load` opens a model that the training program saved
+(`minmax_jax.runs`), `imagenet` reads weights by pip.
 """
 
 from minmax_jax import erasing, losses, masks

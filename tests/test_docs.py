@@ -24,7 +24,7 @@ def _generator():
 def test_the_page_of_configurations_is_up_to_date_and_complete():
     generator = _generator()
     assert generator.PAGE.read_text() == generator.page()
-    listed = {f"{prefix}{name}" for prefix, fields in generator.groups().items() for name, _, _ in fields}
+    listed = {f"{prefix}{name}" for prefix, (_, fields) in generator.groups().items() for name, _, _ in fields}
     assert listed == _FIELDS
 
 

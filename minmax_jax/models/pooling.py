@@ -27,13 +27,13 @@ def wildcat_pooling(
     dropout: float = 0.0,
     sample_keys: jax.Array | None = None,
 ) -> jax.Array:
-    """Mean of the greatest values of each class map minus, times alpha, the mean of its least.
+    """Mean of the greatest values of each class map; with least values, (that + alpha times their mean) / 2.
 
     Args:
         class_maps: [B, h, w, C] class maps.
         k_max: how many of the h * w greatest values, as in `count_locations`; never fewer than 1.
         k_min: how many of the least values; 0 leaves them out, anything else is never fewer than 1.
-        alpha: weight of the least values; where neither it nor k_min is 0, the difference is halved.
+        alpha: weight of the least values; where neither it nor k_min is 0, the sum is halved.
         dropout: probability of dropping each of the sorted values.
         sample_keys: [B] random keys, one per image; without them nothing is dropped.
 
