@@ -10,7 +10,6 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from minmax_jax import options
 from minmax_jax.ops import resize
@@ -21,6 +20,7 @@ ALIGNMENTS = tuple(resize.ALIGNMENTS)
 RANGES = ("extremes", "percentiles")
 _PERCENTILES = (0.05, 0.95)
 _LEAST_RANGE = 1e-12
+_ROUNDING = 8  # units in the last place that resizing may move a constant map by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class MaskOptions:
         options.check_choice("gradient", self.gradient, GRADIENTS)
         options.check_range("flow_epoch", self.flow_epoch, 0)
         options.check_choice("alignment", self.alignment, ALIGNMENTS)
-        if (self.sigma_limit - self.sigma) * self.sigma_growth < 0:
+        if self.sigma_growth and (self.sigma_limit - self.sigma) * self.sigma_growth <= 0:
             raise options.OptionError(
                 f"sigma_growth={self.sigma_growth} must lead from sigma={self.sigma} to sigma_limit={self.sigma_limit}."
             )
@@ -68,8 +68,8 @@ class MaskOptions:
         """sigma in an epoch."""
         if not self.sigma_growth:
             return self.sigma
-        num_epochs = round((self.sigma_limit - self.sigma) / self.sigma_growth)
-        return optax.linear_schedule(self.sigma, self.sigma_limit, num_epochs)(epoch)
+        bounds = sorted((self.sigma, self.sigma_limit))
+        return jnp.clip(self.sigma + self.sigma_growth * epoch, *bounds)
 
 
 def foreground_masks(
@@ -154,7 +154,10 @@ def _normalize(maps: jax.Array, normalization: str, range: str, axis_name: str |
 
 def _scale(maps: jax.Array, least: jax.Array, greatest: jax.Array) -> jax.Array:
     span = greatest - least
-    return (maps - least) / jnp.where(span > _LEAST_RANGE, span, 1.0)
+    # A constant map that was resized varies by rounding alone, in proportion to its value.
+    rounding = _ROUNDING * jnp.finfo(maps.dtype).eps * jnp.maximum(jnp.abs(least), jnp.abs(greatest))
+    is_constant = span <= _LEAST_RANGE + rounding
+    return jnp.where(is_constant, 0.0, maps - least) / jnp.where(is_constant, 1.0, span)
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -38,20 +38,25 @@ def create_learning_rate(
         every: epochs between two drops of "step".
         milestones: epochs of the drops of "multistep".
         floor: least rate.
-        warmup_epochs: epochs of linear growth from 0, of "cosine".
-        warmup_share: the same as a share of the training, in place of `warmup_epochs`.
+        warmup_epochs: epochs of linear growth from 0, of "cosine" alone.
+        warmup_share: the same as a share of the training, in place of `warmup_epochs`; one step at least remains.
 
     Raises:
-        OptionError: for an unknown kind, a number out of range, or a warm-up longer than the training.
+        OptionError: for an unknown kind, a number out of range, or a warm-up that is too long or of another kind.
     """
     options.check_choice("schedule", kind, LEARNING_RATES)
     options.check_range("peak", peak, 0)
     options.check_range("floor", floor, 0)
     options.check_range("every", every, 1)
+    options.check_range("factor", factor, 0, 1)
     options.check_numbers("milestones", milestones, 0, whole=True)
+    if kind != "cosine" and (warmup_epochs or warmup_share):
+        raise OptionError(
+            f"warmup_epochs={warmup_epochs} and warmup_share={warmup_share} must be 0 with schedule={kind!r}; set"
+            " schedule='cosine' for a warm-up."
+        )
     if kind == "step":
-        drops = optax.exponential_decay(peak, every, factor, staircase=True, end_value=floor)
-        return _by_epoch(drops, steps_per_epoch)
+        return _by_epoch(lambda epoch: jnp.maximum(peak * factor ** (epoch // every), floor), steps_per_epoch)
     if kind == "multistep":
         drops = optax.piecewise_constant_schedule(peak, {epoch: factor for epoch in milestones})
         return _by_epoch(lambda epoch: jnp.maximum(drops(epoch), floor), steps_per_epoch)
@@ -62,12 +67,13 @@ def create_learning_rate(
         raise OptionError(
             f"warmup_epochs={warmup_epochs} must be at least 0 (no warm-up) and below the {epochs} training epochs."
         )
-    warmup_steps = warmup_epochs * steps_per_epoch + round(warmup_share * epochs * steps_per_epoch)
+    num_steps = epochs * steps_per_epoch
+    warmup_steps = min(warmup_epochs * steps_per_epoch + round(warmup_share * num_steps), num_steps - 1)
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0 if warmup_steps else peak,
         peak_value=peak,
         warmup_steps=warmup_steps,
-        decay_steps=epochs * steps_per_epoch,
+        decay_steps=num_steps,
         end_value=floor,
     )
 

@@ -17,6 +17,7 @@ from minmax_jax import optimizers, schedules
 from minmax_jax.data.preprocessing import Preprocessing
 from minmax_jax.data.transforms import Augmentation
 from minmax_jax.errors import UserError
+from minmax_jax.masks import MaskOptions
 from minmax_jax.models import pooling
 from minmax_jax.objective import Objective
 from minmax_jax.refinement.options import RefineOptions
@@ -280,6 +281,39 @@ def test_sigma_of_the_follow_up_rises_by_the_epoch():
     objective = build_model.create_objective(glas.get_config("maxmin"), steps_per_epoch=8)
     at_epochs = [float(objective.mask.threshold(objective.epoch(8 * epoch + 7))) for epoch in (0, 1, 49, 50, 60)]
     assert at_epochs == pytest.approx([0.15, 0.151, 0.199, 0.2, 0.2])
+
+
+def test_sigma_changes_by_its_growth_and_stops_at_its_limit():
+    options = MaskOptions(sigma=0.15, sigma_growth=0.03, sigma_limit=0.2)
+    assert [float(options.threshold(epoch)) for epoch in range(4)] == pytest.approx([0.15, 0.18, 0.2, 0.2])
+    falling = MaskOptions(sigma=0.5, sigma_growth=-0.2, sigma_limit=0.2)
+    assert [float(falling.threshold(epoch)) for epoch in range(3)] == pytest.approx([0.5, 0.3, 0.2])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model.pretrained": ""}, r"frozen_norm=True keeps .*model.pretrained is empty: name weights"),
+        ({"data.crop_size": 100}, "crop_size=100 must be a multiple of the output stride 16 .*try 96 or 112"),
+        ({"model.output_stride": 0, "data.crop_size": 100}, "output stride 32 .*try 96 or 128"),
+        (
+            {"model.trunk": "resnet18", "model.resnet.stage_strides": (1, 3, 1, 1), "model.output_stride": 0},
+            r"needs an output stride that divides 32, not 12: change model.resnet.stage_strides=\[1, 3, 1, 1\]",
+        ),
+        ({"data.crop_size": 224, "model.output_stride": 32}, None),
+        ({"data.crop_size": 100, "mask.alignment": "corners"}, None),
+        ({"data.crop_size": 0}, None),
+    ],
+)
+def test_what_goes_wrong_without_a_word(changes, message):
+    """Batch norm that stays the identity, and class maps that are put where they are not."""
+    config = custom.get_config("own")
+    config.update_from_flattened_dict(changes)
+    check = functools.partial(config_checks.check_values, config, num_devices=1, num_local_devices=1)
+    if message is None:
+        return check()
+    with pytest.raises(config_checks.ConfigError, match=message):
+        check()
 
 
 def test_missing_unknown_and_mistyped_fields_are_named_together():

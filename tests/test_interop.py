@@ -4,6 +4,7 @@ import functools
 import hashlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
@@ -195,6 +196,20 @@ def test_files_give_their_tensors(tmp_path, suffix):
     found = interop.read_tensors(path)
     assert set(found) == {"conv1.weight", "bn1.num_batches_tracked"}
     assert found["conv1.weight"].dtype == np.float32 and found["conv1.weight"].tolist() == [1.5, -2]
+
+
+def test_safetensors_of_reduced_precision(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    safetensors_numpy.save_file({"a": np.asarray([1.5, -2], jnp.bfloat16)}, path)
+    found = interop.read_tensors(path)["a"]
+    assert found.dtype == np.float32 and found.tolist() == [1.5, -2]
+    safetensors_numpy.save_file({"a": np.asarray([1.5, np.nan], jnp.bfloat16)}, path)
+    with pytest.raises(interop.InteropError, match="infinite or not a number in: a"):
+        interop.read_tensors(path)
+    header = b'{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    with pytest.raises(interop.InteropError, match="weights.safetensors is not a complete safetensors file"):
+        interop.read_tensors(path)
 
 
 @pytest.mark.parametrize("suffix, kind", [(".npz", "NumPy archive"), (".safetensors", "safetensors file")])

@@ -72,6 +72,15 @@ def test_an_image_does_not_depend_on_its_batch_mates():
     np.testing.assert_allclose(together[:1], alone, rtol=1e-6)
 
 
+@pytest.mark.parametrize("alignment", ["corners", "features", "patches"])
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 2.0, -5.5, 1e4])
+def test_a_constant_map_has_no_foreground_whatever_resizing_rounds(value, alignment):
+    for size_in, size_out in ((3, 6), (7, 224), (12, 192), (15, 480)):
+        maps = jnp.full((1, size_in, size_in, 4), value, jnp.float32)
+        found = masks.foreground_masks(LOGITS[:1], maps, (size_out, size_out), alignment=alignment)
+        np.testing.assert_allclose(found, 1 / (1 + np.exp(4.0)), rtol=1e-4)
+
+
 @pytest.mark.parametrize("range", masks.RANGES)
 def test_a_constant_map_gives_a_finite_mask_and_gradient(range):
     def total(class_maps):

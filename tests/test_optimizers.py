@@ -94,6 +94,14 @@ def test_multistep_learning_rate():
     np.testing.assert_allclose([rate(19), rate(20), rate(49), rate(50)], [1.0, 0.5, 0.5, 0.3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("factor, expected", [(1.0, [3, 3, 3]), (0.5, [3, 1.5, 0.75]), (0.0, [3, 0.25, 0.25])])
+def test_factors_of_the_step_schedule(factor, expected):
+    rate = schedules.create_learning_rate(
+        "step", peak=3.0, factor=factor, every=2, floor=0.25, epochs=6, steps_per_epoch=10
+    )
+    np.testing.assert_allclose([rate(19), rate(39), rate(59)], expected, rtol=1e-6)
+
+
 def test_cosine_learning_rate_with_warm_up():
     rate = schedules.create_learning_rate("cosine", peak=2.0, floor=0.0, warmup_epochs=1, epochs=5, steps_per_epoch=4)
     expected = [0.0, 1.0, 2.0, 1.0, 0.0]  # warm-up of 4 steps, then half a cosine of 16
@@ -103,7 +111,8 @@ def test_cosine_learning_rate_with_warm_up():
         "cosine", peak=2.0, floor=0.0, warmup_share=0.2, epochs=5, steps_per_epoch=4
     )
     assert [float(as_share(step)) for step in range(21)] == [float(rate(step)) for step in range(21)]
-    # A run of one step has no warm-up.
+    # A run of one step has no warm-up, and a long one leaves a step.
+    assert schedules.create_learning_rate("cosine", peak=2.0, warmup_share=0.6, epochs=1, steps_per_epoch=1)(0) == 2.0
     assert schedules.create_learning_rate("cosine", peak=2.0, warmup_share=0.2, epochs=1, steps_per_epoch=1)(0) == 2.0
 
 
@@ -114,6 +123,20 @@ def test_cosine_learning_rate_with_warm_up():
         (lambda: optimizers.create_optimizer("sgd", 0.1, weight_decay=-1.0), "weight_decay=-1.0 must be at least 0"),
         (lambda: optimizers.create_optimizer("sgd", 0.1, clip_norm=-1.0), "clip_norm=-1.0 must be at least 0"),
         (lambda: optimizers.create_optimizer("sgd", 0.1, decayed="some"), "decayed='some'"),
+        *(
+            (
+                lambda kind=kind, warmup=warmup: schedules.create_learning_rate(
+                    kind, peak=1, epochs=9, steps_per_epoch=1, **warmup
+                ),
+                f"must be 0 with schedule='{kind}'",
+            )
+            for kind in ("step", "multistep")
+            for warmup in ({"warmup_epochs": 1}, {"warmup_share": 0.1})
+        ),
+        (
+            lambda: schedules.create_learning_rate("step", peak=1, factor=-1.0, epochs=1, steps_per_epoch=1),
+            "factor=-1.0 must be from 0 to 1",
+        ),
         (
             lambda: schedules.create_learning_rate("linear", peak=1, epochs=1, steps_per_epoch=1),
             "'linear' must",

@@ -204,6 +204,7 @@ def test_learns_a_batch_by_heart(batch):
         (dict(omega=0.0), "omega=0.0"),
         (dict(omega=float("nan")), "omega=nan"),
         (dict(sigma_growth=0.1, sigma_limit=0.2), "sigma_limit=0.2"),
+        (dict(sigma_growth=0.1), "sigma_growth=0.1 must lead from sigma=0.5 to sigma_limit=0.5"),
     ],
 )
 def test_impossible_objectives_are_refused(options, message):

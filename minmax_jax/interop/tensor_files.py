@@ -9,6 +9,7 @@ import pathlib
 import re
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
@@ -92,7 +93,8 @@ def _check_hash(path: pathlib.Path) -> None:
 
 
 def _to_float32(tensor: np.ndarray) -> np.ndarray:
-    return tensor.astype(np.float32) if tensor.dtype.kind == "f" else tensor
+    # Of NumPy's kinds, bfloat16 is none.
+    return tensor.astype(np.float32) if jnp.issubdtype(tensor.dtype, jnp.floating) else tensor
 
 
 def _read_archive(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -106,7 +108,7 @@ def _read_archive(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return safetensors_numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+    except (OSError, safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InteropError(f"{path} is not a complete safetensors file of numeric tensors ({error}).") from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import ml_collections
 
 from minmax_jax import interop, options
-from minmax_jax.data import preprocessing
+from minmax_jax.data import padding, preprocessing
 from minmax_jax.distributed import engines
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import selection
@@ -177,7 +177,7 @@ def _problems_of_sequences(fields: dict[str, Any]) -> list[str]:
 
 
 def _problems_of_trunk(fields: dict[str, Any]) -> list[str]:
-    """An alignment of another kind of trunk, and a frozen trunk without weights."""
+    """An alignment of another kind of trunk or for another size, and a frozen trunk or norm without weights."""
     trunk, problems = fields["model.trunk"], []
     right, wrong = ("patches", "features") if trunk in vit.TRUNKS else ("features", "patches")
     if fields["mask.alignment"] == wrong:
@@ -185,12 +185,38 @@ def _problems_of_trunk(fields: dict[str, Any]) -> list[str]:
             f"config.mask.alignment={wrong!r} is not where the features of config.model.trunk={trunk!r} lie; set"
             f" {right!r}, or 'corners'."
         )
+    if fields["mask.alignment"] == "features" and trunk not in vit.TRUNKS:
+        problems += _problems_of_feature_alignment(fields)
+    if trunk in efficientnet_lite.TRUNKS and fields["model.frozen_norm"] and not fields["model.pretrained"]:
+        problems.append(
+            "config.model.frozen_norm=True keeps the statistics of trained weights, and config.model.pretrained is"
+            " empty: name weights, such as 'imagenet', or set frozen_norm to False."
+        )
     if trunk in vit.TRUNKS and not fields["model.pretrained"]:
         problems.append(
             f"config.model.pretrained is empty, and config.model.trunk={trunk!r} is not trained: give a file."
             f" {interop.vit.SOURCES}"
         )
     return problems
+
+
+def _problems_of_feature_alignment(fields: dict[str, Any]) -> list[str]:
+    """An output stride, or crops, of which `ops.resize` cannot tell where a feature lies."""
+    strides = fields["model.resnet.stage_strides"]
+    stride = 4 * math.prod(strides) if fields["model.trunk"] in resnet.TRUNKS else fields["model.output_stride"] or 32
+    if padding.MULTIPLE % stride:
+        return [
+            f"config.mask.alignment='features' needs an output stride that divides {padding.MULTIPLE}, not {stride}:"
+            f" change model.resnet.stage_strides={strides}, or set it to 'corners'."
+        ]
+    crop = fields["data.crop_size"]
+    if crop % stride and math.ceil(crop / math.ceil(crop / stride)) != stride:
+        below = crop // stride * stride
+        return [
+            f"config.data.crop_size={crop} must be a multiple of the output stride {stride} with"
+            f" config.mask.alignment='features'; try {below} or {below + stride}."
+        ]
+    return []
 
 
 def _problems_of_batches(fields: dict[str, Any], num_devices: int, num_local_devices: int) -> list[str]:
