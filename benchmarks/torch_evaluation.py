@@ -58,7 +58,7 @@ def _entropy(logits: torch.Tensor) -> float:
 
 
 def _compare(mask: torch.Tensor, true: torch.Tensor, threshold: float) -> dict[str, float]:
-    resized = F.interpolate(mask, true.shape, mode="bilinear", align_corners=True)[0, 0]
+    resized = F.interpolate(mask, true.shape, mode="bilinear", align_corners=False)[0, 0]
     predicted, everything = resized >= threshold, torch.ones_like(true)
     return {
         "f1_foreground": _dice(predicted, true),

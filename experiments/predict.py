@@ -50,7 +50,7 @@ def main(paths: list[str]) -> None:
     from minmax_jax.prediction import folder, inputs
     from minmax_jax.runs import inference_options, model_card, predictor, results
 
-    workdir = local_path("--workdir", _WORKDIR.value)
+    workdir, output = local_path("--workdir", _WORKDIR.value), local_path("--output", _OUTPUT.value)
     with naming("--"):
         model = predictor.load(
             workdir, flips=_FLIPS.value, scales=program.read_scales(_SCALES.value), crf=_CRF.value, refine=_REFINE.value
@@ -70,8 +70,8 @@ def main(paths: list[str]) -> None:
         )
         manifest = folder.predict(
             model,
-            inputs.find(paths, sys.stdin),
-            local_path("output", _OUTPUT.value),
+            inputs.find(paths, sys.stdin, output=output),
+            output,
             options,
             model={"workdir": str(workdir.absolute())}
             | model_card.identify(model.card)

@@ -161,8 +161,8 @@ def _scale(maps: jax.Array, least: jax.Array, greatest: jax.Array) -> jax.Array:
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[H, W] soft mask at another size, float64; bilinear with align_corners."""
+    """[H, W] soft mask at another size, float64; bilinear between the centres of pixels, as images are resized."""
     if mask.shape == tuple(size):  # the common case; the two products would cost more than all metrics
         return mask.astype(float)
-    rows, columns = (resize.interpolation_matrix(*sides) for sides in zip(mask.shape, size))
+    rows, columns = (resize.interpolation_matrix(*sides, alignment="patches") for sides in zip(mask.shape, size))
     return rows @ mask @ columns.T

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 import pytest
 
 from minmax_jax import evaluation, masks
@@ -114,17 +115,30 @@ def test_all_foreground_baseline():
 
 
 def test_masks_are_compared_at_the_true_mask_s_resolution():
-    """A true mask of twice the size: the found one is enlarged with aligned corners, not the true one shrunk."""
+    """A true mask of twice the size: the found one is enlarged between centres of pixels, not the true one shrunk."""
     split = splits.make_split([(32, 32)], mask_sizes=[(64, 64)])
     (row,), _ = _evaluate(split)
     red = split.read_image(0)[..., 0] / 255.0
-    places = np.linspace(0, 31, 64)
+    places = (np.arange(64) + 0.5) / 2 - 0.5
     rows = np.stack([np.interp(places, np.arange(32), line) for line in red])
     enlarged = np.stack([np.interp(places, np.arange(32), line) for line in rows.T], axis=1)
     predicted, true = enlarged >= 0.5, split.read_mask(0)
     assert row["f1_foreground"] == pytest.approx(
         2 * (predicted & true).sum() / (predicted.sum() + true.sum()), abs=1e-3
     )
+
+
+def test_a_mask_goes_back_to_where_its_image_was_shrunk_from():
+    """Pillow shrinks between the centres of pixels: two squares near the borders stay where they are."""
+    image = np.zeros((512, 512), np.uint8)
+    image[16:48, 16:48] = image[464:496, 464:496] = 255
+    shrunk = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR))
+    found = masks.resize_mask(shrunk / 255, (512, 512)) >= 0.5
+    for square in (found[:256, :256], found[256:, 256:]):
+        rows, columns = (np.nonzero(square.any(axis=axis))[0] for axis in (1, 0))
+        assert [rows[0], rows[-1]] == [columns[0], columns[-1]]
+    rows = np.nonzero(found.any(axis=1))[0]
+    assert rows[0] == pytest.approx(16, abs=1) and rows[-1] == pytest.approx(495, abs=1)
 
 
 def test_one_batch_shape_for_each_padded_shape():

@@ -82,6 +82,18 @@ def test_means_and_differences():
     assert faithfulness.summarize(rows[:1])["insertion_mean"]["better_than_box"] == (0, None)
 
 
+def test_a_number_is_the_mean_of_the_images_that_have_it():
+    """Pointing needs a true mask, which some images have."""
+    with_mask = {
+        kind: {"increase": 1.0, "pointing": value} for kind, value in (("mask", 1), ("random", 0), ("box", 0.5))
+    }
+    without = {kind: {"increase": 0.0} for kind in faithfulness.KINDS}
+    for rows in ([with_mask, without], [without, with_mask]):
+        found = faithfulness.summarize(rows)
+        assert found["increase"]["mask"] == 0.5
+        assert found["pointing"]["mask"] == 1 and found["pointing"]["better_than_box"] == (0.5, None)
+
+
 def test_what_does_not_fit_is_named():
     with pytest.raises(OptionError, match=r"mask=\[3, 3\] must have the size of the image, \[40, 60\]"):
         faithfulness.score(_share_of_red, _image(), np.ones((3, 3)))

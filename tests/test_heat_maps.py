@@ -1,5 +1,6 @@
 """Heat maps of other systems, from files: the numbers of plain loops, and clear errors."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from minmax_jax.data import load
 from minmax_jax.data.importing import records
 from minmax_jax.runs import heat_maps
-from tests import own_layout, programs
+from tests import own_layout, programs, splits
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,8 @@ def test_a_map_of_another_size_is_resized(prepared, tmp_path):
     folder, split, maps = prepared
     _write(tmp_path, dict.fromkeys(maps, np.tile(np.linspace(1, 0, 12), (10, 1))))
     found = heat_maps.evaluate_folder(tmp_path, "pets", "test", data_dir=str(folder))
-    predicted, true = np.tile(np.linspace(1, 0, 48), (40, 1)) >= 0.5, split.read_mask(0)
+    line = np.interp((np.arange(48) + 0.5) / 4 - 0.5, np.arange(12), np.linspace(1, 0, 12))
+    predicted, true = np.tile(line, (40, 1)) >= 0.5, split.read_mask(0)
     expected = 200 * (predicted & true).sum() / (predicted.sum() + true.sum())
     assert found["test"]["f1_foreground"] == pytest.approx(expected)
 
@@ -107,6 +109,19 @@ def test_missing_maps_are_counted(prepared, tmp_path):
     last = split.names[3]
     with pytest.raises(heat_maps.HeatMapError, match=f"1 of 4 images have no heat map; the first: '{last}'"):
         heat_maps.evaluate_folder(tmp_path, "pets", "test", data_dir=str(folder))
+
+
+def test_a_map_is_of_one_image(tmp_path):
+    """A flat folder in which the map of one image replaced that of another of its name."""
+    split = dataclasses.replace(splits.make_split([(40, 48)] * 3), names=("a/1.jpg", "b/1.jpg", "b/2.jpg"))
+    for name in ("1", "2"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((40, 48)))
+    with pytest.raises(heat_maps.HeatMapError, match="2 of 3 images have no heat map; the first: 'a/1.jpg'"):
+        heat_maps._find(tmp_path, split)
+    for name in ("a/1", "b/1"):
+        (tmp_path / name).parent.mkdir()
+        np.save(tmp_path / f"{name}.npy", np.zeros((40, 48)))
+    assert heat_maps._find(tmp_path, split) == [tmp_path / f"{name}.npy" for name in ("a/1", "b/1", "2")]
 
 
 @pytest.mark.slow

@@ -67,6 +67,16 @@ def test_small_polygons_and_holes_are_left_out():
     assert len(polygon) == 1
 
 
+def test_the_outline_of_a_region_of_the_least_area_is_kept():
+    """Between pixels, four by four pixels have an outline around 15 of them; several regions have their largest."""
+    mask = np.zeros((20, 20))
+    mask[2:6, 2:6] = 1
+    (polygon,) = outlines.find(mask, threshold=0.5, least_area=16)
+    assert outlines.polygon_area(polygon) == pytest.approx(15.5)
+    mask[10, 10] = 1
+    assert len(list(outlines.find(mask, threshold=0.5, least_area=16))) == 1
+
+
 def test_run_lengths_by_hand():
     labels = np.array([[2, 1], [1, 1], [2, 2]])
     assert coco.encode(labels, 1, (0, 0, 2, 2)) == {"size": [3, 2], "counts": [1, 1, 1, 2, 1]}

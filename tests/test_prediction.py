@@ -197,6 +197,55 @@ def test_other_options_need_another_folder(tmp_path, images):
         _predict(tmp_path, threshold=0.6)
 
 
+def test_files_that_changed_are_predicted_again(tmp_path, monkeypatch):
+    """Another image in the place of one, and the same name in another folder."""
+    for patient, red in (("p1", False), ("p2", True)):
+        _write_image(tmp_path / patient / "in/a.png", (64, 64), red=red)
+    classes = []
+    for patient in ("p1", "p2", "p1"):
+        monkeypatch.chdir(tmp_path / patient)
+        found = inputs.find(["in"])
+        folder.predict(BrightPixels(), found, tmp_path / "out", folder.Options(), model={}, results={})
+        classes.append(json.loads((tmp_path / "out/predictions.jsonl").read_text())["class"])
+    assert classes == ["plain", "red", "plain"]
+    _write_image(tmp_path / "p1/in/a.png", (64, 64), red=True)
+    folder.predict(BrightPixels(), found, tmp_path / "out", folder.Options(), model={}, results={})
+    assert json.loads((tmp_path / "out/predictions.jsonl").read_text())["class"] == "red"
+
+
+@pytest.mark.parametrize("state", [None, "no JSON", "[]", '{"of": "another program"}'])
+def test_a_folder_of_others_is_left_as_it_is(tmp_path, images, state):
+    files = {"masks/a.png": "a true mask", "unfinished/notes.txt": "notes", "predictions.jsonl": "{}\n"}
+    files |= {} if state is None else {"options.json": state}
+    for name, text in files.items():
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text(text)
+    with pytest.raises(OptionError, match="is not empty, and holds no predictions. Choose another folder"):
+        _predict(tmp_path)
+    there = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path.relative_to(tmp_path / "out").as_posix(): path.read_text() for path in there} == files
+
+
+def test_what_was_written_is_no_input(tmp_path, monkeypatch):
+    _touch(tmp_path, "a.jpg", "out/masks/a.png", "out/overlays/a.png")
+    monkeypatch.chdir(tmp_path)
+    for pattern in (".", str(tmp_path), "**/*"):
+        assert [item.stem for item in inputs.find([pattern], output=pathlib.Path("out"))] == ["a"]
+    # Unless it is named.
+    assert [item.stem for item in inputs.find(["out/masks/a.png"], output=pathlib.Path("out"))] == ["a"]
+
+
+def test_names_that_file_systems_or_tables_do_not_take(tmp_path):
+    names = [os.fsdecode(b"caf\xe9.png"), f"{'x' * 249}a.png", f"{'x' * 249}b.png"]
+    for name in names:
+        _write_image(tmp_path / "in" / name, (64, 64))
+    manifest = _predict(tmp_path, geojson=True)
+    assert manifest["num_images"] == 3 and manifest["skipped"] == []
+    assert len(list((tmp_path / "out/geojson").iterdir())) == 3
+    with (tmp_path / "out/predictions.csv").open(newline="", encoding="utf-8") as file:
+        assert r"caf\udce9" in {row["stem"] for row in csv.DictReader(file)}
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("threshold", 0), ("least_area", 0), ("batch_size", 0), ("tolerance", -1)]
 )

@@ -12,9 +12,9 @@ from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
-from minmax_jax import disk, evaluation
+from minmax_jax import disk, evaluation, file_names
 from minmax_jax.method import Prediction
-from minmax_jax.report import file_names, panels
+from minmax_jax.report import panels
 from minmax_jax.runs import checkpoints, interrupts, pictures, workdir
 from tests import programs, splits
 

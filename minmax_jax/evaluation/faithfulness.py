@@ -76,20 +76,20 @@ def score(
 
 
 def summarize(rows: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """Means over images, and the standard error of the difference from the random map and the box.
+    """Means over images that have a number, and standard errors of the differences from the random map and the box.
 
     Returns:
         {number: {kind: mean, "better_than_random" and "better_than_box": (mean difference, its standard error)}}; the
         difference is positive where the mask is better.
     """
     summary: dict[str, dict[str, Any]] = {}
-    for name in rows[0]["mask"]:
-        values = {kind: np.array([row[kind][name] for row in rows]) for kind in KINDS}
+    for name in dict.fromkeys(name for row in rows for name in row["mask"]):
+        values = {kind: np.array([row[kind][name] for row in rows if name in row[kind]]) for kind in KINDS}
         sign = -1.0 if name.startswith(("deletion", "average_drop")) else 1.0
         summary[name] = {kind: float(of_kind.mean()) for kind, of_kind in values.items()}
         for kind in KINDS[1:]:
             difference = sign * (values["mask"] - values[kind])
-            error = float(difference.std(ddof=1) / np.sqrt(len(rows))) if len(rows) > 1 else None
+            error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else None
             summary[name][f"better_than_{kind}"] = (float(difference.mean()), error)
     return summary
 

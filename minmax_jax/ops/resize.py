@@ -35,7 +35,7 @@ def _feature_positions(size_in: int, size_out: int) -> np.ndarray:
 def _patch_positions(size_in: int, size_out: int) -> np.ndarray:
     """Output i reads (i + 0.5) size_in / size_out - 0.5, and the border's input beyond it.
 
-    For inputs that are patches side by side over all of the outputs: each lies on the centre of its patch.
+    For inputs that are patches, or pixels, side by side over all of the outputs: each lies on the centre of its patch.
     """
     return np.clip((np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5, 0, size_in - 1)
 

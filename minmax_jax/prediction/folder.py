@@ -34,7 +34,7 @@ def predict(
     model: Mapping[str, Any],
     results: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Predicts files into a folder; after a kill, the same call goes on where it was.
+    """Predicts files into a folder; after a kill, the same call goes on where it was. Files that changed are new.
 
     Args:
         predictor: the model.
@@ -48,13 +48,15 @@ def predict(
         The content of the manifest; "skipped" lists the files that could not be predicted.
 
     Raises:
-        OptionError: if the folder holds predictions of another model, or made with other options.
+        OptionError: if the folder holds anything but predictions of this model with these options.
     """
     state = {"model": dict(model), "options": dataclasses.asdict(options)}
     rows = _open(output, state)
     done = {row["stem"]: row for row in rows if (output / row["mask"]).exists()}
     (output / MANIFEST).unlink(missing_ok=True)
-    rest = [item for item in inputs if done.get(item.stem, {}).get("path") != str(item.path)]
+    rest = [
+        item for item in inputs if item.stem not in done or done[item.stem].get("file") != _describe_file(item.path)
+    ]
     with progress.meter("Prediction", total=len(inputs), unit="image", initial=len(inputs) - len(rest)) as update:
         of_model = trust.find_model_flags(results)
         rows, skipped = _predict_rest(predictor, rest, output, options, of_model=of_model, update=update)
@@ -85,6 +87,7 @@ def _predict_rest(
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Writes the files of each image, and its row, at once; returns the rows, and the files that were skipped."""
     rows, skipped, scratch = [], [], output / _SCRATCH
+    files = {item.stem: _describe_file(item.path) for item in rest}  # before they are read
     with (
         (output / ROWS).open("a", encoding="utf-8") as file,
         # Closed at once after an error: it then deletes its files.
@@ -98,6 +101,7 @@ def _predict_rest(
                 continue
             names = predictor.class_names
             row = image_outputs.write(output, answer, options, class_names=names, of_model=of_model, scratch=scratch)
+            row["file"] = files[answer.source.input.stem]
             file.write(json.dumps(row) + "\n")
             file.flush()
             rows.append(row)
@@ -116,15 +120,11 @@ def _warn_of_unknown_magnification(rows: Sequence[dict[str, Any]], of_training: 
 
 def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that are there; what a kill cut off, a last line or the files of a large image, is dropped."""
+    _check_folder(output, state)
+    output.mkdir(parents=True, exist_ok=True)
+    _write(output / _STATE, json.dumps(state, indent=2) + "\n")
     for folder in ("masks", "overlays"):
-        (output / folder).mkdir(parents=True, exist_ok=True)
-    path = output / _STATE
-    if path.exists() and json.loads(path.read_text()) != state:
-        raise OptionError(
-            f"output={str(output)!r} holds predictions of another model, or made with other options. Choose another"
-            " folder, or delete it."
-        )
-    _write(path, json.dumps(state, indent=2) + "\n")
+        (output / folder).mkdir(exist_ok=True)
     shutil.rmtree(output / _SCRATCH, ignore_errors=True)
     rows = []
     if (output / ROWS).exists():
@@ -135,6 +135,32 @@ def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
                 break
         _write(output / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
+
+
+def _check_folder(output: pathlib.Path, state: dict[str, Any]) -> None:
+    """Raises OptionError for a folder with anything of others: nothing there is overwritten."""
+    if not output.exists() or (output.is_dir() and {path.name for path in output.iterdir()} <= {f"{_STATE}.new"}):
+        return
+    try:
+        found = json.loads((output / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or found.keys() != state.keys():
+        raise OptionError(f"output={str(output)!r} is not empty, and holds no predictions. Choose another folder.")
+    if found != state:
+        raise OptionError(
+            f"output={str(output)!r} holds predictions of another model, or made with other options. Choose another"
+            " folder, or delete it."
+        )
+
+
+def _describe_file(path: pathlib.Path) -> dict[str, Any] | None:
+    """What tells a file from one that replaced it; None where it cannot be read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return {"path": str(path.resolve()), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
 def _write(path: pathlib.Path, text: str) -> None:
@@ -157,7 +183,8 @@ def _write_tables(
         *(f"p_{name}" for name in class_names),
     ]
     replacement = output / f"{TABLE}.new"
-    with replacement.open("w", newline="", encoding="utf-8") as file:
+    # Names of files need not be UTF-8.
+    with replacement.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
         table.writeheader()
         for row in rows:

@@ -7,6 +7,7 @@ import itertools
 import pathlib
 from typing import NamedTuple
 
+from minmax_jax import file_names
 from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
@@ -21,19 +22,21 @@ class Input(NamedTuple):
 
     Attributes:
         path: of the file.
-        stem: name of its outputs, without ending; unique, also where a file system ignores case.
+        stem: name of its outputs, without ending; unique, also where a file system ignores case, and cut where it is
+            too long.
     """
 
     path: pathlib.Path
     stem: str
 
 
-def find(patterns: Sequence[str], stdin: Iterable[str] = ()) -> list[Input]:
+def find(patterns: Sequence[str], stdin: Iterable[str] = (), *, output: pathlib.Path | None = None) -> list[Input]:
     """The image files that are named, each once, in the order of their names where a folder or a glob names several.
 
     Args:
         patterns: files, folders (with all folders in them), globs, or "-" for a list of these, a line each.
         stdin: lines of that list.
+        output: folder of the prediction: what folders and globs have there is no input.
 
     Raises:
         OptionError: for a name that is no file, folder or glob, and if there is no image at all.
@@ -44,7 +47,8 @@ def find(patterns: Sequence[str], stdin: Iterable[str] = ()) -> list[Input]:
     found: dict[pathlib.Path, pathlib.PurePath] = {}
     for pattern in given:
         for path, name in _expand(pattern):
-            found.setdefault(path, name)
+            if output is None or str(path) == pattern or not path.resolve().is_relative_to(output.resolve()):
+                found.setdefault(path, name)
     if not found:
         raise OptionError(
             f"{' '.join(given) or 'The list'!r} names no image; images in folders end with {', '.join(ENDINGS)}."
@@ -73,15 +77,15 @@ def _is_image(name: pathlib.PurePath) -> bool:
 
 def _stems(names: list[pathlib.PurePath]) -> list[str]:
     """The name without its ending where no other has it; else the whole path, and a number if need be."""
-    counts = collections.Counter(name.stem.lower() for name in names)
+    counts = collections.Counter(file_names.cut(name.stem).lower() for name in names)
     taken = {stem for stem, count in counts.items() if count == 1}
     stems = []
     for name in names:
-        stem = name.stem
+        stem = file_names.cut(name.stem)
         if counts[stem.lower()] > 1:
             path = "__".join(name.parts).replace(".", "_")
             candidates = itertools.chain([path], (f"{path}_{number}" for number in itertools.count(2)))
-            stem = next(candidate for candidate in candidates if candidate.lower() not in taken)
+            stem = next(cut for cut in map(file_names.cut, candidates) if cut.lower() not in taken)
             taken.add(stem.lower())
         stems.append(stem)
     return stems

@@ -15,7 +15,7 @@ def find(mask: np.ndarray, *, threshold: float, least_area: float = 0.0, toleran
     Args:
         mask: [H, W] soft mask.
         threshold: level of the outlines.
-        least_area: polygons, and holes, of less pixels are left out.
+        least_area: polygons of less pixels, but for the largest, and holes are left out.
         tolerance: in pixels, how far an outline may move where points are dropped (Douglas and Peucker); 0 keeps all.
     """
     # A margin closes outlines at the border: on the edge of the image, half a pixel from its last pixels.
@@ -27,9 +27,15 @@ def find(mask: np.ndarray, *, threshold: float, least_area: float = 0.0, toleran
     generator = contourpy.contour_generator(
         coordinates[1], coordinates[0], padded, fill_type=contourpy.FillType.OuterOffset
     )
-    for points, offsets in zip(*generator.filled(threshold, np.inf)):
-        rings = [points[start:end] for start, end in itertools.pairwise(offsets)]
-        if abs(ring_area(rings[0])) < max(least_area, 1e-12):
+    pieces = [
+        [points[start:end] for start, end in itertools.pairwise(offsets)]
+        for points, offsets in zip(*generator.filled(threshold, np.inf))
+    ]
+    # Between pixels, an outline encloses less than the pixels: that of a region of `least_area` pixels is kept.
+    areas = [abs(ring_area(rings[0])) for rings in pieces]
+    least = min(least_area, max(areas, default=0.0))
+    for rings, area in zip(pieces, areas):
+        if area < max(least, 1e-12):
             continue
         holes = [ring for ring in rings[1:] if abs(ring_area(ring)) >= max(least_area, 1e-12)]
         polygon = [_simplify(ring, tolerance) for ring in (rings[0], *holes)]

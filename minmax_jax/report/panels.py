@@ -5,9 +5,10 @@ import warnings
 
 import numpy as np
 
+from minmax_jax import file_names
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import ImagePrediction
-from minmax_jax.report import file_names, layers
+from minmax_jax.report import layers
 
 _HEIGHT_INCHES = 2.8
 _PREDICTED_COLOR, _TRUE_COLOR = (f"#{bytes(color).hex()}" for color in (layers.PREDICTED_COLOR, layers.TRUE_COLOR))

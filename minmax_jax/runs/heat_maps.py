@@ -1,5 +1,6 @@
 """Heat maps of any other system, from files, scored as the masks of this library."""
 
+import collections
 from collections.abc import Iterator
 import pathlib
 from typing import Any
@@ -28,7 +29,8 @@ def evaluate_folder(
     """Scores the heat maps in a folder.
 
     Args:
-        folder: with `NAME.npy`, `.npz` or `.png` for each image `NAME.jpg` of the split, below the same folders or not.
+        folder: with `NAME.npy`, `.npz` or `.png` for each image `NAME.jpg` of the split, below the same folders, or not
+            where no other image has that name.
         name: of the prepared dataset.
         split: "train", "validation" or "test".
         data_dir: folder of the prepared data.
@@ -62,15 +64,19 @@ def _find(folder: pathlib.Path, split: dataset.Split) -> list[pathlib.Path]:
     if not folder.is_dir():
         raise HeatMapError(f"--predictions={str(folder)!r} is not a folder.")
     found, missing = [], []
+    counts = collections.Counter(pathlib.PurePath(name).stem for name in split.names)
     for name in split.names:
-        stems = folder / pathlib.PurePath(name).with_suffix(""), folder / pathlib.PurePath(name).stem
+        stems = [folder / pathlib.PurePath(name).with_suffix("")]
+        if counts[stems[0].name] == 1:
+            stems.append(folder / stems[0].name)
         candidates = [stem.parent / (stem.name + ending) for stem in stems for ending in ENDINGS]
         path = next((path for path in candidates if path.is_file()), None)
         (missing if path is None else found).append(name if path is None else path)
     if missing:
         raise HeatMapError(
             f"{len(missing)} of {len(split.names)} images have no heat map; the first: {missing[0]!r}, looked for as"
-            f" {pathlib.PurePath(missing[0]).stem + '|'.join(ENDINGS)!r} in {folder}."
+            f" {str(pathlib.PurePath(missing[0]).with_suffix('')) + '|'.join(ENDINGS)!r} in {folder}. Heat maps may lie"
+            " outside of the folders of their images only where no two images have one name."
         )
     return found
 

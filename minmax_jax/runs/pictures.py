@@ -7,11 +7,12 @@ import pathlib
 
 import numpy as np
 
+from minmax_jax import file_names
 from minmax_jax import state as state_lib
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import predict_split
 from minmax_jax.evaluation.evaluators import Row
-from minmax_jax.report import curves, file_names, page, panels
+from minmax_jax.report import curves, page, panels
 from minmax_jax.runs import build, film_strips, gallery
 
 logger = logging.getLogger(__name__)

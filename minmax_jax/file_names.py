@@ -9,15 +9,13 @@ _MOST_CHARACTERS = 60
 
 
 def shorten(name: str, *, ending: str) -> str:
-    """A path of a file: the name of an image and an ending.
-
-    A part that file systems do not take is cut; a digest of the whole keeps the names apart.
-    """
+    """A path of a file: the name of an image, of which no part is longer than file systems take, and an ending."""
     *folders, last = pathlib.PurePosixPath(name).parts
-    return str(pathlib.PurePosixPath(*map(_cut, folders), _cut(last) + ending))
+    return str(pathlib.PurePosixPath(*map(cut, folders), cut(last) + ending))
 
 
-def _cut(part: str) -> str:
+def cut(part: str) -> str:
+    """The name of a file or folder, as long as file systems take; a digest of the whole keeps cut names apart."""
     encoded = os.fsencode(part)
     if len(encoded) <= _MOST_BYTES:
         return part
