@@ -14,7 +14,8 @@ from minmax_jax.models import minmax_net, trunks
 from minmax_jax.ops import intensity, resize
 
 _GRID = 32  # greatest output stride of a trunk
-DISAGREEMENT = "view_disagreement"  # name of a score
+# Names of scores.
+DISAGREEMENT, SPREAD = "view_disagreement", "mask_spread"
 
 
 @flax.struct.dataclass

@@ -138,6 +138,7 @@ def test_refined_masks_are_means_over_mirror_images():
     differences = np.abs(plain.masks - mirrored).mean(axis=(1, 2, 3)) / 2
     spread = np.subtract(*np.quantile(mean, (0.95, 0.05), axis=(1, 2, 3)))
     np.testing.assert_allclose(flipped.scores["view_disagreement"], differences / spread, rtol=1e-3)
+    np.testing.assert_allclose(flipped.scores["mask_spread"], spread, rtol=1e-4)
     upside = np.asarray(predict(images[:, ::-1]).masks)[:, ::-1]
     np.testing.assert_allclose(predict(images, flip_vertical=True).masks, (plain.masks + upside) / 2, atol=1e-6)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import tracemalloc
 
 import jax
 import numpy as np
@@ -48,6 +49,23 @@ def test_the_cache_groups_images_by_their_padded_shape():
         assert set(group.stages) == {4, 8} and group.stages[4].dtype == np.float16
         np.testing.assert_array_equal(group.stages[4], images[:, ::4, ::4, :2])
         np.testing.assert_array_equal(group.stages[8], images[:, ::8, ::8, :1] / 2)
+
+
+def test_the_cache_holds_no_second_copy():
+    images = splits.make_split([(256, 256)] * 24)
+    options = RefineOptions()
+    tracemalloc.start()
+    groups = cache.collect(
+        lambda images, labels: _predict_alike(images).masks,
+        _stages_alike,
+        images,
+        options=options,
+        batch_size=2,
+        seed=0,
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * sum(array.nbytes for array in jax.tree.leaves(groups))
 
 
 def test_seeds_lie_in_the_image_not_in_its_padding():
@@ -100,7 +118,9 @@ def _discs(count=16, size=32):
 def _train(groups, **options):
     options = RefineOptions(**dict(num_steps=120, width=8, cache_gib=1.0) | options)
     decoder = decoder_lib.Decoder(width=options.width)
-    return decoder, decoder_training.train(groups, decoder=decoder, options=options, seed=0)
+    params, weight = decoder_training.train(groups, decoder=decoder, options=options, seed=0)
+    assert weight <= options.edge_weight
+    return decoder, params
 
 
 def _collect_discs():
@@ -152,9 +172,12 @@ def test_too_great_a_weight_of_the_pairwise_term_is_halved(discs, caplog):
     losses = [float(loss) for loss in re.findall(r"seed_loss (0\.\d+)", caplog.text)]
     assert weights == [1e3 / 2**k for k in range(1, len(weights) + 1)] and len(weights) >= 1
     assert all(loss > 0.62 for loss in losses[:-1]) and losses[-1] <= 0.62
-    # The parameters are those of a training that started with the last weight.
-    _, expected = _train(discs[3], num_steps=60, edge_weight=weights[-1])
+    # The parameters are those of a training that started with the last weight, which comes with them.
+    options = RefineOptions(num_steps=60, width=8, edge_weight=weights[-1])
+    decoder = decoder_lib.Decoder(width=8)
+    expected, weight = decoder_training.train(discs[3], decoder=decoder, options=options, seed=0)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
+    assert weight == weights[-1]
 
 
 def test_a_decoder_depends_on_the_seed_alone(discs):
@@ -162,7 +185,7 @@ def test_a_decoder_depends_on_the_seed_alone(discs):
     first, second = (_train(groups, num_steps=3)[1] for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, second)
     options = RefineOptions(num_steps=3, width=8)
-    other = decoder_training.train(groups, decoder=decoder_lib.Decoder(width=8), options=options, seed=1)
+    other, _ = decoder_training.train(groups, decoder=decoder_lib.Decoder(width=8), options=options, seed=1)
     assert any(jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), first, other)))
 
 

@@ -123,6 +123,16 @@ def test_ignored_pixels_do_not_count():
     assert of_outlines[0] == of_outlines[1]
 
 
+def test_ignored_pixels_are_in_no_box():
+    """A square that is found, and what is found in a strip that nobody annotated; the strip has no least value."""
+    true, ignored = np.zeros((2, 64, 64), bool)
+    true[10:30, 10:30] = ignored[50:, :] = True
+    mask = np.where(true, 0.9, 0.2) + 0.6 * ignored
+    found = _values([(_predict(mask), _truth(true, ignored=ignored))], (boxes.evaluator(),))
+    assert found["gt_known_localization"] == found["max_box_acc"] == found["max_box_acc_v2"] == 100
+    assert _values([(_predict(mask), _truth(true))], (boxes.evaluator(),))["gt_known_localization"] == 0
+
+
 def test_thresholds_are_searched_in_their_order():
     """A published evaluator looked the best one up in a reversed list."""
     true = np.zeros((10, 100), bool)

@@ -87,6 +87,9 @@ def test_flags_say_why():
         (flag,) = find(_image_prediction(mask, **good | change))
         assert word in flag
     assert "nearly constant" in find(_image_prediction(np.full((40, 40), 0.6)))[0]
+    # Calibration stretched it.
+    assert "nearly constant" in find(_image_prediction(mask, **good, mask_spread=0.05))[0]
+    assert find(_image_prediction(mask, **good, mask_spread=0.8)) == []
     assert "covers 100.0 %" in find(_image_prediction(0.55 + 0.4 * mask))[0]
     assert trust.find_model_flags({}) == trust.find_model_flags({"diagnosis": {"has_evidence": True}}) == []
     assert "no evidence" in trust.find_model_flags({"diagnosis": {"has_evidence": False}})[0]

@@ -11,7 +11,8 @@ from safetensors import numpy as safetensors_numpy
 import minmax_jax as mm
 from minmax_jax.errors import OptionError
 from minmax_jax.refinement import decoder_training
-from minmax_jax.runs import build_data, build_model, final_test, finished_runs, model_card, training
+from minmax_jax.runs import build_data, build_model, faithfulness_test, final_test, finished_runs, model_card, training
+from minmax_jax.runs.workdir import WorkdirError
 from tests import programs, splits, test_method
 
 pytestmark = pytest.mark.xdist_group("second_stage")
@@ -92,6 +93,8 @@ def test_a_run_with_a_second_stage_keeps_the_numbers_of_the_first(plain, refined
     changed = {name for name, value in found["test"].items() if value != found["test_unrefined"][name]}
     assert {"f1_background"} <= changed <= _F1
     assert "refine" not in plain[1] and "test_unrefined" not in plain[1]
+    assert 0 < found["edge_weight_used"] <= found["refine"]["edge_weight"]
+    assert _read(folder / "model_card.json")["edge_weight_used"] == found["edge_weight_used"]
     assert {name for name in _tensors(folder) if name.startswith("decoder/")} >= {"decoder/image/kernel"}
     assert len([path for path in (folder / "pictures").iterdir() if path.name.startswith("test_")]) == 2
 
@@ -143,6 +146,41 @@ def test_a_decoder_of_another_model_is_not_used(copy):
     card = _read(folder / "model_card.json")
     (folder / "model_card.json").write_text(json.dumps(card | {"state_digest": "0" * 64}))
     assert finished_runs.evaluate_workdir(folder, "test")["test"] == found["test_unrefined"]
+
+
+@_of_refined
+def test_a_second_stage_that_was_not_finished_leaves_the_one_before(copy, monkeypatch):
+    folder, found = copy
+    before = _read(folder / "config.json")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(decoder_training, "train", _interrupt)
+        finished_runs.refine_workdir(folder, {"num_steps": 99})
+    assert _read(folder / "config.json") == before and _read(folder / "results.json") == found
+    # A training command notes its configuration before it trains.
+    (folder / "config.json").write_text(json.dumps(before | {"refine": before["refine"] | {"num_steps": 99}}))
+    again = finished_runs.evaluate_workdir(folder, "test")
+    assert again["test"] == found["test"] and again["refine"] == found["refine"]
+
+
+@_of_refined
+def test_other_data_do_not_replace_what_the_run_is(copy):
+    """Nor do their rows stand next to its results."""
+    folder, _ = copy
+    digests = _read(folder / "data.json")
+    digests["test"]["digest"] = "0" * 64
+    (folder / "data.json").write_text(json.dumps(digests))
+    before = {path: path.read_bytes() for path in folder.glob("*.json*")}
+    with pytest.raises(WorkdirError, match="belongs to a run on other data: The test split has 12 images"):
+        finished_runs.refine_workdir(folder, {"num_steps": 3})
+    finished_runs.evaluate_workdir(folder, "test")
+    assert {path: path.read_bytes() for path in folder.glob("*.json*")} == before
+
+
+@_of_refined
+def test_only_what_makes_its_masks_is_randomized(copy):
+    content = faithfulness_test.test_workdir(copy[0], "test", num_images=2, num_steps=1)
+    assert set(content["randomized"]) == {"decoder", "all"}
+    assert content["randomized"]["decoder"]["rank_correlation"] < 0.999
 
 
 @_of_plain

@@ -10,7 +10,7 @@ from minmax_jax.evaluation.image_predictions import ImagePrediction
 
 # Shares of log C: the foreground should identify the class, the background should not.
 GREATEST_FOREGROUND_ENTROPY, LEAST_BACKGROUND_ENTROPY = 0.5, 0.5
-LEAST_RANGE = 0.1  # between the 1st and 99th percentile of a soft mask
+LEAST_RANGE = 0.1  # between the 1st and 99th percentile of a soft mask, or the spread of one before its calibration
 FOREGROUND_SHARES = (0.001, 0.999)
 GREATEST_DISAGREEMENT = 0.06  # on validation images, masks above it are 7 to 14 points of F1+ worse: docs/predict.md
 
@@ -30,7 +30,7 @@ def find_flags(prediction: ImagePrediction, *, threshold: float) -> list[str]:
         flags.append("the rest of the image identifies a class as well (background entropy is low)")
     low, high = np.quantile(prediction.mask, (0.01, 0.99))
     share = np.mean(prediction.mask >= threshold)
-    if high - low < LEAST_RANGE:
+    if scores.get(inference.SPREAD, high - low) < LEAST_RANGE:
         flags.append("the mask is nearly constant")
     elif not FOREGROUND_SHARES[0] <= share <= FOREGROUND_SHARES[1]:
         flags.append(f"the mask covers {100 * share:.1f} % of the image")

@@ -1,6 +1,8 @@
 """What the second stage learns from: images, features and seeds of the frozen first stage, computed once."""
 
+import collections
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax
@@ -54,7 +56,9 @@ def collect(
     from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
 
     split = dataset.subset(split, _choose(stages_fn, split, options, batch_size, seed))
-    parts: dict[tuple[int, ...], list[Group]] = {}
+    shapes = list(map(tuple, padding.padded_sizes(split.sizes).tolist()))
+    groups: dict[tuple[int, ...], Group] = {}
+    filled: collections.Counter[tuple[int, ...]] = collections.Counter()
     with progress.meter("First-stage masks and features", total=len(split), unit="image") as update:
         for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
             count = len(batch.indices)
@@ -69,9 +73,23 @@ def collect(
                 foreground=seeds.cumulative_foreground(half, valid, power=options.seed_power),
                 background=seeds.cumulative_background(half, valid, share=options.background_share),
             )
-            parts.setdefault(part.images.shape[1:], []).append(part)
+            shape = part.images.shape[1:3]
+            if shape not in groups:
+                groups[shape] = jax.tree.map(_allocate(shapes.count(shape)), part)
+            rows = slice(filled[shape], filled[shape] + count)
+            jax.tree.map(functools.partial(_fill, rows), groups[shape], part)
+            filled[shape] += count
             update(count)
-    return [jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts.pop(shape)) for shape in list(parts)]
+    return list(groups.values())
+
+
+def _allocate(count: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Room for so many images, filled one batch after another: no second copy is held."""
+    return lambda array: np.empty((count, *array.shape[1:]), array.dtype)
+
+
+def _fill(rows: slice, whole: np.ndarray, part: np.ndarray) -> None:
+    whole[rows] = part
 
 
 def _choose(stages_fn: StagesFn, split: dataset.Split, options: RefineOptions, batch_size: int, seed: int):

@@ -26,7 +26,7 @@ _CHECKED_STEPS = 50
 _LEAST_WEIGHT = 1.0
 
 
-def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineOptions, seed: int) -> Any:
+def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineOptions, seed: int) -> tuple[Any, float]:
     """Trains a decoder.
 
     A pairwise term of too great a weight presses all values of a mask to one. No mask is needed to see that: the seeds
@@ -39,14 +39,14 @@ def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineO
         seed: of parameters, images and seeds.
 
     Returns:
-        Its parameters.
+        Its parameters, and the weight of the pairwise term that they were trained with.
     """
     while True:
         params, terms = _train_once(groups, decoder, options, seed)
         described = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
         logger.info("Second stage, last step: %s.", described)
         if terms["seed_loss"] <= _COLLAPSED or options.edge_weight < _LEAST_WEIGHT:
-            return params
+            return params, options.edge_weight
         options = dataclasses.replace(options, edge_weight=options.edge_weight / 2)
         logger.warning(
             "Its masks are nearly constant (of such, seed_loss is 0.69): it is trained again with half the weight of"

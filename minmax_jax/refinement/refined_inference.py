@@ -25,8 +25,9 @@ def predict(
 ) -> Prediction:
     """The prediction of the first stage with the decoder's masks, not yet calibrated.
 
-    Where these are means over mirror images, their disagreement takes the place of the first stage's, as a share of the
-    spread of the mask's values.
+    The score `inference.SPREAD` is that of these masks: calibration stretches what is nearly constant as well. Where
+    they are means over mirror images, their disagreement takes the place of the first stage's, as a share of the
+    spread.
 
     Args:
         variables: of the first stage, and the decoder's parameters as "decoder".
@@ -47,8 +48,9 @@ def predict(
     masks, of_views = inference.mean_over_views(
         predict_view, intensity.normalize(images), flip_horizontal=flip_horizontal, flip_vertical=flip_vertical
     )
-    scores = {name: values / _spread(masks) for name, values in of_views.items()}
-    return prediction.replace(masks=masks, scores=prediction.scores | scores)
+    spread = _spread(masks)
+    scores = {name: values / spread for name, values in of_views.items()}
+    return prediction.replace(masks=masks, scores=prediction.scores | scores | {inference.SPREAD: spread})
 
 
 def _spread(masks: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from minmax_jax.runs import build, finished_runs
 from minmax_jax.runs import workdir as workdir_lib
 
 FILE = "faithfulness.json"
-# What is randomized: the weights from features to class maps, the second stage's, or all.
+# What is randomized: the weights that make the mask of features, class maps' or a second stage's, or all.
 _LEVELS = {
     "head": lambda path: path.startswith("params/localizer_head/"),
     "decoder": lambda path: path.startswith("decoder/"),
@@ -51,7 +51,10 @@ def test_workdir(
     options.check_range("num_images", num_images, 1)
     options.check_range("num_steps", num_steps, 1)
     folder = local_path("workdir", workdir).absolute()
-    model = finished_runs.open_model(folder, finished_runs.read_config(folder), split)
+    config = finished_runs.read_config(folder)
+    if data_dir is not None:
+        config.data.dir = data_dir
+    model = finished_runs.open_model(folder, config, split)
     run, images, variables = model.run, model.run.splits[split], state_lib.inference_variables(model.state)
     variables |= {} if model.decoder is None else {"decoder": model.decoder}
     count = min(num_images, len(images))
@@ -115,10 +118,11 @@ def _true_mask(images: dataset.Split, index: int) -> np.ndarray | None:
 def _randomize(
     run: build.Run, variables: dict[str, Any], images: dataset.Split, masks: list[np.ndarray]
 ) -> dict[str, Any]:
+    # A decoder's masks do not depend on the class maps.
+    levels = "decoder" if "decoder" in variables else "head", "all"
     return {
         level: randomization.summarize(
-            masks, _predict_masks(run, randomization.randomize(variables, is_chosen), images)
+            masks, _predict_masks(run, randomization.randomize(variables, _LEVELS[level]), images)
         )
-        for level, is_chosen in _LEVELS.items()
-        if level != "decoder" or "decoder" in variables
+        for level in levels
     }

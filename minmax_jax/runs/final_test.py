@@ -69,20 +69,21 @@ def test_selected(
     Returns:
         The content of `results.json`.
     """
-    decoder, unrefined = None, {}
+    stage, further = None, {}
     if run.config.refine.enabled:
         logger.info("Evaluating the first stage of step %d on the test split.", state.step)
         _, summary = evaluate_split(run, run.splits["test"], state, refine_fn=run.refine_fn)
-        unrefined = {"test_unrefined": results.without_nan(summary)}
-        decoder = second_stage.restore(folder, run.config, state) or second_stage.train(run, state)
-        run = second_stage.refine(run, decoder)
+        stage = second_stage.restore(folder, run.config, state) or second_stage.train(run, state)
+        further = {"test_unrefined": results.without_nan(summary), "edge_weight_used": stage.edge_weight}
+        run = second_stage.refine(run, stage)
     if hosts.is_main_host():
         # Earlier results are of another model from here on. It is saved before the test, so that a run that is stopped
         # there does not train its decoder twice.
         (folder / "results.json").unlink(missing_ok=True)
-        _save_model(run, folder, state, decoder)
+        workdir_lib.write_json(folder / "config.json", run.config.to_dict())
+        _save_model(run, folder, state, stage)
     rows, content = evaluate_model(run, state, "test", wall_seconds=wall_seconds)
-    content |= unrefined
+    content |= further
     if hosts.is_main_host():
         results.write_rows(folder / PREDICTIONS, rows)
         workdir_lib.write_json(folder / "results.json", content)
@@ -163,7 +164,9 @@ def _diagnose(run: build.Run, split: dataset.Split, state: state_lib.TrainState)
     return summary
 
 
-def _save_model(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, decoder: Any | None) -> None:
+def _save_model(
+    run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, stage: second_stage.SecondStage | None
+) -> None:
     variables = state_lib.inference_variables(state)
     card = model_card.describe(
         run.config,
@@ -174,4 +177,7 @@ def _save_model(run: build.Run, folder: pathlib.Path, state: state_lib.TrainStat
         step=int(variables.pop("step")),
         state_digest=digests.model_digest(state),
     )
-    model_card.save(folder, card, variables | ({} if decoder is None else {"decoder": decoder}))
+    if stage is not None:
+        card["edge_weight_used"] = stage.edge_weight
+        variables["decoder"] = stage.decoder
+    model_card.save(folder, card, variables)

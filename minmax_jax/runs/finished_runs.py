@@ -70,7 +70,8 @@ def evaluate_workdir(
     if refine and model.decoder is None:
         raise OptionError(f"workdir={str(workdir)!r} has no second stage for this model: run experiments.refine.")
     rows, content = final_test.evaluate_model(model.run, model.state, split, wall_seconds=model.seconds)
-    if hosts.is_main_host():
+    # Rows of other data would stand next to results of the run's.
+    if hosts.is_main_host() and not workdir_lib.differing_splits(folder, model.run.splits):
         _keep_rows(folder / _name_of_rows(split, crf=crf, flips=flips, refine=refine, scales=scales), rows)
     return content
 
@@ -96,17 +97,22 @@ def open_model(folder: pathlib.Path, config: ml_collections.ConfigDict, split: s
 
     Args:
         folder: of the run.
-        config: of the run. Its refine.enabled becomes False where the run has no second stage for this model: results
-            tell of the masks that are evaluated.
+        config: of the run. Its group refine becomes that of the saved second stage, disabled where there is none for
+            this model: results tell of the masks that are evaluated.
         split: that the run must have.
 
     Raises:
         UserError: if there is no such run or split, or if the checkpoint is damaged.
     """
     run, state, seconds = _open(folder, config, split)
-    decoder = second_stage.restore(folder, config, state) if config.refine.enabled else None
-    config.refine.enabled = decoder is not None
-    return SelectedModel(run if decoder is None else second_stage.refine(run, decoder), state, decoder, seconds)
+    saved = second_stage.read_saved(folder, state) if config.refine.enabled else None
+    if saved is None:
+        config.refine.enabled = False
+        return SelectedModel(run, state, None, seconds)
+    # Not those of the configuration: a second stage with others may have been started, and killed.
+    stage, options = saved
+    config.refine.update(options)
+    return SelectedModel(second_stage.refine(run, stage), state, stage.decoder, seconds)
 
 
 def refine_workdir(
@@ -123,8 +129,8 @@ def refine_workdir(
         The new content of `results.json`.
 
     Raises:
-        UserError: if there is no such run, if a field or the data cannot be used, or if another process trains in the
-            folder.
+        UserError: if there is no such run, if a field cannot be used, if the data are not those of the training, or if
+            another process trains in the folder.
     """
     folder = local_path("workdir", workdir).absolute()
     config = read_config(folder)
@@ -132,9 +138,12 @@ def refine_workdir(
     if data_dir is not None:
         config.data.dir = data_dir
     run, state, seconds = _open(folder, config, "train")
+    if differing := workdir_lib.differing_splits(folder, run.splits):
+        raise workdir_lib.WorkdirError(
+            f"{folder} belongs to a run on other data: {' '.join(differing)} Give the same data by data_dir: its model"
+            " would be replaced."
+        )
     with lock.hold(folder):
-        if hosts.is_main_host():
-            workdir_lib.write_json(folder / "config.json", config.to_dict())
         return final_test.test_selected(run, folder, state, wall_seconds=seconds)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -20,15 +20,25 @@ from minmax_jax.runs import build, build_model, config_checks, model_card
 logger = logging.getLogger(__name__)
 
 
-def train(run: build.Run, state: state_lib.TrainState) -> Any:
+class SecondStage(NamedTuple):
+    """A trained second stage.
+
+    Attributes:
+        decoder: its parameters.
+        edge_weight: of the pairwise term in its training: less than `config.refine.edge_weight` where that made masks
+            constant; None where an earlier version did not note it.
+    """
+
+    decoder: Any
+    edge_weight: float | None
+
+
+def train(run: build.Run, state: state_lib.TrainState) -> SecondStage:
     """Trains the decoder on the training images; of several hosts, each does the same work.
 
     Args:
         run: the run.
         state: of the selected model.
-
-    Returns:
-        The decoder's parameters.
 
     Raises:
         OptionError: for a method without a trunk.
@@ -50,7 +60,7 @@ def train(run: build.Run, state: state_lib.TrainState) -> Any:
     num_images = sum(len(group.images) for group in groups)
     logger.info("The second stage trains on %d of %d images.", num_images, len(run.splits["train"]))
     decoder = build_model.create_decoder(config.refine, trunk=config.model.trunk)
-    return decoder_training.train(groups, decoder=decoder, options=options, seed=config.seed)
+    return SecondStage(*decoder_training.train(groups, decoder=decoder, options=options, seed=config.seed))
 
 
 def _create_masks_fn(run: build.Run, options: RefineOptions, variables: dict[str, Any]) -> cache.MasksFn:
@@ -75,13 +85,8 @@ def _create_seed_method(run: build.Run) -> Any:
     return build_model.create_method(config, num_classes=num_classes, steps_per_epoch=run.steps_per_epoch)
 
 
-def refine(run: build.Run, decoder: Any) -> build.Run:
-    """The run with the masks of a decoder, calibrated, in place of the first stage's.
-
-    Args:
-        run: the run.
-        decoder: parameters, as `train` returns them.
-    """
+def refine(run: build.Run, stage: SecondStage) -> build.Run:
+    """The run with the masks of a decoder, calibrated, in place of the first stage's."""
     config = run.config
     predict = build_model.create_refined_predict(
         run.method.predict,
@@ -94,26 +99,35 @@ def refine(run: build.Run, decoder: Any) -> build.Run:
     predict = engines.ENGINES[config.train.engine].parallelize_predict(predict)
     return dataclasses.replace(
         run,
-        predict=lambda variables, images: predict({"decoder": decoder} | variables, images),
+        predict=lambda variables, images: predict({"decoder": stage.decoder} | variables, images),
         refine_fn=build_model.create_postprocessing(config.evaluation.crf, config.refine),
     )
 
 
-def restore(folder: pathlib.Path, config: ml_collections.ConfigDict, state: state_lib.TrainState) -> Any | None:
-    """The decoder that the folder holds for this model and these options, or None.
+def read_saved(folder: pathlib.Path, state: state_lib.TrainState) -> tuple[SecondStage, dict[str, Any]] | None:
+    """The second stage that the folder holds for this model, and its group `refine`; None without."""
+    try:
+        card, variables = model_card.read(folder)
+    except model_card.ModelCardError:
+        return None
+    if "decoder" not in variables or card["state_digest"] != digests.model_digest(state):
+        return None
+    # A card that is older than an option reads as with its default.
+    options = dataclasses.asdict(RefineOptions()) | card["refine"]
+    return SecondStage(variables["decoder"], card.get("edge_weight_used")), options
+
+
+def restore(folder: pathlib.Path, config: ml_collections.ConfigDict, state: state_lib.TrainState) -> SecondStage | None:
+    """The second stage that the folder holds for this model and these options, or None.
 
     Args:
         folder: of the run.
         config: of the run.
         state: of the selected model.
     """
-    try:
-        card, variables = model_card.read(folder)
-    except model_card.ModelCardError:
+    saved = read_saved(folder, state)
+    if saved is None:
         return None
-    # A card that is older than an option reads as with its default.
-    of_card = ml_collections.ConfigDict(dataclasses.asdict(RefineOptions()) | card.get("refine", {}))
-    is_same = card["state_digest"] == digests.model_digest(state) and config_checks.flatten(
-        of_card
-    ) == config_checks.flatten(config.refine)
-    return variables.get("decoder") if is_same else None
+    stage, options = saved
+    is_same = config_checks.flatten(ml_collections.ConfigDict(options)) == config_checks.flatten(config.refine)
+    return stage if is_same else None

@@ -67,16 +67,25 @@ def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
     boxes = true_boxes(truth)
     if not len(boxes):
         return dict.fromkeys(_COLUMNS)
-    of_thresholds = components.box_overlaps(quantize(prediction.mask), boxes)
+    mask = _without_ignored(prediction.mask, truth)
+    of_thresholds = components.box_overlaps(quantize(mask), boxes)
     # Thresholds k / 256 of the greatest level, rounded down: only the constant map's greatest level is above them all.
     levels = np.floor(np.arange(256) / 256 * 255).astype(int)
     largest, best = (curve[levels] for curve in of_thresholds)
-    fixed = (resize_mask(prediction.mask, (SIDE, SIDE)) >= threshold).astype(np.uint8)
+    fixed = (resize_mask(mask, (SIDE, SIDE)) >= threshold).astype(np.uint8)
     return {
         "box_iou": float(components.box_overlaps(fixed, boxes)[0][0]),
         "largest_box_ious": largest,
         "best_box_ious": best,
     }
+
+
+def _without_ignored(mask: np.ndarray, truth: Truth) -> np.ndarray:
+    """The soft mask with the least of its values, of no region, at ignored pixels."""
+    if truth.ignored is None or not truth.ignored.any():
+        return mask
+    resized = resize_mask(mask, truth.ignored.shape)
+    return np.where(truth.ignored, resized.min(), resized)
 
 
 def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
