@@ -57,17 +57,26 @@ def main() -> None:
         if _CHECK.value:
             records.check(_DATA_DIR.value, name)
         else:
+            _check_target(local_path("data_dir", _DATA_DIR.value) / name)
             records.prepare(name, _read_raw, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
         print(summary.describe(_DATA_DIR.value, name))
     print(f"Train with --config={config} --config.data.dir={_DATA_DIR.value}")
 
 
+def _check_target(folder: pathlib.Path) -> None:
+    """Raises OptionError for a folder that holds the source: to prepare it anew, it is deleted."""
+    for flag in (*_SOURCE.value, _MASKS.value, _FOLDS.value):
+        if flag and local_path("source", flag).resolve().is_relative_to(folder.resolve()):
+            raise OptionError(
+                f"data_dir={_DATA_DIR.value} and name would write to {str(folder)!r}, which holds {flag!r}. Choose"
+                " another data_dir."
+            )
+
+
 def _read_raw(scratch: pathlib.Path):
     """The RawDataset that the flags name; archives are unpacked to a folder."""
+    _check_flags()
     sources = _SOURCE.value
-    for flag in (_TILE_SIZE, _INSTANCES):
-        if flag.value and _DATASET.value not in _OWN:
-            raise OptionError(f"{flag.name}={flag.value} is for own images, --dataset=image_folder or csv.")
     if _DOWNLOAD.value:
         sources = _download()
     if not sources:
@@ -79,6 +88,20 @@ def _read_raw(scratch: pathlib.Path):
     if _DATASET.value == "glas":
         return _module("glas").read_raw(sources[0])
     return _read_own(sources[0], scratch)
+
+
+def _check_flags() -> None:
+    """Raises OptionError for a flag that would have no effect."""
+    own, tiled = _DATASET.value in _OWN, _TILE_SIZE.value > 0
+    for is_read, who, names in (
+        (own, "own images, --dataset=image_folder or csv", "name foreground ignore instances tile_size seed"),
+        (_DATASET.value == "image_folder", "--dataset=image_folder", "masks test_share"),
+        (_DATASET.value == "csv", "--dataset=csv", "folds"),
+        (own and tiled, "tiles, --tile_size", "tile_scale least_tissue"),
+    ):
+        for name in names.split():
+            if flags.FLAGS[name].present and not is_read:
+                raise OptionError(f"{name}={flags.FLAGS[name].value} is for {who}. Leave it out.")
 
 
 def _module(dataset: str):

@@ -271,6 +271,18 @@ def test_the_program(root):
     assert error[2].startswith(f"  test: {root}/images/test/dog/\\xff.png has a name that is not UTF-8.")
     assert error[1].startswith(f"  train: {root}/images/{own_layout.BAD} cannot be read as an image (")
     assert error[3] == "Nothing was prepared. skip_bad leaves these images out."
+    for flag, message in (
+        (f"--folds={root}", f"--folds={root} is for --dataset=csv. Leave it out."),
+        ("--tile_scale=0.5", "--tile_scale=0.5 is for tiles, --tile_size. Leave it out."),
+    ):
+        done = _run(root, flag)
+        assert done.returncode == 1 and message in done.stderr
+    assert not _left(root)
+    (root.parent / "out").mkdir(exist_ok=True)
+    (root.parent / "out/pets").symlink_to(root / "images")
+    done = _run(root)
+    assert done.returncode == 1 and "/out/pets', which holds" in done.stderr and "another data_dir" in done.stderr
+    (root.parent / "out/pets").unlink()
     done = _run(root, "--skip_bad")
     assert done.returncode == 0, done.stderr
     assert f"\nLeft out: 2 images (train 1, test 1); see {root.parent}/out/pets/2.0.0/skipped.csv.\n" in done.stdout

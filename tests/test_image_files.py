@@ -74,9 +74,10 @@ UPRIGHT = {
 
 
 @pytest.mark.parametrize("tag", UPRIGHT)
-def test_exif_turns_image_mask_and_boxes_alike(tag):
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])  # Pillow turns TIFF files itself
+def test_exif_turns_image_mask_and_boxes_alike(tag, kind):
     expected = UPRIGHT[tag](COLORS)
-    content = _encode(COLORS, tag=tag)
+    content = _encode(COLORS, kind, tag=tag)
     np.testing.assert_array_equal(image_files.read_rgb(content, "x.png"), expected)
     image = image_files.open_picture(content, "x.png")
     assert image_files.orientation(image) == tag

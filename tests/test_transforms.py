@@ -78,6 +78,16 @@ def test_colour_changes_blend_with_black_mean_grey_and_grey(name):
     assert max(factors) > 1.2 * min(factors)
 
 
+@pytest.mark.parametrize("strength", [1.0, 4.0])
+def test_strong_changes_are_drawn_as_torchvision_does(strength):
+    """Uniform from max(0, 1 - strength) to 1 + strength: black has no weight of its own."""
+    image = np.full((32, 32, 3), 40, np.uint8)
+    options = dict(crop_size=(32, 32), brightness=strength)
+    factors = [_augment(seed, image, **options)[0, 0, 0] / 40 for seed in range(300)]
+    assert np.mean(factors) == pytest.approx((1 + strength) / 2, rel=0.15)
+    assert np.mean(np.array(factors) == 0) < 0.02
+
+
 def test_hue_turns_colours_and_keeps_their_value():
     image, jittered = _colored(3, hue=0.5)
     assert np.abs(image.max(axis=-1).astype(int) - jittered.max(axis=-1)).max() <= 2

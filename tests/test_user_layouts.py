@@ -1,5 +1,7 @@
 """What people bring as their own images: near misses are named, not silently read."""
 
+import fcntl
+import os
 import re
 import shutil
 import unicodedata
@@ -50,6 +52,16 @@ def test_masks_that_belong_to_no_image_are_counted_and_named(tmp_path, caplog):
     assert sum(item.mask is not None for item in raw) == 1
     assert "4 of 5 masks belong to no image, and 7 of 8 images have no mask" in caplog.text
     assert "cat/1_mask.png" in caplog.text and "Dog/0.png" in caplog.text
+
+
+def test_masks_beside_their_images_are_named(tmp_path, caplog):
+    _images(tmp_path, *(f"{name}/a ({index}).png" for name in ("cat", "dog") for index in range(4)))
+    _images(tmp_path, "cat/mask.png", "cat/unmasked.png")
+    _read(tmp_path)
+    assert not caplog.text
+    _images(tmp_path, "cat/a (1)_mask.png", "cat/a (1)_mask_1.png", "dog/a (2)-Seg.png")
+    _read(tmp_path)
+    assert "3 files look like masks of images beside them" in caplog.text and "cat/a (1)_mask_1.png" in caplog.text
 
 
 def test_complete_masks_are_read_without_a_warning(tmp_path, caplog):
@@ -131,6 +143,39 @@ def _lists(root, **files):
 ROWS = ["cat/0.png,,cat", "dog/0.png,,dog"]
 
 
+def test_absolute_paths_of_a_source_that_is_named_another_way(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    (tmp_path / "work").mkdir()
+    rows = [f"{tmp_path}/images/{name}/0.png,,{name}" for name in ("cat", "dog")]
+    _lists(tmp_path, train=rows, test=[f"{tmp_path}/images/cat/1.png,,cat"])
+    monkeypatch.chdir(tmp_path / "work")
+    for source in ("../images", str(tmp_path / "link"), f"{tmp_path}/work/../images"):
+        raw = csv_files.read_raw(source, "../lists", mask_rule=RULE)
+        assert [item.name for item in raw.splits["test"]] == ["cat/1.png"]
+    with pytest.raises(UserError, match="must be a path below"):
+        csv_files.read_raw(str(tmp_path / "work"), "../lists", mask_rule=RULE)
+
+
+def test_choices_that_nothing_reads(tmp_path):
+    """Validation images that came with the data are not chosen again."""
+    names = [f"{split}/{name}/0.png" for split in ("train", "valid", "test") for name in ("cat", "dog")]
+    _images(tmp_path / "images", *names)
+    raw = _read(tmp_path / "images")
+    records.prepare("pets", lambda scratch: raw, tmp_path / "out")
+    assert len(load.load(tmp_path / "out", "pets")["validation"]) == 2
+    with pytest.raises(UserError, match="validation_share=0.6 and validation_seed=5 have no effect"):
+        load.load(tmp_path / "out", "pets", validation_share=0.6, seed=5)
+
+
+def test_one_process_prepares_a_dataset(tmp_path):
+    (tmp_path / "out/pets").mkdir(parents=True)
+    held = os.open(tmp_path / "out/pets", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match="out/pets is in use: another process prepares it"):
+        records.prepare("pets", lambda scratch: None, tmp_path / "out")
+    os.close(held)
+
+
 def test_lists_of_validation_images_and_lists_that_nobody_reads(tmp_path, caplog):
     for name in ("val", "valid", "validation_fold_0"):
         root = tmp_path / name
@@ -153,6 +198,9 @@ def test_rows_that_differ_in_the_box_alone_are_boxes_of_one_image(tmp_path):
     cat, dog = raw.splits["train"]
     np.testing.assert_array_equal(cat.boxes, [[2, 1, 12, 11], [22, 20, 32, 30]])
     assert dog.boxes == () and raw.bad == ()
+    # Also in rows that do not follow each other.
+    apart = _lists(tmp_path, train=[rows[0], rows[2], rows[1]], test=["cat/2.png,,cat"])
+    assert apart.splits["train"] == raw.splits["train"] and apart.bad == ()
     # The same box twice, another class, or no box, is still a mistake.
     for second in ("cat/0.png,,cat,1,2,11,12", "cat/0.png,,dog,20,22,30,32", "cat/0.png,,cat,,,,"):
         bad = _lists(tmp_path, train=[rows[0], second, rows[2]], test=["cat/2.png,,cat"]).bad

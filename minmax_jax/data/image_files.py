@@ -43,7 +43,12 @@ def open_picture(content: bytes, name: str) -> Image.Image:
         if not content:
             raise ValueError("it is empty")
         picture = Image.open(io.BytesIO(content))
+        tag = orientation(picture) if picture.format == "TIFF" else None
         picture.load()
+        if tag not in (None, orientation(picture)):
+            # Of TIFF files alone, Pillow turns the pixels itself and drops the tag: back to how it is stored.
+            picture = _turn(picture, {6: 8, 8: 6}.get(tag, tag))
+            picture.getexif()[ExifTags.Base.Orientation] = tag
         # Pillow reads EXIF data when they are asked for, and keeps them: what is damaged there shows up here.
         orientation(picture)
     return picture

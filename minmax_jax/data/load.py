@@ -47,10 +47,17 @@ def load(
     Raises:
         NotPreparedError: if the dataset was not prepared.
         DataError: if it is damaged, if the split files do not fit it, or if its patients are not known.
+        OptionError: for a share or a seed that nothing reads.
     """
     released = read_splits(data_dir, name)
     if class_names:
         released = {split: dataset.only_classes(part, class_names) for split, part in released.items()}
+    is_split = folds_dir or (split != "patients" and "validation" in released)
+    if is_split and (validation_share, seed) != (0.2, 0):
+        raise OptionError(
+            f"validation_share={validation_share} and validation_seed={seed} have no effect: validation images are"
+            f" those of {'the split files' if folds_dir else 'the prepared data'}. Leave them at 0.2 and 0."
+        )
     if folds_dir:
         return splits.read_folds(folds_dir, functools.reduce(dataset.concatenate, released.values()))
     if split == "patients":

@@ -81,7 +81,7 @@ class Augmentation(grain.transforms.RandomMap):
         picture = Image.fromarray(image)
         for index in rng.permutation(len(changes)):
             strength, change = changes[index]
-            picture = change(picture, rng.uniform(-strength, strength))
+            picture = change(picture, rng.uniform(max(-1.0, -strength), strength))
         return np.asarray(picture)
 
 
@@ -94,7 +94,7 @@ def _crop_indices(size: int, crop: int, padding: float, rng: np.random.Generator
 
 
 def _enhance(enhancer):
-    return lambda picture, amount: enhancer(picture).enhance(max(0.0, 1 + amount))
+    return lambda picture, amount: enhancer(picture).enhance(1 + amount)
 
 
 def _rotate_hue(picture: Image.Image, amount: float) -> Image.Image:

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import logging
+import os
 import pathlib
 
 import numpy as np
@@ -26,7 +27,7 @@ def read_raw(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw_dat
     """The images that the files name; the name of an image is its path.
 
     A row is `image,mask,class`, and `left,top,right,bottom`, in pixels, if the bounding box is known; mask and box may
-    be empty. Successive rows that differ in the box alone are the boxes of one image. Paths are below the source. With
+    be empty. Rows that differ in the box alone are the boxes of one image. Paths are below the source. With
     a header the columns may come in any order, and those of mask and box may be left out.
 
     Args:
@@ -75,20 +76,21 @@ def _read_file(
     bad: list[problems.Problem],
 ) -> None:
     """Adds the rows of a file to `items`, or to what is bad; `seen` has the line of each image."""
-    line = 0
+    line, places = 0, {}
     for line, row in _read_rows(path):
         where = f"{path}, line {line}"
         try:
             item = _to_item(row, root)
-            if items and _is_further_box(item, items[-1]):
-                items[-1] = dataclasses.replace(item, boxes=items[-1].boxes + item.boxes)
+            before = places.get(item.name)
+            if before is not None and _is_further_box(item, items[before]):
+                items[before] = dataclasses.replace(item, boxes=items[before].boxes + item.boxes)
                 continue
             if item.name in seen:
                 raise dataset.DataError(f"image {item.name!r} is already in {seen[item.name]}. Keep one row.")
         except dataset.DataError as error:
             bad.append(problems.Problem(split, row["image"] or f"line {line}", f"{where}: {error}", row["class"]))
         else:
-            seen[item.name] = where
+            seen[item.name], places[item.name] = where, len(items)
             items.append(item)
     if not line:
         raise dataset.DataError(
@@ -97,7 +99,7 @@ def _read_file(
 
 
 def _is_further_box(item: raw_dataset.Item, before: raw_dataset.Item) -> bool:
-    """Whether a row differs from the one before in its box alone."""
+    """Whether a row differs from an earlier one of its image in its box alone."""
     is_same = dataclasses.replace(item, boxes=()) == dataclasses.replace(before, boxes=())
     return is_same and bool(item.boxes) and bool(before.boxes) and item.boxes[0] not in before.boxes
 
@@ -118,8 +120,10 @@ def _to_item(row: dict[str, str], root: pathlib.Path) -> raw_dataset.Item:
 def _place(row: dict[str, str], column: str, root: pathlib.Path) -> pathlib.PurePosixPath:
     """The path of a file below the source; absolute ones are accepted where they are there."""
     place = pathlib.PurePosixPath(row[column].replace("\\", "/"))
-    if place.is_absolute() and place.is_relative_to(root.absolute()):
-        place = place.relative_to(root.absolute())
+    # Whichever way the source was named: with links or "..", or without.
+    for base in (root.absolute(), pathlib.Path(os.path.normpath(root.absolute())), root.resolve()):
+        if place.is_absolute() and place.is_relative_to(base):
+            place = place.relative_to(base)
     if place.is_absolute() or ".." in place.parts:
         raise dataset.DataError(f"{column} {str(place)!r} must be a path below {str(root)!r}.")
     return place

@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import re
 import unicodedata
 
 import numpy as np
@@ -23,6 +24,7 @@ _LITTER = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__macosx", "@ea
 # Folders of these names are rarely classes.
 _PARTS = {"image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotation", "annotations", "gt"}
 _LAYOUTS = "The layout is DIR/<class>/* or DIR/<split>/<class>/*, with splits named train, valid and test."
+_MASK_OF = re.compile(r"(.+?)[ _-]?(?:mask|seg|segmentation|label|gt|anno|annotation)(?:[ _-]?\d+)?", re.IGNORECASE)
 _MOST_NAMED = 5
 
 
@@ -99,6 +101,12 @@ def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None)
         logger.warning(
             "The folders %s are read as classes. Masks are given by --masks=DIR, in the layout of the images.", suspects
         )
+    if beside := _find_masks_beside(items):
+        logger.warning(
+            "%d files look like masks of images beside them and are read as images: %s%s. Move them to a second folder,"
+            " with the names of their images, and give it by --masks=DIR.",
+            *(len(beside), ", ".join(beside[:_MOST_NAMED]), " and others" if len(beside) > _MOST_NAMED else ""),
+        )
     if masks is None:
         return
     used = {item.mask for item in items}
@@ -111,6 +119,13 @@ def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None)
             ", ".join(str(path.relative_to(masks)) for path in unused[:_MOST_NAMED]),
             " and others" if len(unused) > _MOST_NAMED else "",
         )
+
+
+def _find_masks_beside(items: list[raw_dataset.Item]) -> list[str]:
+    """Names of images such as `a_mask.png` next to an `a.png`."""
+    stems = {item.image.parent / item.image.stem for item in items}
+    matches = ((item, _MASK_OF.fullmatch(item.image.stem)) for item in items)
+    return [item.name for item, match in matches if match and item.image.parent / match[1] in stems]
 
 
 def _split_of(name: str, root: pathlib.Path) -> str:

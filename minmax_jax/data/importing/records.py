@@ -1,7 +1,10 @@
 """Prepared datasets on disk: TFDS folders of array_record files with images, masks, boxes, labels and names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
+import fcntl
 import logging
+import os
 import pathlib
 import shutil
 
@@ -58,9 +61,20 @@ def prepare(
         The dataset's folder.
 
     Raises:
-        DataError: if the dataset cannot be used, or if the folder cannot be written.
+        DataError: if the dataset cannot be used, if the folder cannot be written, or if another process writes there.
     """
     parent = local_path("data_dir", data_dir) / name
+    with _alone(parent):
+        return _prepare(name, read_raw, data_dir, parent, skip_bad)
+
+
+def _prepare(
+    name: str,
+    read_raw: Callable[[pathlib.Path], raw_dataset.RawDataset],
+    data_dir: str | pathlib.Path,
+    parent: pathlib.Path,
+    skip_bad: bool,
+) -> pathlib.Path:
     folder = parent / load.VERSION
     _remove_leftovers(parent)
     if folder.exists():
@@ -80,6 +94,26 @@ def prepare(
     finally:
         _remove_leftovers(parent)
     return folder
+
+
+@contextlib.contextmanager
+def _alone(parent: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes out of a folder, which is removed if it is empty in the end."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise dataset.DataError(
+                    f"{parent} is in use: another process prepares it. Wait for it, or choose another data_dir."
+                ) from None
+        yield
+    finally:
+        os.close(folder)
+        with contextlib.suppress(OSError):
+            parent.rmdir()
 
 
 def _write(name: str, raw: raw_dataset.RawDataset, folder: pathlib.Path) -> None:
@@ -137,8 +171,8 @@ def check(data_dir: str, name: str) -> None:
                 problems.append(f"{split_name}, {split.names[index]!r}: {problem}")
     if problems:
         raise dataset.DataError(
-            f"{pathlib.Path(data_dir, name)} is damaged. Delete it and prepare it again. {len(problems)} problems:\n  "
-            + "\n  ".join(problems)
+            f"{pathlib.Path(data_dir, name, load.VERSION)} is damaged. Delete it and prepare it again. {len(problems)}"
+            " problems:\n  " + "\n  ".join(problems)
         )
 
 
