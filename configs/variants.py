@@ -25,15 +25,17 @@ def apply(config: ml_collections.ConfigDict, variant: str, known: dict[str, Vari
     Raises:
         ValueError: for an unknown name.
     """
+    # Recipes first, whatever the order: each would undo what others change.
+    names = sorted(filter(None, variant.split(",")), key=lambda name: name not in known)
     known = known | {"parity": _use_parity}
-    for name in filter(None, variant.split(",")):
+    for name in names:
         if name in known:
             known[name](config)
         elif name.startswith("erasing=") and name.removeprefix("erasing=").isdigit():
             config.erasing.num_erasures = int(name.removeprefix("erasing="))
         else:
-            names = ", ".join([*known, "erasing=R"])
-            raise ValueError(f"The variant {name!r} is unknown; there are: {names}.")
+            listed = ", ".join([*known, "erasing=R"])
+            raise ValueError(f"The variant {name!r} is unknown; there are: {listed}.")
     return config
 
 

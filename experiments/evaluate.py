@@ -43,10 +43,18 @@ def main() -> None:
         print(json.dumps(content, indent=2))
 
 
+def _refuse(with_flag: str, *names: str) -> None:
+    """Raises OptionError for flags that would have no effect."""
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise OptionError(f"--{name} has no effect with --{with_flag}. Leave it out.")
+
+
 def _evaluate_run() -> dict[str, Any]:
     from minmax_jax.errors import naming
     from minmax_jax.runs import finished_runs
 
+    _refuse("workdir", "dataset", "folds")
     program.start(finished_runs.read_config(local_path("--workdir", _WORKDIR.value)).compilation_cache)
     with naming("--"):
         return finished_runs.evaluate_workdir(
@@ -63,6 +71,7 @@ def _evaluate_run() -> dict[str, Any]:
 def _evaluate_heat_maps() -> dict[str, Any]:
     from minmax_jax.runs import heat_maps
 
+    _refuse("predictions", "crf", "flips", "scales", "refine")
     if not (_DATASET.value and _DATA_DIR.value):
         raise OptionError("--predictions needs --dataset and --data_dir.")
     program.start("off")

@@ -5,6 +5,7 @@ import faulthandler
 import functools
 import gc
 import logging
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -101,8 +102,15 @@ def _terminate(number, frame) -> NoReturn:
 def _stop(stop: KeyboardInterrupt) -> NoReturn:
     """Ends the process at once: threads that are still working would only show that they cannot go on."""
     print(f"Stopped. {str(stop) or 'Rerun the same command.'}", file=sys.stderr, flush=True)
+    _exit(143 if isinstance(stop, Terminated) else 130)
+
+
+def _exit(status: int) -> NoReturn:
+    """Ends the process and those that read images for it, which would live on."""
+    for child in multiprocessing.active_children():
+        child.kill()
     sys.stdout.flush()
-    os._exit(143 if isinstance(stop, Terminated) else 130)
+    os._exit(status)
 
 
 def _explain(error: BaseException) -> str:
@@ -150,8 +158,7 @@ def _end_job(error: BaseException) -> NoReturn:
         print(error, file=sys.stderr, flush=True)  # usually that another process is gone
     else:
         traceback.print_exception(error)
-    sys.stdout.flush()
-    os._exit(1)
+    _exit(1)
 
 
 def _parse_flags(document: str, argv: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ them.
 
 from collections.abc import Callable
 import dataclasses
+import math
 
 import jax
 from jax import lax
@@ -108,7 +109,8 @@ def _refine(masks, images, crf, create_filters) -> jax.Array:
 
     def refine_one(pair):
         mask, image = pair
-        gaussian, bilateral = (create(127.5 * intensity.normalize(image), crf) for create in create_filters)
+        colors = 127.5 * intensity.normalize(image).astype(jnp.float32)
+        gaussian, bilateral = (create(colors, crf) for create in create_filters)
         mask = jnp.clip(mask.astype(jnp.float32), _CLIP, 1 - _CLIP)
         unary = jnp.log(mask) - jnp.log1p(-mask)
 
@@ -123,7 +125,7 @@ def _refine(masks, images, crf, create_filters) -> jax.Array:
 
 def _normalize(filter_fn: _FilterFn, shape: tuple[int, int]) -> _FilterFn:
     """D^-1/2 K D^-1/2 instead of K."""
-    scale = lax.rsqrt(filter_fn(jnp.ones(shape)))
+    scale = lax.rsqrt(filter_fn(jnp.ones(shape, jnp.float32)))
     return lambda values: scale * filter_fn(scale * values)
 
 
@@ -156,7 +158,7 @@ def _window_filter(colors: jax.Array, crf: Crf) -> _FilterFn:
     def flatten(values):
         return jnp.pad(jnp.pad(values, ((0, 0), (0, gap))).reshape(-1), margin)
 
-    channels = [flatten(colors[..., k] / (np.sqrt(2) * crf.color_sigma)) for k in range(3)]
+    channels = [flatten(colors[..., k] / (math.sqrt(2) * crf.color_sigma)) for k in range(3)]
     centers = [channel[margin : margin + size] for channel in channels]
 
     def filter_fn(values):
@@ -168,7 +170,9 @@ def _window_filter(colors: jax.Array, crf: Crf) -> _FilterFn:
                 exponent -= (center - lax.dynamic_slice(channel, (start,), (size,))) ** 2
             return total + jnp.exp(exponent) * lax.dynamic_slice(values, (start,), (size,)), None
 
-        total, _ = lax.scan(add, jnp.zeros(size), (starts, log_weights), unroll=_UNROLLED)
+        total, _ = lax.scan(
+            add, jnp.zeros(size, jnp.float32), (starts, log_weights.astype(np.float32)), unroll=_UNROLLED
+        )
         return total.reshape(height, stride)[:, :width]
 
     return _normalize(filter_fn, (height, width))

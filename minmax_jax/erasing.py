@@ -210,7 +210,7 @@ def one_pass(pass_fn, labels, num_erasures, decay, loss_weight, axis_name, param
         images=lax.stop_gradient(erased),
         masks=masks,
         losses=state.losses + weighted,
-        loss_weights=trust if loss_weight == "trust" else state.loss_weights,
+        loss_weights=trust.astype(state.loss_weights.dtype) if loss_weight == "trust" else state.loss_weights,
         first_losses=first_losses,
         first_correct=jnp.where(is_first, correct, state.first_correct),
         history=history,

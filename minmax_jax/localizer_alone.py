@@ -72,6 +72,7 @@ def train_step(
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Updates the localizer by one batch; arguments and metrics as far as they apply as in `step.train_step`."""
+    device_means.check_axis(batch["images"], axis_name)
     images, labels = intensity.normalize(batch["images"]), batch["labels"]
     first = 0 if axis_name is None else lax.axis_index(axis_name) * len(labels)
     rng = jax.random.fold_in(state.rng, state.step)

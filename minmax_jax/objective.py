@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from minmax_jax import losses
+from minmax_jax import losses, options
 from minmax_jax.erasing import ErasingOptions
 from minmax_jax.errors import OptionError
 from minmax_jax.losses import LossOptions
@@ -36,6 +36,7 @@ class Objective:
     steps_per_epoch: int = 1
 
     def __post_init__(self):
+        options.check_range("steps_per_epoch", self.steps_per_epoch, 1)
         sizes, background = "the size of the masks is learned", "the background term trains the masks"
         for name, off, what in (
             ("size_weight", 0, sizes),
@@ -117,23 +118,23 @@ def classifier_terms(
         view_logits: [B, C] scores of each of `objective.views`.
         axis_name: mapped axis of the devices that share the batch, or None.
     """
-    options = objective.loss
+    weights = objective.loss
     foreground = losses.cross_entropy(foreground_logits, labels)
-    if options.background == losses.RATIO:
+    if weights.background == losses.RATIO:
         background = losses.background_ratio(background_logits, view_logits["whole"], labels)
     else:
-        background = losses.BACKGROUND_LOSSES[options.background](background_logits)
-    total = foreground + options.background_weight * background
+        background = losses.BACKGROUND_LOSSES[weights.background](background_logits)
+    total = foreground + weights.background_weight * background
     size = 0 * foreground
-    if options.size_weight != 0:
-        steepness = options.steepness(objective.epoch(step))
-        size = losses.size_barrier(foreground_masks, steepness, options.size_bounds)
-        total = total + options.size_weight * size
+    if weights.size_weight != 0:
+        steepness = weights.steepness(objective.epoch(step))
+        size = losses.size_barrier(foreground_masks, steepness, weights.size_bounds)
+        total = total + weights.size_weight * size
     further = {}
     for name in objective.further_terms:
         if name == "area":
-            further[name] = losses.area_loss(foreground_masks, options.area_target, axis_name=axis_name)
+            further[name] = losses.area_loss(foreground_masks, weights.area_target, axis_name=axis_name)
         else:
             further[name] = losses.cross_entropy(view_logits[name], labels)
-        total = total + getattr(options, f"{name}_weight") * further[name]
+        total = total + getattr(weights, f"{name}_weight") * further[name]
     return ClassifierTerms(foreground=foreground, background=background, size=size, total=total, further=further)

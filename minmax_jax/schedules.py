@@ -48,6 +48,7 @@ def create_learning_rate(
     options.check_range("peak", peak, 0)
     options.check_range("floor", floor, 0)
     options.check_range("every", every, 1)
+    options.check_range("steps_per_epoch", steps_per_epoch, 1)
     options.check_range("factor", factor, 0, 1)
     options.check_numbers("milestones", milestones, 0, whole=True)
     if kind != "cosine" and (warmup_epochs or warmup_share):

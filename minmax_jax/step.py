@@ -64,8 +64,9 @@ def train_step(
         pixels; "num_passes" of the localizer; "gradient_norm"; the objective's further terms, such as "area_loss".
 
     Raises:
-        OptionError: if the batch cannot be split evenly.
+        OptionError: if the batch cannot be split evenly, or in a `shard_map` without `check_vma=False`.
     """
+    device_means.check_axis(batch["images"], axis_name)
     if len(batch["labels"]) % accumulation:
         raise errors.OptionError(
             f"accumulation={accumulation} must divide the {len(batch['labels'])} images of each device."

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,6 +59,17 @@ def test_equals_loops_over_all_pairs(refine, num_iterations):
     crf = dataclasses.replace(CRF, num_iterations=num_iterations)
     expected = [_loops(masks[row, ..., 0], images[row], crf) for row in range(2)]
     np.testing.assert_allclose(_refine(refine, masks, images, crf)[..., 0], expected, atol=2e-5)
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_it_runs_in_a_program_of_double_precision(refine, dtype):
+    masks, images = _random()
+    images = images if dtype == np.uint8 else (images / 127.5 - 1).astype(dtype)
+    expected = refine(jnp.asarray(masks, jnp.float32), jnp.asarray(images), crf=CRF)
+    with jax.enable_x64(True):
+        found = refine(jnp.asarray(masks, jnp.float64), jnp.asarray(images), crf=CRF)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @BOTH

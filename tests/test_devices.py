@@ -166,6 +166,32 @@ def test_batch_norm_sees_a_micro_batch():
     assert np.all(variances[0] > variances[1])
 
 
+@pytest.mark.parametrize("gradient", ["stop", "flow"])
+def test_networks_of_single_precision_train_in_a_program_of_double(gradient):
+    model = networks.tiny_model()
+    state = mm.create_train_state(jax.random.key(0), model=model, tx=TX, image_size=(32, 32))
+    objective = networks.objective(num_erasures=3, loss_weight="trust", gradient=gradient)
+    batch = {"images": np.zeros((4, 32, 32, 3), np.uint8), "labels": np.arange(4) % 3}
+    step = jax.jit(functools.partial(mm.train_step, model=model, tx=TX, objective=objective))
+    assert np.isfinite(step(state, batch)[1]["loss"])
+
+
+@pytest.mark.parametrize("gradient", ["stop", "flow"])
+def test_gradients_that_are_summed_already_are_not_averaged(gradient):
+    """A program of its own, whose shard_map sums the gradients of what is replicated."""
+    model, objective = _model(), networks.objective(num_erasures=2, gradient=gradient)
+    step = functools.partial(mm.train_step, model=model, tx=TX, objective=objective, axis_name="devices")
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("devices",))
+    spec = jax.sharding.PartitionSpec
+    sharded = functools.partial(
+        jax.shard_map, step, mesh=mesh, in_specs=(spec(), spec("devices")), out_specs=(spec(), spec())
+    )
+    batch = {"images": jnp.zeros((8, 32, 32, 3)), "labels": jnp.arange(8) % 3}
+    with pytest.raises(ValueError, match="axis_name='devices' is that of a jax.shard_map with check_vma=True"):
+        jax.jit(sharded())(_start(model), batch)
+    jax.eval_shape(sharded(check_vma=False), _start(model), batch)
+
+
 def test_a_batch_that_cannot_be_cut_is_refused():
     with pytest.raises(ValueError, match="accumulation=3"):
         _train(_model(), mm.Objective(), accumulation=3)

@@ -133,6 +133,8 @@ def test_from_the_command_line(prepared, tmp_path):
     done = subprocess.run([*command, f"--data_dir={folder}"], **options)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["pxap"]["value"] > 50
+    done = subprocess.run([*command, f"--data_dir={folder}", "--crf"], **options)
+    assert done.returncode == 1 and "--crf has no effect with --predictions" in done.stderr
     done = subprocess.run(command, **options)
     assert done.returncode == 1 and "--predictions needs --dataset and --data_dir" in done.stderr
     done = subprocess.run(command[:3], **options)

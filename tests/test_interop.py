@@ -301,6 +301,10 @@ def test_a_bad_file_stops_the_program_before_it_writes(tmp_path):
     with pytest.raises(ValueError, match="config.model.pretrained='.*absent.npz': There is no file"):
         training.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    # What is left of a first save that was killed is no checkpoint to resume from.
+    (tmp_path / "run/checkpoints/2.orbax-checkpoint-tmp").mkdir(parents=True)
+    with pytest.raises(ValueError, match="config.model.pretrained='.*absent.npz': There is no file"):
+        training.train_and_evaluate(config, tmp_path / "run")
 
 
 def test_a_resumed_run_does_not_need_the_file_any_more(tmp_path):

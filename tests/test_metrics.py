@@ -123,6 +123,12 @@ def test_ignored_pixels_do_not_count():
     assert of_outlines[0] == of_outlines[1]
 
 
+def test_masks_are_of_truth_values():
+    """Of 0 and 1 as numbers, the complement would be 255 and 254."""
+    with pytest.raises(ValueError, match="mask has numbers of type uint8; give bool"):
+        evaluation.Truth(0, np.ones((4, 4), np.uint8), _NO_BOXES)
+
+
 def test_ignored_pixels_are_in_no_box():
     """A square that is found, and what is found in a strip that nobody annotated; the strip has no least value."""
     true, ignored = np.zeros((2, 64, 64), bool)

@@ -77,6 +77,32 @@ def test_conv_and_its_gradients_equal_xla(height, width, window, stride, padding
 
 
 @pytest.mark.parametrize(
+    "size, window, strides, padding",
+    [
+        ((1, 4), (1, 1), (4, 4), ((0, 0), (30, 0))),  # the last window ends before the image
+        ((5, 6), (3, 3), (2, 2), ((40, 1), (2, 40))),
+        ((13, 13), (3, 3), (2, 2), ((-1, 0), (-1, 0))),
+        ((12, 15), (3, 2), (3, 2), ((0, 4), (-1, -2))),
+        ((12, 15), (3, 3), (1, 1), ((-2, 1), (1, -3))),
+        ((4, 4), (3, 3), (2, 2), ((-1, 2), (2, -1))),
+    ],
+)
+def test_uneven_and_negative_padding(size, window, strides, padding, has_native):
+    keys = jax.random.split(jax.random.key(0), 2)
+    images, kernel = jax.random.normal(keys[0], (2, *size, 5)), jax.random.normal(keys[1], (*window, 5, 7))
+
+    def compute(convolve):
+        convolve = functools.partial(convolve, window_strides=strides, padding=padding)
+        output, vjp = jax.vjp(
+            functools.partial(convolve, dimension_numbers=lax.ConvDimensionNumbers(*_NHWC)), images, kernel
+        )
+        return output, *vjp(jnp.cos(jnp.arange(output.size, dtype=jnp.float32)).reshape(output.shape))
+
+    for ours, xla in zip(compute(conv.conv_general_dilated), compute(lax.conv_general_dilated)):
+        np.testing.assert_allclose(ours, xla, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
     "height, width, top, left, channels, outputs",
     [
         (8, 8, 1, 1, 16, 32),

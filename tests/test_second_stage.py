@@ -11,7 +11,17 @@ from safetensors import numpy as safetensors_numpy
 import minmax_jax as mm
 from minmax_jax.errors import OptionError
 from minmax_jax.refinement import decoder_training
-from minmax_jax.runs import build_data, build_model, faithfulness_test, final_test, finished_runs, model_card, training
+from minmax_jax.runs import (
+    build_data,
+    build_model,
+    faithfulness_test,
+    final_test,
+    finished_runs,
+    model_card,
+    pictures,
+    training,
+)
+from minmax_jax.runs.model_card import MODEL
 from minmax_jax.runs.workdir import WorkdirError
 from tests import programs, splits, test_method
 
@@ -160,6 +170,31 @@ def test_a_second_stage_that_was_not_finished_leaves_the_one_before(copy, monkey
     (folder / "config.json").write_text(json.dumps(before | {"refine": before["refine"] | {"num_steps": 99}}))
     again = finished_runs.evaluate_workdir(folder, "test")
     assert again["test"] == found["test"] and again["refine"] == found["refine"]
+
+
+@_of_refined
+def test_a_decoder_without_its_card_is_not_used(copy):
+    """A second stage with other options was stopped between the two files."""
+    folder, found = copy
+    tensors = _tensors(folder)
+    safetensors_numpy.save_file(tensors | {"decoder/image/kernel": tensors["decoder/image/kernel"] + 1}, folder / MODEL)
+    assert finished_runs.evaluate_workdir(folder, "test")["test"] == found["test_unrefined"]
+
+
+@_of_refined
+def test_results_are_those_of_the_selected_model_with_pictures(copy, monkeypatch):
+    folder, found = copy
+    config = _config(refine__enabled=True)
+    assert final_test.read_results(folder, config, found["step"]) == found
+    assert final_test.read_results(folder, config, found["step"] + 1) is None
+    (folder / "results.json").unlink()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pictures, "draw", _interrupt)
+        training.train_and_evaluate(config, folder)
+    assert not (folder / "results.json").exists()
+    shutil.rmtree(folder / "gallery")
+    assert training.train_and_evaluate(config, folder)["test"] == found["test"]
+    assert (folder / "gallery").exists() and (folder / "report.html").exists()
 
 
 @_of_refined

@@ -201,6 +201,7 @@ def test_learns_a_batch_by_heart(batch):
         (dict(area_target=1.5), "area_target=1.5 must be from 0 to 1"),
         (dict(range="quartiles"), "range='quartiles' must be one of"),
         (dict(range="percentiles", normalization="batch"), "range='percentiles' is that of each image"),
+        (dict(steps_per_epoch=0), "steps_per_epoch=0 must be at least 1"),
         (dict(omega=0.0), "omega=0.0"),
         (dict(omega=float("nan")), "omega=nan"),
         (dict(sigma_growth=0.1, sigma_limit=0.2), "sigma_limit=0.2"),

@@ -187,6 +187,22 @@ def test_a_run_of_another_version_says_which_file_to_change(tmp_path, program):
     assert len(lines) == 3 and "traceback" in lines[2]
 
 
+def test_processes_that_read_images_end_with_the_training():
+    code = """
+import multiprocessing, time
+from experiments import program
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    print(child.pid, flush=True)
+    program._exit(3)
+"""
+    options = dict(cwd=programs.ROOT, capture_output=True, text=True, timeout=30)  # the child holds the pipe
+    done = subprocess.run([sys.executable, "-c", code], **options)
+    assert done.returncode == 3 and done.stdout.strip().isdigit(), done.stderr
+
+
 def test_an_interrupt_that_a_library_swallows_is_delivered_again(interruptible):
     with pytest.raises(KeyboardInterrupt), interrupts.remembered() as check:
         check()

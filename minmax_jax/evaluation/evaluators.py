@@ -9,6 +9,7 @@ import numpy as np
 
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
+from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import image_predictions
 from minmax_jax.evaluation.image_predictions import ImagePrediction, PredictFn
 from minmax_jax.masks import resize_mask
@@ -34,6 +35,12 @@ class Truth:
     boxes: np.ndarray
     ignored: np.ndarray | None = None
     instances: np.ndarray | None = None
+
+    def __post_init__(self):
+        for name in ("mask", "ignored"):
+            values = getattr(self, name)
+            if values is not None and values.dtype != bool:  # of whole numbers, ~ is no complement
+                raise OptionError(f"{name} has numbers of type {values.dtype}; give bool, such as mask > 0.")
 
 
 class Metric(NamedTuple):

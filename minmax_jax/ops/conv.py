@@ -173,6 +173,9 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
         padded = jnp.stack(lines, axis=2)
         padded = padded.reshape(len(images), counts[0] * strides[0], counts[1] * strides[1], images.shape[-1])
     top, left = (low - cut for low, cut in zip(lows, cuts))
+    if min(top, left) < 0:  # images that a negative padding has cut
+        widths = [(-low, low + size - side, 0) for low, size, side in zip((top, left), sizes, padded.shape[1:3])]
+        return lax.pad(padded, jnp.zeros((), padded.dtype), [(0, 0, 0), *widths, (0, 0, 0)])
     return padded[:, top : top + sizes[0], left : left + sizes[1]]
 
 

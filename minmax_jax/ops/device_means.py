@@ -2,9 +2,24 @@
 
 from typing import Any
 
+import jax
 from jax import flatten_util, lax
 
+from minmax_jax.errors import OptionError
 from minmax_jax.ops import platforms
+
+
+def check_axis(array: jax.Array, axis_name: str | None) -> None:
+    """Raises OptionError in a `shard_map` that sums the gradients of replicated parameters by itself.
+
+    Followed by the mean over the devices, they would be too large by the number of devices.
+    """
+    kind = getattr(jax.typeof(array), "manual_axis_type", None)  # of another JAX, unknown
+    if axis_name is not None and axis_name in getattr(kind, "varying", ()):
+        raise OptionError(
+            f"axis_name={axis_name!r} is that of a jax.shard_map with check_vma=True, whose gradients are sums over the"
+            " devices already. Pass check_vma=False to jax.shard_map."
+        )
 
 
 def device_means(tree: Any, axis_name: str) -> Any:

@@ -24,7 +24,7 @@ _CHARTS = (
         ),
     ),
     (
-        "Localization, validation (never used to select)",
+        "Masks, validation",
         "%",
         (
             ("validation", "f1_foreground", "F1+"),

@@ -117,7 +117,7 @@ def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:
             ),
         ),
         (
-            "Masks, validation (never used to select)",
+            "Masks, validation",
             charts.lines(
                 series("validation", **{"F1+": "f1_foreground", "F1-": "f1_background"}), y_label="%", **options
             ),

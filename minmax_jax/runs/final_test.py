@@ -86,18 +86,19 @@ def test_selected(
     content |= further
     if hosts.is_main_host():
         results.write_rows(folder / PREDICTIONS, rows)
-        workdir_lib.write_json(folder / "results.json", content)
         workdir_lib.write_json(folder / "curves.json", curves.describe(rows))
-        pictures.draw(run, folder, state)
-        pictures.write_report(run, folder, state, rows)
+        pictures.draw(run, folder, state, rows)
+        # A run that is stopped before is tested again; the page reads it.
+        workdir_lib.write_json(folder / "results.json", content)
+        pictures.write_report(folder)
     return content
 
 
-def read_results(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any] | None:
-    """The content of `results.json`, or None if there is none, or one of another second stage."""
+def read_results(folder: pathlib.Path, config: ml_collections.ConfigDict, step: int) -> dict[str, Any] | None:
+    """The content of `results.json`, or None if there is none, or one of another second stage or selected step."""
     content = results.read(folder)
     refine = json.loads(json.dumps(config.refine.to_dict())) if config.refine.enabled else None
-    return content if content and content.get("refine") == refine else None
+    return content if content and content.get("refine") == refine and content["step"] == step else None
 
 
 def evaluate_model(

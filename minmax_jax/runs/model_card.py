@@ -43,10 +43,10 @@ def save(folder: pathlib.Path, card: dict[str, Any], variables: dict[str, Any]) 
     replacement = folder / f"{MODEL}.new"
     replacement.write_bytes(safetensors_numpy.save({name: np.asarray(leaf) for name, leaf in leaves.items()}))
     replacement.replace(folder / MODEL)
-    workdir_lib.write_json(folder / CARD, card | {"second_stage_digest": _digest_second_stage(card, variables)})
+    workdir_lib.write_json(folder / CARD, card | {"second_stage_digest": digest_second_stage(card, variables)})
 
 
-def _digest_second_stage(card: dict[str, Any], variables: dict[str, Any]) -> str:
+def digest_second_stage(card: dict[str, Any], variables: dict[str, Any]) -> str:
     """SHA-256 of the decoder and of how its masks are scaled; "" without."""
     if "decoder" not in variables:
         return ""

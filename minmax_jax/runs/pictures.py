@@ -18,8 +18,15 @@ from minmax_jax.runs import build, film_strips, gallery
 logger = logging.getLogger(__name__)
 
 
-def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:
-    """Panels of test images, evenly spaced over the split, and the curves of the run."""
+def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Sequence[Row]) -> None:
+    """Panels of test images, evenly spaced over the split, the curves of the run, and what its report shows.
+
+    Args:
+        run: the run.
+        folder: of the run.
+        state: of the selected model.
+        rows: of its test.
+    """
     config, pictures = run.config, folder / "pictures"
     with _warning("The curves", pictures / "curves.png"):
         pictures.mkdir(exist_ok=True)
@@ -42,13 +49,14 @@ def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> N
         with _warning("A picture", path):
             path.parent.mkdir(parents=True, exist_ok=True)  # An image's name may have folders.
             panels.draw_panel(path, subset, prediction, threshold=config.evaluation.threshold)
-
-
-def write_report(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Sequence[Row]) -> None:
-    """The gallery, the film strips of erasing, and the page of the run, from the rows of its test."""
-    with _warning("The report", folder / page.NAME):
+    with _warning("The gallery of the report", folder):
         gallery.write(run, folder, state, rows)
         film_strips.write(run, folder, state)
+
+
+def write_report(folder: pathlib.Path) -> None:
+    """The page of a run, from the files in its folder."""
+    with _warning("The report", folder / page.NAME):
         page.write([folder])
 
 

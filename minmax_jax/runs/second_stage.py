@@ -112,6 +112,8 @@ def read_saved(folder: pathlib.Path, state: state_lib.TrainState) -> tuple[Secon
         return None
     if "decoder" not in variables or card["state_digest"] != digests.model_digest(state):
         return None
+    if card["second_stage_digest"] not in ("", model_card.digest_second_stage(card, variables)):
+        return None  # a decoder that was stopped before its card was written
     # A card that is older than an option reads as with its default.
     options = dataclasses.asdict(RefineOptions()) | card["refine"]
     return SecondStage(variables["decoder"], card.get("edge_weight_used")), options

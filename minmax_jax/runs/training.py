@@ -61,8 +61,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     run = build.build_run(config)
     # Before any host writes: the configuration in the folder is that of the first.
     _check_hosts(config, run)
-    # A resumed run does not need the pretrained file any more.
-    is_fresh = not any((local_path("--workdir", workdir) / "checkpoints").glob("[0-9]*"))
+    # A resumed run does not need the pretrained file any more. A save that was not finished has another name.
+    written = (local_path("--workdir", workdir) / "checkpoints").glob("[0-9]*")
+    is_fresh = not any(path.name.isdigit() for path in written)
     state = build_model.load_pretrained(config, run.state) if is_fresh else run.state
     folder = workdir_lib.open_workdir(workdir, config)
     with lock.hold(folder):
@@ -100,7 +101,7 @@ def _train(
         advice="Give all hosts the same pretrained weights, and one workdir whose checkpoints all see.",
     )
     first_step, total_steps = int(state.step), config.train.epochs * run.steps_per_epoch
-    if first_step == total_steps and (finished := final_test.read_results(folder, config)):
+    if first_step == total_steps and (finished := final_test.read_results(folder, config, record.selected_step)):
         logger.info("This run is finished.")
         return finished
     saved.set_aside_after(first_step)

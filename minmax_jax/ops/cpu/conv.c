@@ -51,7 +51,8 @@ static void run_rows(const Conv *conv, int64_t unit, float *rows) {
   const int64_t b = unit / conv->parts, first = unit % conv->parts * BLOCK_ROWS;
   const int64_t count = MIN(BLOCK_ROWS, conv->out_rows - first), needed = (count - 1) * conv->stride + conv->kernel_rows;
   const int64_t width = (conv->out_columns - 1) * conv->stride + conv->kernel_columns, line = width * conv->channels;
-  const int64_t inside = MIN(conv->columns, width - conv->left);
+  // Nothing is inside where the padding is wider than all that is read.
+  const int64_t inside = MAX(0, MIN(conv->columns, width - conv->left));
   float *to = conv->result + (b * conv->out_rows + first) * conv->out_columns * conv->outputs;
   memset(rows, 0, needed * line * sizeof(float));
   for (int64_t row = 0; row < needed; ++row) {
