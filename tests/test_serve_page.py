@@ -1,6 +1,5 @@
 """The page in a browser, and the program that serves it."""
 
-import functools
 import json
 import os
 import re
@@ -118,8 +117,8 @@ def test_from_the_command_line(tmp_path):
     command = [sys.executable, "-m", "experiments.serve", f"--workdir={tmp_path}/run"]
     options = dict(cwd=programs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     options["env"] = os.environ | {"PYTHONWARNINGS": "ignore"}
-    # A shell that starts the tests in the background ignores it for all of them.
-    options["preexec_fn"] = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    # A shell that starts the tests in the background lets all of them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         with subprocess.Popen([*command, "--port=0"], **options) as process:
             port = int(re.search(r"http://127.0.0.1:(\d+)/", process.stdout.readline())[1])
