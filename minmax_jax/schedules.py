@@ -61,15 +61,8 @@ def create_learning_rate(
     if kind == "multistep":
         drops = optax.piecewise_constant_schedule(peak, {epoch: factor for epoch in milestones})
         return _by_epoch(lambda epoch: jnp.maximum(drops(epoch), floor), steps_per_epoch)
-    options.check_range("warmup_share", warmup_share, 0, 0.99)
-    if warmup_share and warmup_epochs:
-        raise OptionError(f"warmup_share={warmup_share} and warmup_epochs={warmup_epochs} exclude each other.")
-    if not 0 <= warmup_epochs < epochs:
-        raise OptionError(
-            f"warmup_epochs={warmup_epochs} must be at least 0 (no warm-up) and below the {epochs} training epochs."
-        )
     num_steps = epochs * steps_per_epoch
-    warmup_steps = min(warmup_epochs * steps_per_epoch + round(warmup_share * num_steps), num_steps - 1)
+    warmup_steps = _count_warmup_steps(num_steps, steps_per_epoch, epochs, warmup_epochs, warmup_share)
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0 if warmup_steps else peak,
         peak_value=peak,
@@ -77,6 +70,20 @@ def create_learning_rate(
         decay_steps=num_steps,
         end_value=floor,
     )
+
+
+def _count_warmup_steps(
+    num_steps: int, steps_per_epoch: int, epochs: int, warmup_epochs: int, warmup_share: float
+) -> int:
+    """Steps of linear growth; at least one step is left for the decay."""
+    options.check_range("warmup_share", warmup_share, 0, 0.99)
+    if warmup_share and warmup_epochs:
+        raise OptionError(f"warmup_share={warmup_share} and warmup_epochs={warmup_epochs} exclude each other.")
+    if not 0 <= warmup_epochs < epochs:
+        raise OptionError(
+            f"warmup_epochs={warmup_epochs} must be at least 0 (no warm-up) and below the {epochs} training epochs."
+        )
+    return min(warmup_epochs * steps_per_epoch + round(warmup_share * num_steps), num_steps - 1)
 
 
 def _by_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:

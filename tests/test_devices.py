@@ -178,7 +178,7 @@ def test_networks_of_single_precision_train_in_a_program_of_double(gradient):
 
 @pytest.mark.parametrize("gradient", ["stop", "flow"])
 def test_gradients_that_are_summed_already_are_not_averaged(gradient):
-    """A program of its own, whose shard_map sums the gradients of what is replicated."""
+    """With check_vma=True, jax.shard_map sums the gradients of replicated parameters over the devices."""
     model, objective = _model(), networks.objective(num_erasures=2, gradient=gradient)
     step = functools.partial(mm.train_step, model=model, tx=TX, objective=objective, axis_name="devices")
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("devices",))

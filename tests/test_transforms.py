@@ -80,7 +80,7 @@ def test_colour_changes_blend_with_black_mean_grey_and_grey(name):
 
 @pytest.mark.parametrize("strength", [1.0, 4.0])
 def test_strong_changes_are_drawn_as_torchvision_does(strength):
-    """Uniform from max(0, 1 - strength) to 1 + strength: black has no weight of its own."""
+    """Factors are uniform from max(0, 1 - strength) to 1 + strength, without a point mass at 0."""
     image = np.full((32, 32, 3), 40, np.uint8)
     options = dict(crop_size=(32, 32), brightness=strength)
     factors = [_augment(seed, image, **options)[0, 0, 0] / 40 for seed in range(300)]

@@ -54,14 +54,16 @@ def test_masks_that_belong_to_no_image_are_counted_and_named(tmp_path, caplog):
     assert "cat/1_mask.png" in caplog.text and "Dog/0.png" in caplog.text
 
 
-def test_masks_beside_their_images_are_named(tmp_path, caplog):
+def test_masks_in_the_folders_of_their_images_are_warned_of(tmp_path, caplog):
     _images(tmp_path, *(f"{name}/a ({index}).png" for name in ("cat", "dog") for index in range(4)))
     _images(tmp_path, "cat/mask.png", "cat/unmasked.png")
     _read(tmp_path)
     assert not caplog.text
     _images(tmp_path, "cat/a (1)_mask.png", "cat/a (1)_mask_1.png", "dog/a (2)-Seg.png")
     _read(tmp_path)
-    assert "3 files look like masks of images beside them" in caplog.text and "cat/a (1)_mask_1.png" in caplog.text
+    assert (
+        "3 files look like masks of images in the same folder" in caplog.text and "cat/a (1)_mask_1.png" in caplog.text
+    )
 
 
 def test_complete_masks_are_read_without_a_warning(tmp_path, caplog):

@@ -13,6 +13,8 @@ from minmax_jax.paths import local_path
 
 # Of the form of the records: what an earlier version wrote must be prepared again.
 VERSION = "2.0.0"
+# Defaults of the choice of validation images; 0.2 is published.
+_VALIDATION_SHARE, _VALIDATION_SEED = 0.2, 0
 SPLITS = ("train", "validation", "test")
 # Without the second, TFDS would call the classes 0, 1 and so on.
 _PARTS = ("dataset_info.json", "label.labels.txt")
@@ -28,8 +30,8 @@ def load(
     *,
     class_names: tuple[str, ...] = (),
     folds_dir: str = "",
-    validation_share: float = 0.2,
-    seed: int = 0,
+    validation_share: float = _VALIDATION_SHARE,
+    seed: int = _VALIDATION_SEED,
     split: str = "released",
 ) -> dict[str, dataset.Split]:
     """The splits "train", "validation" and "test" of a prepared dataset.
@@ -53,10 +55,11 @@ def load(
     if class_names:
         released = {split: dataset.only_classes(part, class_names) for split, part in released.items()}
     is_split = folds_dir or (split != "patients" and "validation" in released)
-    if is_split and (validation_share, seed) != (0.2, 0):
+    if is_split and (validation_share, seed) != (_VALIDATION_SHARE, _VALIDATION_SEED):
         raise OptionError(
             f"validation_share={validation_share} and validation_seed={seed} have no effect: validation images are"
-            f" those of {'the split files' if folds_dir else 'the prepared data'}. Leave them at 0.2 and 0."
+            f" those of {'the split files' if folds_dir else 'the prepared data'}. Leave them at"
+            f" {_VALIDATION_SHARE} and {_VALIDATION_SEED}."
         )
     if folds_dir:
         return splits.read_folds(folds_dir, functools.reduce(dataset.concatenate, released.values()))

@@ -34,7 +34,7 @@ def predict(
     model: Mapping[str, Any],
     results: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Predicts files into a folder; after a kill, the same call goes on where it was. Files that changed are new.
+    """Predicts files into a folder; after a kill, the same call resumes. Files that changed are predicted again.
 
     Args:
         predictor: the model.
@@ -155,7 +155,7 @@ def _check_folder(output: pathlib.Path, state: dict[str, Any]) -> None:
 
 
 def _describe_file(path: pathlib.Path) -> dict[str, Any] | None:
-    """What tells a file from one that replaced it; None where it cannot be read."""
+    """Identity of a file: path, size and time of modification; None if it cannot be read."""
     try:
         status = path.stat()
     except OSError:

@@ -47,7 +47,8 @@ def find(patterns: Sequence[str], stdin: Iterable[str] = (), *, output: pathlib.
     found: dict[pathlib.Path, pathlib.PurePath] = {}
     for pattern in given:
         for path, name in _expand(pattern):
-            if output is None or str(path) == pattern or not path.resolve().is_relative_to(output.resolve()):
+            is_named = path == local_path("PATH", pattern)
+            if output is None or is_named or not path.resolve().is_relative_to(output.resolve()):
                 found.setdefault(path, name)
     if not found:
         raise OptionError(

@@ -123,10 +123,8 @@ def _set_results_aside(folder: pathlib.Path, before: ml_collections.ConfigDict, 
         meaning = "The learning rate, which had fallen along its cosine, rises to that of the longer one: not the same"
         meaning += " as a run of that length from the start."
     else:
-        meaning = (
-            "The learning rate does not depend on the number of epochs: the same as a run of that length, but for a"
-        )
-        meaning += " validation of the old last step where train.eval_every does not divide its epochs."
+        meaning = "The learning rate does not depend on the number of epochs: the same as a run of that length, but"
+        meaning += " for a validation of the old last step where train.eval_every does not divide its epochs."
     logger.info("config.train.epochs is %d now, and was %d. %s", now.train.epochs, epochs, meaning)
     if (folder / "results.json").exists():
         (folder / "results.json").rename(folder / f"results_{epochs}_epochs.json")

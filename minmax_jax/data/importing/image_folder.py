@@ -101,11 +101,12 @@ def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None)
         logger.warning(
             "The folders %s are read as classes. Masks are given by --masks=DIR, in the layout of the images.", suspects
         )
-    if beside := _find_masks_beside(items):
+    if masks_found := _find_masks_among(items):
         logger.warning(
-            "%d files look like masks of images beside them and are read as images: %s%s. Move them to a second folder,"
-            " with the names of their images, and give it by --masks=DIR.",
-            *(len(beside), ", ".join(beside[:_MOST_NAMED]), " and others" if len(beside) > _MOST_NAMED else ""),
+            "%d files look like masks of images in the same folder and are read as images: %s%s. Move them to another"
+            " folder, each with the name of its image, and give that by --masks=DIR.",
+            *(len(masks_found), ", ".join(masks_found[:_MOST_NAMED])),
+            " and others" if len(masks_found) > _MOST_NAMED else "",
         )
     if masks is None:
         return
@@ -121,7 +122,7 @@ def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None)
         )
 
 
-def _find_masks_beside(items: list[raw_dataset.Item]) -> list[str]:
+def _find_masks_among(items: list[raw_dataset.Item]) -> list[str]:
     """Names of images such as `a_mask.png` next to an `a.png`."""
     stems = {item.image.parent / item.image.stem for item in items}
     matches = ((item, _MASK_OF.fullmatch(item.image.stem)) for item in items)
