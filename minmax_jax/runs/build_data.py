@@ -119,6 +119,7 @@ def create_train_batches(
         batch_size=config.batch_size,
         seed=config.seed,
         augmentation=create_augmentation(config.data, crop_size(config.data, split)),
+        balanced=config.data.balanced,
         first_batch=first_batch,
         num_workers=config.data.num_workers,
         process_index=jax.process_index(),
