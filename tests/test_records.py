@@ -1,6 +1,7 @@
 """Selection, progress, results and the record of metrics."""
 
 import json
+import math
 
 from minmax_jax.configs import synthetic
 import numpy as np
@@ -13,8 +14,9 @@ from minmax_jax.runs import build, metric_writers, results, timing
 from tests import splits
 
 
-def _validation(error, localizer=0.0):
-    return {"classification_error": error, "localizer_classification_error": localizer}
+def _validation(error, localizer=0.0, balanced=0.0):
+    errors = {"classification_error": error, "balanced_error": balanced}
+    return errors | {"localizer_classification_error": localizer}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,12 @@ def _validation(error, localizer=0.0):
         ("smoothed_error", [_validation(90), _validation(6), _validation(3), _validation(0)], 3),
         ("smoothed_error", [_validation(8), _validation(4)], 6),
         ("last", [_validation(5), _validation(50)], 0),
+        ("balanced_error", [_validation(5, balanced=40), _validation(7, balanced=30)], 30),
+        # What is no number is the worst, in a run and as its checkpoint has it.
+        ("localization", [{"f1_foreground": 80.0, "f1_background": float("nan")}], math.inf),
+        ("localization", [{"f1_foreground": None, "f1_background": 60.0}], math.inf),
+        ("classification_error", [_validation(float("nan"))], math.inf),
+        ("smoothed_error", [_validation(None), _validation(5)], math.inf),
     ],
 )
 def test_selection_scores(rule, validations, expected):

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from minmax_jax import digests, disk, evaluation
+from minmax_jax.data import dataset
 from minmax_jax.distributed import host_checks
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import selection
@@ -31,6 +32,7 @@ from minmax_jax.runs import workdir as workdir_lib
 from minmax_jax.state import TrainState
 
 logger = logging.getLogger(__name__)
+_GREATEST_IMBALANCE = 5  # images of the largest class for each of the smallest, without a warning
 
 
 class DivergedError(UserError, RuntimeError):
@@ -59,6 +61,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     """
     started = time.monotonic()
     run = build.build_run(config)
+    _warn_of_imbalance(config, run.splits["train"])
     # Before any host writes: the configuration in the folder is that of the first.
     _check_hosts(config, run)
     # A resumed run does not need the pretrained file any more. A save that was not finished has another name.
@@ -100,6 +103,8 @@ def _train(
         {"step": int(state.step), "digest of the state": digests.state_digest(state)},
         advice="Give all hosts the same pretrained weights, and one workdir whose checkpoints all see.",
     )
+    if record.validations and not record.selected_step:  # of an earlier version, where no score was a number
+        record.selected_step = record.validations[-1]["step"]
     first_step, total_steps = int(state.step), config.train.epochs * run.steps_per_epoch
     if first_step == total_steps and (finished := final_test.read_results(folder, config, record.selected_step)):
         logger.info("This run is finished.")
@@ -165,6 +170,20 @@ def _check_hosts(config: ml_collections.ConfigDict, run: build.Run) -> None:
     values = {f"config.{name}": value for name, value in config_checks.flatten(config).items()}
     values |= {f"digest of the {name} split": digests.split_digest(split) for name, split in run.splits.items()}
     host_checks.check_equal(values, advice="Give all hosts the same configuration and copies of the same data.")
+
+
+def _warn_of_imbalance(config: ml_collections.ConfigDict, split: dataset.Split) -> None:
+    """Names the largest and the smallest class of the training images where one has many times those of the other."""
+    counts = np.bincount(split.labels, minlength=len(split.class_names))
+    most, fewest = int(np.argmax(counts)), int(np.argmin(np.where(counts, counts, counts.max())))
+    if config.data.balanced or counts[most] <= _GREATEST_IMBALANCE * counts[fewest]:
+        return
+    logger.warning(
+        "The classes are imbalanced: %d training images of %r, %d of %r. A model may never name a small class:"
+        " --config.data.balanced=True draws all classes equally often, and"
+        " --config.evaluation.selection=balanced_error selects the model by the mean over classes.",
+        *(counts[most], split.class_names[most], counts[fewest], split.class_names[fewest]),
+    )
 
 
 def _is_multiple(step: int, every: int) -> bool:
@@ -238,6 +257,7 @@ def _describe_validation(step: int, summary: dict, *, is_selected: bool) -> str:
     parts = [f"validation {step}", f"error {summary['classification_error']:.2f} %"]
     if "localizer_classification_error" in summary:
         parts[-1] += f" (localizer {summary['localizer_classification_error']:.2f} %)"
+    parts.append(f"balanced {summary['balanced_error']:.2f} %")
     if summary["num_images_with_mask"]:
         parts += [f"F1+ {summary['f1_foreground']:.1f}", f"F1- {summary['f1_background']:.1f}"]
     if "foreground_entropy" in summary:
