@@ -9,13 +9,14 @@ import ml_collections
 from minmax_jax import interop, options
 from minmax_jax.data import padding, preprocessing
 from minmax_jax.distributed import engines
-from minmax_jax.errors import UserError
+from minmax_jax.errors import ConfigError
 from minmax_jax.evaluation import selection
 from minmax_jax.models import efficientnet_lite, resnet, vit
+from minmax_jax.runs import build_model
 
 DATASETS = ("synthetic", "glas", "cub", "cub5", "oxford_flowers", "custom")
 _CHOICES = {
-    "method": ("minmax", "wildcat", "cam"),
+    "method": build_model.METHODS,
     "data.dataset": DATASETS,
     "data.split": ("released", "patients"),
     "model.trunk": (*resnet.TRUNKS, *efficientnet_lite.TRUNKS, *vit.TRUNKS),
@@ -66,10 +67,6 @@ _SEQUENCES = {
 }
 
 
-class ConfigError(UserError, ValueError):
-    """A configuration that cannot be trained; the message names the field, its value and what it must be."""
-
-
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """All fields by dotted name, with values as JSON writes them (tuples as lists)."""
 
@@ -118,7 +115,7 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
     """
     fields = flatten(config)
     problems = [
-        f"config.{name}={fields[name]!r} must be one of {choices}."
+        f"config.{name}={fields[name]!r} must be one of {tuple(choices)}."
         for name, choices in _CHOICES.items()
         if fields[name] not in choices
     ]
