@@ -140,6 +140,24 @@ def test_selection_by_masks_needs_masks():
         build._check_selection(config, without)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "scale", "changes"),
+    [
+        ((64, 64), 0.02, {"data.crop_size": 40}),  # of the crop, 0.8 pixels
+        ((40, 64), 0.01, {"data.crop_size": 128}),  # of the padded image of 64 pixels, 0.64
+        ((64, 64), 0.02, {"data.crop_size": 128, "evaluation.scales": (1.0, 0.5)}),  # of half of it, 0.64
+    ],
+)
+def test_a_classifier_that_would_see_no_pixel_is_refused_before_training(sizes, scale, changes):
+    config = synthetic.get_config()
+    config.update_from_flattened_dict({"model.classifier_scale": scale, **changes})
+    parts = dict.fromkeys(("train", "validation", "test"), splits.make_split([sizes]))
+    with pytest.raises(OptionError, match=f"config.model.classifier_scale={scale} leaves no pixel of images of"):
+        build._check_classifier(config, parts)
+    config.model.classifier_scale = 0.04
+    build._check_classifier(config, parts)
+
+
 def test_results_hold_what_scripts_rely_on():
     config = synthetic.get_config()
     config.data.train_fraction = 0.5

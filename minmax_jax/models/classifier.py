@@ -14,7 +14,7 @@ def check_size(scale: float, size: tuple[int, int]) -> None:
     if int(scale * min(size)) < 1:
         raise OptionError(
             f"classifier_scale={scale} leaves no pixel of images of {height}x{width}: it must be at least"
-            f" 1 / {min(size)} = {1 / min(size):.4f}."
+            f" 1 / {min(size)}."
         )
 
 
