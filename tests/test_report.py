@@ -12,7 +12,7 @@ from PIL import Image
 import pytest
 
 from minmax_jax.evaluation.metrics import flags
-from minmax_jax.report import charts, layers, metric_records, page
+from minmax_jax.report import charts, layers, metric_records, page, tables
 from minmax_jax.runs import gallery, training
 from tests import browser, programs
 
@@ -131,8 +131,8 @@ def test_classes_are_shown_with_masks_as_well(finished):
 def test_flags_are_counted_whatever_share_they_name():
     rows = [{"flags": ["the mask covers 99.9 % of the image"]}, {"flags": ["the mask covers 0.0 % of the image", "b"]}]
     counts = [("the mask covers … % of the image", 2), ("b", 1)]
-    assert page._count_flags([*rows, {"flags": []}]) == {"num_images": 3, "num_flagged": 2, "counts": counts}
-    assert page._count_flags([{}]) is None
+    assert tables.count_flags([*rows, {"flags": []}]) == {"num_images": 3, "num_flagged": 2, "counts": counts}
+    assert tables.count_flags([{}]) is None
 
 
 def test_flags_are_measured():

@@ -1,19 +1,17 @@
 """`report.html`: one self-contained page about one or several runs, from the files of their folders alone."""
 
 import base64
-import collections
 from collections.abc import Sequence
 import importlib.resources
 import json
 import pathlib
-import re
 from typing import Any
 
 import jinja2
 
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import comparison
-from minmax_jax.report import charts, metric_records
+from minmax_jax.report import charts, metric_records, tables
 
 NAME = "report.html"
 # Name and label of the headline numbers, in this order; those that a run lacks are left out.
@@ -86,12 +84,14 @@ def _read_run(folder: pathlib.Path) -> dict[str, Any]:
         "results": results,
         "class_names": card.get("class_names", []),
         "headline": [
-            (label, metrics[name], _describe_trivial(name, results)) for name, label in _HEADLINE if name in metrics
+            (label, metrics[name], tables.describe_trivial(name, results))
+            for name, label in _HEADLINE
+            if name in metrics
         ],
         "metrics": metrics,
         "has_masks": any("baselines" in metric for metric in metrics.values()),
-        "classes": _read_classes(results, curves),
-        "flags": _count_flags(metric_records.read(folder / "predictions.jsonl")),
+        "classes": tables.read_classes(results, curves),
+        "flags": tables.count_flags(metric_records.read(folder / "predictions.jsonl")),
         "training": _draw_training(records, results["step"]),
         "charts": _draw_curves(curves),
         "confusion": curves.get("confusion", []),
@@ -106,39 +106,6 @@ def _read_json(path: pathlib.Path) -> Any:
     # Earlier versions wrote NaN, which no page can show.
     text = path.read_text(encoding="utf-8") if path.exists() else "{}"
     return json.loads(text, parse_constant=lambda name: None)
-
-
-def _describe_trivial(name: str, results: dict[str, Any]) -> str:
-    """What a model that knows nothing of the image reaches in a metric, "" where that is unknown."""
-    majority, all_ones = (
-        results.get("majority_class", {}),
-        results["metrics"][name].get("baselines", {}).get("all_ones"),
-    )
-    if name in majority:
-        return f"always “{majority['class']}” {majority[name]:.1f}"
-    return "" if all_ones is None else f"all ones {all_ones:.1f}"
-
-
-def _read_classes(results: dict[str, Any], curves: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each class, with the class that its images are most often taken for."""
-    names, confusion = list(results.get("classes", {})), curves.get("confusion")
-    rows = []
-    for index, (name, entry) in enumerate(results.get("classes", {}).items()):
-        counts = [0 if other == index else count for other, count in enumerate(confusion[index] if confusion else [])]
-        most = max(counts, default=0)
-        taken_for = f"{names[counts.index(most)]} ({most})" if most else ""
-        rows.append(entry | {"name": name, "taken_for": taken_for})
-    return rows
-
-
-def _count_flags(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """How many images carry each flag, the most frequent first; None where the rows of the test have none."""
-    flags = [row["flags"] for row in rows if "flags" in row]
-    if not flags:
-        return None
-    # Shares differ from image to image.
-    counts = collections.Counter(re.sub(r"[\d.]+ %", "… %", flag) for of_image in flags for flag in of_image)
-    return {"num_images": len(flags), "num_flagged": sum(map(bool, flags)), "counts": counts.most_common()}
 
 
 def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:

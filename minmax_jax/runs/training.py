@@ -11,7 +11,6 @@ import ml_collections
 import numpy as np
 
 from minmax_jax import digests, disk, evaluation
-from minmax_jax.data import dataset
 from minmax_jax.distributed import host_checks
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import selection
@@ -32,7 +31,6 @@ from minmax_jax.runs import workdir as workdir_lib
 from minmax_jax.state import TrainState
 
 logger = logging.getLogger(__name__)
-_GREATEST_IMBALANCE = 5  # images of the largest class for each of the smallest, without a warning
 
 
 class DivergedError(UserError, RuntimeError):
@@ -61,7 +59,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     """
     started = time.monotonic()
     run = build.build_run(config)
-    _warn_of_imbalance(config, run.splits["train"])
+    build_data.warn_of_imbalance(config, run.splits["train"])
     # Before any host writes: the configuration in the folder is that of the first.
     _check_hosts(config, run)
     # A resumed run does not need the pretrained file any more. A save that was not finished has another name.
@@ -170,20 +168,6 @@ def _check_hosts(config: ml_collections.ConfigDict, run: build.Run) -> None:
     values = {f"config.{name}": value for name, value in config_checks.flatten(config).items()}
     values |= {f"digest of the {name} split": digests.split_digest(split) for name, split in run.splits.items()}
     host_checks.check_equal(values, advice="Give all hosts the same configuration and copies of the same data.")
-
-
-def _warn_of_imbalance(config: ml_collections.ConfigDict, split: dataset.Split) -> None:
-    """Names the largest and the smallest class of the training images where one has many times those of the other."""
-    counts = np.bincount(split.labels, minlength=len(split.class_names))
-    most, fewest = int(np.argmax(counts)), int(np.argmin(np.where(counts, counts, counts.max())))
-    if config.data.balanced or counts[most] <= _GREATEST_IMBALANCE * counts[fewest]:
-        return
-    logger.warning(
-        "The classes are imbalanced: %d training images of %r, %d of %r. A model may never name a small class:"
-        " --config.data.balanced=True draws all classes equally often, and"
-        " --config.evaluation.selection=balanced_error selects the model by the mean over classes.",
-        *(counts[most], split.class_names[most], counts[fewest], split.class_names[fewest]),
-    )
 
 
 def _is_multiple(step: int, every: int) -> bool:
