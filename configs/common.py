@@ -32,6 +32,9 @@ def get_config() -> ml_collections.ConfigDict:
     data.subset_seed = 0  # seed of all subsets of images; a larger subset contains the smaller ones
     # Whether training images get each other's labels, a control: what such a run shows was not learned from labels.
     data.permute_labels = False
+    # Whether all classes are drawn equally often for training, however many images each has; an epoch is as long as
+    # without. For imbalanced classes, with evaluation.selection = "balanced_error". Published: False.
+    data.balanced = False
     data.num_train = 0  # images; 0 takes all; fewer are a subset with the same shares of classes
     data.num_validation = 0  # as num_train
     data.num_test = 0  # as num_train
@@ -200,8 +203,9 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.scales = (1.0,)
     evaluation.empty = "skip"  # images whose Dice is 0/0: "skip", "one" or "nan"
     # Rule for the model that is tested, by validation labels alone; the latest among equals; published:
-    # "classification_error". Others: "joint_error" (mean of classifier's and localizer's), "smoothed_error" (mean
-    # of the last selection_window validations), "last"; and "localization", by validation masks.
+    # "classification_error". Others: "balanced_error" (mean over classes), "joint_error" (mean of classifier's and
+    # localizer's), "smoothed_error" (mean of the last selection_window validations), "last"; and "localization", by
+    # validation masks.
     evaluation.selection = "classification_error"
     evaluation.selection_window = 5  # validations
     evaluation.num_pictures = 8  # number of test images that are drawn

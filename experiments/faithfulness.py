@@ -7,10 +7,9 @@ how alike masks stay when weights are randomized; writes them to `faithfulness.j
 report shows them from then on. docs/interpret.md explains the numbers. An image takes about 250 predictions.
 """
 
-import json
-
 from absl import flags
 
+from minmax_jax import strict_json
 from minmax_jax.errors import naming
 from minmax_jax.paths import local_path
 
@@ -38,7 +37,7 @@ def main() -> None:
             num_steps=_NUM_STEPS.value,
             data_dir=_DATA_DIR.value,
         )
-    print(json.dumps(content, indent=2))
+    print(strict_json.dumps(content, indent=2))
     page.write([folder])
 
 

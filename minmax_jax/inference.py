@@ -169,7 +169,7 @@ def mean_over_views(
     """
     foregrounds, scores = [], []
     for scale in scales:
-        sides = [max(1, round(scale * side / _GRID)) * _GRID if scale != 1 else side for side in images.shape[1:3]]
+        sides = [view_side(side, scale) for side in images.shape[1:3]]
         resized = resize.resize_bilinear(images, tuple(sides))
         of_flips, of_scale = _flipped_views(predict_view, resized, flip_horizontal, flip_vertical)
         foregrounds += [resize.resize_bilinear(foreground, images.shape[1:3]) for foreground in of_flips]
@@ -180,6 +180,11 @@ def mean_over_views(
     mean = jnp.mean(views, axis=0)
     scores = jax.tree.map(lambda *arrays: jnp.mean(jnp.stack(arrays), axis=0), *scores)
     return mean, scores | {DISAGREEMENT: jnp.mean(jnp.abs(views - mean), axis=(0, 2, 3, 4))}
+
+
+def view_side(side: int, scale: float) -> int:
+    """The height or width at which an image is seen at a scale: a multiple of 32, unless the scale is 1."""
+    return side if scale == 1 else max(1, round(scale * side / _GRID)) * _GRID
 
 
 def _flipped_views(predict_view, images: jax.Array, horizontal: bool, vertical: bool):

@@ -22,6 +22,7 @@ _METHODS = {
 # Names in the table and in results.json, in this order; those that a run lacks are left out.
 _METRICS = {
     "classification error": "classification_error",
+    "balanced error (mean over classes)": "balanced_error",
     "localizer's classification error": "localizer_classification_error",
     "F1+ (Dice of the foreground)": "f1_foreground",
     "F1- (Dice of the background)": "f1_background",

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from minmax_jax import options
+from minmax_jax import options, strict_json
 from minmax_jax.errors import OptionError
 from minmax_jax.export import model_card_text, networks, onnx_file, stablehlo, verification, zoo
 from minmax_jax.export.onnx_conversion.graph import OPSET
@@ -126,7 +126,7 @@ def _check_absent(folder: pathlib.Path, names: Sequence[str]) -> None:
 
 def _metadata(card: Mapping[str, Any]) -> dict[str, str]:
     kept = ("method", "class_names", "preprocessing", "normalization", "foreground_threshold", "state_digest")
-    return {name: value if isinstance(value := card[name], str) else json.dumps(value) for name in kept}
+    return {name: value if isinstance(value := card[name], str) else strict_json.dumps(value) for name in kept}
 
 
 def _write_card(

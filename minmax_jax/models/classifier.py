@@ -3,8 +3,19 @@
 import flax.linen as nn
 import jax
 
+from minmax_jax.errors import OptionError
 from minmax_jax.models import trunks
 from minmax_jax.ops import resize
+
+
+def check_size(scale: float, size: tuple[int, int]) -> None:
+    """Raises OptionError where no pixel of images of that height and width is left for the classifier."""
+    height, width = size
+    if int(scale * min(size)) < 1:
+        raise OptionError(
+            f"classifier_scale={scale} leaves no pixel of images of {height}x{width}: it must be at least"
+            f" 1 / {min(size)}."
+        )
 
 
 class Classifier(nn.Module):
@@ -29,7 +40,8 @@ class Classifier(nn.Module):
         sample_keys: jax.Array | None = None,
     ) -> jax.Array:
         """[B, H, W, 3] images and [B, H, W, 1] masks to [B, C] scores."""
+        check_size(self.scale, images.shape[1:3])
         size = tuple(int(self.scale * side) for side in images.shape[1:3])
-        stages = self.trunk(resize.resize_bilinear(images * masks, size), train=train)
+        stages = trunks.apply(self.trunk, resize.resize_bilinear(images * masks, size), train=train)
         logits, _ = self.head(trunks.last_features(stages), sample_keys)
         return logits

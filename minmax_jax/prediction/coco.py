@@ -1,12 +1,12 @@
 """Regions as COCO stores them: run lengths along the columns, zeros first, not compressed."""
 
 from collections.abc import Iterable, Iterator, Sequence
-import json
 import math
 from typing import IO, Any
 
 import numpy as np
 
+from minmax_jax import strict_json
 from minmax_jax.prediction.disk_arrays import DiskArray
 
 _MOST_PIXELS = 1 << 22  # that are encoded at once
@@ -72,7 +72,7 @@ def write(
         class_names: of the categories.
     """
     categories = [{"id": number, "name": name} for number, name in enumerate(class_names, 1)]
-    file.write(f'{{"categories": {json.dumps(categories)},\n"annotations": [')
+    file.write(f'{{"categories": {strict_json.dumps(categories)},\n"annotations": [')
     described, count = [], 0
     for image_id, (row, regions) in enumerate(images, 1):
         size = {name: row[name] for name in ("height", "width")}
@@ -89,6 +89,6 @@ def write(
                 "iscrowd": 0,
                 "score": region["score"],
             }
-            file.write((",\n" if count else "\n") + json.dumps(annotation, separators=(",", ":")))
+            file.write((",\n" if count else "\n") + strict_json.dumps(annotation, separators=(",", ":")))
             count += 1
-    file.write(f'],\n"images": {json.dumps(described)}}}\n')
+    file.write(f'],\n"images": {strict_json.dumps(described)}}}\n')

@@ -10,7 +10,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from minmax_jax import progress
+from minmax_jax import progress, strict_json
 from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import trust
 from minmax_jax.prediction import batches, coco, image_outputs
@@ -64,7 +64,7 @@ def predict(
     written = [done[item.stem] for item in inputs if item.stem in done]
     _warn_of_unknown_magnification(written, predictor.card.get("microns_per_pixel"))
     # Rows of other files, of an earlier call, are left out.
-    _write(output / ROWS, "".join(json.dumps(row) + "\n" for row in written))
+    _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in written))
     _write_tables(output, written, options, predictor.class_names)
     manifest = state | {
         "num_images": len(written),
@@ -72,7 +72,7 @@ def predict(
         "skipped": skipped,
         "files": {row["stem"]: row["path"] for row in written},
     }
-    _write(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    _write(output / MANIFEST, strict_json.dumps(manifest, indent=2) + "\n")
     return manifest
 
 
@@ -102,7 +102,7 @@ def _predict_rest(
             names = predictor.class_names
             row = image_outputs.write(output, answer, options, class_names=names, of_model=of_model, scratch=scratch)
             row["file"] = files[answer.source.input.stem]
-            file.write(json.dumps(row) + "\n")
+            file.write(strict_json.dumps(row) + "\n")
             file.flush()
             rows.append(row)
     return rows, skipped
@@ -122,7 +122,7 @@ def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that are there; what a kill cut off, a last line or the files of a large image, is dropped."""
     _check_folder(output, state)
     output.mkdir(parents=True, exist_ok=True)
-    _write(output / _STATE, json.dumps(state, indent=2) + "\n")
+    _write(output / _STATE, strict_json.dumps(state, indent=2) + "\n")
     for folder in ("masks", "overlays"):
         (output / folder).mkdir(exist_ok=True)
     shutil.rmtree(output / _SCRATCH, ignore_errors=True)
@@ -133,7 +133,7 @@ def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
                 break
-        _write(output / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
+        _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in rows))
     return rows
 
 

@@ -4,11 +4,11 @@ Coordinates are pixels of the full image, the origin at its top left corner.
 """
 
 from collections.abc import Iterable
-import json
 from typing import IO, Any
 
 import numpy as np
 
+from minmax_jax import strict_json
 from minmax_jax.prediction import outlines
 
 _DECIMALS = 2
@@ -43,7 +43,7 @@ def write(file: IO[str], features: Iterable[dict[str, Any]]) -> int:
     file.write('{"type": "FeatureCollection", "features": [')
     count = 0
     for item in features:
-        file.write((",\n" if count else "\n") + json.dumps(item, separators=(",", ":")))
+        file.write((",\n" if count else "\n") + strict_json.dumps(item, separators=(",", ":")))
         count += 1
     file.write("\n]}\n")
     return count

@@ -1,13 +1,13 @@
 """The files of one image: mask, overlay, soft mask, polygons, annotations; and its row of the tables."""
 
 from collections.abc import Iterator, Sequence
-import json
 import math
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minmax_jax import strict_json
 from minmax_jax.evaluation import trust
 from minmax_jax.prediction import banded_regions, coco, geojson, outlines, overlays, png, regions, resampling
 from minmax_jax.prediction.disk_arrays import DiskArray
@@ -179,5 +179,5 @@ def _write_annotations(file, answer: Predicted, found: _Found) -> None:
             "area": round(region.area * down * across),
             "segmentation": coco.encode(found.labels, number, region.box, size=answer.source.size),
         }
-        file.write(("[" if number == 1 else ",\n") + json.dumps(described))
+        file.write(("[" if number == 1 else ",\n") + strict_json.dumps(described))
     file.write("]" if found.regions else "[]")

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import ml_collections
 
-from minmax_jax import errors
+from minmax_jax import errors, inference
 from minmax_jax.crf import RefineFn
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, padding
 from minmax_jax.distributed import devices, engines
 from minmax_jax.evaluation import Evaluator, selection
 from minmax_jax.evaluation.metrics import (
@@ -26,6 +26,7 @@ from minmax_jax.evaluation.metrics import (
     thresholds,
 )
 from minmax_jax.method import Method, Prediction
+from minmax_jax.models import classifier
 from minmax_jax.runs import build_data, build_model, config_checks
 from minmax_jax.state import TrainState
 
@@ -71,6 +72,7 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
     splits = build_data.create_splits(config)
     _check_selection(config, splits["validation"])
     steps_per_epoch = max(1, len(splits["train"]) // config.batch_size)
+    _check_classifier(config, splits)
     num_classes = len(splits["train"].class_names)
     method = build_model.create_method(config, num_classes=num_classes, steps_per_epoch=steps_per_epoch)
     engine = engines.ENGINES[config.train.engine]
@@ -97,6 +99,15 @@ def _check_selection(config: ml_collections.ConfigDict, split: dataset.Split) ->
             f"config.evaluation.selection={config.evaluation.selection!r} needs masks of validation images, and no"
             " image has one. Choose 'classification_error'."
         )
+
+
+def _check_classifier(config: ml_collections.ConfigDict, splits: dict[str, dataset.Split]) -> None:
+    """Raises OptionError if of a crop, or of an image at the least of the sizes it is seen at, no pixel is left."""
+    least = min(int(padding.padded_sizes(split.sizes).min()) for split in splits.values())
+    resized = [inference.view_side(least, scale) for scale in (*config.evaluation.scales, *config.refine.scales)]
+    side = min(*build_data.crop_size(config.data, splits["train"]), least, *resized)
+    with errors.naming("config.model."):
+        classifier.check_size(config.model.classifier_scale, (side, side))
 
 
 def check_config(config: ml_collections.ConfigDict, *, num_devices: int, num_local_devices: int) -> None:

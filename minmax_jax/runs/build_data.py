@@ -1,6 +1,7 @@
 """From a configuration to data: the three splits, and training batches. Fields: configs/common.py."""
 
 import dataclasses
+import logging
 
 import grain
 import jax
@@ -10,7 +11,9 @@ import numpy as np
 from minmax_jax import errors
 from minmax_jax.data import dataset, load, pipeline, preprocessing, synthetic, transforms
 
+logger = logging.getLogger(__name__)
 _GREATEST_CROP = 480  # as published
+_GREATEST_IMBALANCE = 5  # images of the largest class for each of the smallest, without a warning
 
 
 # In the order of the published labels.
@@ -110,6 +113,20 @@ def crop_size(data: ml_collections.ConfigDict, split: dataset.Split) -> tuple[in
     return side, side
 
 
+def warn_of_imbalance(config: ml_collections.ConfigDict, split: dataset.Split) -> None:
+    """Names the largest and the smallest class of the training images where one has many times those of the other."""
+    counts = np.bincount(split.labels, minlength=len(split.class_names))
+    most, fewest = int(np.argmax(counts)), int(np.argmin(np.where(counts, counts, counts.max())))
+    if config.data.balanced or counts[most] <= _GREATEST_IMBALANCE * counts[fewest]:
+        return
+    logger.warning(
+        "The classes are imbalanced: %d training images of %r, %d of %r. A model may never name a small class:"
+        " --config.data.balanced=True draws all classes equally often, and"
+        " --config.evaluation.selection=balanced_error selects the model by the mean over classes.",
+        *(counts[most], split.class_names[most], counts[fewest], split.class_names[fewest]),
+    )
+
+
 def create_train_batches(
     config: ml_collections.ConfigDict, split: dataset.Split, *, first_batch: int = 0
 ) -> grain.DatasetIterator:
@@ -119,6 +136,7 @@ def create_train_batches(
         batch_size=config.batch_size,
         seed=config.seed,
         augmentation=create_augmentation(config.data, crop_size(config.data, split)),
+        balanced=config.data.balanced,
         first_batch=first_batch,
         num_workers=config.data.num_workers,
         process_index=jax.process_index(),

@@ -21,28 +21,54 @@ from minmax_jax.models.trunks import Stages
 from minmax_jax.paths import local_path
 from minmax_jax.refinement import calibration, refined_inference
 from minmax_jax.refinement.options import RefineOptions
-from minmax_jax.runs import config_checks
 from minmax_jax.state import TrainState
 
 _ALL_LOCATIONS = 2**31 - 1  # more than any map has
 
 
 def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_per_epoch: int) -> Method:
-    """The method that `config.method` names."""
+    """The method that `config.method` names, as its entry in `METHODS` creates it.
+
+    Args:
+        config: with all fields. For a saved model, those that its card holds, and the defaults of all others.
+        num_classes: C.
+        steps_per_epoch: of the training; prediction does not depend on it.
+    """
+    return METHODS[config.method](config, num_classes=num_classes, steps_per_epoch=steps_per_epoch)
+
+
+def _create_minmax(config: ml_collections.ConfigDict, **sizes: int) -> Method:
+    create = functools.partial(minmax.create_method, accumulation=config.train.accumulation)
+    return _create_on_networks(create, config, **sizes)
+
+
+def _create_localizer_alone(config: ml_collections.ConfigDict, **sizes: int) -> Method:
+    if config.train.accumulation > 1:
+        raise errors.OptionError(
+            f"config.train.accumulation={config.train.accumulation} is for config.method=minmax, not {config.method}."
+        )
+    return _create_on_networks(localizer_alone.create_method, config, **sizes)
+
+
+# By the name of `config.method`: (config, *, num_classes, steps_per_epoch) -> Method. Training, the checks of a
+# configuration, and all that opens a saved model read this table.
+METHODS: dict[str, Callable[..., Method]] = {
+    "minmax": _create_minmax,
+    "wildcat": _create_localizer_alone,
+    "cam": _create_localizer_alone,
+}
+
+
+def _create_on_networks(
+    create: Callable[..., Method], config: ml_collections.ConfigDict, *, num_classes: int, steps_per_epoch: int
+) -> Method:
+    """A method of localizer and classifier."""
     flips = config.evaluation.flips
     if config.model.mask_head and (config.method, config.mask.gradient) != ("minmax", "flow"):
         raise errors.OptionError(
             f"config.model.mask_head=True learns through config.mask.gradient='flow' of config.method='minmax', not"
             f" {config.mask.gradient!r} of {config.method!r}."
         )
-    if config.method == "minmax":
-        create = functools.partial(minmax.create_method, accumulation=config.train.accumulation)
-    elif config.train.accumulation > 1:
-        raise errors.OptionError(
-            f"config.train.accumulation={config.train.accumulation} is for config.method=minmax, not {config.method}."
-        )
-    else:
-        create = localizer_alone.create_method
     return create(
         create_model(config.model, num_classes=num_classes, method=config.method, alignment=config.mask.alignment),
         create_optimizer(config, steps_per_epoch=steps_per_epoch),
@@ -130,9 +156,7 @@ def load_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> Tra
         variables = interop.load_trunk(interop.read_tensors(path), state.variables, family=family)
     except interop.InteropError as error:
         sources = "" if config.model.pretrained == "imagenet" or path.exists() else f" {family.SOURCES}"
-        raise config_checks.ConfigError(
-            f"config.model.pretrained={config.model.pretrained!r}: {error}{sources}"
-        ) from error
+        raise errors.ConfigError(f"config.model.pretrained={config.model.pretrained!r}: {error}{sources}") from error
     average = state.average and jax.tree.map(jnp.copy, variables)
     return devices.replicate(state.replace(**variables, average=average))
 

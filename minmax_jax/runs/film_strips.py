@@ -1,12 +1,12 @@
 """Recursive erasing on test images, pass by pass, for the report: `film/`, with an index."""
 
-import json
 import pathlib
 
 import jax
 import numpy as np
 
 from minmax_jax import state as state_lib
+from minmax_jax import strict_json
 from minmax_jax.data import padding
 from minmax_jax.ops import intensity
 from minmax_jax.recorded_erasing import RecordedPass
@@ -46,7 +46,7 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> 
                 ],
             }
         )
-    (target / INDEX).write_text(json.dumps(strips))
+    (target / INDEX).write_text(strict_json.dumps(strips))
 
 
 def _until_untrusted(passes: list[RecordedPass]) -> list[RecordedPass]:

@@ -9,12 +9,12 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from minmax_jax import digests, evaluation
+from minmax_jax import digests, evaluation, strict_json
 from minmax_jax import state as state_lib
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
-from minmax_jax.evaluation import baselines, curves, diagnosis, metric_table
+from minmax_jax.evaluation import baselines, class_table, curves, diagnosis, metric_table
 from minmax_jax.evaluation.evaluators import Evaluator, Row
 from minmax_jax.evaluation.metrics import pixel_curve, thresholds
 from minmax_jax.runs import build, build_data, build_model, model_card, pictures, results, second_stage
@@ -74,7 +74,7 @@ def test_selected(
         logger.info("Evaluating the first stage of step %d on the test split.", state.step)
         _, summary = evaluate_split(run, run.splits["test"], state, refine_fn=run.refine_fn)
         stage = second_stage.restore(folder, run.config, state) or second_stage.train(run, state)
-        further = {"test_unrefined": results.without_nan(summary), "edge_weight_used": stage.edge_weight}
+        further = {"test_unrefined": strict_json.finite(summary), "edge_weight_used": stage.edge_weight}
         run = second_stage.refine(run, stage)
     if hosts.is_main_host():
         # Earlier results are of another model from here on. It is saved before the test, so that a run that is stopped
@@ -97,7 +97,7 @@ def test_selected(
 def read_results(folder: pathlib.Path, config: ml_collections.ConfigDict, step: int) -> dict[str, Any] | None:
     """The content of `results.json`, or None if there is none, or one of another second stage or selected step."""
     content = results.read(folder)
-    refine = json.loads(json.dumps(config.refine.to_dict())) if config.refine.enabled else None
+    refine = json.loads(strict_json.dumps(config.refine.to_dict())) if config.refine.enabled else None
     return content if content and content.get("refine") == refine and content["step"] == step else None
 
 
@@ -131,6 +131,7 @@ def evaluate_model(
     content["metrics"] = metric_table.describe(
         rows, run.splits[split], run.test_evaluators, validated_threshold=threshold
     )
+    content |= class_table.describe(rows, run.splits[split], run.splits["train"].labels)
     return rows, content | ({"diagnosis": swaps} if swaps else {})
 
 
@@ -159,7 +160,10 @@ def _diagnose(run: build.Run, split: dataset.Split, state: state_lib.TrainState)
         batch_size=run.config.evaluation.batch_size,
         refine_fn=run.refine_fn,
     )
-    summary = diagnosis.summarize(hosts.gather_from_hosts(rows))
+    rows = hosts.gather_from_hosts(rows)
+    if not rows:  # of one image, there is no other's mask
+        return None
+    summary = diagnosis.summarize(rows)
     if not summary["has_evidence"]:
         logger.warning("The masks carry no evidence: %s", results.describe_diagnosis(summary))
     return summary

@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 
+from minmax_jax import strict_json
 from minmax_jax.distributed import hosts
 from minmax_jax.errors import UserError
 
@@ -71,7 +72,7 @@ def _acquire(file: int, folder: pathlib.Path) -> None:
         raise _locked(folder, holder)
     if holder:
         logger.info("The training of %s in this folder has ended; this one takes over.", _describe(holder))
-    content = json.dumps(
+    content = strict_json.dumps(
         {
             "host": socket.gethostname(),
             "process": os.getpid(),

@@ -12,7 +12,7 @@ import numpy as np
 from minmax_jax import digests
 from minmax_jax import state as state_lib
 from minmax_jax.distributed import engines
-from minmax_jax.errors import OptionError
+from minmax_jax.errors import OptionError, naming
 from minmax_jax.refinement import cache, decoder_training, erased_masks, priors
 from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs import build, build_model, config_checks, model_card
@@ -60,7 +60,8 @@ def train(run: build.Run, state: state_lib.TrainState) -> SecondStage:
     num_images = sum(len(group.images) for group in groups)
     logger.info("The second stage trains on %d of %d images.", num_images, len(run.splits["train"]))
     decoder = build_model.create_decoder(config.refine, trunk=config.model.trunk)
-    return SecondStage(*decoder_training.train(groups, decoder=decoder, options=options, seed=config.seed))
+    with naming("config.refine."):
+        return SecondStage(*decoder_training.train(groups, decoder=decoder, options=options, seed=config.seed))
 
 
 def _create_masks_fn(run: build.Run, options: RefineOptions, variables: dict[str, Any]) -> cache.MasksFn:

@@ -59,6 +59,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     """
     started = time.monotonic()
     run = build.build_run(config)
+    build_data.warn_of_imbalance(config, run.splits["train"])
     # Before any host writes: the configuration in the folder is that of the first.
     _check_hosts(config, run)
     # A resumed run does not need the pretrained file any more. A save that was not finished has another name.
@@ -100,6 +101,8 @@ def _train(
         {"step": int(state.step), "digest of the state": digests.state_digest(state)},
         advice="Give all hosts the same pretrained weights, and one workdir whose checkpoints all see.",
     )
+    if record.validations and not record.selected_step:  # of an earlier version, where no score was a number
+        record.selected_step = record.validations[-1]["step"]
     first_step, total_steps = int(state.step), config.train.epochs * run.steps_per_epoch
     if first_step == total_steps and (finished := final_test.read_results(folder, config, record.selected_step)):
         logger.info("This run is finished.")
@@ -238,6 +241,7 @@ def _describe_validation(step: int, summary: dict, *, is_selected: bool) -> str:
     parts = [f"validation {step}", f"error {summary['classification_error']:.2f} %"]
     if "localizer_classification_error" in summary:
         parts[-1] += f" (localizer {summary['localizer_classification_error']:.2f} %)"
+    parts.append(f"balanced {summary['balanced_error']:.2f} %")
     if summary["num_images_with_mask"]:
         parts += [f"F1+ {summary['f1_foreground']:.1f}", f"F1- {summary['f1_background']:.1f}"]
     if "foreground_entropy" in summary:

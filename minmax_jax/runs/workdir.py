@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from minmax_jax import digests
+from minmax_jax import digests, strict_json
 from minmax_jax.configs import common
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
@@ -39,8 +39,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes a file under another name and renames it, so that a killed run leaves the old one or the new one."""
     replacement = path.with_suffix(".new")
     with replacement.open("w") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
+        file.write(strict_json.dumps(value, indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
     replacement.replace(path)
