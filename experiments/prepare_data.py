@@ -30,11 +30,16 @@ _DOWNLOAD = flags.DEFINE_bool("download", False, "Download what is not yet in --
 _CHECK = flags.DEFINE_bool("check", False, "Only verify a prepared dataset, image by image.")
 _NAME = flags.DEFINE_string("name", "", "Of own images: their name, in lower-case letters, digits and underscores.")
 _MASKS = flags.DEFINE_string("masks", "", "Of --dataset=image_folder: folder with masks, in the layout of the images.")
+_ANNOTATIONS = flags.DEFINE_string(
+    "annotations", "", "Of own images: file or folder of COCO, QuPath, labelme or Pascal VOC, in place of masks."
+)
 _FOLDS = flags.DEFINE_string("folds", "", "Of --dataset=csv: folder with train.csv, test.csv and optionally val.csv.")
 _FOREGROUND = flags.DEFINE_string(
-    "foreground", ">0", "Of own masks: foreground values, such as '>127' or '1,3'; or alpha."
+    "foreground", ">0", "Foreground: of own masks values, such as '>127' or '1,3'; or alpha. Of annotations categories."
 )
-_IGNORE = flags.DEFINE_string("ignore", "", "Of own masks: values left out of the evaluation, such as '255'.")
+_IGNORE = flags.DEFINE_string(
+    "ignore", "", "Of own masks: values left out of the evaluation, such as '255'. Of annotations: categories."
+)
 _INSTANCES = flags.DEFINE_bool("instances", False, "Of own masks: their values number the objects of the image.")
 _TEST_SHARE = flags.DEFINE_float("test_share", 0.2, "Of --dataset=image_folder without splits: test share.", 0, 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of that choice and, with --tile_size, of the choice of validation images.", 0)
@@ -65,7 +70,7 @@ def main() -> None:
 
 def _check_target(folder: pathlib.Path) -> None:
     """Raises OptionError for a folder that holds the source: to prepare it anew, it is deleted."""
-    for flag in (*_SOURCE.value, _MASKS.value, _FOLDS.value):
+    for flag in (*_SOURCE.value, _MASKS.value, _ANNOTATIONS.value, _FOLDS.value):
         if flag and local_path("source", flag).resolve().is_relative_to(folder.resolve()):
             raise OptionError(
                 f"data_dir={_DATA_DIR.value} and name would write to {str(folder)!r}, which holds {flag!r}. Choose"
@@ -95,6 +100,7 @@ def _check_flags() -> None:
     own, tiled = _DATASET.value in _OWN, _TILE_SIZE.value > 0
     for is_read, who, names in (
         (own, "own images, --dataset=image_folder or csv", "name foreground ignore instances tile_size seed"),
+        (own, "own images, --dataset=image_folder or csv", "annotations"),
         (_DATASET.value == "image_folder", "--dataset=image_folder", "masks test_share"),
         (_DATASET.value == "csv", "--dataset=csv", "folds"),
         (own and tiled, "tiles, --tile_size", "tile_scale least_tissue"),
@@ -110,17 +116,29 @@ def _module(dataset: str):
 
 
 def _read_own(source: str, scratch: pathlib.Path):
-    from minmax_jax.data.importing import archives, csv_files, image_folder, mask_checks, mask_rules, tiles
+    from minmax_jax.data.importing import annotations, archives, csv_files, image_folder, mask_checks, mask_rules, tiles
 
-    mask_rule = mask_rules.parse(_FOREGROUND.value, ignore=_IGNORE.value, instances=_INSTANCES.value)
+    mask_rule = mask_rules.above(0)
+    if not _ANNOTATIONS.value:
+        mask_rule = mask_rules.parse(_FOREGROUND.value, ignore=_IGNORE.value, instances=_INSTANCES.value)
+    elif _INSTANCES.value:
+        mask_rule = mask_rules.parse(">0", instances=True)
     source = archives.unpacked(source, scratch)
     if _DATASET.value == "csv":
         raw = csv_files.read_raw(source, _FOLDS.value, mask_rule=mask_rule)
     else:
         raw = image_folder.read_raw(
-            source, masks=_MASKS.value, mask_rule=mask_rule, test_share=_TEST_SHARE.value, seed=_SEED.value
+            source,
+            masks=_MASKS.value,
+            mask_rule=mask_rule,
+            test_share=_TEST_SHARE.value,
+            seed=_SEED.value,
+            left_out=annotations.among(source, _ANNOTATIONS.value) if _ANNOTATIONS.value else (),
         )
-    if not (flags.FLAGS["foreground"].present or _IGNORE.value or _INSTANCES.value):
+    if _ANNOTATIONS.value:
+        foreground = _FOREGROUND.value if flags.FLAGS["foreground"].present else ""
+        raw = annotations.attach(raw, _ANNOTATIONS.value, foreground=foreground, ignore=_IGNORE.value)
+    elif not (flags.FLAGS["foreground"].present or _IGNORE.value or _INSTANCES.value):
         mask_checks.warn_of_values(raw)
     if not _TILE_SIZE.value:
         return raw

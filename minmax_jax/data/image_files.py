@@ -11,7 +11,8 @@ from PIL import ExifTags, Image
 from minmax_jax.data import dataset
 
 # What Pillow names formats that are compressed and that every build of it reads.
-_COMPACT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF")
+_COMPACT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
+_PNG_DEPTH = 24  # place of the bits a channel, in the header of a PNG file
 # By the EXIF orientation; 1 is upright.
 _TURNS = dict(
     enumerate(
@@ -127,8 +128,15 @@ def _to_eight_bits(picture: Image.Image, name: str) -> Image.Image:
 
 
 def compact(content: bytes, picture: Image.Image, name: str) -> bytes:
-    """The file as it is, or as PNG if its format is bulky (BMP) or not read everywhere."""
-    return content if picture.format in _COMPACT_FORMATS else to_png(to_rgb(picture, name))
+    """The file as it is, or as PNG if its format is bulky (BMP) or not read everywhere.
+
+    Also as PNG where another program, such as TFDS, which knows no palette, no alpha channel and no EXIF orientation,
+    would read other pixels than `read_rgb`.
+    """
+    is_plain = picture.mode in ("RGB", "L") and orientation(picture) == 1 and not picture.has_transparency_data
+    has_eight_bits = picture.format != "PNG" or content[_PNG_DEPTH] == 8
+    is_kept = picture.format in _COMPACT_FORMATS and is_plain and has_eight_bits
+    return content if is_kept else to_png(to_rgb(picture, name))
 
 
 def to_png(pixels: np.ndarray) -> bytes:

@@ -182,7 +182,10 @@ def _open_builder(folder: str):
 
 
 def open_records(folder: str, split: str) -> Any:
-    """The records of a split, [N]; images and masks as encoded files."""
+    """The records of a split, [N]; images and masks as encoded files.
+
+    An earlier version gave masks and objects the type of images, which they are not where they are empty.
+    """
     import tensorflow_datasets as tfds
 
     builder = _open_builder(folder)

@@ -1,5 +1,6 @@
 """Own images in folders: DIR/<split>/<class>/* or DIR/<class>/*, with masks in a second such folder."""
 
+from collections.abc import Collection
 import logging
 import pathlib
 import re
@@ -15,7 +16,7 @@ from minmax_jax.paths import local_path
 
 logger = logging.getLogger(__name__)
 # By the name of a folder in lower case.
-_SPLIT_NAMES = {
+SPLIT_NAMES = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"valid": "validation", "val": "validation", "validation": "validation"},
 }
@@ -35,6 +36,7 @@ def read_raw(
     mask_rule: mask_rules.Rule,
     test_share: float = 0.2,
     seed: int = 0,
+    left_out: Collection[pathlib.Path] = (),
 ) -> raw_dataset.RawDataset:
     """The images of a folder; the name of an image is its path in it.
 
@@ -46,6 +48,7 @@ def read_raw(
         mask_rule: which pixels of a mask are foreground.
         test_share: of each class, rounded up, where the folders are classes.
         seed: of that choice.
+        left_out: files and folders among the images that are not read, such as annotations.
 
     Raises:
         DataError: if the folders are laid out otherwise, if one is empty or cannot be read, or if no mask belongs to an
@@ -56,15 +59,17 @@ def read_raw(
         raise OptionError(f"source={source!r} is not a folder.")
     if of_masks and not of_masks.is_dir():
         raise OptionError(f"masks={masks!r} is not a folder.")
-    folders = {folder.name: folder for folder in _entries(root)}
-    if not {name.lower() for name in folders} & _SPLIT_NAMES.keys():
-        everything = _read_classes(root, root, of_masks)
+    folders = {folder.name: folder for folder in _entries(root, left_out)}
+    if not {name.lower() for name in folders} & SPLIT_NAMES.keys():
+        everything = _read_classes(root, root, of_masks, left_out)
         train, test = _choose_test(everything, share=test_share, seed=seed)
         splits = {"train": [everything[index] for index in train], "test": [everything[index] for index in test]}
     else:
-        splits = {_split_of(name, root): _read_classes(folder, root, of_masks) for name, folder in folders.items()}
+        splits = {
+            _split_of(name, root): _read_classes(folder, root, of_masks, left_out) for name, folder in folders.items()
+        }
         if "test" not in splits and "validation" in splits:
-            given = next(name for name in folders if _SPLIT_NAMES[name.lower()] == "validation")
+            given = next(name for name in folders if SPLIT_NAMES[name.lower()] == "validation")
             raise dataset.DataError(
                 f"{root} has no folder 'test', only {sorted(folders)}. Rename {given!r} to 'test': a share of the"
                 " training images then validates. Or move a part of 'train' to 'test'."
@@ -80,17 +85,18 @@ def read_raw(
     return raw_dataset.of_own_images(splits, mask_rule=mask_rule, description=f"Images of the folder {root}.")
 
 
-def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+def _entries(folder: pathlib.Path, left_out: Collection[pathlib.Path] = ()) -> list[pathlib.Path]:
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
         raise dataset.DataError(
             f"{folder} cannot be read ({error.strerror}). Change its permissions or move it."
         ) from error
-    return [path for path in paths if not _is_litter(path)]
+    return [path for path in paths if not is_litter(path) and path not in left_out]
 
 
-def _is_litter(path: pathlib.Path) -> bool:
+def is_litter(path: pathlib.Path) -> bool:
+    """Whether a file or folder was left by the system."""
     return path.name.startswith(".") or path.name.lower() in _LITTER
 
 
@@ -111,7 +117,7 @@ def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None)
     if masks is None:
         return
     used = {item.mask for item in items}
-    unused = [path for path in sorted(masks.rglob("*")) if path.is_file() and not _is_litter(path) and path not in used]
+    unused = [path for path in sorted(masks.rglob("*")) if path.is_file() and not is_litter(path) and path not in used]
     if unused:
         logger.warning(
             "%d of %d masks belong to no image, and %d of %d images have no mask. A mask has the folder and the name of"
@@ -130,21 +136,26 @@ def _find_masks_among(items: list[raw_dataset.Item]) -> list[str]:
 
 
 def _split_of(name: str, root: pathlib.Path) -> str:
-    if name.lower() not in _SPLIT_NAMES:
+    if name.lower() not in SPLIT_NAMES:
         raise dataset.DataError(
             f"{root / name} is not a split: if one folder is named train, valid or test, all must be. Where that is the"
             " name of a class, use DIR/train/<class>/* and DIR/test/<class>/*."
         )
-    return _SPLIT_NAMES[name.lower()]
+    return SPLIT_NAMES[name.lower()]
 
 
-def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: pathlib.Path | None) -> list[raw_dataset.Item]:
+def _read_classes(
+    folder: pathlib.Path, root: pathlib.Path, masks: pathlib.Path | None, left_out: Collection[pathlib.Path]
+) -> list[raw_dataset.Item]:
     items = []
-    for class_folder in _entries(folder):
+    for class_folder in _entries(folder, left_out):
         if not class_folder.is_dir():
-            raise dataset.DataError(f"{class_folder} is outside of the class folders. Move or delete it.")
+            raise dataset.DataError(
+                f"{class_folder} is outside of the class folders. Move or delete it. The class of an image is its"
+                " folder, or is in a list (--dataset=csv), whatever annotations it has."
+            )
         known = _find_masks(_find(masks, class_folder.relative_to(root))) if masks else {}
-        paths = _entries(class_folder)
+        paths = _entries(class_folder, left_out)
         if not paths:
             raise dataset.DataError(f"{class_folder} holds no images. Add some, or delete the folder.")
         images_by_stem = {}

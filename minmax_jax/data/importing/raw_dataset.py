@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from minmax_jax.data import dataset, image_files
-from minmax_jax.data.importing import mask_rules, problems
+from minmax_jax.data.importing import mask_rules, problems, regions
 from minmax_jax.errors import OptionError
 
 # A path in a folder, or in a ZIP file: both can be read alike.
@@ -29,6 +29,7 @@ class Item:
         mask: the file with its foreground, if there is one.
         boxes: around its objects, (top, left, bottom, right) each, in pixels of the image as stored.
         patient: whom it is of, "" where that is not known.
+        annotation: what another program drew on it, in place of mask and boxes.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Item:
     mask: Path | None = None
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     patient: str = ""
+    annotation: regions.Annotation | None = None
 
 
 def _read_whole(item: Item, raw: "RawDataset") -> Iterator[dict]:
@@ -146,10 +148,13 @@ def read_record(item: Item, raw: RawDataset) -> dict:
         raise dataset.DataError(
             f"{item.image} has {size} pixels (height, width); each side needs at least {dataset.LEAST_SIDE}."
         )
+    tag = image_files.orientation(picture)
+    drawing = item.annotation and item.annotation.read(item.image, picture.size, tag)
     return {
         "image": image_files.compact(content, picture, str(item.image)),
         **(_encode_mask(item, picture, size, raw.mask_rule) if item.mask else {"mask": b"", "instances": b""}),
-        "boxes": relative_boxes(item, picture.size, image_files.orientation(picture)).astype(np.float32),
+        **(_encode_drawing(item, drawing, size, raw.mask_rule) if drawing and drawing.has_mask else {}),
+        "boxes": relative_boxes(item, picture.size, tag, drawing=drawing).astype(np.float32),
         "label": item.class_name,
         "name": item.name,
         "size": np.array(size, np.int32),
@@ -171,10 +176,23 @@ def _encode_mask(item: Item, picture: Image.Image, size: tuple[int, int], rule: 
         raise dataset.DataError(
             f"{item.mask} has {foreground.shape} pixels (height, width), its image {item.image} {size}."
         )
-    return {
-        "mask": image_files.to_png(foreground),
-        "instances": b"" if objects is None else image_files.to_png(objects.astype(np.min_scalar_type(objects.max()))),
-    }
+    return {"mask": image_files.to_png(foreground), "instances": _encode_objects(objects)}
+
+
+def _encode_objects(objects: np.ndarray | None) -> bytes:
+    return b"" if objects is None else image_files.to_png(objects.astype(np.min_scalar_type(objects.max())))
+
+
+def _encode_drawing(
+    item: Item, drawing: regions.Drawing, size: tuple[int, int], rule: mask_rules.Rule
+) -> dict[str, bytes]:
+    """As `_encode_mask`, of the regions that another program drew."""
+    try:
+        objects = regions.number_objects(drawing, size) if rule.numbers_objects else None
+    except dataset.DataError as error:
+        raise dataset.DataError(f"{item.annotation.path}: {item.image}: {error}") from error
+    mask = regions.draw(drawing, (0, 0, *size), size)
+    return {"mask": image_files.to_png(mask), "instances": _encode_objects(objects)}
 
 
 def read_file(path: Path) -> bytes:
@@ -210,23 +228,26 @@ def read_text(path: Path) -> str:
         raise dataset.DataError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
-def relative_boxes(item: Item, size: tuple[int, int], tag: int) -> np.ndarray:
+def relative_boxes(
+    item: Item, size: tuple[int, int], tag: int, *, drawing: regions.Drawing | None = None
+) -> np.ndarray:
     """Boxes [K, 4] as shares of the upright image; what reaches over its border is cut.
 
     Args:
         item: that has the boxes.
         size: width and height of its image as it is stored.
         tag: the image's orientation.
+        drawing: what its annotation says, whose boxes are upright.
 
     Raises:
         DataError: for a box that holds no pixel.
     """
-    width, height = size
-    boxes = np.array(item.boxes, np.float64).reshape(-1, 4)
+    width, height = size if drawing is None or tag < 5 else size[::-1]
+    boxes = np.array(item.boxes, np.float64).reshape(-1, 4) if drawing is None else drawing.boxes
     boxes = np.clip(boxes / [height, width, height, width], 0, 1)
     if not (boxes[:, :2] < boxes[:, 2:]).all():
         raise dataset.DataError(
-            f"{item.image} of {height}x{width} pixels has the boxes {item.boxes} (top, left,"
+            f"{item.image} of {height}x{width} pixels has the boxes {item.boxes or drawing.boxes.tolist()} (top, left,"
             " bottom, right), at least one of which contains no pixel of it."
         )
-    return image_files.turn_boxes(boxes, tag)
+    return image_files.turn_boxes(boxes, tag) if drawing is None else boxes

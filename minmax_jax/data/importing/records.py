@@ -22,15 +22,18 @@ _RECORDS_PER_FILE = 1000
 
 
 def features(class_names: tuple[str, ...]):
-    """What a record holds: files as they are encoded, empty where there is none, boxes as shares."""
+    """What a record holds. TFDS decodes the image; mask and objects are files, empty where there is none."""
     import tensorflow_datasets as tfds  # Here, because it takes seconds to import.
 
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),
-            "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
-            "instances": tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png"),
-            "boxes": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
+            # TFDS's Image cannot be empty, nor has it 16 bits without OpenCV.
+            "mask": tfds.features.Text(doc="PNG of the foreground, bool, or uint8 with 2 where ignored; b'' without."),
+            "instances": tfds.features.Text(doc="PNG of the number of each pixel's object, 0 of none; b'' without."),
+            "boxes": tfds.features.Tensor(
+                shape=(None, 4), dtype=np.float32, doc="(top, left, bottom, right), shares of height and width."
+            ),
             "label": tfds.features.ClassLabel(names=list(class_names)),
             "name": tfds.features.Text(),
             "size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
