@@ -123,6 +123,7 @@ def evaluate_model(
         summary,
         run.config,
         train_labels=run.splits["train"].labels,
+        reading=run.splits["train"].reading,
         step=int(state.step),
         state_digest=digests.model_digest(state),
         wall_seconds=wall_seconds,

@@ -7,7 +7,7 @@ import unicodedata
 
 import numpy as np
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, image_endings
 from minmax_jax.data import splits as splits_lib
 from minmax_jax.data.importing import mask_rules, raw_dataset
 from minmax_jax.errors import OptionError
@@ -19,8 +19,6 @@ _SPLIT_NAMES = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"valid": "validation", "val": "validation", "validation": "validation"},
 }
-# What desktops and servers leave in folders, in lower case; files whose name begins with a dot, too.
-_LITTER = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 # Folders of these names are rarely classes.
 _PARTS = {"image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotation", "annotations", "gt"}
 _LAYOUTS = "The layout is DIR/<class>/* or DIR/<split>/<class>/*, with splits named train, valid and test."
@@ -40,7 +38,8 @@ def read_raw(
 
     Args:
         source: DIR. Where its folders are named train, valid (or val, validation; can be left out) and test, they are
-            the splits; otherwise they are the classes, and a share of each class tests.
+            the splits; otherwise they are the classes, and a share of each class tests. Files with endings that
+            `image_endings` lacks are left out, with a warning.
         masks: folder with the masks, laid out alike; a mask has the name of its image, with any ending. Images without
             one are used as such.
         mask_rule: which pixels of a mask are foreground.
@@ -56,13 +55,15 @@ def read_raw(
         raise OptionError(f"source={source!r} is not a folder.")
     if of_masks and not of_masks.is_dir():
         raise OptionError(f"masks={masks!r} is not a folder.")
-    folders = {folder.name: folder for folder in _entries(root)}
+    folders, left_out = {folder.name: folder for folder in _entries(root)}, []
     if not {name.lower() for name in folders} & _SPLIT_NAMES.keys():
-        everything = _read_classes(root, root, of_masks)
+        everything = _read_classes(root, root, of_masks, left_out)
         train, test = _choose_test(everything, share=test_share, seed=seed)
         splits = {"train": [everything[index] for index in train], "test": [everything[index] for index in test]}
     else:
-        splits = {_split_of(name, root): _read_classes(folder, root, of_masks) for name, folder in folders.items()}
+        splits = {
+            _split_of(name, root): _read_classes(folder, root, of_masks, left_out) for name, folder in folders.items()
+        }
         if "test" not in splits and "validation" in splits:
             given = next(name for name in folders if _SPLIT_NAMES[name.lower()] == "validation")
             raise dataset.DataError(
@@ -76,6 +77,8 @@ def read_raw(
             raise dataset.DataError(f"{root} has two folders of one split: {sorted(folders)}. Keep one.")
     if masks and not any(item.mask for items in splits.values() for item in items):
         raise OptionError(f"masks={masks!r} contains no mask of an image: it must have the layout of {root}.")
+    if left_out:
+        logger.warning("%s.", image_endings.describe(image_endings.count(left_out)))
     _warn(splits, of_masks)
     return raw_dataset.of_own_images(splits, mask_rule=mask_rule, description=f"Images of the folder {root}.")
 
@@ -91,7 +94,7 @@ def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _is_litter(path: pathlib.Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in _LITTER
+    return image_endings.is_litter(path.name)
 
 
 def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None) -> None:
@@ -138,15 +141,21 @@ def _split_of(name: str, root: pathlib.Path) -> str:
     return _SPLIT_NAMES[name.lower()]
 
 
-def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: pathlib.Path | None) -> list[raw_dataset.Item]:
+def _read_classes(
+    folder: pathlib.Path, root: pathlib.Path, masks: pathlib.Path | None, left_out: list[pathlib.Path]
+) -> list[raw_dataset.Item]:
+    """The images of the classes; files with other endings are added to `left_out`."""
     items = []
     for class_folder in _entries(folder):
         if not class_folder.is_dir():
             raise dataset.DataError(f"{class_folder} is outside of the class folders. Move or delete it.")
         known = _find_masks(_find(masks, class_folder.relative_to(root))) if masks else {}
-        paths = _entries(class_folder)
+        entries = _entries(class_folder)
+        paths = [path for path in entries if path.is_dir() or image_endings.is_image(path)]
+        left_out += (others := [path for path in entries if path not in paths])
         if not paths:
-            raise dataset.DataError(f"{class_folder} holds no images. Add some, or delete the folder.")
+            reason = f" ({image_endings.describe(image_endings.count(others))})" if others else ""
+            raise dataset.DataError(f"{class_folder} holds no images{reason}. Add some, or delete the folder.")
         images_by_stem = {}
         for path in paths:
             if path.is_dir():

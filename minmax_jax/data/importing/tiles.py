@@ -85,7 +85,7 @@ def read_records(item: raw_dataset.Item, raw: raw_dataset.RawDataset, *, tiling:
     Raises:
         DataError: as `raw_dataset.read_record`; if no tile has enough tissue.
     """
-    image = slides.open_image(item.image)
+    image = slides.open_image(item.image, raw.reading)
     mask = slides.open_mask(item.mask, image, rule=raw.mask_rule) if item.mask else None
     boxes = raw_dataset.relative_boxes(item, image.stored_size, image.orientation) * (image.size * 2)
     windows = grid(_scaled_size(item, image, tiling.scale), tiling.side)
@@ -106,6 +106,7 @@ def read_records(item: raw_dataset.Item, raw: raw_dataset.RawDataset, *, tiling:
             "name": f"{item.name}/{round(box[0])}_{round(box[1])}",
             "size": np.array(size, np.int32),
             "patient": item.patient,
+            "lossy": image.lossy,
         }
     if not num_kept:
         raise dataset.DataError(
