@@ -1,9 +1,11 @@
 """TIFF files as they are stored: channels, frames, types of numbers and compressions. Pages are decoded by tifffile."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 import io
 import itertools
+import logging
 import math
 import pathlib
 from typing import Any, BinaryIO
@@ -85,10 +87,22 @@ def describe(file: pathlib.Path | BinaryIO) -> Tiff | None:
     import tifffile
 
     try:
-        with tifffile.TiffFile(file) as tiff:
+        with _without_log(), tifffile.TiffFile(file) as tiff:
             return _describe(tiff)
     except Exception:  # of damaged files, tifffile raises what it stumbles upon
         return None
+
+
+@contextlib.contextmanager
+def _without_log() -> Iterator[None]:
+    """Keeps what tifffile logs of damaged files from the user: errors name them once."""
+    logger = logging.getLogger("tifffile")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _describe(tiff: Any) -> Tiff:
@@ -159,7 +173,7 @@ def read(content: bytes, tiff: Tiff, channels: Sequence[int]) -> np.ndarray:
         raise Image.DecompressionBombError(f"{math.prod(tiff.size)} pixels")
     if math.prod(tiff.size) * tiff.num_samples * tiff.bits > 8 * _MOST_BYTES:
         raise NotReadError(f"has {describe_kind(tiff)}: more than 2 GiB. Save the channels one by one.")
-    with tifffile.TiffFile(io.BytesIO(content)) as opened:
+    with _without_log(), tifffile.TiffFile(io.BytesIO(content)) as opened:
         if not channels:
             values = _read_page(opened, content, 0)
         else:

@@ -17,7 +17,7 @@ from safetensors import numpy as safetensors_numpy
 from minmax_jax import batch_stats as stats_lib
 from minmax_jax import digests
 from minmax_jax.data import readings
-from minmax_jax.errors import UserError
+from minmax_jax.errors import OptionError, UserError
 from minmax_jax.objective import Objective
 from minmax_jax.runs import results
 from minmax_jax.runs import workdir as workdir_lib
@@ -133,6 +133,10 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     if missing := _NEEDED - card.keys():
         raise ModelCardError(f"{folder / CARD} lacks {', '.join(sorted(missing))}. Get an intact copy.")
+    try:
+        readings.from_json(card.get("reading"))
+    except (OptionError, KeyError, TypeError) as error:
+        raise ModelCardError(f"{folder / CARD}: reading={card['reading']!r} is none. Get an intact copy.") from error
     # A trunk without batch norm has no statistics: nothing of them is in the file.
     return complete(card), {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")
 
