@@ -228,7 +228,11 @@ def test_the_lines_of_what_is_not_read():
         (_tiff(TWELVE, photometric="cielab"), (), "a.tif has CIELAB colours of 16 bits.*save it as RGB"),
         (tiled_tiff.encode(FIVE[0], compression=50002), (), r"compression \(JPEG XL\) is not supported: save it with"),
         (tiled_tiff.encode(FIVE[0], compression=34712), (), r"compression \(JPEG 2000\) is not supported"),
-        (tiled_tiff.encode(np.dstack([*FIVE]), compression=5), (0,), r"compression \(LZW\) of 8-bit pixels with 5 channel"),
+        (
+            tiled_tiff.encode(np.dstack([*FIVE]), compression=5),
+            (0,),
+            r"compression \(LZW\) of 8-bit pixels with 5 channel",
+        ),
         (_picture(FIVE[0], "PNG"), (0, 1), "a.tif has one channel, 0, and channels=0,1 are read"),
         (_picture(own_layout.pixels(0), "JPEG"), (3,), "a.tif has 3 channels, 0 to 2, and channels=3 are read"),
         (_tiff(FIVE, metadata=None, photometric="minisblack"), (5,), "a.tif has 5 channels, 0 to 4"),

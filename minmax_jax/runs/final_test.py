@@ -123,7 +123,6 @@ def evaluate_model(
         summary,
         run.config,
         train_labels=run.splits["train"].labels,
-        reading=run.splits["train"].reading,
         step=int(state.step),
         state_digest=digests.model_digest(state),
         wall_seconds=wall_seconds,
@@ -176,6 +175,7 @@ def _save_model(
         class_names=run.splits["train"].class_names,
         crop_size=build_data.crop_size(run.config.data, run.splits["train"]),
         train_labels=run.splits["train"].labels,
+        reading=run.splits["train"].reading,
         step=int(variables.pop("step")),
         state_digest=digests.model_digest(state),
     )
