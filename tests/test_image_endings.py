@@ -103,9 +103,7 @@ def test_own_images_are_found_by_the_same_list(tmp_path, caplog):
     assert len(list(raw)) == 8
     assert "3 files with other endings were left out: 2 .txt, 1 .photo." in caplog.text
     _put(tmp_path, "bird/a.txt")
-    with pytest.raises(
-        dataset.DataError, match=r"bird holds no images \(1 file with another ending was left out: 1 .txt"
-    ):
+    with pytest.raises(dataset.DataError, match=r"bird holds no images \(1 file with another ending .* 1 .txt"):
         image_folder.read_raw(str(tmp_path), mask_rule=mask_rules.above(0))
 
 

@@ -231,7 +231,7 @@ def test_the_lines_of_what_is_not_read():
         (
             tiled_tiff.encode(np.dstack([*FIVE]), compression=5),
             (0,),
-            r"compression \(LZW\) of 8-bit pixels with 5 channel",
+            r"compression \(LZW\) of 8-bit pixels with 5",
         ),
         (_picture(FIVE[0], "PNG"), (0, 1), "a.tif has one channel, 0, and channels=0,1 are read"),
         (_picture(own_layout.pixels(0), "JPEG"), (3,), "a.tif has 3 channels, 0 to 2, and channels=3 are read"),

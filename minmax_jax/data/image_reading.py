@@ -1,6 +1,7 @@
 """Image files as training and prediction see them: [H, W, 3] uint8 by a choice of channels and of intensities."""
 
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import io
 
@@ -62,6 +63,9 @@ def read(content: bytes, name: str, reading: readings.Reading = readings.AS_STOR
             reason = tiff_files.explain(tiff) if tiff is not None else ""
             if not reason:
                 raise
+            if tiff.is_grey_or_rgb:
+                with contextlib.suppress(dataset.DataError):  # tifffile knows more compressions, with imagecodecs
+                    return _read_tiff(content, name, reading, tiff)
             raise dataset.DataError(f"{name} {reason}") from error
 
 
@@ -126,8 +130,8 @@ def _read_tiff(content: bytes, name: str, reading: readings.Reading, tiff: tiff_
             f"{name} has {tiff_files.describe_kind(tiff)}: choose up to three when the data are prepared, such as"
             f" --channels={chosen}, or save three of them as RGB."
         )
-    elif reason := tiff_files.explain(tiff) if tiff.num_colors > 1 else "":
-        raise dataset.DataError(f"{name} {reason}")
+    elif tiff.is_lab:
+        raise dataset.DataError(f"{name} {tiff_files.explain(tiff)}")
     try:
         values = tiff_files.read(content, tiff, reading.channels)
     except tiff_files.NotReadError as error:

@@ -64,6 +64,16 @@ class Tiff:
         """Samples that are colours."""
         return _COLORS.get(self.photometric, 1)
 
+    @property
+    def is_lab(self) -> bool:
+        """Whether samples are lightness and two differences of colours."""
+        return self.photometric in _LAB
+
+    @property
+    def is_grey_or_rgb(self) -> bool:
+        """Whether samples are grey values or red, green and blue as they are."""
+        return self.photometric in (_WHITE_IS_ZERO, 1, _RGB)
+
     def is_common(self, channels: Sequence[int] = ()) -> bool:
         """Whether Pillow and OpenSlide show all that is asked for: 8 bits, grey or colours, no further channels."""
         if self.kind != "u" or (self.num_channels > self.num_samples and channels):
@@ -254,7 +264,7 @@ def explain(tiff: Tiff) -> str:
     """Why an intact file is not read, and how to save it; "" if its tags are no reason."""
     import tifffile
 
-    if tiff.photometric in _LAB:
+    if tiff.is_lab:
         return f"has CIELAB colours of {tiff.bits} bits, which are not read: save it as RGB."
     known = {*TiffImagePlugin.COMPRESSION_INFO, *map(int, (tifffile.COMPRESSION.LZMA, tifffile.COMPRESSION.NONE))}
     if tiff.compression not in known:
