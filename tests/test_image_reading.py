@@ -253,6 +253,16 @@ def test_reasons_name_what_the_file_holds_and_how_to_save_it(content, reading, m
     assert "intact copy" in message or "intact copy" not in str(error.value)
 
 
+def test_masks_name_their_reasons_as_well():
+    for content, message in (
+        (tiled_tiff.encode(FIVE[0], compression=50002), r"compression \(JPEG XL\) is not supported"),
+        (tiled_tiff.encode(np.dstack([*FIVE])), "has 5 channels of 8 bits, which is not read here: save it as grey"),
+        (_tiff(TWELVE[..., 0])[:-2000], "Replace it by an intact copy"),
+    ):
+        with pytest.raises(UserError, match=f"mask.tif .*{message}"):
+            image_files.open_picture(content, "mask.tif")
+
+
 @pytest.mark.parametrize("channels", ["a", "0,", "-1", "0,1,2,3", "0.5"])
 def test_channels_that_cannot_be_chosen(channels):
     with pytest.raises(OptionError, match=f"channels={channels} must be one, two or three indices"):

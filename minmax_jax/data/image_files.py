@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import ExifTags, Image
 
-from minmax_jax.data import dataset, turns, unread_formats
+from minmax_jax.data import dataset, tiff_files, turns, unread_formats
 
 NO_RANGE = "Save it with 8 or 16 bits a channel, or prepare the data with --intensity=percentiles."
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -49,15 +49,35 @@ def naming_file(name: str, content: bytes = b"") -> Iterator[None]:
             " cut it into tiles (tile_size)."
         ) from error
     except Image.UnidentifiedImageError as error:
+        if reason := _explain_tiff(content, is_unknown=True):
+            raise dataset.DataError(f"{name} {reason}") from error
         raise dataset.DataError(
             f"{name} cannot be read as an image (its content is of no known format)."
             f" {unread_formats.advice(content, name)}"
         ) from error
     # Decoders raise what they stumble upon, on damaged files: RuntimeError, struct.error and others.
     except Exception as error:
+        if reason := _explain_tiff(content, is_unknown=False):
+            raise dataset.DataError(f"{name} {reason}") from error
         raise dataset.DataError(
             f"{name} cannot be read as an image ({error}). {unread_formats.advice_for(error)}"
         ) from error
+
+
+def _explain_tiff(content: bytes, *, is_unknown: bool) -> str:
+    """Why an intact TIFF is not read; "" for other files, and for what may be damaged.
+
+    Args:
+        content: of the file.
+        is_unknown: whether Pillow does not know the kind of its pixels.
+    """
+    tiff = tiff_files.describe(io.BytesIO(content)) if tiff_files.is_tiff(content) else None
+    if tiff is None:
+        return ""
+    if reason := tiff_files.explain(tiff):
+        return reason
+    kind = tiff_files.describe_kind(tiff)
+    return f"has {kind}, which is not read here: save it as grey or RGB with 8 or 16 bits." if is_unknown else ""
 
 
 def orientation(picture: Image.Image) -> int:

@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from minmax_jax.data import dataset, image_files, lossy_reading, readings, sixteen_bits, tiff_files, turns
+from minmax_jax.data import dataset, image_files, lossy_reading, readings, sixteen_bits, tiff_files, tiff_pages, turns
 
 # What Pillow names formats that are compressed and that every build of it reads.
 _COMPACT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF")
@@ -59,14 +59,11 @@ def read(content: bytes, name: str, reading: readings.Reading = readings.AS_STOR
             return _read_tiff(content, name, reading, tiff)
         try:
             return _read_picture(content, name, reading, tiff)
-        except dataset.DataError as error:
-            reason = tiff_files.explain(tiff) if tiff is not None else ""
-            if not reason:
-                raise
-            if tiff.is_grey_or_rgb:
+        except dataset.DataError:
+            if tiff is not None and tiff.is_grey_or_rgb and tiff_files.explain(tiff):
                 with contextlib.suppress(dataset.DataError):  # tifffile knows more compressions, with imagecodecs
                     return _read_tiff(content, name, reading, tiff)
-            raise dataset.DataError(f"{name} {reason}") from error
+            raise
 
 
 def _read_picture(content: bytes, name: str, reading: readings.Reading, tiff: tiff_files.Tiff | None) -> ImageFile:
@@ -133,8 +130,8 @@ def _read_tiff(content: bytes, name: str, reading: readings.Reading, tiff: tiff_
     elif tiff.is_lab:
         raise dataset.DataError(f"{name} {tiff_files.explain(tiff)}")
     try:
-        values = tiff_files.read(content, tiff, reading.channels)
-    except tiff_files.NotReadError as error:
+        values = tiff_pages.read(content, tiff, reading.channels)
+    except tiff_pages.NotReadError as error:
         raise dataset.DataError(f"{name} {error}") from error
     if not reading.channels:
         values = values[..., :num_shown]

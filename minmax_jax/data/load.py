@@ -2,13 +2,12 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from minmax_jax.data import dataset, image_files, readings, record_index, splits
+from minmax_jax.data import dataset, image_files, readings, record_index, splits, stored_reading
 from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
@@ -19,7 +18,6 @@ _VALIDATION_SHARE, _VALIDATION_SEED = 0.2, 0
 SPLITS = ("train", "validation", "test")
 # Without the second, TFDS would call the classes 0, 1 and so on.
 _PARTS = ("dataset_info.json", "label.labels.txt")
-_READING = "reading.json"
 
 
 class NotPreparedError(OptionError):
@@ -112,31 +110,11 @@ def read_splits(data_dir: str | pathlib.Path, name: str) -> dict[str, dataset.Sp
         older = ", ".join(path.parent.name for path in folder.parent.glob("[0-9]*/dataset_info.json"))
         other = f" of version {VERSION}, only of {older}, by another version of this library" if older else ""
         raise NotPreparedError(f"dir={str(data_dir)!r} holds no prepared {name!r} dataset{other}.")
-    reading = read_reading(folder)
+    reading = stored_reading.read(folder)
     return {
         split: _to_split(folder, split, part, reading)
         for split, part in record_index.read(folder, _build_index).items()
     }
-
-
-def write_reading(folder: pathlib.Path, reading: readings.Reading) -> None:
-    """Stores how image files were read; the default, which leaves them as they are, is stored as no file."""
-    if not reading.is_default:
-        (folder / _READING).write_text(json.dumps(reading.to_json()) + "\n")
-
-
-def read_reading(folder: pathlib.Path) -> readings.Reading:
-    """How the image files of a prepared dataset were read.
-
-    Raises:
-        DataError: if the file that says so is damaged.
-    """
-    try:
-        return readings.from_json(json.loads((folder / _READING).read_text()))
-    except FileNotFoundError:
-        return readings.AS_STORED
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, f"{_READING}: {error}") from error
 
 
 def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any], reading: readings.Reading) -> dataset.Split:

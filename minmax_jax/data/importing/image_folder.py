@@ -150,9 +150,10 @@ def _read_classes(
         if not class_folder.is_dir():
             raise dataset.DataError(f"{class_folder} is outside of the class folders. Move or delete it.")
         known = _find_masks(_find(masks, class_folder.relative_to(root))) if masks else {}
-        entries = _entries(class_folder)
-        paths = [path for path in entries if path.is_dir() or image_endings.is_image(path)]
-        left_out += (others := [path for path in entries if path not in paths])
+        paths, others = [], []
+        for path in _entries(class_folder):
+            (paths if path.is_dir() or image_endings.is_image(path) else others).append(path)
+        left_out += others
         if not paths:
             reason = f" ({image_endings.describe(image_endings.count(others))})" if others else ""
             raise dataset.DataError(f"{class_folder} holds no images{reason}. Add some, or delete the folder.")
