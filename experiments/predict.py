@@ -68,15 +68,17 @@ def main(paths: list[str]) -> None:
             microns_per_pixel=_MICRONS.value,
             rescale=_RESCALE.value,
         )
+        found = inputs.find(paths, sys.stdin, output=output)
         manifest = folder.predict(
             model,
-            inputs.find(paths, sys.stdin, output=output),
+            found,
             output,
             options,
             model={"workdir": str(workdir.absolute())}
             | model_card.identify(model.card)
             | inference_options.describe(model.card),
             results=results.read(workdir),
+            left_out=found.left_out,
         )
     flagged = f", {manifest['num_flagged']} with a flag" if manifest["num_flagged"] else ""
     print(f"{manifest['num_images']} images predicted{flagged}, {len(manifest['skipped'])} skipped: {_OUTPUT.value}")

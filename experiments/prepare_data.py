@@ -9,6 +9,7 @@ Writes OUT/DATASET or OUT/NAME; train with --config.data.dir=OUT. The same comma
 is part of a prepared `cub`. docs/data.md describes layouts and formats.
 """
 
+import dataclasses
 import importlib
 import pathlib
 
@@ -35,12 +36,24 @@ _ANNOTATIONS = flags.DEFINE_string(
 )
 _FOLDS = flags.DEFINE_string("folds", "", "Of --dataset=csv: folder with train.csv, test.csv and optionally val.csv.")
 _FOREGROUND = flags.DEFINE_string(
-    "foreground", ">0", "Foreground: of own masks values, such as '>127' or '1,3'; or alpha. Of annotations categories."
+    "foreground",
+    ">0",
+    "Of own masks: foreground values, such as '>127' or '1,3'; or alpha. Of annotations: categories. Of oxford_flowers:"
+    " published, for masks by the published rule.",
 )
 _IGNORE = flags.DEFINE_string(
     "ignore", "", "Of own masks: values left out of the evaluation, such as '255'. Of annotations: categories."
 )
 _INSTANCES = flags.DEFINE_bool("instances", False, "Of own masks: their values number the objects of the image.")
+_INTENSITY = flags.DEFINE_enum(
+    "intensity",
+    "full",
+    ["full", "percentiles"],
+    "Of own images: full range of the type, of 16 bits the upper 8; or percentiles 1 and 99 of each image and channel.",
+)
+_CHANNELS = flags.DEFINE_string(
+    "channels", "", "Of own images: one to three channels, counted from 0, such as 0,2,1; default: as the colours."
+)
 _TEST_SHARE = flags.DEFINE_float("test_share", 0.2, "Of --dataset=image_folder without splits: test share.", 0, 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of that choice and, with --tile_size, of the choice of validation images.", 0)
 _TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: side of the tiles in pixels; 0: no tiles.")
@@ -63,6 +76,7 @@ def main() -> None:
             records.check(_DATA_DIR.value, name)
         else:
             _check_target(local_path("data_dir", _DATA_DIR.value) / name)
+            _check_reading(name)
             records.prepare(name, _read_raw, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
         print(summary.describe(_DATA_DIR.value, name))
     print(f"Train with --config={config} --config.data.dir={_DATA_DIR.value}")
@@ -78,6 +92,19 @@ def _check_target(folder: pathlib.Path) -> None:
             )
 
 
+def _check_reading(name: str) -> None:
+    """Raises OptionError where the dataset is prepared already, with other channels or intensities."""
+    from minmax_jax.data import load, readings, stored_reading
+
+    wanted = readings.parse(_INTENSITY.value, _CHANNELS.value)
+    folder = local_path("data_dir", _DATA_DIR.value) / name / load.VERSION
+    if folder.exists() and (found := stored_reading.read(folder)) != wanted:
+        raise OptionError(
+            f"intensity={wanted.intensity} and channels={_CHANNELS.value!r}: {folder} was prepared with"
+            f" {found.intensity!r} and {','.join(map(str, found.channels))!r}. Delete it to prepare it anew."
+        )
+
+
 def _read_raw(scratch: pathlib.Path):
     """The RawDataset that the flags name; archives are unpacked to a folder."""
     _check_flags()
@@ -86,6 +113,9 @@ def _read_raw(scratch: pathlib.Path):
         sources = _download()
     if not sources:
         raise OptionError("source is missing: the folder or the archives of the dataset.")
+    if _DATASET.value == "oxford_flowers":
+        rule = _FOREGROUND.value if flags.FLAGS["foreground"].present else ""
+        return _module(_DATASET.value).read_raw(sources, scratch, foreground=rule)
     if _DATASET.value in _DOWNLOADABLE:
         return _module(_DATASET.value).read_raw(sources, scratch)
     if len(sources) > 1:
@@ -99,8 +129,9 @@ def _check_flags() -> None:
     """Raises OptionError for a flag that would have no effect."""
     own, tiled = _DATASET.value in _OWN, _TILE_SIZE.value > 0
     for is_read, who, names in (
-        (own, "own images, --dataset=image_folder or csv", "name foreground ignore instances tile_size seed"),
+        (own, "own images, --dataset=image_folder or csv", "name ignore instances tile_size seed intensity channels"),
         (own, "own images, --dataset=image_folder or csv", "annotations"),
+        (own or _DATASET.value == "oxford_flowers", "own images and oxford_flowers", "foreground"),
         (_DATASET.value == "image_folder", "--dataset=image_folder", "masks test_share"),
         (_DATASET.value == "csv", "--dataset=csv", "folds"),
         (own and tiled, "tiles, --tile_size", "tile_scale least_tissue"),
@@ -116,6 +147,7 @@ def _module(dataset: str):
 
 
 def _read_own(source: str, scratch: pathlib.Path):
+    from minmax_jax.data import readings
     from minmax_jax.data.importing import annotations, archives, csv_files, image_folder, mask_checks, mask_rules, tiles
 
     mask_rule = mask_rules.above(0)
@@ -140,6 +172,7 @@ def _read_own(source: str, scratch: pathlib.Path):
         raw = annotations.attach(raw, _ANNOTATIONS.value, foreground=foreground, ignore=_IGNORE.value)
     elif not (flags.FLAGS["foreground"].present or _IGNORE.value or _INSTANCES.value):
         mask_checks.warn_of_values(raw)
+    raw = dataclasses.replace(raw, reading=readings.parse(_INTENSITY.value, _CHANNELS.value))
     if not _TILE_SIZE.value:
         return raw
     tiling = tiles.Tiling(_TILE_SIZE.value, scale=_TILE_SCALE.value, least_tissue=_LEAST_TISSUE.value)

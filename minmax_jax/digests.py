@@ -33,7 +33,9 @@ def model_digest(state: TrainState) -> str:
 
 
 def split_digest(split: Split) -> str:
-    """Digest of the names, classes, labels and sizes of a split; pixels are not read."""
+    """Digest of the names, classes, labels, sizes and reading of a split; pixels are not read."""
     sha = hashlib.sha256(repr((split.names, split.class_names)).encode())
     sha.update(split.labels.tobytes() + split.sizes.tobytes())
+    if not split.reading.is_default:  # so that digests of earlier versions stay as they are
+        sha.update(repr(split.reading).encode())
     return sha.hexdigest()

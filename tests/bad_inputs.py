@@ -289,8 +289,8 @@ OTHERS = [
     ),
     Case(
         "text beside images",
-        put("images/train/cat/notes.txt", b"hello"),
-        "notes.txt cannot be read as an image",
+        put("images/train/cat/notes.jpg", b"hello"),
+        "notes.jpg cannot be read as an image",
         read_folders,
         "train",
         {"train": 6},

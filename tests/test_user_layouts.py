@@ -127,7 +127,7 @@ def test_files_that_are_no_images_are_named_for_what_they_are(name, advice):
 def test_many_reasons_are_cut(tmp_path):
     _classes(tmp_path, "cat", "dog")
     for index in range(50):
-        own_layout.put(f"cat/{index}.txt", b"0 .5 .5 %d" % index)(tmp_path)
+        own_layout.put(f"cat/{index}.jpg", b"0 .5 .5 %d" % index)(tmp_path)
     with pytest.raises(dataset.DataError) as error:
         checks.check(_read(tmp_path))
     lines = str(error.value).splitlines()

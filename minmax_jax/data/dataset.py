@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from minmax_jax.data import readings
 from minmax_jax.data.preprocessing import LEAST_SIDE, Preprocessing
 from minmax_jax.errors import OptionError, UserError
 
@@ -47,6 +48,7 @@ class Split:
         read_instances: index -> [H, W] int32, for each pixel of the mask the number of its object, from 1, and 0 where
             it is of none, or None without instance annotations; picklable.
         patients: whom each of the N examples is of; "" where that is not known, () where it is known of none.
+        reading: how the image files were read when the dataset was prepared.
     """
 
     names: tuple[str, ...]
@@ -59,6 +61,7 @@ class Split:
     read_ignored: Callable[[int], np.ndarray | None] = _none
     read_instances: Callable[[int], np.ndarray | None] = _none
     patients: tuple[str, ...] = ()
+    reading: readings.Reading = readings.AS_STORED
 
     def __len__(self) -> int:
         return len(self.names)

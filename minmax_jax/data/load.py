@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minmax_jax.data import dataset, image_files, record_index, splits
+from minmax_jax.data import dataset, image_files, readings, record_index, splits, stored_reading
 from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
@@ -110,10 +110,14 @@ def read_splits(data_dir: str | pathlib.Path, name: str) -> dict[str, dataset.Sp
         older = ", ".join(path.parent.name for path in folder.parent.glob("[0-9]*/dataset_info.json"))
         other = f" of version {VERSION}, only of {older}, by another version of this library" if older else ""
         raise NotPreparedError(f"dir={str(data_dir)!r} holds no prepared {name!r} dataset{other}.")
-    return {split: _to_split(folder, split, part) for split, part in record_index.read(folder, _build_index).items()}
+    reading = stored_reading.read(folder)
+    return {
+        split: _to_split(folder, split, part, reading)
+        for split, part in record_index.read(folder, _build_index).items()
+    }
 
 
-def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any]) -> dataset.Split:
+def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any], reading: readings.Reading) -> dataset.Split:
     stamp = (folder / _PARTS[0]).stat().st_mtime_ns
     everything = dataset.Split(
         names=tuple(index["names"]),
@@ -121,6 +125,7 @@ def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any]) -> datase
         class_names=tuple(index["class_names"]),
         sizes=np.array(index["sizes"]),
         patients=tuple(index["patients"]),
+        reading=reading,
         **{
             f"read_{feature}": _Reader(str(folder), split, stamp, feature)
             for feature in ("image", "mask", "boxes", "ignored", "instances")

@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from minmax_jax.data import readings
 from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import selection
 from minmax_jax.runs import inference_options
@@ -70,6 +71,7 @@ def describe(
         masks=_describe_masks(card),
         licence=_cell(licence),
         preprocessing=_describe_preprocessing(card["preprocessing"]),
+        reading=_describe_reading(card["reading"]),
         microns=_describe_microns(card),
         log_classes=math.log(len(card["class_names"])),
         num_images=results.get("test", {}).get("num_images"),
@@ -127,6 +129,16 @@ def _describe_preprocessing(preprocessing: Mapping[str, Any]) -> str:
     if preprocessing["max_side"]:
         parts.append(f"shrunk where the smaller side has more than {preprocessing['max_side']} pixels")
     return ", ".join(parts) or "at the size that they have"
+
+
+def _describe_reading(reading: Mapping[str, Any]) -> str:
+    parts = []
+    if reading["channels"]:
+        parts.append(f"channels {', '.join(map(str, reading['channels']))} of the file, counted from 0, were read")
+    if reading["intensity"] == "percentiles":
+        low, high = readings.PERCENTILES
+        parts.append(f"percentiles {low} and {high} of each channel became 0 and 255")
+    return f" Before that, {' and '.join(parts)}." if parts else ""
 
 
 def _describe_microns(card: Mapping[str, Any]) -> str:

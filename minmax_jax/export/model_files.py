@@ -125,7 +125,15 @@ def _check_absent(folder: pathlib.Path, names: Sequence[str]) -> None:
 
 
 def _metadata(card: Mapping[str, Any]) -> dict[str, str]:
-    kept = ("method", "class_names", "preprocessing", "normalization", "foreground_threshold", "state_digest")
+    kept = (
+        "method",
+        "class_names",
+        "preprocessing",
+        "reading",
+        "normalization",
+        "foreground_threshold",
+        "state_digest",
+    )
     return {name: value if isinstance(value := card[name], str) else strict_json.dumps(value) for name in kept}
 
 

@@ -11,6 +11,7 @@ import shutil
 from typing import Any
 
 from minmax_jax import progress, strict_json
+from minmax_jax.data import image_endings, lossy_reading
 from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import trust
 from minmax_jax.prediction import batches, coco, image_outputs
@@ -23,6 +24,10 @@ logger = logging.getLogger(__name__)
 ROWS, TABLE, COCO, MANIFEST = "predictions.jsonl", "predictions.csv", "coco.json", "manifest.json"
 _STATE = "options.json"  # what the files of an unfinished prediction were made with
 _SCRATCH = "unfinished"  # folder for what does not fit in memory
+_REMEDIES = {
+    "dark": "A model of data that were prepared with --intensity=percentiles reads them.",
+    "channels": "A model of data that were prepared with --channels=0,1,2, or others, reads those.",
+}
 
 
 def predict(
@@ -33,6 +38,7 @@ def predict(
     *,
     model: Mapping[str, Any],
     results: Mapping[str, Any],
+    left_out: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Predicts files into a folder; after a kill, the same call resumes. Files that changed are predicted again.
 
@@ -43,6 +49,7 @@ def predict(
         options: what is written.
         model: identifies the model and what is done at test time, as JSON values.
         results: content of the run's `results.json`, {} without.
+        left_out: numbers of files by ending that folders hold and that are no images, for log and manifest.
 
     Returns:
         The content of the manifest; "skipped" lists the files that could not be predicted.
@@ -62,6 +69,10 @@ def predict(
         rows, skipped = _predict_rest(predictor, rest, output, options, of_model=of_model, update=update)
     done |= {row["stem"]: row for row in rows}
     written = [done[item.stem] for item in inputs if item.stem in done]
+    for line in lossy_reading.summarize([row.get("not_read", {}) for row in written], remedies=_REMEDIES):
+        logger.warning("%s", line)
+    if left_out:
+        logger.warning("%s.", image_endings.describe(left_out))
     _warn_of_unknown_magnification(written, predictor.card.get("microns_per_pixel"))
     # Rows of other files, of an earlier call, are left out.
     _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in written))
@@ -70,6 +81,7 @@ def predict(
         "num_images": len(written),
         "num_flagged": sum(bool(row["flags"]) for row in written),
         "skipped": skipped,
+        "left_out": dict(left_out or {}),
         "files": {row["stem"]: row["path"] for row in written},
     }
     _write(output / MANIFEST, strict_json.dumps(manifest, indent=2) + "\n")

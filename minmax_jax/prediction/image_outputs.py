@@ -75,6 +75,7 @@ def write(
         "foreground_share": share,
         "num_instances": len(found.regions),
         "threshold": options.threshold,
+        "not_read": dict(answer.source.image.lossy),
         "flags": [*trust.find_flags(prediction, threshold=options.threshold), *answer.source.flags, *of_model],
     }
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minmax_jax.data import padding, preprocessing
+from minmax_jax.data import lossy_reading, padding, preprocessing, readings
 from minmax_jax.data.importing import slides
 from minmax_jax.errors import naming
 from minmax_jax.prediction import resolution
@@ -44,7 +44,7 @@ class Source:
         rescaling: the factor by which it is enlarged to have the magnification of the training.
         preprocessing: what the networks see of it.
         tiling: None for one pass.
-        flags: what its magnification says against its mask.
+        flags: what its magnification, and what of the file is not read, say against its mask.
     """
 
     input: Input
@@ -78,7 +78,7 @@ def open_source(item: Input, predictor: Predictor, options: Options) -> Source:
         UserError: if it cannot be read, or is too small or of an impossible magnification.
         OSError: if it cannot be read.
     """
-    image = slides.open_image(item.path)
+    image = slides.open_image(item.path, readings.from_json(predictor.card.get("reading")))
     microns = options.microns_per_pixel or resolution.read(item.path)
     of_training = predictor.card.get("microns_per_pixel", 0.0)
     factor, flags = resolution.rescaling(microns, of_training), ()
@@ -94,6 +94,7 @@ def open_source(item: Input, predictor: Predictor, options: Options) -> Source:
     with naming(f"{item.path}: "):
         prepare = dataclasses.replace(predictor.preprocessing, scale=predictor.preprocessing.scale * factor)
     tiling = find_tiling(image.size, prepare, crop_size=predictor.card["crop_size"], tile_size=options.tile_size)
+    flags = (*flags, *lossy_reading.flags(image.lossy))
     return Source(item, image, microns, factor, prepare, tiling, flags)
 
 

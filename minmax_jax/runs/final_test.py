@@ -179,6 +179,7 @@ def _save_model(
         class_names=run.splits["train"].class_names,
         crop_size=build_data.crop_size(run.config.data, run.splits["train"]),
         train_labels=run.splits["train"].labels,
+        reading=run.splits["train"].reading,
         step=int(variables.pop("step")),
         state_digest=digests.model_digest(state),
     )

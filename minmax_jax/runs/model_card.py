@@ -16,7 +16,8 @@ from safetensors import numpy as safetensors_numpy
 
 from minmax_jax import batch_stats as stats_lib
 from minmax_jax import digests
-from minmax_jax.errors import UserError
+from minmax_jax.data import readings
+from minmax_jax.errors import OptionError, UserError
 from minmax_jax.objective import Objective
 from minmax_jax.runs import results
 from minmax_jax.runs import workdir as workdir_lib
@@ -62,6 +63,7 @@ def describe(
     train_labels: np.ndarray,
     step: int,
     state_digest: str,
+    reading: readings.Reading = readings.AS_STORED,
 ) -> dict[str, Any]:
     """The card of a model, as JSON values.
 
@@ -73,6 +75,7 @@ def describe(
         train_labels: [N] of the training images.
         step: that trained the model.
         state_digest: SHA-256 of its parameters and statistics.
+        reading: how the training images were read from their files.
     """
     evaluation, data, environment = config.evaluation, config.data, results.environment()
     threshold = objective.mask.threshold(objective.epoch(max(step - 1, 0)))
@@ -81,6 +84,7 @@ def describe(
         "method": config.method,
         "class_names": list(class_names),
         "preprocessing": {name: data[name] for name in ("stain_normalization", "scale", "min_side", "max_side")},
+        "reading": reading.to_json(),  # of image files
         "normalization": {"mean": 127.5, "std": 127.5},  # of uint8 pixels
         "crop_size": list(crop_size),
         "microns_per_pixel": data.microns_per_pixel,
@@ -129,6 +133,10 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     if missing := _NEEDED - card.keys():
         raise ModelCardError(f"{folder / CARD} lacks {', '.join(sorted(missing))}. Get an intact copy.")
+    try:
+        readings.from_json(card.get("reading"))
+    except (OptionError, KeyError, TypeError) as error:
+        raise ModelCardError(f"{folder / CARD}: reading={card['reading']!r} is none. Get an intact copy.") from error
     # A trunk without batch norm has no statistics: nothing of them is in the file.
     return complete(card), {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")
 
@@ -146,5 +154,6 @@ def complete(card: dict[str, Any]) -> dict[str, Any]:
         "refine": {"enabled": False},
         "second_stage_digest": "",
         "training_flips": {"horizontal": True, "vertical": False},
+        "reading": readings.AS_STORED.to_json(),
     }
     return older | card | {"model": {"mask_head": False} | card["model"]}

@@ -12,7 +12,7 @@ import numpy as np
 
 from minmax_jax.configs import common
 from minmax_jax.crf import RefineFn
-from minmax_jax.data import padding, preprocessing
+from minmax_jax.data import image_reading, padding, preprocessing, readings
 from minmax_jax.errors import OptionError
 from minmax_jax.masks import resize_mask
 from minmax_jax.method import Prediction
@@ -48,6 +48,23 @@ class Predictor:
     def class_names(self) -> tuple[str, ...]:
         """Names of the C classes, in the order of the probabilities."""
         return tuple(self.card["class_names"])
+
+    def read(self, file: str | pathlib.Path | bytes) -> np.ndarray:
+        """Reads an image file as those of the training were: the same channels and intensities.
+
+        Args:
+            file: its path, or its content.
+
+        Returns:
+            [H, W, 3] uint8, upright; `self(image[None])` predicts it.
+
+        Raises:
+            DataError: if it is no image, or lacks these channels.
+            OSError: if there is no such file.
+        """
+        content = file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
+        name = "The file" if isinstance(file, bytes) else str(file)
+        return image_reading.read(content, name, readings.from_json(self.card.get("reading"))).pixels
 
     def __call__(self, images: np.ndarray) -> Prediction:
         """Predicts class and mask of images of one size; compiles once per size and number of images.

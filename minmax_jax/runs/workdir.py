@@ -106,8 +106,8 @@ def differing_splits(folder: pathlib.Path, splits: Mapping[str, dataset.Split]) 
     path = folder / "data.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     return [
-        f"The {name} split has {len(split)} images, and had {known[name]['num_images']}; or names, classes or sizes"
-        " differ."
+        f"The {name} split has {len(split)} images, and had {known[name]['num_images']}; or names, classes,"
+        " sizes, or the intensities or channels that are read, differ."
         for name, split in splits.items()
         if name in known and known[name]["digest"] != digests.split_digest(split)
     ]

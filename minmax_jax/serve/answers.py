@@ -10,7 +10,17 @@ import numpy as np
 from PIL import Image
 
 from minmax_jax import options as options_lib
-from minmax_jax.data import image_files, padding, preprocessing
+from minmax_jax.data import (
+    image_endings,
+    image_files,
+    image_reading,
+    lossy_reading,
+    padding,
+    preprocessing,
+    readings,
+    tiff_files,
+    unread_formats,
+)
 from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import trust
 from minmax_jax.evaluation.image_predictions import ImagePrediction, NotFiniteError
@@ -19,8 +29,6 @@ from minmax_jax.prediction.options import Options
 from minmax_jax.runs.predictor import Predictor
 
 LEAST_AREA = Options.least_area  # pixels; smaller regions are no instances
-# What Pillow reads by itself; for some others it would start programs.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "JPEG2000", "PPM", "AVIF")
 _GREATEST_SIDE = 16384  # pixels; what a browser draws
 _GREATEST_SHOWN_SIDE = 2048  # pixels of the picture that goes back; masks keep the size of the image
 _GREATEST_SEEN_SIDE = 512
@@ -60,7 +68,7 @@ class Prepared:
         preprocessed: [h, w, 3] uint8.
         padded: [h', w', 3] uint8; each new size of these compiles the networks.
         microns: a pixel of the image, None if the file does not say.
-        flags: what the size of the image says against its mask.
+        flags: what its size, and what of the file is not read, say against its mask.
     """
 
     image: np.ndarray
@@ -92,13 +100,15 @@ def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared
         prepare = dataclasses.replace(predictor.preprocessing, scale=predictor.preprocessing.scale * factor)
         (size,) = prepare.sizes(np.array([[height, width]])).tolist()
         _check_size(tuple(size), " after the preprocessing of the run", limits)
-        image = image_files.read_rgb(content, "The file")
+        read = image_reading.read(content, "The file", readings.from_json(predictor.card.get("reading")))
+        image = read.pixels
         preprocessed = prepare(image)
     except OptionError as error:
         raise UserError(f"The image does not suit the run: {error}") from error
     crop_size = predictor.card["crop_size"]
     is_large = sources.find_tiling(image.shape[:2], prepare, crop_size=crop_size, tile_size=None) is not None
-    return Prepared(image, preprocessed, padding.pad(preprocessed), microns, (_LARGE,) * is_large)
+    flags = ((_LARGE,) if is_large else ()) + tuple(lossy_reading.flags(read.lossy))
+    return Prepared(image, preprocessed, padding.pad(preprocessed), microns, flags)
 
 
 def too_many_bytes(limits: Limits) -> TooLargeError:
@@ -117,12 +127,16 @@ def _read_size(content: bytes) -> tuple[int, int]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError(f"The image has too many pixels ({error}). Shrink it, or cut it into tiles.") from error
     except Exception as error:  # of Pillow's many readers
+        if tiff_files.is_tiff(content) and (tiff := tiff_files.describe(io.BytesIO(content))) is not None:
+            return tiff.size[::-1]  # of a kind that Pillow does not know
+        if kind := unread_formats.name_format(content):
+            raise UserError(f"The file is {kind}, which is not read here. Save it as JPEG, PNG or TIFF.") from error
         if content:
             raise UserError(
                 "The file cannot be read as an image. Give a JPEG, PNG, TIFF, WebP, BMP or GIF that is intact."
             ) from error
         raise UserError("The file is empty.") from error
-    if kind not in _FORMATS:
+    if kind not in image_endings.formats():  # for some, Pillow would start programs
         raise UserError(f"The file is {kind}, which is not read here. Save it as JPEG, PNG, TIFF or WebP.")
     return size
 

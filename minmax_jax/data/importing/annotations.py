@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import pathlib
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, image_endings
 from minmax_jax.data.importing import annotation_kinds, image_folder, raw_dataset, regions
 from minmax_jax.data.importing.annotation_entries import Entry
 from minmax_jax.errors import OptionError
@@ -29,7 +29,7 @@ def find_files(annotations: str) -> list[pathlib.Path]:
         return [path]
     if not path.is_dir():
         raise OptionError(f"annotations={annotations!r} does not exist.")
-    inside = [file for file in sorted(path.rglob("*")) if file.is_file() and not image_folder.is_litter(file)]
+    inside = [file for file in sorted(path.rglob("*")) if file.is_file() and not image_endings.is_litter(file.name)]
     files = [file for file in inside if file.name.lower().endswith(annotation_kinds.ENDINGS)]
     if not files:
         for file in inside[:1]:

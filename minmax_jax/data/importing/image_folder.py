@@ -8,7 +8,7 @@ import unicodedata
 
 import numpy as np
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, image_endings
 from minmax_jax.data import splits as splits_lib
 from minmax_jax.data.importing import mask_rules, raw_dataset
 from minmax_jax.errors import OptionError
@@ -20,8 +20,6 @@ SPLIT_NAMES = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"valid": "validation", "val": "validation", "validation": "validation"},
 }
-# What desktops and servers leave in folders, in lower case; files whose name begins with a dot, too.
-_LITTER = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 # Folders of these names are rarely classes.
 _PARTS = {"image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotation", "annotations", "gt"}
 _LAYOUTS = "The layout is DIR/<class>/* or DIR/<split>/<class>/*, with splits named train, valid and test."
@@ -42,7 +40,8 @@ def read_raw(
 
     Args:
         source: DIR. Where its folders are named train, valid (or val, validation; can be left out) and test, they are
-            the splits; otherwise they are the classes, and a share of each class tests.
+            the splits; otherwise they are the classes, and a share of each class tests. Files with endings that
+            `image_endings` lacks are left out, with a warning.
         masks: folder with the masks, laid out alike; a mask has the name of its image, with any ending. Images without
             one are used as such.
         mask_rule: which pixels of a mask are foreground.
@@ -59,14 +58,15 @@ def read_raw(
         raise OptionError(f"source={source!r} is not a folder.")
     if of_masks and not of_masks.is_dir():
         raise OptionError(f"masks={masks!r} is not a folder.")
-    folders = {folder.name: folder for folder in _entries(root, left_out)}
+    folders, others = {folder.name: folder for folder in _entries(root, left_out)}, []
     if not {name.lower() for name in folders} & SPLIT_NAMES.keys():
-        everything = _read_classes(root, root, of_masks, left_out)
+        everything = _read_classes(root, root, of_masks, left_out, others)
         train, test = _choose_test(everything, share=test_share, seed=seed)
         splits = {"train": [everything[index] for index in train], "test": [everything[index] for index in test]}
     else:
         splits = {
-            _split_of(name, root): _read_classes(folder, root, of_masks, left_out) for name, folder in folders.items()
+            _split_of(name, root): _read_classes(folder, root, of_masks, left_out, others)
+            for name, folder in folders.items()
         }
         if "test" not in splits and "validation" in splits:
             given = next(name for name in folders if SPLIT_NAMES[name.lower()] == "validation")
@@ -81,6 +81,8 @@ def read_raw(
             raise dataset.DataError(f"{root} has two folders of one split: {sorted(folders)}. Keep one.")
     if masks and not any(item.mask for items in splits.values() for item in items):
         raise OptionError(f"masks={masks!r} contains no mask of an image: it must have the layout of {root}.")
+    if others:
+        logger.warning("%s.", image_endings.describe(image_endings.count(others)))
     _warn(splits, of_masks)
     return raw_dataset.of_own_images(splits, mask_rule=mask_rule, description=f"Images of the folder {root}.")
 
@@ -92,12 +94,7 @@ def _entries(folder: pathlib.Path, left_out: Collection[pathlib.Path] = ()) -> l
         raise dataset.DataError(
             f"{folder} cannot be read ({error.strerror}). Change its permissions or move it."
         ) from error
-    return [path for path in paths if not is_litter(path) and path not in left_out]
-
-
-def is_litter(path: pathlib.Path) -> bool:
-    """Whether a file or folder was left by the system."""
-    return path.name.startswith(".") or path.name.lower() in _LITTER
+    return [path for path in paths if not image_endings.is_litter(path.name) and path not in left_out]
 
 
 def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None) -> None:
@@ -117,7 +114,8 @@ def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None)
     if masks is None:
         return
     used = {item.mask for item in items}
-    unused = [path for path in sorted(masks.rglob("*")) if path.is_file() and not is_litter(path) and path not in used]
+    files = [path for path in sorted(masks.rglob("*")) if path.is_file() and not image_endings.is_litter(path.name)]
+    unused = [path for path in files if path not in used]
     if unused:
         logger.warning(
             "%d of %d masks belong to no image, and %d of %d images have no mask. A mask has the folder and the name of"
@@ -145,8 +143,13 @@ def _split_of(name: str, root: pathlib.Path) -> str:
 
 
 def _read_classes(
-    folder: pathlib.Path, root: pathlib.Path, masks: pathlib.Path | None, left_out: Collection[pathlib.Path]
+    folder: pathlib.Path,
+    root: pathlib.Path,
+    masks: pathlib.Path | None,
+    left_out: Collection[pathlib.Path],
+    others: list[pathlib.Path],
 ) -> list[raw_dataset.Item]:
+    """The images of the classes; files with other endings are added to `others`."""
     items = []
     for class_folder in _entries(folder, left_out):
         if not class_folder.is_dir():
@@ -155,9 +158,13 @@ def _read_classes(
                 " folder, or is in a list (--dataset=csv), whatever annotations it has."
             )
         known = _find_masks(_find(masks, class_folder.relative_to(root))) if masks else {}
-        paths = _entries(class_folder, left_out)
+        paths, not_read = [], []
+        for path in _entries(class_folder, left_out):
+            (paths if path.is_dir() or image_endings.is_image(path) else not_read).append(path)
+        others += not_read
         if not paths:
-            raise dataset.DataError(f"{class_folder} holds no images. Add some, or delete the folder.")
+            reason = f" ({image_endings.describe(image_endings.count(not_read))})" if not_read else ""
+            raise dataset.DataError(f"{class_folder} holds no images{reason}. Add some, or delete the folder.")
         images_by_stem = {}
         for path in paths:
             if path.is_dir():

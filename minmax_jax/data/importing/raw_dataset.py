@@ -8,9 +8,8 @@ import zipfile
 import zlib
 
 import numpy as np
-from PIL import Image
 
-from minmax_jax.data import dataset, image_files
+from minmax_jax.data import dataset, image_files, image_reading, readings
 from minmax_jax.data.importing import mask_rules, problems, regions
 from minmax_jax.errors import OptionError
 
@@ -58,6 +57,7 @@ class RawDataset:
         read_records: (item, raw dataset) -> the records that the item becomes: one, or its tiles.
         bad: images of its lists that are in no split, for what is wrong there.
         official: whether its splits are published; they are then kept even where they share images.
+        reading: how the values of image files become 8 bits.
     """
 
     class_names: tuple[str, ...]
@@ -68,6 +68,7 @@ class RawDataset:
     read_records: Callable[[Item, "RawDataset"], Iterator[dict]] = _read_whole
     bad: tuple[problems.Problem, ...] = ()
     official: bool = False
+    reading: readings.Reading = readings.AS_STORED
 
     def __iter__(self) -> Iterator[Item]:
         """All items."""
@@ -136,37 +137,39 @@ def read_record(item: Item, raw: RawDataset) -> dict:
 
     Returns:
         Its record, see `records.features`: the image in the format that it has, the mask as PNG with one bit a pixel,
-        the numbers of its objects as PNG with 8 or 16 bits.
+        the numbers of its objects as PNG with 8 or 16 bits; and "lossy", what of the image file is not read.
 
     Raises:
         DataError: if a file is missing, is not a complete image, is too small, or if sizes or boxes do not fit.
     """
-    content = read_file(item.image)
-    picture = image_files.open_picture(content, str(item.image))
-    size = image_files.to_rgb(picture, str(item.image)).shape[:2]
+    image = image_reading.read(read_file(item.image), str(item.image), raw.reading)
+    size = image.pixels.shape[:2]
     if min(size) < dataset.LEAST_SIDE:
         raise dataset.DataError(
             f"{item.image} has {size} pixels (height, width); each side needs at least {dataset.LEAST_SIDE}."
         )
-    tag = image_files.orientation(picture)
-    drawing = item.annotation and item.annotation.read(item.image, picture.size, tag)
+    drawing = item.annotation and item.annotation.read(item.image, image.stored_size, image.orientation)
     return {
-        "image": image_files.compact(content, picture, str(item.image)),
-        **(_encode_mask(item, picture, size, raw.mask_rule) if item.mask else {"mask": b"", "instances": b""}),
+        "image": image.encoded,
+        **(_encode_mask(item, image, raw.mask_rule) if item.mask else {"mask": b"", "instances": b""}),
         **(_encode_drawing(item, drawing, size, raw.mask_rule) if drawing and drawing.has_mask else {}),
-        "boxes": relative_boxes(item, picture.size, tag, drawing=drawing).astype(np.float32),
+        "boxes": relative_boxes(item, image.stored_size, image.orientation, drawing=drawing).astype(np.float32),
         "label": item.class_name,
         "name": item.name,
         "size": np.array(size, np.int32),
         "patient": item.patient,
+        "lossy": image.lossy,
     }
 
 
-def _encode_mask(item: Item, picture: Image.Image, size: tuple[int, int], rule: mask_rules.Rule) -> dict[str, bytes]:
+def _encode_mask(item: Item, image: image_reading.ImageFile, rule: mask_rules.Rule) -> dict[str, bytes]:
     """Its foreground as "mask", and where the rule numbers them, its objects as "instances"."""
     stored = image_files.open_picture(read_file(item.mask), str(item.mask))
     mask_rules.refuse_blurred(rule, stored, str(item.mask))
-    upright = image_files.upright_mask(stored, tag=image_files.orientation(picture), size=picture.size)
+    upright, size = (
+        image_files.upright_mask(stored, tag=image.orientation, size=image.stored_size),
+        image.pixels.shape[:2],
+    )
     try:
         foreground = rule(upright)
         objects = rule.number_objects(upright) if rule.numbers_objects else None

@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 
 from minmax_jax import disk, progress
-from minmax_jax.data import dataset, load
+from minmax_jax.data import dataset, load, stored_reading
 from minmax_jax.data.importing import checks, problems, raw_dataset
 from minmax_jax.paths import local_path
 
@@ -136,9 +136,11 @@ def _write(name: str, raw: raw_dataset.RawDataset, folder: pathlib.Path) -> None
         writer.initialize_splits(list(raw.splits))
         for split, items in raw.splits.items():
             tracked = progress.track(items, f"Writing {split}")
-            writer.add_examples({split: (record for item in tracked for record in raw.read_records(item, raw))})
+            records = (record for item in tracked for record in raw.read_records(item, raw))
+            writer.add_examples({split: ({key: record[key] for key in info.features} for record in records)})
         writer.close_all()
         problems.write(raw.bad, folder)
+        stored_reading.write(folder, raw.reading)
     # What array_record raises where the disk is full.
     except RuntimeError as error:
         raise _cannot_write(folder.parent, error, raw_dataset.num_bytes(raw)) from error

@@ -1,6 +1,7 @@
 """Windows of images and masks: pathology slides are read by OpenSlide, all others completely by Pillow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -9,7 +10,7 @@ import pathlib
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from minmax_jax.data import dataset, image_files
+from minmax_jax.data import dataset, image_files, image_reading, readings, tiff_files
 from minmax_jax.data.importing import mask_rules, raw_dataset
 
 # (top, left, bottom, right) in pixels of full resolution; they need not be integers.
@@ -18,6 +19,7 @@ Box = tuple[float, float, float, float]
 _MOST_PIXELS = 1 << 22
 # Of masks that have the same values in the RGBA that OpenSlide makes of everything. One bit a pixel it does not read.
 _EXACT_MODES = ("L", "RGB")
+_REDUCED_SIDE = 1024  # greatest side of the copy whose percentiles are those of a slide
 _MEAN, _NEAREST = Image.Resampling.BOX, Image.Resampling.NEAREST
 
 
@@ -30,11 +32,13 @@ class LargeImage:
         read: box, (height, width) -> the box at that size: of an image [h, w, 3] uint8, a pixel is the mean of those
             that it covers; of a mask [h, w] bool, the nearest one.
         orientation: EXIF tag by which the file was turned.
+        lossy: what the file holds that is not read, see `lossy_reading`.
     """
 
     size: tuple[int, int]
     read: Callable[[Box, tuple[int, int]], np.ndarray]
     orientation: int = 1
+    lossy: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -42,20 +46,59 @@ class LargeImage:
         return self.size if self.orientation >= 5 else self.size[::-1]
 
 
-def open_image(path: pathlib.Path) -> LargeImage:
+def open_image(path: pathlib.Path, reading: readings.Reading = readings.AS_STORED) -> LargeImage:
     """Opens an image, by OpenSlide if that knows its format.
+
+    Args:
+        path: of the file.
+        reading: which channels are read, and how their values become 8 bits; percentiles of a slide are those of a
+            reduced copy.
 
     Raises:
         DataError: if it is missing or is not a complete image; `read` raises it where a slide is damaged.
     """
     slide = _open_slide(path)
-    if slide is not None:
-        return LargeImage(
-            slide.dimensions[::-1],
-            lambda box, size: image_files.to_rgb(_crop_slide(slide, path, box, size, _MEAN), str(path)),
-        )
-    picture = _open_picture(path)
-    return from_pixels(image_files.to_rgb(picture, str(path)), orientation=image_files.orientation(picture))
+    if slide is not None and not _is_uncommon(slide, path, reading):
+
+        def read(box: Box, size: tuple[int, int]) -> np.ndarray:
+            return image_files.to_rgb(_crop_slide(slide, path, box, size, _MEAN), str(path))
+
+        return LargeImage(slide.dimensions[::-1], _read_chosen(read, slide.dimensions[::-1], str(path), reading))
+    with _naming_slides():
+        image = image_reading.read(raw_dataset.read_file(path), str(path), reading)
+    return dataclasses.replace(from_pixels(image.pixels, orientation=image.orientation), lossy=image.lossy)
+
+
+def _is_uncommon(slide, path: pathlib.Path, reading: readings.Reading) -> bool:
+    """Whether it is a tiled TIFF of which OpenSlide would show the first channel, or the upper 8 bits."""
+    if slide.properties["openslide.vendor"] != "generic-tiff":
+        return False
+    tiff = tiff_files.describe(path)
+    return tiff is not None and not tiff.is_common(reading.channels)
+
+
+def _read_chosen(
+    read: Callable[[Box, tuple[int, int]], np.ndarray],
+    size: tuple[int, int],
+    name: str,
+    reading: readings.Reading,
+) -> Callable[[Box, tuple[int, int]], np.ndarray]:
+    """As `read`, with the channels and the intensities that are chosen."""
+    if reading.is_default:
+        return read
+    channels = list(reading.channels or (0, 1, 2))
+    image_reading.check_channels(tuple(channels), 3, name)
+    limits = None
+    if reading.intensity == "percentiles":
+        shrink = max(1.0, max(size) / _REDUCED_SIDE)
+        reduced = read((0, 0, *size), tuple(max(1, round(side / shrink)) for side in size))
+        limits = readings.find_limits(reduced[..., channels])
+
+    def read_chosen(box: Box, size: tuple[int, int]) -> np.ndarray:
+        pixels = read(box, size)[..., channels]
+        return readings.to_colors(pixels if limits is None else readings.scale(pixels, limits))
+
+    return read_chosen
 
 
 def from_pixels(pixels: np.ndarray, *, orientation: int = 1) -> LargeImage:
@@ -126,13 +169,23 @@ def _open_slide(path: pathlib.Path):
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
+        # Of compressions that OpenSlide does not know. Whoever reads all of it knows more, or names the compression.
+        if "compression" in str(error) and tiff_files.describe(path) is not None:
+            return None
         raise dataset.DataError(f"{path} cannot be read as a slide ({error}). Replace it by an intact copy.") from error
 
 
 def _open_picture(path: pathlib.Path) -> Image.Image:
     content = raw_dataset.read_file(path)
-    try:
+    with _naming_slides():
         return image_files.open_picture(content, str(path))
+
+
+@contextlib.contextmanager
+def _naming_slides() -> Iterator[None]:
+    """Adds to an error what slides need, where OpenSlide is not installed."""
+    try:
+        yield
     except dataset.DataError as error:
         try:
             import openslide  # noqa: F401

@@ -85,7 +85,7 @@ def read_records(item: raw_dataset.Item, raw: raw_dataset.RawDataset, *, tiling:
     Raises:
         DataError: as `raw_dataset.read_record`; if no tile has enough tissue.
     """
-    image = slides.open_image(item.image)
+    image = slides.open_image(item.image, raw.reading)
     drawing = item.annotation and item.annotation.read(item.image, image.stored_size, image.orientation)
     if drawing and drawing.has_mask:
         mask = slides.LargeImage(image.size, functools.partial(regions.draw, drawing))
@@ -111,6 +111,7 @@ def read_records(item: raw_dataset.Item, raw: raw_dataset.RawDataset, *, tiling:
             "name": f"{item.name}/{round(box[0])}_{round(box[1])}",
             "size": np.array(size, np.int32),
             "patient": item.patient,
+            "lossy": image.lossy,
         }
     if not num_kept:
         raise dataset.DataError(
