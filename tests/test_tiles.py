@@ -164,8 +164,8 @@ def test_masks_may_be_coarser(tmp_path, encode):
 
 
 def test_what_a_slide_lacks_is_glass_and_background(tmp_path):
-    full = np.full((64, 128, 3), STAIN, np.uint8)
-    mask = np.full((64, 128), 1, np.uint8)
+    full = np.full((64, 192, 3), STAIN, np.uint8)
+    mask = np.full((64, 192), 1, np.uint8)
     found = _read(tmp_path, tiled_tiff.encode(full, missing=1), tiled_tiff.encode(mask, missing=0))
     assert (found["0_0"]["image"] == STAIN).all() and (found["0_64"]["image"] == 255).all()
     assert not found["0_0"]["mask"].any() and found["0_64"]["mask"].all()

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from minmax_jax import options as options_lib
-from minmax_jax.data import image_files, padding, preprocessing
+from minmax_jax.data import image_files, padding, pixel_size, preprocessing
 from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import trust
 from minmax_jax.evaluation.image_predictions import ImagePrediction, NotFiniteError
-from minmax_jax.prediction import regions, resolution, sources
+from minmax_jax.prediction import regions, sources
 from minmax_jax.prediction.options import Options
 from minmax_jax.runs.predictor import Predictor
 
@@ -60,7 +60,7 @@ class Prepared:
         preprocessed: [h, w, 3] uint8.
         padded: [h', w', 3] uint8; each new size of these compiles the networks.
         microns: a pixel of the image, None if the file does not say.
-        flags: what the size of the image says against its mask.
+        flags: what the size of the image and of its pixels says against its mask.
     """
 
     image: np.ndarray
@@ -86,8 +86,8 @@ def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared
         raise too_many_bytes(limits)
     width, height = _read_size(content)
     _check_size((height, width), "", limits)
-    microns = resolution.read(io.BytesIO(content))
-    factor = resolution.rescaling(microns, predictor.card.get("microns_per_pixel", 0.0))
+    said = pixel_size.read(io.BytesIO(content))
+    factor = pixel_size.rescaling(said.microns, predictor.card.get("microns_per_pixel", 0.0))
     try:
         prepare = dataclasses.replace(predictor.preprocessing, scale=predictor.preprocessing.scale * factor)
         (size,) = prepare.sizes(np.array([[height, width]])).tolist()
@@ -98,7 +98,8 @@ def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared
         raise UserError(f"The image does not suit the run: {error}") from error
     crop_size = predictor.card["crop_size"]
     is_large = sources.find_tiling(image.shape[:2], prepare, crop_size=crop_size, tile_size=None) is not None
-    return Prepared(image, preprocessed, padding.pad(preprocessed), microns, (_LARGE,) * is_large)
+    flags = (*sources.find_flags(said), *(_LARGE,) * is_large)
+    return Prepared(image, preprocessed, padding.pad(preprocessed), said.microns, flags)
 
 
 def too_many_bytes(limits: Limits) -> TooLargeError:
