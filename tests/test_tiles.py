@@ -264,7 +264,7 @@ def test_images_validate_and_not_tiles():
     train, validation = ({item.name for item in found.splits[split]} for split in ("train", "validation"))
     assert not train & validation and train | validation == {f"train/{name}/{i}" for name in "ab" for i in range(10)}
     assert sorted(item.class_name for item in found.splits["validation"]) == list("aabb")
-    assert "Slides. Cut: Tiling(side=64, scale=1.0, least_tissue=0.1)." == found.description
+    assert "Slides. Cut: Tiling(side=64, scale=1.0, least_tissue=0.1, microns=0.0)." == found.description
     again, other = (tiles.cut(_release(train=10, test=3), tiles.Tiling(64), seed=seed) for seed in (1, 2))
     assert again.splits == found.splits != other.splits
 

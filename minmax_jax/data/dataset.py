@@ -47,6 +47,7 @@ class Split:
         read_instances: index -> [H, W] int32, for each pixel of the mask the number of its object, from 1, and 0 where
             it is of none, or None without instance annotations; picklable.
         patients: whom each of the N examples is of; "" where that is not known, () where it is known of none.
+        microns_per_pixel: of the images as they were prepared; 0 where it is unknown.
     """
 
     names: tuple[str, ...]
@@ -59,6 +60,7 @@ class Split:
     read_ignored: Callable[[int], np.ndarray | None] = _none
     read_instances: Callable[[int], np.ndarray | None] = _none
     patients: tuple[str, ...] = ()
+    microns_per_pixel: float = 0.0
 
     def __len__(self) -> int:
         return len(self.names)

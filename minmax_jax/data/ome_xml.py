@@ -51,7 +51,7 @@ class _Reader:
 
     def pixels(self) -> dict[str, str]:
         """Attributes by name; {} where there is no image."""
-        return self._exact or self._first_page or self._first or {}
+        return next((pixels for pixels in (self._exact, self._first_page, self._first) if pixels is not None), {})
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         name, self._depth = name.rpartition(" ")[2], self._depth + 1
@@ -59,7 +59,7 @@ class _Reader:
             raise _Found
         if name == "Pixels":
             self._current = attributes
-            self._first = self._first or attributes
+            self._first = attributes if self._first is None else self._first
         elif name == "TiffData":
             self._is_first_page, self._named = attributes.get("IFD", "0").strip() == "0", ""
         elif name == "UUID" and self._is_first_page:
@@ -70,7 +70,7 @@ class _Reader:
         if name.rpartition(" ")[2] != "TiffData" or not self._is_first_page:
             return
         self._is_first_page = False
-        self._first_page = self._first_page or self._current
+        self._first_page = self._current if self._first_page is None else self._first_page
         # Names are those from before a file was renamed; then the first image with that page counts.
         if self._named in ("", self._file_name):
             self._exact = self._current
