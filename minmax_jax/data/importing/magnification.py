@@ -64,7 +64,7 @@ def record(raw: raw_dataset.RawDataset, sizes: Sizes) -> raw_dataset.RawDataset:
     """The dataset of whole images with their pixel size, where they agree; what does not is said."""
     _warn_of_differences(
         list(sizes.values()),
-        "images",
+        "image",
         "The networks see them at different magnifications: resize them to one pixel size first, or cut tiles by"
         " tile_size and tile_microns.",
     )
@@ -83,7 +83,7 @@ def warn_of_tiles(sizes: Sizes, *, side: int, scale: float) -> None:
     greatest = max(known, default=0.0) / scale
     _warn_of_differences(
         list(sizes.values()),
-        "slides",
+        "slide",
         f"Tiles of one number of pixels show them at different magnifications: tile_microns={side * greatest:.4g}"
         f" brings all to {greatest:.4g} microns a pixel.",
     )
@@ -132,12 +132,15 @@ def _warn_of_differences(sizes: Sequence[float | None], noun: str, advice: str) 
         else:
             groups.append([size])
     if len(groups) > 1:
-        shown = [f"{len(group)} {noun} of {np.median(group):.4g}" for group in groups[:_MOST_GROUPS]]
+        shown = [
+            f"{len(group)} {noun}{'s' if len(group) > 1 else ''} of {np.median(group):.4g}"
+            for group in groups[:_MOST_GROUPS]
+        ]
         others = f", and {len(groups) - _MOST_GROUPS} further sizes" if len(groups) > _MOST_GROUPS else ""
         logger.warning("Pixel sizes differ: %s microns a pixel%s. %s", " and ".join(shown), others, advice)
     elif known and len(known) < len(sizes):
         logger.warning(
-            "%d of %d %s do not say how many microns a pixel has, so that no pixel size is recorded for the dataset;"
+            "%d of %d %ss do not say how many microns a pixel has, so that no pixel size is recorded for the dataset;"
             " the others have %.4g. Give it by microns_per_pixel.",
             *(len(sizes) - len(known), len(sizes), noun, np.median(known)),
         )
