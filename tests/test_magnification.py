@@ -10,8 +10,8 @@ import pytest
 from minmax_jax.data import image_files, load
 from minmax_jax.data.importing import image_folder, magnification, mask_rules, raw_dataset, records, summary, tiles
 from minmax_jax.errors import OptionError, UserError
-from minmax_jax.runs import build_data
-from tests import encoded
+from minmax_jax.runs import build_data, build_model, model_card
+from tests import encoded, saved_models
 
 STAIN = (170, 90, 160)
 FINE, COARSE = 0.25, 0.5  # microns a pixel
@@ -138,6 +138,24 @@ def test_images_that_differ_and_sizes_that_are_ignored(tmp_path, caplog):
     assert "The pixel size of 2 of 2 images is ignored, such as 1000 microns in" in caplog.text
     caplog.clear()
     assert set(magnification.read(raw, given=0.5).values()) == {0.5} and not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("configured", "prepared", "expected"), [(0, 0.5, 0.5), (0.3, 0.5, 0.3), (0.3, 0, 0.3), (0, 0, 0)]
+)
+def test_the_configuration_counts_before_the_data(configured, prepared, expected):
+    config = saved_models.create_config(data__microns_per_pixel=float(configured))
+    card = model_card.describe(
+        config,
+        build_model.create_objective(config, steps_per_epoch=1),
+        class_names=("a", "b"),
+        crop_size=(32, 32),
+        train_labels=np.arange(4) % 2,
+        step=1,
+        state_digest="",
+        microns_per_pixel=prepared,
+    )
+    assert card["microns_per_pixel"] == expected
 
 
 @pytest.mark.parametrize(
