@@ -44,7 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.min_side = 0  # pixels; images with a smaller small side are enlarged to it
     data.max_side = 0  # pixels; images with a greater small side are shrunk to it; 0: none are
     # Of the prepared images, before data.scale; it goes into the model card, so that predict notices images of another
-    # magnification. Nothing in training depends on it. 0: unknown.
+    # magnification. Nothing in training depends on it. 0: as prepare_data found it in the files, or unknown.
     data.microns_per_pixel = 0.0
     # Pixels, height and width of training crops; 480 is published. 0: from the images' sizes, at most 480.
     data.crop_size = 480

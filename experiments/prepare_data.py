@@ -58,7 +58,11 @@ _TEST_SHARE = flags.DEFINE_float("test_share", 0.2, "Of --dataset=image_folder w
 _SEED = flags.DEFINE_integer("seed", 0, "Of that choice and, with --tile_size, of the choice of validation images.", 0)
 _TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: side of the tiles in pixels; 0: no tiles.")
 _TILE_SCALE = flags.DEFINE_float("tile_scale", 1.0, "Of tiles: share of full resolution at which images are cut.")
+_TILE_MICRONS = flags.DEFINE_float(
+    "tile_microns", 0.0, "Of tiles: their side in microns, which brings all slides to one pixel size; 0: as they are."
+)
 _LEAST_TISSUE = flags.DEFINE_float("least_tissue", 0.1, "Of tiles: least share of stained tissue; 0 keeps all.")
+_MICRONS = flags.DEFINE_float("microns_per_pixel", 0.0, "Of own images whose files do not say it; 0: unknown.")
 _SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out unusable images, and list them, instead of stopping.")
 flags.mark_flags_as_required(["dataset", "data_dir"])
 
@@ -129,12 +133,15 @@ def _check_flags() -> None:
     """Raises OptionError for a flag that would have no effect."""
     own, tiled = _DATASET.value in _OWN, _TILE_SIZE.value > 0
     for is_read, who, names in (
-        (own, "own images, --dataset=image_folder or csv", "name ignore instances tile_size seed intensity channels"),
-        (own, "own images, --dataset=image_folder or csv", "annotations"),
+        (
+            own,
+            "own images, --dataset=image_folder or csv",
+            "name annotations ignore instances tile_size seed intensity channels microns_per_pixel",
+        ),
         (own or _DATASET.value == "oxford_flowers", "own images and oxford_flowers", "foreground"),
         (_DATASET.value == "image_folder", "--dataset=image_folder", "masks test_share"),
         (_DATASET.value == "csv", "--dataset=csv", "folds"),
-        (own and tiled, "tiles, --tile_size", "tile_scale least_tissue"),
+        (own and tiled, "tiles, --tile_size", "tile_scale tile_microns least_tissue"),
     ):
         for name in names.split():
             if flags.FLAGS[name].present and not is_read:
@@ -148,7 +155,16 @@ def _module(dataset: str):
 
 def _read_own(source: str, scratch: pathlib.Path):
     from minmax_jax.data import readings
-    from minmax_jax.data.importing import annotations, archives, csv_files, image_folder, mask_checks, mask_rules, tiles
+    from minmax_jax.data.importing import (
+        annotations,
+        archives,
+        csv_files,
+        image_folder,
+        magnification,
+        mask_checks,
+        mask_rules,
+        tiles,
+    )
 
     mask_rule = mask_rules.above(0)
     if not _ANNOTATIONS.value:
@@ -173,10 +189,13 @@ def _read_own(source: str, scratch: pathlib.Path):
     elif not (flags.FLAGS["foreground"].present or _IGNORE.value or _INSTANCES.value):
         mask_checks.warn_of_values(raw)
     raw = dataclasses.replace(raw, reading=readings.parse(_INTENSITY.value, _CHANNELS.value))
+    sizes = magnification.read(raw, given=_MICRONS.value)
     if not _TILE_SIZE.value:
-        return raw
-    tiling = tiles.Tiling(_TILE_SIZE.value, scale=_TILE_SCALE.value, least_tissue=_LEAST_TISSUE.value)
-    return tiles.cut(raw, tiling, seed=_SEED.value)
+        return magnification.record(raw, sizes)
+    tiling = tiles.Tiling(
+        _TILE_SIZE.value, scale=_TILE_SCALE.value, least_tissue=_LEAST_TISSUE.value, microns=_TILE_MICRONS.value
+    )
+    return tiles.cut(raw, tiling, seed=_SEED.value, sizes=sizes, skip_bad=_SKIP_BAD.value)
 
 
 def _download() -> list[str]:

@@ -44,6 +44,9 @@ def test_an_image_is_seen_at_the_magnification_of_the_training():
     assert prepared.microns == pytest.approx(1) and prepared.preprocessed.shape == (80, 128, 3)
     assert served.answer(content, predictor)["microns_per_pixel"] == pytest.approx(1)
     assert served.answer(served.png(served.image()), predictor)["microns_per_pixel"] is None
+    options["y_resolution"] = 5000.0
+    answer = served.answer(_file(Image.fromarray(served.image()), "TIFF", **options), predictor)
+    assert answer["microns_per_pixel"] is None and "the pixels are not square (1 x 2 microns)" in answer["flags"]
 
 
 def test_a_level_is_at_least_half_where_the_mask_is():

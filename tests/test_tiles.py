@@ -164,8 +164,8 @@ def test_masks_may_be_coarser(tmp_path, encode):
 
 
 def test_what_a_slide_lacks_is_glass_and_background(tmp_path):
-    full = np.full((64, 128, 3), STAIN, np.uint8)
-    mask = np.full((64, 128), 1, np.uint8)
+    full = np.full((64, 192, 3), STAIN, np.uint8)
+    mask = np.full((64, 192), 1, np.uint8)
     found = _read(tmp_path, tiled_tiff.encode(full, missing=1), tiled_tiff.encode(mask, missing=0))
     assert (found["0_0"]["image"] == STAIN).all() and (found["0_64"]["image"] == 255).all()
     assert not found["0_0"]["mask"].any() and found["0_64"]["mask"].all()
@@ -264,7 +264,7 @@ def test_images_validate_and_not_tiles():
     train, validation = ({item.name for item in found.splits[split]} for split in ("train", "validation"))
     assert not train & validation and train | validation == {f"train/{name}/{i}" for name in "ab" for i in range(10)}
     assert sorted(item.class_name for item in found.splits["validation"]) == list("aabb")
-    assert "Slides. Cut: Tiling(side=64, scale=1.0, least_tissue=0.1)." == found.description
+    assert "Slides. Cut: Tiling(side=64, scale=1.0, least_tissue=0.1, microns=0.0)." == found.description
     again, other = (tiles.cut(_release(train=10, test=3), tiles.Tiling(64), seed=seed) for seed in (1, 2))
     assert again.splits == found.splits != other.splits
 

@@ -49,6 +49,7 @@ class Split:
             it is of none, or None without instance annotations; picklable.
         patients: whom each of the N examples is of; "" where that is not known, () where it is known of none.
         reading: how the image files were read when the dataset was prepared.
+        microns_per_pixel: of the images as they were prepared; 0 where it is unknown.
     """
 
     names: tuple[str, ...]
@@ -62,6 +63,7 @@ class Split:
     read_instances: Callable[[int], np.ndarray | None] = _none
     patients: tuple[str, ...] = ()
     reading: readings.Reading = readings.AS_STORED
+    microns_per_pixel: float = 0.0
 
     def __len__(self) -> int:
         return len(self.names)

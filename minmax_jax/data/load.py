@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 from typing import Any
 
@@ -18,6 +19,8 @@ _VALIDATION_SHARE, _VALIDATION_SEED = 0.2, 0
 SPLITS = ("train", "validation", "test")
 # Without the second, TFDS would call the classes 0, 1 and so on.
 _PARTS = ("dataset_info.json", "label.labels.txt")
+_METADATA = "metadata.json"  # as TFDS names it
+MICRONS = "microns_per_pixel"  # its entry
 
 
 class NotPreparedError(OptionError):
@@ -126,12 +129,21 @@ def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any], reading: 
         sizes=np.array(index["sizes"]),
         patients=tuple(index["patients"]),
         reading=reading,
+        microns_per_pixel=_read_microns(folder),
         **{
             f"read_{feature}": _Reader(str(folder), split, stamp, feature)
             for feature in ("image", "mask", "boxes", "ignored", "instances")
         },
     )
     return dataset.subset(everything, np.argsort(index["names"]))
+
+
+def _read_microns(folder: pathlib.Path) -> float:
+    path = folder / _METADATA
+    try:
+        return float(json.loads(path.read_text()).get(MICRONS, 0.0)) if path.exists() else 0.0
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise _damaged(folder, f"{_METADATA}: {error}") from error
 
 
 def _build_index(folder: pathlib.Path) -> dict[str, Any]:

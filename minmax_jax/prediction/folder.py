@@ -11,7 +11,7 @@ import shutil
 from typing import Any
 
 from minmax_jax import progress, strict_json
-from minmax_jax.data import image_endings, lossy_reading
+from minmax_jax.data import image_endings, lossy_reading, pixel_size
 from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import trust
 from minmax_jax.prediction import batches, coco, image_outputs
@@ -73,7 +73,7 @@ def predict(
         logger.warning("%s", line)
     if left_out:
         logger.warning("%s.", image_endings.describe(left_out))
-    _warn_of_unknown_magnification(written, predictor.card.get("microns_per_pixel"))
+    _describe_magnifications(written, predictor.card.get("microns_per_pixel"))
     # Rows of other files, of an earlier call, are left out.
     _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in written))
     _write_tables(output, written, options, predictor.class_names)
@@ -120,8 +120,21 @@ def _predict_rest(
     return rows, skipped
 
 
-def _warn_of_unknown_magnification(rows: Sequence[dict[str, Any]], of_training: float | None) -> None:
-    unknown = sum(row["microns_per_pixel"] is None for row in rows)
+def _describe_magnifications(rows: Sequence[dict[str, Any]], of_training: float | None) -> None:
+    """Says in a line each, however many images there are, which pixel sizes are used, ignored and unknown."""
+    if rescaled := [row for row in rows if row["rescaling"] != 1]:
+        factors = sorted({f"{row['rescaling']:.3g}" for row in rescaled}, key=float)
+        logger.info(
+            "%d of %d images have another pixel size than the images of the training, %.3g microns; %s has %.3g microns"
+            " a pixel. They are resized by %s.",
+            *(len(rescaled), len(rows), of_training, rescaled[0]["path"], rescaled[0]["microns_per_pixel"]),
+            factors[0] if len(factors) == 1 else f"{factors[0]} to {factors[-1]}",
+        )
+    ignored = [(row["path"], row["ignored_pixel_size"]) for row in rows if row.get("ignored_pixel_size")]
+    described = [(path, found["microns"], found["reason"]) for path, found in ignored]
+    for line in pixel_size.describe_ignored(described, len(rows)):
+        logger.warning("%s", line)
+    unknown = sum(row["microns_per_pixel"] is None for row in rows) - len(ignored)
     if unknown and of_training:
         logger.warning(
             "%d of %d images do not say how many microns a pixel has: %.3g is assumed, as in training. Give it by"

@@ -1,6 +1,7 @@
 """GeoJSON that QuPath opens by drag and drop: a feature per polygon, written one after another.
 
-Coordinates are pixels of the full image, the origin at its top left corner.
+Coordinates are pixels of full resolution, the origin at the top left corner of the image; of a slide with bounds, which
+QuPath crops, that is the corner of the bounds.
 """
 
 from collections.abc import Iterable

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minmax_jax import strict_json
+from minmax_jax.data import pixel_size
 from minmax_jax.evaluation import trust
 from minmax_jax.prediction import banded_regions, coco, geojson, outlines, overlays, png, regions, resampling
 from minmax_jax.prediction.disk_arrays import DiskArray
@@ -66,6 +67,8 @@ def write(
         "height": answer.source.size[0],
         "width": answer.source.size[1],
         "microns_per_pixel": answer.source.microns,
+        "ignored_pixel_size": _describe_ignored(answer.source.said),
+        "bounds": answer.source.image.bounds,
         "rescaling": answer.source.rescaling,
         "num_tiles": answer.num_tiles,
         "class": name,
@@ -78,6 +81,10 @@ def write(
         "not_read": dict(answer.source.image.lossy),
         "flags": [*trust.find_flags(prediction, threshold=options.threshold), *answer.source.flags, *of_model],
     }
+
+
+def _describe_ignored(said: pixel_size.PixelSize) -> dict[str, Any] | None:
+    return {"microns": said.sides, "reason": said.ignored} if said.ignored else None
 
 
 def _open(output: pathlib.Path, name: str) -> pathlib.Path:

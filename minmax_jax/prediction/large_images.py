@@ -8,10 +8,10 @@ import shutil
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from minmax_jax import progress
 from minmax_jax.data import padding, stains
+from minmax_jax.data.importing import slides
 from minmax_jax.errors import UserError
 from minmax_jax.method import Prediction
 from minmax_jax.prediction import blending, resampling, tile_scores
@@ -119,17 +119,8 @@ def _read_window(source: Source, of_image: stains.Stains | None, window: tuple[i
     size = (window[2] - window[0], window[3] - window[1])
     step = tuple(old / new for old, new in zip(source.image.size, source.tiling.size))
     box = tuple(np.multiply(window, step * 2).tolist())
-    pixels = source.image.read(box, size) if min(step) >= 1 else _enlarge(source, box, size)
+    pixels = source.image.read(box, size) if min(step) >= 1 else slides.read_enlarged(source.image, box, size)
     return pixels if of_image is None else stains.replace_stains(pixels, of_image)
-
-
-def _enlarge(source: Source, box: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
-    """Bilinear, with the pixels around the box."""
-    top, left = (max(0, math.floor(place) - 1) for place in box[:2])
-    bottom, right = (min(side, math.ceil(place) + 1) for place, side in zip(box[2:], source.image.size))
-    around = source.image.read((top, left, bottom, right), (bottom - top, right - left))
-    inside = (box[1] - left, box[0] - top, min(box[3], right) - left, min(box[2], bottom) - top)
-    return np.asarray(Image.fromarray(around).resize(size[::-1], Image.Resampling.BILINEAR, inside))
 
 
 def _predict_tiles(

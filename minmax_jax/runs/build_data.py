@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from minmax_jax import errors
-from minmax_jax.data import dataset, load, pipeline, preprocessing, synthetic, transforms
+from minmax_jax.data import dataset, load, pipeline, pixel_size, preprocessing, synthetic, transforms
 
 logger = logging.getLogger(__name__)
 _GREATEST_CROP = 480  # as published
@@ -44,6 +44,7 @@ def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]
         splits = {name: synthetic.load(name, count, config=options) for name, count in counts.items()}
     else:
         splits = _load_prepared(data)
+        _compare_pixel_sizes(data.microns_per_pixel, splits["train"].microns_per_pixel)
     return {name: _prepare(name, split, counts[name], data) for name, split in splits.items()}
 
 
@@ -67,6 +68,15 @@ def _load_prepared(data: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
             f"  minmax-jax prepare-data {flags} --source=FOLDER_OR_ARCHIVE --data_dir=DIR\n"
             "(docs/data.md describes other sources) and set --config.data.dir=DIR."
         ) from error
+
+
+def _compare_pixel_sizes(configured: float, prepared: float) -> None:
+    if configured and prepared and not pixel_size.is_same(configured, prepared):
+        logger.warning(
+            "config.data.microns_per_pixel=%g, but the prepared images have %.4g: the model card gets the former. Leave"
+            " it at 0 for the latter.",
+            *(configured, prepared),
+        )
 
 
 def _prepare(name: str, split: dataset.Split, count: int, data: ml_collections.ConfigDict) -> dataset.Split:

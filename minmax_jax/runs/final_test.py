@@ -182,6 +182,7 @@ def _save_model(
         reading=run.splits["train"].reading,
         step=int(variables.pop("step")),
         state_digest=digests.model_digest(state),
+        microns_per_pixel=run.splits["train"].microns_per_pixel,
     )
     if stage is not None:
         card["edge_weight_used"] = stage.edge_weight

@@ -64,6 +64,7 @@ def describe(
     step: int,
     state_digest: str,
     reading: readings.Reading = readings.AS_STORED,
+    microns_per_pixel: float = 0.0,
 ) -> dict[str, Any]:
     """The card of a model, as JSON values.
 
@@ -76,6 +77,7 @@ def describe(
         step: that trained the model.
         state_digest: SHA-256 of its parameters and statistics.
         reading: how the training images were read from their files.
+        microns_per_pixel: of the prepared images, 0 if unknown; the configuration's counts before it.
     """
     evaluation, data, environment = config.evaluation, config.data, results.environment()
     threshold = objective.mask.threshold(objective.epoch(max(step - 1, 0)))
@@ -87,7 +89,7 @@ def describe(
         "reading": reading.to_json(),  # of image files
         "normalization": {"mean": 127.5, "std": 127.5},  # of uint8 pixels
         "crop_size": list(crop_size),
-        "microns_per_pixel": data.microns_per_pixel,
+        "microns_per_pixel": data.microns_per_pixel or microns_per_pixel,
         "model": config.model.to_dict(),
         # The threshold of this step; it grows no further.
         "mask": config.mask.to_dict() | {"sigma": float(threshold), "sigma_growth": 0.0},

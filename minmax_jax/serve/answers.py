@@ -16,6 +16,7 @@ from minmax_jax.data import (
     image_reading,
     lossy_reading,
     padding,
+    pixel_size,
     preprocessing,
     readings,
     tiff_files,
@@ -24,7 +25,7 @@ from minmax_jax.data import (
 from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import trust
 from minmax_jax.evaluation.image_predictions import ImagePrediction, NotFiniteError
-from minmax_jax.prediction import regions, resolution, sources
+from minmax_jax.prediction import regions, sources
 from minmax_jax.prediction.options import Options
 from minmax_jax.runs.predictor import Predictor
 
@@ -68,7 +69,7 @@ class Prepared:
         preprocessed: [h, w, 3] uint8.
         padded: [h', w', 3] uint8; each new size of these compiles the networks.
         microns: a pixel of the image, None if the file does not say.
-        flags: what its size, and what of the file is not read, say against its mask.
+        flags: what the size of the image and of its pixels, and what of the file is not read, say against its mask.
     """
 
     image: np.ndarray
@@ -94,8 +95,8 @@ def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared
         raise too_many_bytes(limits)
     width, height = _read_size(content)
     _check_size((height, width), "", limits)
-    microns = resolution.read(io.BytesIO(content))
-    factor = resolution.rescaling(microns, predictor.card.get("microns_per_pixel", 0.0))
+    said = pixel_size.read(io.BytesIO(content))
+    factor = pixel_size.rescaling(said.microns, predictor.card.get("microns_per_pixel", 0.0))
     try:
         prepare = dataclasses.replace(predictor.preprocessing, scale=predictor.preprocessing.scale * factor)
         (size,) = prepare.sizes(np.array([[height, width]])).tolist()
@@ -107,8 +108,8 @@ def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared
         raise UserError(f"The image does not suit the run: {error}") from error
     crop_size = predictor.card["crop_size"]
     is_large = sources.find_tiling(image.shape[:2], prepare, crop_size=crop_size, tile_size=None) is not None
-    flags = ((_LARGE,) if is_large else ()) + tuple(lossy_reading.flags(read.lossy))
-    return Prepared(image, preprocessed, padding.pad(preprocessed), microns, flags)
+    flags = (*sources.find_flags(said), *(_LARGE,) * is_large, *lossy_reading.flags(read.lossy))
+    return Prepared(image, preprocessed, padding.pad(preprocessed), said.microns, flags)
 
 
 def too_many_bytes(limits: Limits) -> TooLargeError:

@@ -58,6 +58,7 @@ class RawDataset:
         bad: images of its lists that are in no split, for what is wrong there.
         official: whether its splits are published; they are then kept even where they share images.
         reading: how the values of image files become 8 bits.
+        microns_per_pixel: of its records' images; 0 where it is unknown, or where they differ.
     """
 
     class_names: tuple[str, ...]
@@ -69,6 +70,7 @@ class RawDataset:
     bad: tuple[problems.Problem, ...] = ()
     official: bool = False
     reading: readings.Reading = readings.AS_STORED
+    microns_per_pixel: float = 0.0
 
     def __iter__(self) -> Iterator[Item]:
         """All items."""

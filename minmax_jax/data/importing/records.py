@@ -130,6 +130,7 @@ def _write(name: str, raw: raw_dataset.RawDataset, folder: pathlib.Path) -> None
         features=features(raw.class_names),
         description=raw.description,
         homepage=raw.homepage,
+        metadata=tfds.core.MetadataDict({load.MICRONS: raw.microns_per_pixel}) if raw.microns_per_pixel else None,
     )
     writer = tfds.core.SequentialWriter(info, _RECORDS_PER_FILE, file_format="array_record")
     try:
