@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
-import csv
 import dataclasses
 import json
 import logging
@@ -10,13 +9,15 @@ import pathlib
 import shutil
 from typing import Any
 
-from minmax_jax import progress
-from minmax_jax.errors import OptionError
+from minmax_jax import disk, progress, tables
+from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import trust
 from minmax_jax.prediction import batches, coco, image_outputs
+from minmax_jax.prediction import inputs as inputs_lib
 from minmax_jax.prediction.inputs import Input
 from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.predicted_images import Skipped
+from minmax_jax.runs import lock
 from minmax_jax.runs.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -33,30 +34,61 @@ def predict(
     *,
     model: Mapping[str, Any],
     results: Mapping[str, Any],
+    workdir: str = "",
 ) -> dict[str, Any]:
-    """Predicts files into a folder; after a kill, the same call resumes. Files that changed are predicted again.
+    """Predicts files into a folder; after a kill, the same call resumes.
+
+    Files that changed, and those of which an output is missing, are predicted again.
 
     Args:
         predictor: the model.
         inputs: the files.
         output: the folder, created if there is none.
         options: what is written.
-        model: identifies the model and what is done at test time, as JSON values.
+        model: identifies the model and what is done at test time, as JSON values: another one needs another folder.
         results: content of the run's `results.json`, {} without.
+        workdir: where the model is, for the manifest: a prediction resumes with a copy of the run.
 
     Returns:
         The content of the manifest; "skipped" lists the files that could not be predicted.
 
     Raises:
         OptionError: if the folder holds anything but predictions of this model with these options.
+        UserError: if the folder cannot be written.
+        LockedError: if another process predicts into the folder.
     """
     state = {"model": dict(model), "options": dataclasses.asdict(options)}
+    _check_folder(output, state)
+    output.mkdir(parents=True, exist_ok=True)
+    with lock.hold(output, flag="--output", work="predicts"):
+        _check_folder(output, state)  # it may have been written since
+        try:
+            with disk.explaining(output):
+                return _predict(predictor, inputs, output, options, state, results=results, workdir=workdir)
+        except OSError as error:
+            if error.filename is None:  # of a write; errors of opening name their file
+                raise UserError(f"{output} cannot be written ({error}).") from error
+            raise
+
+
+def _predict(
+    predictor: Predictor,
+    inputs: Sequence[Input],
+    output: pathlib.Path,
+    options: Options,
+    state: dict[str, Any],
+    *,
+    results: Mapping[str, Any],
+    workdir: str,
+) -> dict[str, Any]:
     rows = _open(output, state)
-    done = {row["stem"]: row for row in rows if (output / row["mask"]).exists()}
+    done = {row["stem"]: row for row in rows}
     (output / MANIFEST).unlink(missing_ok=True)
-    rest = [
-        item for item in inputs if item.stem not in done or done[item.stem].get("file") != _describe_file(item.path)
-    ]
+    rest = [item for item in inputs if not _is_done(done.get(item.stem), item, output, options)]
+    again = {item.stem for item in rest} & done.keys()
+    if again:  # a kill must not leave rows of files that are half written
+        done = {stem: row for stem, row in done.items() if stem not in again}
+        _write(output / ROWS, "".join(json.dumps(row) + "\n" for row in done.values()))
     with progress.meter("Prediction", total=len(inputs), unit="image", initial=len(inputs) - len(rest)) as update:
         of_model = trust.find_model_flags(results)
         rows, skipped = _predict_rest(predictor, rest, output, options, of_model=of_model, update=update)
@@ -65,8 +97,11 @@ def predict(
     _warn_of_unknown_magnification(written, predictor.card.get("microns_per_pixel"))
     # Rows of other files, of an earlier call, are left out.
     _write(output / ROWS, "".join(json.dumps(row) + "\n" for row in written))
-    _write_tables(output, written, options, predictor.class_names)
+    _write_table(output / TABLE, written, predictor.class_names)
+    if options.coco:
+        _write_coco(output, inputs, done, options, predictor.class_names)
     manifest = state | {
+        "workdir": workdir,
         "num_images": len(written),
         "num_flagged": sum(bool(row["flags"]) for row in written),
         "skipped": skipped,
@@ -74,6 +109,13 @@ def predict(
     }
     _write(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _is_done(row: dict[str, Any] | None, item: Input, output: pathlib.Path, options: Options) -> bool:
+    """Whether the file is as it was when this row was written, and all its outputs are there."""
+    if row is None or row.get("file") != _describe_file(item.path):
+        return False
+    return all((output / path).is_file() for path in image_outputs.files(item.stem, options).values())
 
 
 def _predict_rest(
@@ -100,7 +142,10 @@ def _predict_rest(
                 skipped.append({"path": str(answer.input.path), "reason": answer.reason})
                 continue
             names = predictor.class_names
-            row = image_outputs.write(output, answer, options, class_names=names, of_model=of_model, scratch=scratch)
+            with disk.explaining(output, needed_bytes=image_outputs.most_bytes(answer, options)):
+                row = image_outputs.write(
+                    output, answer, options, class_names=names, of_model=of_model, scratch=scratch
+                )
             row["file"] = files[answer.source.input.stem]
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -120,8 +165,6 @@ def _warn_of_unknown_magnification(rows: Sequence[dict[str, Any]], of_training: 
 
 def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that are there; what a kill cut off, a last line or the files of a large image, is dropped."""
-    _check_folder(output, state)
-    output.mkdir(parents=True, exist_ok=True)
     _write(output / _STATE, json.dumps(state, indent=2) + "\n")
     for folder in ("masks", "overlays"):
         (output / folder).mkdir(exist_ok=True)
@@ -139,7 +182,8 @@ def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _check_folder(output: pathlib.Path, state: dict[str, Any]) -> None:
     """Raises OptionError for a folder with anything of others: nothing there is overwritten."""
-    if not output.exists() or (output.is_dir() and {path.name for path in output.iterdir()} <= {f"{_STATE}.new"}):
+    own = {f"{_STATE}.new", lock.NAME}  # of a call that was killed before it had written anything else
+    if not output.exists() or (output.is_dir() and {path.name for path in output.iterdir()} <= own):
         return
     try:
         found = json.loads((output / _STATE).read_text(encoding="utf-8"))
@@ -169,35 +213,35 @@ def _write(path: pathlib.Path, text: str) -> None:
     replacement.replace(path)
 
 
-def _write_tables(
-    output: pathlib.Path, rows: Sequence[dict[str, Any]], options: Options, class_names: Sequence[str]
-) -> None:
+def _write_table(path: pathlib.Path, rows: Sequence[dict[str, Any]], class_names: Sequence[str]) -> None:
     columns = ["path", "stem", "height", "width", "microns_per_pixel", "rescaling", "num_tiles", "class", "probability"]
-    columns += [
-        "foreground_entropy",
-        "background_entropy",
-        "foreground_share",
-        "num_instances",
-        "threshold",
-        "flags",
-        *(f"p_{name}" for name in class_names),
-    ]
-    replacement = output / f"{TABLE}.new"
-    # Names of files need not be UTF-8.
-    with replacement.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        table = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
-        table.writeheader()
+    columns += ["foreground_entropy", "background_entropy", "foreground_share", "num_instances", "threshold", "flags"]
+    header = [*columns, *(f"p_{name}" for name in class_names)]
+
+    def cells() -> Iterator[list]:
         for row in rows:
-            of_classes = {f"p_{name}": value for name, value in row["probabilities"].items()}
-            table.writerow(row | of_classes | {"flags": "; ".join(row["flags"])})
-    replacement.replace(output / TABLE)
-    if options.coco:
-        replacement = output / f"{COCO}.new"
-        with replacement.open("w", encoding="utf-8") as file:
-            coco.write(file, _coco_images(output, rows), class_names)
-        replacement.replace(output / COCO)
+            shown = row | {"flags": "; ".join(row["flags"])}
+            yield [shown.get(name) for name in columns] + [row["probabilities"].get(name) for name in class_names]
+
+    tables.write(path, header, cells())
 
 
-def _coco_images(output: pathlib.Path, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], list]]:
-    for row in rows:
-        yield row, json.loads((output / f"coco/{row['stem']}.json").read_text())
+def _write_coco(
+    output: pathlib.Path,
+    inputs: Sequence[Input],
+    rows: Mapping[str, dict[str, Any]],
+    options: Options,
+    class_names: Sequence[str],
+) -> None:
+    names, folder = inputs_lib.name_files(inputs)
+
+    def images() -> Iterator[tuple[dict[str, Any], list]]:
+        for item, name in zip(inputs, names):
+            if item.stem in rows:
+                regions = (output / image_outputs.files(item.stem, options)["coco"]).read_text(encoding="utf-8")
+                yield rows[item.stem] | {"file_name": name}, json.loads(regions)
+
+    replacement = output / f"{COCO}.new"
+    with replacement.open("w", encoding="utf-8") as file:
+        coco.write(file, images(), class_names, folder=folder)
+    replacement.replace(output / COCO)
