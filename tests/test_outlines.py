@@ -179,7 +179,8 @@ def test_regions_with_too_many_corners_are_reduced(monkeypatch, share, least):
     """Thick ones to the squares that they fill at least by half, thin ones to those that they touch."""
     monkeypatch.setattr(region_files, "_MOST_CORNERS", 200)
     labels = 3 * (np.random.default_rng(0).uniform(size=(50, 61)) < share).astype(int)
-    parts, factor = region_files._outline(labels, 3, (0, 0, 50, 61))
+    region = regions.Region((0, 0, 50, 61), np.sum(labels > 0), 1.0, (25.0, 30.0))
+    parts, factor = region_files._outline(labels, 3, region)
     padded = np.pad(labels == 3, [(0, -50 % factor), (0, -61 % factor)])
     shares = padded.reshape(len(padded) // factor, factor, -1, factor).mean(axis=(1, 3))
     assert factor > 1 and sum(part.area for part in parts) == np.sum((shares >= least) & (shares > 0)) > 0

@@ -372,7 +372,17 @@ def test_names_that_file_systems_or_tables_do_not_take(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("threshold", 0), ("least_area", 0), ("batch_size", 0), ("tolerance", -1)]
+    ("field", "value"),
+    [
+        ("threshold", 0),
+        ("least_area", 0),
+        ("batch_size", 0),
+        ("tolerance", -1),
+        ("tolerance", float("nan")),
+        ("geojson", "zip"),
+        ("geojson_type", "cell"),
+        ("soft_masks", "png"),
+    ],
 )
 def test_impossible_options_are_named(field, value):
     with pytest.raises(OptionError, match=f"{field}="):
@@ -399,12 +409,23 @@ def test_from_the_command_line(tmp_path, images):
     assert trained.returncode == 0, trained.stderr
     command = [sys.executable, "-m", "experiments.predict", f"--workdir={tmp_path}/run", f"--output={tmp_path}/out"]
     options = dict(cwd=programs.ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
-    flags = ["--geojson", "--tile_size=48", "--flips", "--scales=1", "--crf", "--microns_per_pixel=0.5", "-"]
+    flags = [
+        "--geojson=gz",
+        "--soft_masks=ome-tiff",
+        "--geojson_type=detection",
+        "--tile_size=48",
+        "--flips",
+        "--scales=1",
+        "--crf",
+        "--microns_per_pixel=0.5",
+        "-",
+    ]
     done = subprocess.run([*command, *flags], input=f"{tmp_path}/in\n", **options)
     assert done.returncode == 3, done.stderr
     assert "5 images predicted" in done.stdout and "1 skipped" in done.stdout and "f.png cannot be read" in done.stderr
     assert json.loads((tmp_path / "out/manifest.json").read_text())["num_images"] == 5
-    assert len(list((tmp_path / "out/geojson").iterdir())) == 5
+    assert len(list((tmp_path / "out/geojson").glob("*.geojson.gz"))) == 5
+    assert len(list((tmp_path / "out/soft_masks").glob("*.ome.tif"))) == 5
     state = json.loads((tmp_path / "out/options.json").read_text())
     assert state["model"]["flips"] == {"horizontal": True, "vertical": True} and state["model"]["crf"]
     assert state["options"]["tile_size"] == 48 and state["options"]["microns_per_pixel"] == 0.5
@@ -412,6 +433,8 @@ def test_from_the_command_line(tmp_path, images):
     assert all((row["num_tiles"] > 1) == (row["width"] > 64) for row in rows)  # tiles need no padding
     done = subprocess.run([*command, "--refine", str(tmp_path / "in")], **options)
     assert done.returncode == 1 and "--refine=True needs a second stage" in done.stderr
+    done = subprocess.run([*command, "--geojson=zip", str(tmp_path / "in")], **options)
+    assert done.returncode == 1 and "--geojson=zip: value must be true, false or gz" in done.stderr
     done = subprocess.run(command, **options)
     assert done.returncode == 1 and "give at least one PATH" in done.stderr
     done = subprocess.run([*command, "none.jpg"], **options)

@@ -91,6 +91,13 @@ def _nearest(start: int, end: int, length: int, new_length: int) -> np.ndarray:
     return np.stack([new, old], axis=1)[inside]
 
 
+def _version() -> str:
+    try:
+        return importlib.metadata.version("minmax_jax")
+    except importlib.metadata.PackageNotFoundError:  # run from a folder that is not installed
+        return ""
+
+
 def write(
     file: IO[str],
     images: Iterable[tuple[dict[str, Any], Sequence[dict[str, Any]]]],
@@ -109,7 +116,7 @@ def write(
     """
     info = {
         "description": "Regions predicted by minmax_jax. file_name is relative to the folder that `folder` names.",
-        "version": importlib.metadata.version("minmax_jax"),
+        "version": _version(),
         "folder": folder,
     }
     categories = [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(class_names, 1)]

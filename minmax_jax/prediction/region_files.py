@@ -56,7 +56,7 @@ def _features(answer: Predicted, found: Found, classification: str, tolerance: f
     """A feature for each part of each region: parts of one region touch each other at corners."""
     down, across = answer.scale
     for number, region in enumerate(found.regions, 1):
-        parts, factor = _outline(found.labels, number, region.box)
+        parts, factor = _outline(found.labels, number, region)
         for part in parts:
             rings = polygons.create(
                 part,
@@ -72,16 +72,16 @@ def _features(answer: Predicted, found: Found, classification: str, tolerance: f
             yield geojson.Feature(rings, classification, measurements)
 
 
-def _outline(
-    labels: np.ndarray | DiskArray, number: int, box: tuple[int, int, int, int]
-) -> tuple[list[outlines.Part], int]:
-    """The parts of a region in its box, and by how much they are reduced so that they fit in memory."""
-    factor, parts = 1, outlines.find(_rows(labels, number, box), most_corners=_MOST_CORNERS)
+def _outline(labels: np.ndarray | DiskArray, number: int, region: regions.Region) -> tuple[list[outlines.Part], int]:
+    """The parts of a region, and by how much they are reduced so that they fit in memory."""
+    factor, least, box = 1, 0.5, region.box
+    parts = outlines.find(_rows(labels, number, box), most_corners=_MOST_CORNERS)
     while parts is None:
         factor *= 2
-        parts = outlines.find(_reduced_rows(labels, number, box, factor, 0.5), most_corners=_MOST_CORNERS)
-    if not parts:  # a region of thin lines
-        parts = outlines.find(_reduced_rows(labels, number, box, factor, 0.0))
+        parts = outlines.find(_reduced_rows(labels, number, box, factor, least), most_corners=_MOST_CORNERS)
+        if parts is not None and least and sum(part.area for part in parts) * factor**2 < region.area / 2:
+            # Thin lines: what they touch is nearer to them than what they fill.
+            least, factor, parts = 0.0, 1, None
     return parts, factor
 
 
