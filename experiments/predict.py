@@ -19,8 +19,10 @@ from . import program
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; model_card.json and model.safetensors are read.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the predictions: created, or gone on with.")
-_GEOJSON = program.define_bool_or(
-    "geojson", "gz", "Write polygons that QuPath opens by drag and drop; --geojson=gz: compressed, as .geojson.gz."
+_GEOJSON = flags.DEFINE_flag(
+    program.create_bool_or(
+        "geojson", "gz", "Write polygons that QuPath opens by drag and drop; --geojson=gz: compressed, as .geojson.gz."
+    )
 )
 _GEOJSON_TYPE = flags.DEFINE_enum(
     "geojson_type",
@@ -29,8 +31,10 @@ _GEOJSON_TYPE = flags.DEFINE_enum(
     "What polygons are in QuPath; default: annotations, or detections in images with more than 5,000.",
 )
 _COCO = flags.DEFINE_bool("coco", False, "Write regions as COCO annotations.")
-_SOFT_MASKS = program.define_bool_or(
-    "soft_masks", "ome-tiff", "Write soft masks as .npy files; --soft_masks=ome-tiff: as pyramids that QuPath opens."
+_SOFT_MASKS = flags.DEFINE_flag(
+    program.create_bool_or(
+        "soft_masks", "ome-tiff", "Write soft masks as .npy files; --soft_masks=ome-tiff: as pyramids for QuPath."
+    )
 )
 _THRESHOLD = flags.DEFINE_float("threshold", None, "Of the masks; default: the run's, 0.5.")
 _LEAST_AREA = flags.DEFINE_integer("least_area", 16, "Smaller regions, in pixels, do not count as instances.")

@@ -235,10 +235,9 @@ class _BoolOr(flags.ArgumentParser):
             raise ValueError(f"value must be true, false or {self._value}") from None
 
 
-def define_bool_or(name: str, value: str, text: str) -> flags.FlagHolder[bool | str]:
-    """A flag of the calling program that is --name, --noname or --name=VALUE; default: False."""
-    flag = flags.Flag(_BoolOr(value), flags.ArgumentSerializer(), name, False, text, boolean=True)
-    return flags.DEFINE_flag(flag, module_name=sys._getframe(1).f_globals["__name__"])
+def create_bool_or(name: str, value: str, text: str) -> flags.Flag:
+    """A flag that is --name, --noname or --name=VALUE; default: False."""
+    return flags.Flag(_BoolOr(value), flags.ArgumentSerializer(), name, False, text, boolean=True)
 
 
 def read_scales(values: list[str] | None) -> tuple[float, ...] | None:

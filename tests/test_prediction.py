@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 
+from absl import flags
 import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
@@ -17,6 +18,7 @@ import shapely
 
 from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import ImagePrediction, trust
+from minmax_jax.experiments import program
 from minmax_jax.prediction import batches, folder, image_outputs, inputs, options
 from minmax_jax.runs import lock
 from tests import programs
@@ -389,6 +391,21 @@ def test_impossible_options_are_named(field, value):
         folder.Options(**{field: value})
 
 
+def test_a_flag_that_is_given_alone_or_with_a_value():
+    values = flags.FlagValues()
+    flags.DEFINE_flag(program.create_bool_or("geojson", "gz", "Polygons."), values)
+    for argument, value in (
+        ("--geojson", True),
+        ("--nogeojson", False),
+        ("--geojson=gz", "gz"),
+        ("--geojson=0", False),
+    ):
+        values(["program", argument])
+        assert values.geojson == value
+    with pytest.raises(flags.IllegalFlagValueError, match="--geojson=zip: value must be true, false or gz"):
+        values(["program", "--geojson=zip"])
+
+
 def test_images_that_are_too_small_are_skipped(tmp_path):
     _write_image(tmp_path / "in/a.png", (64, 64))
     Image.new("RGB", (10, 10)).save(tmp_path / "in/b.png")
@@ -409,7 +426,7 @@ def test_from_the_command_line(tmp_path, images):
     assert trained.returncode == 0, trained.stderr
     command = [sys.executable, "-m", "experiments.predict", f"--workdir={tmp_path}/run", f"--output={tmp_path}/out"]
     options = dict(cwd=programs.ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
-    flags = [
+    chosen = [
         "--geojson=gz",
         "--soft_masks=ome-tiff",
         "--geojson_type=detection",
@@ -420,7 +437,7 @@ def test_from_the_command_line(tmp_path, images):
         "--microns_per_pixel=0.5",
         "-",
     ]
-    done = subprocess.run([*command, *flags], input=f"{tmp_path}/in\n", **options)
+    done = subprocess.run([*command, *chosen], input=f"{tmp_path}/in\n", **options)
     assert done.returncode == 3, done.stderr
     assert "5 images predicted" in done.stdout and "1 skipped" in done.stdout and "f.png cannot be read" in done.stderr
     assert json.loads((tmp_path / "out/manifest.json").read_text())["num_images"] == 5
