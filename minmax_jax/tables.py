@@ -29,6 +29,7 @@ _CHANGED = re.compile(
     | \d{1,2} : \d{1,2} (: \d{1,2})? (\.\d*)?           # times
     | MONTH [-/.,\ ]? \ ? \d{1,4} ([-/.,\ ] \ ? \d{1,4})?  # SEPT2, May 2024
     | \d{1,4} [-/.\ ]? MONTH ([-/.,\ ]? \ ? \d{1,4})?      # 1-Mar
+    | true | false                   # shown in capitals
     """.replace("MONTH", _MONTH),
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from absl import flags
+from minmax_jax.experiments import program
 import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
@@ -18,7 +19,6 @@ import shapely
 
 from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import ImagePrediction, trust
-from minmax_jax.experiments import program
 from minmax_jax.prediction import batches, folder, image_outputs, inputs, options
 from minmax_jax.runs import lock
 from tests import programs

@@ -11,9 +11,9 @@ from minmax_jax.data.importing import problems
 # What Excel would show as something else: formulas, numbers without their zeros, powers of ten, dates and times.
 _CHANGED = ["=1+1", "+1", "-a", "@x", "\tq", "\r", "00123", " 007", "1e5", "1.5E-3", "123456789012", "1.50", ".5", "1."]
 _CHANGED += ["2024-01-02", "1-2", "3/4", "1.5", "1:30", "12:30:59", "SEPT2", "MARCH1", "1-Mar", "may 2024", "Dec-1-24"]
-_CHANGED += ["'quoted", "\uff1d1"]
+_CHANGED += ["true", "False", "'quoted", "\uff1d1"]
 _KEPT = ["", "0", "8", "123", "abc", "a=b", "p1-2", "Mary", "may", "mayfly", "decem 3 x", "1_2", "img 00123", "1e5.png"]
-_KEPT += ["a,b", 'say "a"', "Größe", "two\nlines", "/x/00123.png", "1-2-3-4", "true"]
+_KEPT += ["a,b", 'say "a"', "Größe", "two\nlines", "/x/00123.png", "1-2-3-4", "truefalse"]
 
 
 @pytest.mark.parametrize("text", _CHANGED)
