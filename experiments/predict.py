@@ -88,7 +88,10 @@ def main(paths: list[str]) -> None:
             inputs.find(paths, sys.stdin, output=output),
             output,
             options,
-            model=model_card.identify(model.card) | inference_options.describe(model.card),
+            # Fields of the card that a user may edit change predictions as well.
+            model=model_card.identify(model.card)
+            | inference_options.describe(model.card)
+            | {name: model.card.get(name) for name in ("class_names", "preprocessing", "microns_per_pixel")},
             results=results.read(workdir),
             workdir=str(workdir.absolute()),
         )

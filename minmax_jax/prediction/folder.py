@@ -1,6 +1,6 @@
 """The output folder of a prediction: files of each image, tables of all, and last the manifest that says complete."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
 import json
@@ -9,11 +9,10 @@ import pathlib
 import shutil
 from typing import Any
 
-from minmax_jax import disk, progress, tables
+from minmax_jax import disk, progress
 from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import trust
-from minmax_jax.prediction import batches, coco, image_outputs
-from minmax_jax.prediction import inputs as inputs_lib
+from minmax_jax.prediction import batches, image_outputs, tables_of_images
 from minmax_jax.prediction.inputs import Input
 from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.predicted_images import Skipped
@@ -97,9 +96,9 @@ def _predict(
     _warn_of_unknown_magnification(written, predictor.card.get("microns_per_pixel"))
     # Rows of other files, of an earlier call, are left out.
     _write(output / ROWS, "".join(json.dumps(row) + "\n" for row in written))
-    _write_table(output / TABLE, written, predictor.class_names)
+    tables_of_images.write_csv(output / TABLE, written, predictor.class_names)
     if options.coco:
-        _write_coco(output, inputs, done, options, predictor.class_names)
+        tables_of_images.write_coco(output / COCO, inputs, done, options, predictor.class_names)
     manifest = state | {
         "workdir": workdir,
         "num_images": len(written),
@@ -211,37 +210,3 @@ def _write(path: pathlib.Path, text: str) -> None:
     replacement = path.with_name(f"{path.name}.new")
     replacement.write_text(text, encoding="utf-8")
     replacement.replace(path)
-
-
-def _write_table(path: pathlib.Path, rows: Sequence[dict[str, Any]], class_names: Sequence[str]) -> None:
-    columns = ["path", "stem", "height", "width", "microns_per_pixel", "rescaling", "num_tiles", "class", "probability"]
-    columns += ["foreground_entropy", "background_entropy", "foreground_share", "num_instances", "threshold", "flags"]
-    header = [*columns, *(f"p_{name}" for name in class_names)]
-
-    def cells() -> Iterator[list]:
-        for row in rows:
-            shown = row | {"flags": "; ".join(row["flags"])}
-            yield [shown.get(name) for name in columns] + [row["probabilities"].get(name) for name in class_names]
-
-    tables.write(path, header, cells())
-
-
-def _write_coco(
-    output: pathlib.Path,
-    inputs: Sequence[Input],
-    rows: Mapping[str, dict[str, Any]],
-    options: Options,
-    class_names: Sequence[str],
-) -> None:
-    names, folder = inputs_lib.name_files(inputs)
-
-    def images() -> Iterator[tuple[dict[str, Any], list]]:
-        for item, name in zip(inputs, names):
-            if item.stem in rows:
-                regions = (output / image_outputs.files(item.stem, options)["coco"]).read_text(encoding="utf-8")
-                yield rows[item.stem] | {"file_name": name}, json.loads(regions)
-
-    replacement = output / f"{COCO}.new"
-    with replacement.open("w", encoding="utf-8") as file:
-        coco.write(file, images(), class_names, folder=folder)
-    replacement.replace(output / COCO)
