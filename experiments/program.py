@@ -218,6 +218,28 @@ def start(cache: str) -> None:
     _logger.info("Compiled programs are kept in %s (--config.compilation_cache=off disables it).", folder)
 
 
+class _BoolOr(flags.ArgumentParser):
+    """Parses true, false, or one more value."""
+
+    def __init__(self, value: str):
+        super().__init__()
+        self.syntactic_help = f"true, false or {value}"
+        self._value = value
+
+    def parse(self, argument: bool | str) -> bool | str:
+        if argument == self._value:
+            return argument
+        try:
+            return flags.BooleanParser().parse(argument)
+        except ValueError:
+            raise ValueError(f"value must be true, false or {self._value}") from None
+
+
+def create_bool_or(name: str, value: str, text: str) -> flags.Flag:
+    """A flag that is --name, --noname or --name=VALUE; default: False."""
+    return flags.Flag(_BoolOr(value), flags.ArgumentSerializer(), name, False, text, boolean=True)
+
+
 def read_scales(values: list[str] | None) -> tuple[float, ...] | None:
     """The value of a flag that lists sizes, such as 0.75,1,1.25, None without."""
     try:

@@ -1,9 +1,13 @@
 """Recognises full disks and failed reads in the exceptions of other libraries, and explains them."""
 
+from collections.abc import Iterator
+import contextlib
 import errno
 import os
 import pathlib
 import shutil
+
+from minmax_jax.errors import UserError
 
 # No space, a quota, and the greatest size of a file.
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,6 +40,26 @@ def explain(error: BaseException, folder: pathlib.Path, *, needed_bytes: int = 0
     needed = f", {needed_bytes / 2**20:.1f} MiB are needed" if needed_bytes else ""
     free = shutil.disk_usage(existing).free / 2**20
     return f"{folder} cannot be written ({_reason(error)}; {free:.1f} MiB are free{needed})."
+
+
+@contextlib.contextmanager
+def explaining(folder: pathlib.Path, *, needed_bytes: int = 0) -> Iterator[None]:
+    """Turns errors of a full disk into one that a user understands.
+
+    Args:
+        folder: where is written.
+        needed_bytes: what is to be written, if it is known.
+
+    Raises:
+        UserError: naming the folder and the space.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        reason = explain(error, folder, needed_bytes=needed_bytes)
+        raise UserError(f"{reason} Make room and rerun the same command.") from error
 
 
 def find_read_error(error: BaseException | None, folder: pathlib.Path) -> str:

@@ -4,6 +4,7 @@ import collections
 from collections.abc import Iterable, Sequence
 import glob
 import itertools
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -22,10 +23,12 @@ class Input(NamedTuple):
         path: of the file.
         stem: name of its outputs, without ending; unique, also where a file system ignores case, and cut where it is
             too long.
+        name: below the folder that the user named, or of the file.
     """
 
     path: pathlib.Path
     stem: str
+    name: pathlib.PurePath
 
 
 class Inputs(list[Input]):
@@ -73,9 +76,28 @@ def find(patterns: Sequence[str], stdin: Iterable[str] = (), *, output: pathlib.
             f"{' '.join(given) or 'The list'!r} names no image{reason}. Images in folders have an ending of a format"
             " that is read, such as .jpg, .png or .tif (docs/predict.md); a file that is named one by one may have any."
         )
-    inputs = Inputs(Input(path, stem) for path, stem in zip(found, _stems(list(found.values()))))
+    inputs = Inputs(Input(path, stem, name) for (path, name), stem in zip(found.items(), _stems(list(found.values()))))
     inputs.left_out = left_out
     return inputs
+
+
+def name_files(inputs: Sequence[Input]) -> tuple[list[str], str]:
+    """A name for each file, with slashes, that no other has, and the folder below which the files are.
+
+    Names are those below the folders that the user named. Where two files have one name so, all are named from the
+    nearest folder that holds them all.
+
+    Returns:
+        The names, and the folder; "" if there are several.
+    """
+    names = [item.name.as_posix() for item in inputs]
+    paths = [pathlib.Path(os.path.abspath(item.path)) for item in inputs]
+    # The file x/a/1.png with the name a/1.png is below x.
+    folders = {str(path.parents[len(item.name.parts) - 1]) for item, path in zip(inputs, paths)}
+    if len(set(names)) == len(names):
+        return names, folders.pop() if len(folders) == 1 else ""
+    common = os.path.commonpath(folders)
+    return [path.relative_to(common).as_posix() for path in paths], common
 
 
 def _expand(pattern: str, others: dict[pathlib.Path, None]) -> list[tuple[pathlib.Path, pathlib.PurePath]]:

@@ -22,7 +22,9 @@ from minmax_jax.runs.predictor import Predictor
 _PICTURE_SIDE = 2048  # greatest side of the reduced copy that is drawn
 _STAIN_SIDE = 1024  # of the one in which stains are looked for
 _MOST_VALUES = 1 << 22  # of a mask, for its distribution
-_BYTES = 10  # of files, for each pixel as the networks see it: soft masks before and after the CRF, and regions
+# Bytes of files, for each pixel as the networks see it: soft masks before and after the CRF and their reduced copies,
+# and regions.
+_BYTES = 12
 
 
 class LargePrediction(NamedTuple):
@@ -86,12 +88,17 @@ def predict(
     return LargePrediction(mask, probabilities, scores, _read_reduced(source, _PICTURE_SIDE), len(answers))
 
 
+def needed_bytes(source: Source) -> int:
+    """What the files take that an image with a tiling needs while it is predicted."""
+    return _BYTES * math.prod(source.tiling.size)
+
+
 def _check_space(source: Source, scratch: pathlib.Path) -> None:
-    needed, free = _BYTES * math.prod(source.tiling.size) / 2**20, shutil.disk_usage(scratch).free / 2**20
+    needed, free = needed_bytes(source) / 2**20, shutil.disk_usage(scratch).free / 2**20
     if needed > free:
         raise UserError(
-            f"{source.input.path} needs {needed:.0f} MiB in {scratch.parent} while it is predicted, and {free:.0f} are"
-            " free. Make room, or choose another folder."
+            f"{scratch.parent} lacks space: {source.input.path} needs {needed:.1f} MiB there while it is predicted, and"
+            f" {free:.1f} MiB are free. Make room, or choose another folder, and rerun the command."
         )
 
 
