@@ -33,7 +33,9 @@ def model_digest(state: TrainState) -> str:
 
 
 def split_digest(split: Split) -> str:
-    """Digest of the names, classes, labels and sizes of a split; pixels are not read."""
+    """Digest of the names, classes (and which have no region), labels and sizes of a split; pixels are not read."""
     sha = hashlib.sha256(repr((split.names, split.class_names)).encode())
     sha.update(split.labels.tobytes() + split.sizes.tobytes())
+    if split.background_classes:
+        sha.update(repr(split.background_classes).encode())
     return sha.hexdigest()

@@ -100,7 +100,15 @@ def _predict_rest(
                 skipped.append({"path": str(answer.input.path), "reason": answer.reason})
                 continue
             names = predictor.class_names
-            row = image_outputs.write(output, answer, options, class_names=names, of_model=of_model, scratch=scratch)
+            row = image_outputs.write(
+                output,
+                answer,
+                options,
+                class_names=names,
+                background_classes=predictor.background_classes,
+                of_model=of_model,
+                scratch=scratch,
+            )
             row["file"] = files[answer.source.input.stem]
             file.write(json.dumps(row) + "\n")
             file.flush()

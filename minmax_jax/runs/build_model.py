@@ -27,8 +27,14 @@ from minmax_jax.state import TrainState
 _ALL_LOCATIONS = 2**31 - 1  # more than any map has
 
 
-def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_per_epoch: int) -> Method:
-    """The method that `config.method` names."""
+def create_method(
+    config: ml_collections.ConfigDict,
+    *,
+    num_classes: int,
+    steps_per_epoch: int,
+    background_classes: tuple[int, ...] = (),
+) -> Method:
+    """The method that `config.method` names; `background_classes` are those without a region."""
     flips = config.evaluation.flips
     if config.model.mask_head and (config.method, config.mask.gradient) != ("minmax", "flow"):
         raise errors.OptionError(
@@ -46,7 +52,7 @@ def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_
     return create(
         create_model(config.model, num_classes=num_classes, method=config.method, alignment=config.mask.alignment),
         create_optimizer(config, steps_per_epoch=steps_per_epoch),
-        create_objective(config, steps_per_epoch=steps_per_epoch),
+        create_objective(config, steps_per_epoch=steps_per_epoch, background_classes=background_classes),
         average_decay=config.train.average_decay,
         shared_statistics=config.model.shared_statistics,
         flip_horizontal=flips and config.data.flip_horizontal,
@@ -137,7 +143,9 @@ def load_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> Tra
     return devices.replicate(state.replace(**variables, average=average))
 
 
-def create_objective(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> objective_lib.Objective:
+def create_objective(
+    config: ml_collections.ConfigDict, *, steps_per_epoch: int, background_classes: tuple[int, ...] = ()
+) -> objective_lib.Objective:
     """The objective, each option group from the configuration's group of the same name."""
     with errors.naming("config.loss."):
         loss = objective_lib.LossOptions(**config.loss)
@@ -146,7 +154,7 @@ def create_objective(config: ml_collections.ConfigDict, *, steps_per_epoch: int)
     with errors.naming("config.erasing."):
         erasing = objective_lib.ErasingOptions(**config.erasing)
     with errors.naming("config."):
-        return objective_lib.Objective(loss, mask, erasing, steps_per_epoch)
+        return objective_lib.Objective(loss, mask, erasing, steps_per_epoch, background_classes)
 
 
 def create_optimizer(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -182,6 +190,7 @@ def create_refined_predict(
     refine: ml_collections.ConfigDict,
     *,
     trunk: str,
+    background_classes: tuple[int, ...] = (),
     flip_horizontal: bool,
     flip_vertical: bool,
 ) -> Callable[..., Prediction]:
@@ -192,6 +201,7 @@ def create_refined_predict(
         stages: of the method.
         refine: group `refine` of a configuration.
         trunk: name of the trunk.
+        background_classes: as in `refined_inference.predict`.
         flip_horizontal: as in `refined_inference.predict`.
         flip_vertical: as in `refined_inference.predict`.
     """
@@ -200,6 +210,7 @@ def create_refined_predict(
         first_stage=predict,
         stages=stages,
         decoder=create_decoder(refine, trunk=trunk),
+        background_classes=background_classes,
         flip_horizontal=flip_horizontal,
         flip_vertical=flip_vertical,
     )
@@ -224,7 +235,7 @@ def create_postprocessing(crf: ml_collections.ConfigDict, refine: ml_collections
 
 
 def create_refine(options: ml_collections.ConfigDict) -> crf_lib.RefineFn:
-    """The CRF for one mask and its image, compiled once per size.
+    """The CRF for one mask and its image, compiled once per size; an empty mask remains as it is.
 
     Args:
         options: group `evaluation.crf` of a configuration, enabled or not.
@@ -232,4 +243,8 @@ def create_refine(options: ml_collections.ConfigDict) -> crf_lib.RefineFn:
     with errors.naming("config.evaluation.crf."):
         crf = crf_lib.Crf(**{name: value for name, value in options.items() if name != "enabled"})
     refine = jax.jit(functools.partial(crf_lib.refine, crf=crf))
-    return lambda mask, image: np.asarray(refine(mask[None, :, :, None], image[None]))[0, :, :, 0]
+
+    def refine_one(mask, image):
+        return np.asarray(refine(mask[None, :, :, None], image[None]))[0, :, :, 0] if mask.any() else mask
+
+    return refine_one

@@ -50,6 +50,11 @@ class Predictor:
         """Names of the C classes, in the order of the probabilities."""
         return tuple(self.card["class_names"])
 
+    @property
+    def background_classes(self) -> tuple[int, ...]:
+        """The numbers of the classes without a region, whose masks are empty."""
+        return model_card.background_labels(self.card)
+
     def __call__(self, images: np.ndarray) -> Prediction:
         """Predicts class and mask of images of one size; compiles once per size and number of images.
 
@@ -147,11 +152,12 @@ def _create_predict(card: dict[str, Any]) -> tuple[Callable[..., Prediction], Ca
         method=card["method"],
         alignment=card["mask"]["alignment"],
     )
+    background_classes = model_card.background_labels(card)
     flips = {f"flip_{axis}": card["flips"][axis] for axis in ("horizontal", "vertical")}
     first_stage = functools.partial(
         (minmax if card["method"] == "minmax" else localizer_alone).predict,
         model=model,
-        objective=Objective(mask=MaskOptions(**card["mask"])),
+        objective=Objective(mask=MaskOptions(**card["mask"]), background_classes=background_classes),
         scales=tuple(card["scales"]),
         **flips,
     )
@@ -162,6 +168,7 @@ def _create_predict(card: dict[str, Any]) -> tuple[Callable[..., Prediction], Ca
         functools.partial(inference.trunk_stages, model=model),
         ml_collections.ConfigDict(card["refine"]),
         trunk=card["model"]["trunk"],
+        background_classes=background_classes,
         **flips,
     )
     return refined, first_stage
