@@ -189,9 +189,7 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
     }
 
 
-def _draw_seen(
-    predictor: Predictor, prepared: Prepared, mask: np.ndarray, *, has_background: bool
-) -> dict[str, str]:
+def _draw_seen(predictor: Predictor, prepared: Prepared, mask: np.ndarray, *, has_background: bool) -> dict[str, str]:
     """The classifier's two inputs, X+ and X-, at its resolution: grey, 0 of [-1, 1], is what a mask hides."""
     image = prepared.preprocessed.astype(np.float32) - 127.5
     mask = padding.crop_back(mask, image.shape[:2])[..., None]
