@@ -9,6 +9,7 @@ Writes OUT/DATASET or OUT/NAME; train with --config.data.dir=OUT. The same comma
 is part of a prepared `cub`. docs/data.md describes layouts and formats.
 """
 
+import dataclasses
 import importlib
 import pathlib
 
@@ -36,6 +37,9 @@ _FOREGROUND = flags.DEFINE_string(
 )
 _IGNORE = flags.DEFINE_string("ignore", "", "Of own masks: values left out of the evaluation, such as '255'.")
 _INSTANCES = flags.DEFINE_bool("instances", False, "Of own masks: their values number the objects of the image.")
+_BACKGROUND = flags.DEFINE_list(
+    "background_classes", [], "Of own images: classes without a region, such as normal,empty; their masks are empty."
+)
 _TEST_SHARE = flags.DEFINE_float("test_share", 0.2, "Of --dataset=image_folder without splits: test share.", 0, 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of that choice and, with --tile_size, of the choice of validation images.", 0)
 _TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: side of the tiles in pixels; 0: no tiles.")
@@ -59,8 +63,22 @@ def main() -> None:
         else:
             _check_target(local_path("data_dir", _DATA_DIR.value) / name)
             records.prepare(name, _read_raw, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
+            _check_background(name)
         print(summary.describe(_DATA_DIR.value, name))
     print(f"Train with --config={config} --config.data.dir={_DATA_DIR.value}")
+
+
+def _check_background(name: str) -> None:
+    """Raises OptionError where data that were prepared before have other classes without a region than the flag."""
+    from minmax_jax.data import load
+
+    declared = load.read_splits(_DATA_DIR.value, name)["train"].background_classes
+    if flags.FLAGS["background_classes"].present and set(_BACKGROUND.value) != set(declared):
+        raise OptionError(
+            f"background_classes={','.join(_BACKGROUND.value)}: {name!r} was prepared before with"
+            f" {','.join(declared) or 'none'}. Delete its folder in {_DATA_DIR.value} to prepare it anew, or set"
+            " config.data.background_classes in training."
+        )
 
 
 def _check_target(folder: pathlib.Path) -> None:
@@ -94,7 +112,11 @@ def _check_flags() -> None:
     """Raises OptionError for a flag that would have no effect."""
     own, tiled = _DATASET.value in _OWN, _TILE_SIZE.value > 0
     for is_read, who, names in (
-        (own, "own images, --dataset=image_folder or csv", "name foreground ignore instances tile_size seed"),
+        (
+            own,
+            "own images, --dataset=image_folder or csv",
+            "name foreground ignore instances background_classes tile_size seed",
+        ),
         (_DATASET.value == "image_folder", "--dataset=image_folder", "masks test_share"),
         (_DATASET.value == "csv", "--dataset=csv", "folds"),
         (own and tiled, "tiles, --tile_size", "tile_scale least_tissue"),
@@ -110,6 +132,7 @@ def _module(dataset: str):
 
 
 def _read_own(source: str, scratch: pathlib.Path):
+    from minmax_jax.data import dataset
     from minmax_jax.data.importing import archives, csv_files, image_folder, mask_checks, mask_rules, tiles
 
     mask_rule = mask_rules.parse(_FOREGROUND.value, ignore=_IGNORE.value, instances=_INSTANCES.value)
@@ -122,6 +145,8 @@ def _read_own(source: str, scratch: pathlib.Path):
         )
     if not (flags.FLAGS["foreground"].present or _IGNORE.value or _INSTANCES.value):
         mask_checks.warn_of_values(raw)
+    background = dataset.check_background(_BACKGROUND.value, raw.class_names)
+    raw = dataclasses.replace(raw, background_classes=background)
     if not _TILE_SIZE.value:
         return raw
     tiling = tiles.Tiling(_TILE_SIZE.value, scale=_TILE_SCALE.value, least_tissue=_LEAST_TISSUE.value)

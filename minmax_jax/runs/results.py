@@ -173,7 +173,12 @@ def describe(results: dict, split: str = "test") -> str:
             f"   background {number(summary['background_entropy'], '.3f')} nats"
         )
 
-    without = summary["num_images"] - summary["num_images_with_mask"]
+    of_background = summary.get("num_images_without_region", 0)
+    false = ""
+    if of_background:
+        share = f"{number(summary['false_foreground_share'])} %{interval('false_foreground_share')}"
+        false = f"\n  false foreground   {share}   ({of_background} images without a region, left out of F1)"
+    without = summary["num_images"] - summary["num_images_with_mask"] - of_background
     without_mask = f" ({without} without a mask are left out of F1)" if without else ""
     swaps = f"\n  swap test: {describe_diagnosis(results['diagnosis'])}" if "diagnosis" in results else ""
     return (
@@ -182,5 +187,5 @@ def describe(results: dict, split: str = "test") -> str:
         f"  F1+ {number(summary['f1_foreground'])} %{interval('f1_foreground')}"
         f"   F1- {number(summary['f1_background'])} %{interval('f1_background')}"
         f"   (all foreground: {number(baseline['f1_foreground'])} %, {number(baseline['f1_background'])} %)"
-        f"{entropies()}{swaps}"
+        f"{false}{entropies()}{swaps}"
     )

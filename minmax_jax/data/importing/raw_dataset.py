@@ -56,6 +56,7 @@ class RawDataset:
         read_records: (item, raw dataset) -> the records that the item becomes: one, or its tiles.
         bad: images of its lists that are in no split, for what is wrong there.
         official: whether its splits are published; they are then kept even where they share images.
+        background_classes: names of the classes without a region: no image of theirs may have a foreground or a box.
     """
 
     class_names: tuple[str, ...]
@@ -66,6 +67,7 @@ class RawDataset:
     read_records: Callable[[Item, "RawDataset"], Iterator[dict]] = _read_whole
     bad: tuple[problems.Problem, ...] = ()
     official: bool = False
+    background_classes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Item]:
         """All items."""

@@ -127,6 +127,9 @@ def _write(name: str, raw: raw_dataset.RawDataset, folder: pathlib.Path) -> None
         features=features(raw.class_names),
         description=raw.description,
         homepage=raw.homepage,
+        metadata=tfds.core.MetadataDict({load.BACKGROUND: list(raw.background_classes)})
+        if raw.background_classes
+        else None,
     )
     writer = tfds.core.SequentialWriter(info, _RECORDS_PER_FILE, file_format="array_record")
     try:
