@@ -59,6 +59,8 @@ def test_workdir(
     run, images, variables = model.run, model.run.splits[split], state_lib.inference_variables(model.state)
     variables |= {} if model.decoder is None else {"decoder": model.decoder}
     images, left_out = dataset.subset(images, np.flatnonzero(images.has_region)), {}
+    if not len(images):
+        raise options.OptionError(f"split={split!r} has no image of a class with a region.")
     count = min(num_images, len(images))
     images = dataset.subset(images, np.linspace(0, len(images) - 1, count).round().astype(int))
     masks = _predict_masks(run, variables, images)
