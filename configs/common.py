@@ -30,6 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
     data.train_fraction = 1.0  # share of each class of the training images, at least one image
     data.train_per_class = 0  # number of training images of each class; 0: all
     data.subset_seed = 0  # seed of all subsets of images; a larger subset contains the smaller ones
+    # Names of classes without a region, such as ("normal",): their masks are empty. (): as declared to prepare_data.
+    data.background_classes = ()
     # Whether training images get each other's labels, a control: what such a run shows was not learned from labels.
     data.permute_labels = False
     # Whether all classes are drawn equally often for training, however many images each has; an epoch is as long as
@@ -76,6 +78,7 @@ def get_config() -> ml_collections.ConfigDict:
     # the whole object has it.
     synthetic.part_share = 0.0
     synthetic.body_contrast = 1.0  # of the rest of the object, share of the part's contrast; used only with a part
+    synthetic.empty_class = False  # whether there is one more class, "empty", of images without an object
 
     config.model = model = ml_collections.ConfigDict()
     # "resnet18", -34, -50 or -101; "efficientnet_lite0", 1 or 2; or, frozen and from a file of DINOv2, "vit_small14" or

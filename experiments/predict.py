@@ -56,6 +56,9 @@ flags.mark_flags_as_required(["workdir", "output"])
 
 SKIPPED = 3  # exit status
 
+# Fields of the card that a user may edit, and that change predictions.
+_EDITED = ("class_names", "background_classes", "preprocessing", "reading", "microns_per_pixel")
+
 
 def main(paths: list[str]) -> None:
     if not paths:
@@ -89,10 +92,9 @@ def main(paths: list[str]) -> None:
             found,
             output,
             options,
-            # Fields of the card that a user may edit change predictions as well.
             model=model_card.identify(model.card)
             | inference_options.describe(model.card)
-            | {name: model.card.get(name) for name in ("class_names", "preprocessing", "reading", "microns_per_pixel")},
+            | {name: model.card.get(name) for name in _EDITED},
             results=results.read(workdir),
             left_out=found.left_out,
             workdir=str(workdir.absolute()),

@@ -54,6 +54,9 @@ _INTENSITY = flags.DEFINE_enum(
 _CHANNELS = flags.DEFINE_string(
     "channels", "", "Of own images: one to three channels, counted from 0, such as 0,2,1; default: as the colours."
 )
+_BACKGROUND = flags.DEFINE_list(
+    "background_classes", [], "Of own images: classes without a region, such as normal,empty; their masks are empty."
+)
 _TEST_SHARE = flags.DEFINE_float("test_share", 0.2, "Of --dataset=image_folder without splits: test share.", 0, 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of that choice and, with --tile_size, of the choice of validation images.", 0)
 _TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: side of the tiles in pixels; 0: no tiles.")
@@ -82,8 +85,22 @@ def main() -> None:
             _check_target(local_path("data_dir", _DATA_DIR.value) / name)
             _check_reading(name)
             records.prepare(name, _read_raw, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
+            _check_background(name)
         print(summary.describe(_DATA_DIR.value, name))
     print(f"Train with --config={config} --config.data.dir={_DATA_DIR.value}")
+
+
+def _check_background(name: str) -> None:
+    """Raises OptionError where data that were prepared before have other classes without a region than the flag."""
+    from minmax_jax.data import load
+
+    declared = load.read_splits(_DATA_DIR.value, name)["train"].background_classes
+    if flags.FLAGS["background_classes"].present and set(_BACKGROUND.value) != set(declared):
+        raise OptionError(
+            f"background_classes={','.join(_BACKGROUND.value)}: {name!r} was prepared before with"
+            f" {','.join(declared) or 'none'}. Delete its folder in {_DATA_DIR.value} to prepare it anew, or set"
+            " config.data.background_classes in training."
+        )
 
 
 def _check_target(folder: pathlib.Path) -> None:
@@ -136,7 +153,7 @@ def _check_flags() -> None:
         (
             own,
             "own images, --dataset=image_folder or csv",
-            "name annotations ignore instances tile_size seed intensity channels microns_per_pixel",
+            "name annotations ignore instances background_classes tile_size seed intensity channels microns_per_pixel",
         ),
         (own or _DATASET.value == "oxford_flowers", "own images and oxford_flowers", "foreground"),
         (_DATASET.value == "image_folder", "--dataset=image_folder", "masks test_share"),
@@ -154,7 +171,7 @@ def _module(dataset: str):
 
 
 def _read_own(source: str, scratch: pathlib.Path):
-    from minmax_jax.data import readings
+    from minmax_jax.data import dataset, readings
     from minmax_jax.data.importing import (
         annotations,
         archives,
@@ -188,7 +205,11 @@ def _read_own(source: str, scratch: pathlib.Path):
         raw = annotations.attach(raw, _ANNOTATIONS.value, foreground=foreground, ignore=_IGNORE.value)
     elif not (flags.FLAGS["foreground"].present or _IGNORE.value or _INSTANCES.value):
         mask_checks.warn_of_values(raw)
-    raw = dataclasses.replace(raw, reading=readings.parse(_INTENSITY.value, _CHANNELS.value))
+    raw = dataclasses.replace(
+        raw,
+        reading=readings.parse(_INTENSITY.value, _CHANNELS.value),
+        background_classes=dataset.check_background(_BACKGROUND.value, raw.class_names),
+    )
     sizes = magnification.read(raw, given=_MICRONS.value)
     if not _TILE_SIZE.value:
         return magnification.record(raw, sizes)

@@ -24,6 +24,7 @@ class GreenMask:
     preprocessing = preprocessing.Preprocessing()
 
     def __init__(self, scores=("foreground_entropy", "background_entropy")):
+        self.background_classes = ()
         self.card = {"foreground_threshold": 0.5, "step": 7, "crop_size": [64, 64], "model": {"classifier_scale": 0.5}}
         self.shapes, self.names = [], scores
 

@@ -17,6 +17,7 @@ VERSION = "2.0.0"
 # Defaults of the choice of validation images; 0.2 is published.
 _VALIDATION_SHARE, _VALIDATION_SEED = 0.2, 0
 SPLITS = ("train", "validation", "test")
+BACKGROUND = "background_classes"  # in the metadata of the records: names of the classes without a region
 # Without the second, TFDS would call the classes 0, 1 and so on.
 _PARTS = ("dataset_info.json", "label.labels.txt")
 _METADATA = "metadata.json"  # as TFDS names it
@@ -130,6 +131,7 @@ def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any], reading: 
         patients=tuple(index["patients"]),
         reading=reading,
         microns_per_pixel=_read_microns(folder),
+        background_classes=tuple(index.get(BACKGROUND, ())),  # an earlier version indexed none
         **{
             f"read_{feature}": _Reader(str(folder), split, stamp, feature)
             for feature in ("image", "mask", "boxes", "ignored", "instances")
@@ -147,15 +149,16 @@ def _read_microns(folder: pathlib.Path) -> float:
 
 
 def _build_index(folder: pathlib.Path) -> dict[str, Any]:
-    """Names, labels, sizes and patients of all splits, in the order of their records.
+    """Names, labels, sizes and patients of all splits, in the order of their records, and the classes.
 
     Raises:
         DataError: if the records are damaged.
     """
     builder = _open_builder(str(folder))
     class_names = list(builder.info.features["label"].names or ())
+    background = list((builder.info.metadata or {}).get(BACKGROUND, ()))
     return {
-        split: {"class_names": class_names, **_index_split(folder, split, len(class_names))}
+        split: {"class_names": class_names, BACKGROUND: background, **_index_split(folder, split, len(class_names))}
         for split in SPLITS
         if split in builder.info.splits
     }
@@ -236,15 +239,23 @@ class _Reader:
             return record["boxes"]
         if self.feature == "instances":
             return _decode_instances(record.get("instances", b""), f"The objects of {name!r}")
-        return _decode_mask(record["mask"], f"The mask of {name!r}", is_ignored=self.feature == "ignored")
+        return decode_mask(record["mask"], f"The mask of {name!r}", is_ignored=self.feature == "ignored")
 
 
 def _decode_instances(content: bytes, name: str) -> np.ndarray | None:
     return np.asarray(image_files.open_picture(content, name)).astype(np.int32) if content else None
 
 
-def _decode_mask(content: bytes, name: str, *, is_ignored: bool) -> np.ndarray | None:
-    """Of a mask with one bit a pixel the foreground; of any other what the values 1 and `dataset.IGNORED` mark."""
+def decode_mask(content: bytes, name: str, *, is_ignored: bool) -> np.ndarray | None:
+    """[H, W] bool of a record's mask, None where there is none.
+
+    Of a mask with one bit a pixel the foreground; of any other what the values 1 and `dataset.IGNORED` mark.
+
+    Args:
+        content: of the PNG file, empty where there is none.
+        name: of the file, for messages.
+        is_ignored: whether what is asked for is what no metric may count, not the foreground.
+    """
     if not content:
         return None
     values = np.asarray(image_files.open_picture(content, name))

@@ -30,6 +30,7 @@ _METRICS = {
     "F1+ at a validated threshold": "f1_foreground_validated",
     "F1+ at the best threshold": "f1_foreground_best",
     "IoU of the foreground": "iou_foreground",
+    "false foreground of classes without a region": "false_foreground_share",
     "PxAP": "pxap",
     "MaxBoxAccV2": "max_box_acc_v2",
     "foreground entropy": "foreground_entropy",

@@ -65,7 +65,7 @@ def write(
         outputs = [name for name in networks.OUTPUTS if name in shapes]
         if format == "onnx":
             _check_absent(output.parent, zoo.file_names(outputs))
-        images = verification.random_images(size, number=sum(verification.BATCHES))
+        images = verification.choose_images(model, size)
         expected = verification.predict(model, images)
         written = _write_checked(output, FORMATS[format], network, size, _metadata(model.card), images, expected)
     if format == "stablehlo":
@@ -134,6 +134,7 @@ def _metadata(card: Mapping[str, Any]) -> dict[str, str]:
         "foreground_threshold",
         "state_digest",
     )
+    kept += ("background_classes",) if card["background_classes"] else ()
     return {name: value if isinstance(value := card[name], str) else strict_json.dumps(value) for name in kept}
 
 

@@ -158,7 +158,13 @@ def _predict_rest(
             names = predictor.class_names
             with disk.explaining(output, needed_bytes=image_outputs.most_bytes(answer, options)):
                 row = image_outputs.write(
-                    output, answer, options, class_names=names, of_model=of_model, scratch=scratch
+                    output,
+                    answer,
+                    options,
+                    class_names=names,
+                    background_classes=predictor.background_classes,
+                    of_model=of_model,
+                    scratch=scratch,
                 )
             row["file"] = files[answer.source.input.stem]
             file.write(strict_json.dumps(row) + "\n")

@@ -9,6 +9,7 @@ import numpy as np
 
 from minmax_jax.data import pixel_size
 from minmax_jax.evaluation import trust
+from minmax_jax.evaluation.image_predictions import ImagePrediction
 from minmax_jax.prediction import banded_regions, ome_tiff, overlays, png, region_files, regions, resampling
 from minmax_jax.prediction.disk_arrays import DiskArray
 from minmax_jax.prediction.options import Options
@@ -42,6 +43,7 @@ def write(
     options: Options,
     *,
     class_names: Sequence[str],
+    background_classes: Sequence[int] = (),
     of_model: Sequence[str],
     scratch: pathlib.Path,
 ) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def write(
         answer: for the image.
         options: what is written.
         class_names: of the C classes.
+        background_classes: those without a region.
         of_model: flags of all images.
         scratch: folder for what does not fit in memory.
     """
@@ -92,17 +95,28 @@ def write(
         "class": name,
         "probability": float(prediction.probabilities[prediction.predicted]),
         "probabilities": dict(zip(class_names, map(float, prediction.probabilities))),
-        **{name: value for name, value in prediction.scores.items() if name.endswith("entropy")},
+        **_entropies(prediction, background_classes),
         "foreground_share": share,
         "num_instances": len(found.regions),
         "threshold": options.threshold,
         "not_read": dict(answer.source.image.lossy),
-        "flags": [*trust.find_flags(prediction, threshold=options.threshold), *answer.source.flags, *of_model],
+        "flags": [
+            *trust.find_flags(prediction, threshold=options.threshold, background_classes=background_classes),
+            *answer.source.flags,
+            *of_model,
+        ],
     }
 
 
 def _describe_ignored(said: pixel_size.PixelSize) -> dict[str, Any] | None:
     return {"microns": said.sides, "reason": said.ignored} if said.ignored else None
+
+
+def _entropies(prediction: ImagePrediction, background_classes: Sequence[int]) -> dict[str, float | None]:
+    """Those of methods that have them; that of the background is None for a class without a region."""
+    found = {name: value for name, value in prediction.scores.items() if name.endswith("entropy")}
+    is_known = "background_entropy" not in found or prediction.predicted not in background_classes
+    return found if is_known else found | {"background_entropy": None}
 
 
 def _find_regions(answer: Predicted, options: Options, scratch: pathlib.Path) -> region_files.Found:

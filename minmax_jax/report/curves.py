@@ -29,6 +29,7 @@ _CHARTS = (
         (
             ("validation", "f1_foreground", "F1+"),
             ("validation", "f1_background", "F1-"),
+            ("validation", "false_foreground_share", "false foreground"),
         ),
     ),
 )

@@ -20,6 +20,7 @@ _HEADLINE = (
     ("balanced_error", "Balanced error"),
     ("f1_foreground", "F1+"),
     ("f1_background", "F1-"),
+    ("false_foreground_share", "False foreground"),
     ("pxap", "PxAP"),
     ("gt_known_localization", "GT-known localization"),
     ("foreground_entropy", "Foreground entropy"),
@@ -83,6 +84,7 @@ def _read_run(folder: pathlib.Path) -> dict[str, Any]:
         "name": folder.resolve().name,
         "results": results,
         "class_names": card.get("class_names", []),
+        "background_classes": [card["class_names"].index(name) for name in card.get("background_classes", [])],
         "headline": [
             (label, metrics[name], tables.describe_trivial(name, results))
             for name, label in _HEADLINE
@@ -144,7 +146,12 @@ def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:
         (
             "Masks, validation",
             charts.lines(
-                series("validation", **{"F1+": "f1_foreground", "F1-": "f1_background"}), y_label="%", **options
+                series(
+                    "validation",
+                    **{"F1+": "f1_foreground", "F1-": "f1_background", "false foreground": "false_foreground_share"},
+                ),
+                y_label="%",
+                **options,
             ),
         ),
     ]

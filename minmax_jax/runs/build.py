@@ -19,6 +19,7 @@ from minmax_jax.evaluation.metrics import (
     classification,
     dice,
     entropy,
+    false_foreground,
     flags,
     instances,
     overlap,
@@ -73,8 +74,13 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
     _check_selection(config, splits["validation"])
     steps_per_epoch = max(1, len(splits["train"]) // config.batch_size)
     _check_classifier(config, splits)
-    num_classes = len(splits["train"].class_names)
-    method = build_model.create_method(config, num_classes=num_classes, steps_per_epoch=steps_per_epoch)
+    background_classes = splits["train"].background_labels
+    method = build_model.create_method(
+        config,
+        num_classes=len(splits["train"].class_names),
+        steps_per_epoch=steps_per_epoch,
+        background_classes=background_classes,
+    )
     engine = engines.ENGINES[config.train.engine]
     state = method.init(jax.random.key(config.seed), build_data.crop_size(config.data, splits["train"]))
     return Run(
@@ -85,8 +91,8 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         train_step=engine.parallelize_train_step(method.train_step),
         predict=engine.parallelize_predict(method.predict),
         classify=engine.parallelize_predict(method.classify) if method.classify else None,
-        evaluators=create_evaluators(config.evaluation),
-        test_evaluators=create_test_evaluators(config.evaluation),
+        evaluators=create_evaluators(config.evaluation, background_classes=background_classes),
+        test_evaluators=create_test_evaluators(config.evaluation, background_classes=background_classes),
         refine_fn=build_model.create_refine(config.evaluation.crf) if config.evaluation.crf.enabled else None,
         state=devices.replicate(state),
     )
@@ -94,7 +100,7 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
 
 def _check_selection(config: ml_collections.ConfigDict, split: dataset.Split) -> None:
     uses_masks = config.evaluation.selection == selection.USES_MASKS
-    if uses_masks and all(split.read_mask(index) is None for index in range(len(split))):
+    if uses_masks and not dataset.any_mask(split):
         raise errors.OptionError(
             f"config.evaluation.selection={config.evaluation.selection!r} needs masks of validation images, and no"
             " image has one. Choose 'classification_error'."
@@ -132,13 +138,16 @@ def check_config(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
     build_data.create_augmentation(config.data, (0, 0))  # the size of the crops is not known yet
 
 
-def create_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ...]:
-    """The metrics of validations, of group `evaluation` of a configuration."""
+def create_evaluators(
+    options: ml_collections.ConfigDict, *, background_classes: tuple[int, ...] = ()
+) -> tuple[Evaluator, ...]:
+    """The metrics of validations, of group `evaluation` of a configuration; `background_classes` have no region."""
     with errors.naming("config.evaluation."):
         return (
             classification.EVALUATOR,
             dice.evaluator(threshold=options.threshold, empty=options.empty),
-            entropy.EVALUATOR,
+            false_foreground.evaluator(threshold=options.threshold),
+            entropy.evaluator(background_classes=background_classes),
         )
 
 
@@ -153,15 +162,18 @@ def create_mask_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluato
             boundary.evaluator(threshold=options.threshold),
             boxes.evaluator(threshold=options.threshold),
             instances.evaluator(threshold=options.threshold),
+            false_foreground.evaluator(threshold=options.threshold),
         )
 
 
-def create_test_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ...]:
+def create_test_evaluators(
+    options: ml_collections.ConfigDict, *, background_classes: tuple[int, ...] = ()
+) -> tuple[Evaluator, ...]:
     """All metrics; validations leave most out, as they take longer and nothing is selected by them."""
     return (
         classification.EVALUATOR,
         *create_mask_evaluators(options),
-        entropy.EVALUATOR,
+        entropy.evaluator(background_classes=background_classes),
         calibration.EVALUATOR,
-        flags.evaluator(threshold=options.threshold),
+        flags.evaluator(threshold=options.threshold, background_classes=background_classes),
     )

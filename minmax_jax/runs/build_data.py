@@ -45,7 +45,15 @@ def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]
     else:
         splits = _load_prepared(data)
         _compare_pixel_sizes(data.microns_per_pixel, splits["train"].microns_per_pixel)
+    splits = {name: _declare_background(split, data) for name, split in splits.items()}
     return {name: _prepare(name, split, counts[name], data) for name, split in splits.items()}
+
+
+def _declare_background(split: dataset.Split, data: ml_collections.ConfigDict) -> dataset.Split:
+    """The split with the classes without a region that the configuration names, if any, in place of its own."""
+    with errors.naming("config.data."):
+        names = dataset.check_background(tuple(data.background_classes) or split.background_classes, split.class_names)
+    return dataclasses.replace(split, background_classes=names)
 
 
 def _load_prepared(data: ml_collections.ConfigDict) -> dict[str, dataset.Split]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -26,32 +27,41 @@ from minmax_jax.state import TrainState
 _ALL_LOCATIONS = 2**31 - 1  # more than any map has
 
 
-def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_per_epoch: int) -> Method:
+def create_method(
+    config: ml_collections.ConfigDict,
+    *,
+    num_classes: int,
+    steps_per_epoch: int,
+    background_classes: tuple[int, ...] = (),
+) -> Method:
     """The method that `config.method` names, as its entry in `METHODS` creates it.
 
     Args:
         config: with all fields. For a saved model, those that its card holds, and the defaults of all others.
         num_classes: C.
         steps_per_epoch: of the training; prediction does not depend on it.
+        background_classes: those without a region.
     """
-    return METHODS[config.method](config, num_classes=num_classes, steps_per_epoch=steps_per_epoch)
+    return METHODS[config.method](
+        config, num_classes=num_classes, steps_per_epoch=steps_per_epoch, background_classes=background_classes
+    )
 
 
-def _create_minmax(config: ml_collections.ConfigDict, **sizes: int) -> Method:
+def _create_minmax(config: ml_collections.ConfigDict, **of_data: Any) -> Method:
     create = functools.partial(minmax.create_method, accumulation=config.train.accumulation)
-    return _create_on_networks(create, config, **sizes)
+    return _create_on_networks(create, config, **of_data)
 
 
-def _create_localizer_alone(config: ml_collections.ConfigDict, **sizes: int) -> Method:
+def _create_localizer_alone(config: ml_collections.ConfigDict, **of_data: Any) -> Method:
     if config.train.accumulation > 1:
         raise errors.OptionError(
             f"config.train.accumulation={config.train.accumulation} is for config.method=minmax, not {config.method}."
         )
-    return _create_on_networks(localizer_alone.create_method, config, **sizes)
+    return _create_on_networks(localizer_alone.create_method, config, **of_data)
 
 
-# By the name of `config.method`: (config, *, num_classes, steps_per_epoch) -> Method. Training, the checks of a
-# configuration, and all that opens a saved model read this table.
+# By the name of `config.method`: (config, *, num_classes, steps_per_epoch, background_classes) -> Method. Training, the
+# checks of a configuration, and all that opens a saved model read this table.
 METHODS: dict[str, Callable[..., Method]] = {
     "minmax": _create_minmax,
     "wildcat": _create_localizer_alone,
@@ -60,7 +70,12 @@ METHODS: dict[str, Callable[..., Method]] = {
 
 
 def _create_on_networks(
-    create: Callable[..., Method], config: ml_collections.ConfigDict, *, num_classes: int, steps_per_epoch: int
+    create: Callable[..., Method],
+    config: ml_collections.ConfigDict,
+    *,
+    num_classes: int,
+    steps_per_epoch: int,
+    background_classes: tuple[int, ...],
 ) -> Method:
     """A method of localizer and classifier."""
     flips = config.evaluation.flips
@@ -72,7 +87,7 @@ def _create_on_networks(
     return create(
         create_model(config.model, num_classes=num_classes, method=config.method, alignment=config.mask.alignment),
         create_optimizer(config, steps_per_epoch=steps_per_epoch),
-        create_objective(config, steps_per_epoch=steps_per_epoch),
+        create_objective(config, steps_per_epoch=steps_per_epoch, background_classes=background_classes),
         average_decay=config.train.average_decay,
         shared_statistics=config.model.shared_statistics,
         flip_horizontal=flips and config.data.flip_horizontal,
@@ -161,7 +176,9 @@ def load_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> Tra
     return devices.replicate(state.replace(**variables, average=average))
 
 
-def create_objective(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> objective_lib.Objective:
+def create_objective(
+    config: ml_collections.ConfigDict, *, steps_per_epoch: int, background_classes: tuple[int, ...] = ()
+) -> objective_lib.Objective:
     """The objective, each option group from the configuration's group of the same name."""
     with errors.naming("config.loss."):
         loss = objective_lib.LossOptions(**config.loss)
@@ -170,7 +187,7 @@ def create_objective(config: ml_collections.ConfigDict, *, steps_per_epoch: int)
     with errors.naming("config.erasing."):
         erasing = objective_lib.ErasingOptions(**config.erasing)
     with errors.naming("config."):
-        return objective_lib.Objective(loss, mask, erasing, steps_per_epoch)
+        return objective_lib.Objective(loss, mask, erasing, steps_per_epoch, background_classes)
 
 
 def create_optimizer(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -206,6 +223,7 @@ def create_refined_predict(
     refine: ml_collections.ConfigDict,
     *,
     trunk: str,
+    background_classes: tuple[int, ...] = (),
     flip_horizontal: bool,
     flip_vertical: bool,
 ) -> Callable[..., Prediction]:
@@ -216,6 +234,7 @@ def create_refined_predict(
         stages: of the method.
         refine: group `refine` of a configuration.
         trunk: name of the trunk.
+        background_classes: as in `refined_inference.predict`.
         flip_horizontal: as in `refined_inference.predict`.
         flip_vertical: as in `refined_inference.predict`.
     """
@@ -224,6 +243,7 @@ def create_refined_predict(
         first_stage=predict,
         stages=stages,
         decoder=create_decoder(refine, trunk=trunk),
+        background_classes=background_classes,
         flip_horizontal=flip_horizontal,
         flip_vertical=flip_vertical,
     )
@@ -248,7 +268,7 @@ def create_postprocessing(crf: ml_collections.ConfigDict, refine: ml_collections
 
 
 def create_refine(options: ml_collections.ConfigDict) -> crf_lib.RefineFn:
-    """The CRF for one mask and its image, compiled once per size.
+    """The CRF for one mask and its image, compiled once per size; an empty mask remains as it is.
 
     Args:
         options: group `evaluation.crf` of a configuration, enabled or not.
@@ -256,4 +276,8 @@ def create_refine(options: ml_collections.ConfigDict) -> crf_lib.RefineFn:
     with errors.naming("config.evaluation.crf."):
         crf = crf_lib.Crf(**{name: value for name, value in options.items() if name != "enabled"})
     refine = jax.jit(functools.partial(crf_lib.refine, crf=crf))
-    return lambda mask, image: np.asarray(refine(mask[None, :, :, None], image[None]))[0, :, :, 0]
+
+    def refine_one(mask, image):
+        return np.asarray(refine(mask[None, :, :, None], image[None]))[0, :, :, 0] if mask.any() else mask
+
+    return refine_one

@@ -43,7 +43,8 @@ def test_workdir(
 
     Returns:
         {"split", "num_images", "num_steps", "faithfulness": as of `faithfulness.summarize`, "randomized": {what: as of
-        `randomization.summarize`}}.
+        `randomization.summarize`}}; with classes without a region, whose images are not taken, also "num_left_out",
+        the images for which one is predicted.
 
     Raises:
         UserError: as `finished_runs.evaluate_workdir`; for less than one image or step.
@@ -57,9 +58,18 @@ def test_workdir(
     model = finished_runs.open_model(folder, config, split)
     run, images, variables = model.run, model.run.splits[split], state_lib.inference_variables(model.state)
     variables |= {} if model.decoder is None else {"decoder": model.decoder}
+    images, left_out = dataset.subset(images, np.flatnonzero(images.has_region)), {}
+    if not len(images):
+        raise options.OptionError(f"split={split!r} has no image of a class with a region.")
     count = min(num_images, len(images))
     images = dataset.subset(images, np.linspace(0, len(images) - 1, count).round().astype(int))
     masks = _predict_masks(run, variables, images)
+    if images.background_labels:  # an empty mask is that of a predicted class without a region, and shows nothing
+        shown = [index for index, mask in enumerate(masks) if mask.any()]
+        left_out = {"num_left_out": count - len(shown)}
+        images, masks, count = dataset.subset(images, shown), [masks[index] for index in shown], len(shown)
+        if not shown:
+            raise options.OptionError(f"split={split!r}: no image of a class with a region has a mask to test.")
     # No more than a curve needs; evaluations of small images have larger batches.
     batch_size = min(run.config.evaluation.batch_size, _round_up(num_steps + 1, jax.local_device_count()))
     rows = [
@@ -75,6 +85,7 @@ def test_workdir(
     content = {
         "split": split,
         "num_images": count,
+        **left_out,
         "num_steps": num_steps,
         "faithfulness": faithfulness.summarize(rows),
         "randomized": _randomize(run, variables, images, masks),

@@ -117,7 +117,7 @@ def evaluate_model(
         run, run.splits[split], state, run.test_evaluators, refine_fn=run.refine_fn, baselines=baselines.BASELINES
     )
     summary = evaluation.summarize(rows, run.test_evaluators)
-    swaps = _diagnose(run, run.splits[split], state)
+    swaps = _diagnose(run, run.splits[split], state, rows)
     content = results.collect(
         split,
         summary,
@@ -138,15 +138,26 @@ def evaluate_model(
 def _choose_threshold(run: build.Run, state: state_lib.TrainState) -> float | None:
     """The best threshold for the validation images, if any has a true mask."""
     split = run.splits["validation"]
-    if all(split.read_mask(index) is None for index in range(len(split))):
+    if not dataset.any_mask(split):
         return None
     return thresholds.best_threshold(_evaluate(run, split, state, [pixel_curve.EVALUATOR], refine_fn=run.refine_fn))
 
 
-def _diagnose(run: build.Run, split: dataset.Split, state: state_lib.TrainState) -> dict[str, Any] | None:
-    """The swap test, where the method has a classifier that reads regions."""
+def _diagnose(
+    run: build.Run, split: dataset.Split, state: state_lib.TrainState, rows: Sequence[Row]
+) -> dict[str, Any] | None:
+    """The swap test, where the method has a classifier that reads regions, of the images that have and show one."""
     if run.classify is None:
         return None
+    background, left_out = split.background_labels, {}
+    if background:
+        predicted = np.array([row["predicted"] for row in rows])
+        kept = np.flatnonzero(split.has_region & ~np.isin(predicted, background))
+        left_out = {"num_left_out": len(split) - len(kept)}
+        logger.info("The swap test leaves out %d images without a region or a mask.", left_out["num_left_out"])
+        if not len(kept):
+            return None
+        split = dataset.subset(split, kept)
     variables = state_lib.inference_variables(state)
 
     def classify(images, masks):
@@ -163,7 +174,7 @@ def _diagnose(run: build.Run, split: dataset.Split, state: state_lib.TrainState)
     rows = hosts.gather_from_hosts(rows)
     if not rows:  # of one image, there is no other's mask
         return None
-    summary = diagnosis.summarize(rows)
+    summary = diagnosis.summarize(rows) | left_out
     if not summary["has_evidence"]:
         logger.warning("The masks carry no evidence: %s", results.describe_diagnosis(summary))
     return summary
@@ -177,6 +188,7 @@ def _save_model(
         run.config,
         build_model.create_objective(run.config, steps_per_epoch=run.steps_per_epoch),
         class_names=run.splits["train"].class_names,
+        background_classes=run.splits["train"].background_classes,
         crop_size=build_data.crop_size(run.config.data, run.splits["train"]),
         train_labels=run.splits["train"].labels,
         reading=run.splits["train"].reading,

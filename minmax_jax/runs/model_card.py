@@ -59,6 +59,7 @@ def describe(
     objective: Objective,
     *,
     class_names: Sequence[str],
+    background_classes: Sequence[str] = (),
     crop_size: tuple[int, int],
     train_labels: np.ndarray,
     step: int,
@@ -72,6 +73,7 @@ def describe(
         config: of the run.
         objective: of the training.
         class_names: of the C classes.
+        background_classes: names of those without a region.
         crop_size: height and width of the training crops.
         train_labels: [N] of the training images.
         step: that trained the model.
@@ -85,6 +87,7 @@ def describe(
         "format": _FORMAT,
         "method": config.method,
         "class_names": list(class_names),
+        "background_classes": list(background_classes),
         "preprocessing": {name: data[name] for name in ("stain_normalization", "scale", "min_side", "max_side")},
         "reading": reading.to_json(),  # of image files
         "normalization": {"mean": 127.5, "std": 127.5},  # of uint8 pixels
@@ -144,9 +147,15 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def identify(card: dict[str, Any]) -> dict[str, str]:
-    """Digests of what predicts by a card: equal for the same variables and the same second stage."""
-    names = ("state_digest", "second_stage_digest") if card["refine"]["enabled"] else ("state_digest",)
+    """What predicts by a card: equal for the same variables, second stage and classes without a region."""
+    names = ["state_digest"] + ["second_stage_digest"] * card["refine"]["enabled"]
+    names += ["background_classes"] * bool(card["background_classes"])
     return {name: card[name] for name in names}
+
+
+def background_labels(card: dict[str, Any]) -> tuple[int, ...]:
+    """The numbers of the classes without a region."""
+    return tuple(map(card["class_names"].index, card["background_classes"]))
 
 
 def complete(card: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +164,7 @@ def complete(card: dict[str, Any]) -> dict[str, Any]:
         "scales": [1.0],
         "refine": {"enabled": False},
         "second_stage_digest": "",
+        "background_classes": [],
         "training_flips": {"horizontal": True, "vertical": False},
         "reading": readings.AS_STORED.to_json(),
     }

@@ -66,6 +66,11 @@ class Predictor:
         name = "The file" if isinstance(file, bytes) else str(file)
         return image_reading.read(content, name, readings.from_json(self.card.get("reading"))).pixels
 
+    @property
+    def background_classes(self) -> tuple[int, ...]:
+        """The numbers of the classes without a region, whose masks are empty."""
+        return model_card.background_labels(self.card)
+
     def __call__(self, images: np.ndarray) -> Prediction:
         """Predicts class and mask of images of one size; compiles once per size and number of images.
 
@@ -157,13 +162,19 @@ def load(
 
 def _create_predict(card: dict[str, Any]) -> tuple[Callable[..., Prediction], Callable[..., Prediction]]:
     """The functions (variables, images) -> Prediction of the whole model, and of its first stage."""
+    background_classes = model_card.background_labels(card)
     if card["method"] not in build_model.METHODS:
         raise model_card.ModelCardError(
             f"The model is of method {card['method']!r}, and this version has {', '.join(build_model.METHODS)}. Install"
             f" the version that wrote it ({card.get('versions', {}).get('minmax_jax')}), or add the method to"
             " minmax_jax.runs.build_model.METHODS."
         )
-    method = build_model.create_method(_read_config(card), num_classes=len(card["class_names"]), steps_per_epoch=1)
+    method = build_model.create_method(
+        _read_config(card),
+        num_classes=len(card["class_names"]),
+        steps_per_epoch=1,
+        background_classes=background_classes,
+    )
     if not card["refine"]["enabled"]:
         return method.predict, method.predict
     refined = build_model.create_refined_predict(
@@ -171,6 +182,7 @@ def _create_predict(card: dict[str, Any]) -> tuple[Callable[..., Prediction], Ca
         method.stages,
         ml_collections.ConfigDict(card["refine"]),
         trunk=card["model"]["trunk"],
+        background_classes=background_classes,
         **{f"flip_{axis}": card["flips"][axis] for axis in ("horizontal", "vertical")},
     )
     return refined, method.predict

@@ -175,18 +175,25 @@ def describe(results: dict, split: str = "test") -> str:
             return ""
         return f"\n  balanced error         {number(summary['balanced_error'])} %{interval('balanced_error')}"
 
+    of_background = summary.get("num_images_without_region", 0)
+
     def masks():
+        false = ""
+        if of_background:
+            share = f"{number(summary['false_foreground_share'])} %{interval('false_foreground_share')}"
+            false = f"\n  false foreground   {share}   ({of_background} images without a region, left out of F1)"
         if not summary["num_images_with_mask"]:
-            return "\n  no image has a true mask: F1 is unknown"
+            return f"\n  no image has a true mask: F1 is unknown{false}"
         baseline = summary["baselines"]["all_ones"]
         return (
             f"\n  F1+ {number(summary['f1_foreground'])} %{interval('f1_foreground')}"
             f"   F1- {number(summary['f1_background'])} %{interval('f1_background')}"
-            f"   (all foreground: {number(baseline['f1_foreground'])} %, {number(baseline['f1_background'])} %)"
+            f"   (all foreground: {number(baseline['f1_foreground'])} %, {number(baseline['f1_background'])} %){false}"
         )
 
-    without = summary["num_images"] - summary["num_images_with_mask"]
-    without_mask = f" ({without} without a mask are left out of F1)" if 0 < without < summary["num_images"] else ""
+    of_objects = summary["num_images"] - of_background
+    without = of_objects - summary["num_images_with_mask"]
+    without_mask = f" ({without} without a mask are left out of F1)" if 0 < without < of_objects else ""
     swaps = f"\n  swap test: {describe_diagnosis(results['diagnosis'])}" if "diagnosis" in results else ""
     return (
         f"{split}, {summary['num_images']} images{without_mask}, model of step {results['step']}{refined}:\n"

@@ -244,6 +244,8 @@ def _describe_validation(step: int, summary: dict, *, is_selected: bool) -> str:
     parts.append(f"balanced {summary['balanced_error']:.2f} %")
     if summary["num_images_with_mask"]:
         parts += [f"F1+ {summary['f1_foreground']:.1f}", f"F1- {summary['f1_background']:.1f}"]
+    if "false_foreground_share" in summary:
+        parts.append(f"false foreground {summary['false_foreground_share']:.1f}")
     if "foreground_entropy" in summary:
         parts.append(f"entropy {summary['foreground_entropy']:.3f}/{summary['background_entropy']:.3f}")
     return "  ".join(parts + ["selected"] * is_selected)

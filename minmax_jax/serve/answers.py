@@ -175,10 +175,15 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
     names, best = predictor.class_names, prediction.predicted
     threshold = predictor.card["foreground_threshold"]
     entropies = {name: value for name, value in prediction.scores.items() if name.endswith("entropy")}
+    has_region, first_mask = best not in predictor.background_classes, np.asarray(first_masks)[0, ..., 0]
+    if not has_region:  # the classifier read the whole image, and nothing is left for a background
+        first_mask = np.ones_like(first_mask)
+        entropies |= {"background_entropy": None} if "background_entropy" in entropies else {}
     return {
         "height": prediction.mask.shape[0],
         "width": prediction.mask.shape[1],
         "class": names[best],
+        "has_region": has_region,
         "probability": float(prediction.probabilities[best]),
         "probabilities": dict(zip(names, map(float, prediction.probabilities))),
         **entropies,
@@ -186,23 +191,27 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
         "foreground_share": float(np.mean(prediction.mask >= threshold)),
         "num_instances": len(regions.find(prediction.mask, threshold=threshold, least_area=LEAST_AREA)[1]),
         "microns_per_pixel": prepared.microns,
-        "flags": [*trust.find_flags(prediction, threshold=threshold), *prepared.flags, *model_flags],
+        "flags": [
+            *trust.find_flags(prediction, threshold=threshold, background_classes=predictor.background_classes),
+            *prepared.flags,
+            *model_flags,
+        ],
         "image": _to_url(_shrink(prepared.image, _GREATEST_SHOWN_SIDE)),
         # Rounded half up, so that a level is at least 255 t where the mask is at least t = 0.5.
         "mask": _to_url(np.floor(255 * np.clip(prediction.mask, 0, 1) + 0.5).astype(np.uint8)),
         # Methods without these entropies have no classifier that reads masked images.
-        "seen": _draw_seen(predictor, prepared, np.asarray(first_masks)[0, ..., 0]) if entropies else {},
+        "seen": _draw_seen(predictor, prepared, first_mask, has_background=has_region) if entropies else {},
     }
 
 
-def _draw_seen(predictor: Predictor, prepared: Prepared, mask: np.ndarray) -> dict[str, str]:
+def _draw_seen(predictor: Predictor, prepared: Prepared, mask: np.ndarray, *, has_background: bool) -> dict[str, str]:
     """The classifier's two inputs, X+ and X-, at its resolution: grey, 0 of [-1, 1], is what a mask hides."""
     image = prepared.preprocessed.astype(np.float32) - 127.5
     mask = padding.crop_back(mask, image.shape[:2])[..., None]
     scale = predictor.card["model"]["classifier_scale"]
     size = tuple(max(1, int(scale * side)) for side in image.shape[:2])
     drawn = {}
-    for name, weight in (("foreground", mask), ("background", 1 - mask)):
+    for name, weight in (("foreground", mask), ("background", 1 - mask))[: 1 + has_background]:
         shown = np.clip(np.round(127.5 + image * weight), 0, 255).astype(np.uint8)
         drawn[name] = _to_url(_shrink(preprocessing.resize(shown, size), _GREATEST_SEEN_SIDE))
     return drawn

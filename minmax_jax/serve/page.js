@@ -87,6 +87,7 @@ function show(result) {
   element("result").hidden = false;
   element("result").classList.remove("stale");
   element("class").textContent = answer.class;
+  element("no-region").hidden = answer.has_region;
   element("probability").textContent = `with probability ${round(answer.probability, 2)}`;
   showProbabilities(answer.probabilities);
   showFlags(answer.flags);
@@ -151,6 +152,8 @@ function showSeen(answer) {
   element("not-seen").hidden = isSeen;
   if (!isSeen) return;
   for (const side of ["foreground", "background"]) {
+    element(`seen-${side}`).parentElement.hidden = !(side in answer.seen);
+    if (!(side in answer.seen)) continue;
     element(`seen-${side}`).src = answer.seen[side];
     const entropy = answer[`${side}_entropy`], share = entropy / run.greatest_entropy;
     element(`${side}-entropy`).textContent = `Entropy ${entropy.toFixed(2)} of ${run.greatest_entropy.toFixed(2)} nats: ${share > 0.5 ? "identifies no class" : "identifies a class"}`;

@@ -6,7 +6,7 @@ import hashlib
 import logging
 
 from minmax_jax import progress
-from minmax_jax.data import dataset, lossy_reading
+from minmax_jax.data import dataset, load, lossy_reading
 from minmax_jax.data.importing import problems, raw_dataset
 
 logger = logging.getLogger(__name__)
@@ -94,6 +94,8 @@ class _Filter:
             for record in self._found.read_records(item, self._found):
                 digest.update(record["image"])
                 lossy = record["lossy"]
+                if item.class_name in self._found.background_classes:
+                    _refuse_region(item, record)
         except (dataset.DataError, OSError) as error:
             yield problems.printable(error)
             return
@@ -109,6 +111,15 @@ class _Filter:
         else:
             copy = f"{problems.printable(first.image)} of the {first_split} split"
             yield f"{path} is the same image as {copy}. Delete one."
+
+
+def _refuse_region(item: raw_dataset.Item, record: dict) -> None:
+    """Raises DataError for a foreground, or a box, in an image of a class that was declared to have none."""
+    advice = f"background_classes declares that the class {item.class_name!r} has no region. Correct the class, or"
+    if record["mask"] and load.decode_mask(record["mask"], str(item.mask), is_ignored=False).any():
+        raise dataset.DataError(f"{item.mask} has a foreground, and {advice} remove the mask.")
+    if len(record["boxes"]):
+        raise dataset.DataError(f"{item.image} has a box, and {advice} remove the box.")
 
 
 def _refuse_gaps(

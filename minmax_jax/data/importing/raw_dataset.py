@@ -59,6 +59,7 @@ class RawDataset:
         official: whether its splits are published; they are then kept even where they share images.
         reading: how the values of image files become 8 bits.
         microns_per_pixel: of its records' images; 0 where it is unknown, or where they differ.
+        background_classes: names of the classes without a region: no image of theirs may have a foreground or a box.
     """
 
     class_names: tuple[str, ...]
@@ -71,6 +72,7 @@ class RawDataset:
     official: bool = False
     reading: readings.Reading = readings.AS_STORED
     microns_per_pixel: float = 0.0
+    background_classes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Item]:
         """All items."""

@@ -125,12 +125,14 @@ def _write(name: str, raw: raw_dataset.RawDataset, folder: pathlib.Path) -> None
 
     folder.mkdir(parents=True)
     identity = tfds.core.DatasetIdentity(name, tfds.core.Version(load.VERSION), str(folder), module_name=__name__)
+    metadata = {load.MICRONS: raw.microns_per_pixel, load.BACKGROUND: list(raw.background_classes)}
+    known = {name: value for name, value in metadata.items() if value}
     info = tfds.core.DatasetInfo(
         builder=identity,
         features=features(raw.class_names),
         description=raw.description,
         homepage=raw.homepage,
-        metadata=tfds.core.MetadataDict({load.MICRONS: raw.microns_per_pixel}) if raw.microns_per_pixel else None,
+        metadata=tfds.core.MetadataDict(known) if known else None,
     )
     writer = tfds.core.SequentialWriter(info, _RECORDS_PER_FILE, file_format="array_record")
     try:
