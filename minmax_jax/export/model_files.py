@@ -46,7 +46,8 @@ def write(
         licence: SPDX identifier of the weights' licence, "" if unknown.
 
     Returns:
-        What was written, as JSON values: "file", "bytes", "differences" by output, "guaranteed_until" of StableHLO.
+        What was written, as JSON values: "file", "bytes", "sha256", "differences" by output, "guaranteed_until" of
+        StableHLO, and "zoo", the description for the model zoo, of the first ONNX file of a folder.
 
     Raises:
         OptionError: for what cannot be exported, or written there.
@@ -63,7 +64,8 @@ def write(
         network = networks.create(model, size)
         shapes = jax.eval_shape(network, np.zeros((1, *size, 3), np.float32))
         outputs = [name for name in networks.OUTPUTS if name in shapes]
-        if format == "onnx":
+        is_described = format == "onnx" and not zoo.is_of(output.parent, model.card)
+        if is_described:
             _check_absent(output.parent, zoo.file_names(outputs))
         images = verification.random_images(size, number=sum(verification.BATCHES))
         expected = verification.predict(model, images)
@@ -71,7 +73,7 @@ def write(
     if format == "stablehlo":
         written["guaranteed_until"] = stablehlo.guaranteed_until(datetime.date.today()).isoformat()
     _write_card(workdir, output, model.card, written, size, licence)
-    if format == "onnx":
+    if is_described:
         zoo.write(
             output.parent,
             name=workdir.resolve().name,
@@ -82,7 +84,7 @@ def write(
             documentation=model_card_text.NAME,
             licence=licence,
         )
-    return written
+    return written | ({"zoo": zoo.NAME} if is_described else {})
 
 
 def _write_checked(
