@@ -53,7 +53,7 @@ def main() -> None:
     if _FORMAT.value == "onnx" and "zoo" not in written:
         print("rdf.yaml stays that of the first file of the folder; in another folder this file gets one as well.")
     if "guaranteed_until" in written:
-        print(f"{stablehlo.explain(written['guaranteed_until'])}.")
+        print(f"The file is {stablehlo.explain(written)}.")
 
 
 def _read_size(words: list[str]) -> tuple[int, ...]:
