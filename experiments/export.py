@@ -50,8 +50,10 @@ def main() -> None:
     differences = ", ".join(f"{name} {value:.1g}" for name, value in written["differences"].items())
     print(f"{written['file']}: {written['bytes']} bytes, SHA-256 {written['sha256']}")
     print(f"Greatest differences from the model on random images: {differences}")
+    if _FORMAT.value == "onnx" and "zoo" not in written:
+        print("rdf.yaml stays that of the first file of the folder; in another folder this file gets one as well.")
     if "guaranteed_until" in written:
-        print(f"{stablehlo.explain(written['guaranteed_until'])}.")
+        print(f"The file is {stablehlo.explain(written)}.")
 
 
 def _read_size(words: list[str]) -> tuple[int, ...]:

@@ -200,6 +200,7 @@ def start(cache: str) -> None:
             faulthandler.disable()  # the stacks of all threads do not explain that another process died
         with naming("--"):
             hosts.join(*job)
+    _check_platforms()
     if not hosts.is_main_host():
         _logger.setLevel(logging.WARNING)
     if cache == "off":
@@ -238,6 +239,34 @@ class _BoolOr(flags.ArgumentParser):
 def create_bool_or(name: str, value: str, text: str) -> flags.Flag:
     """A flag that is --name, --noname or --name=VALUE; default: False."""
     return flags.Flag(_BoolOr(value), flags.ArgumentSerializer(), name, False, text, boolean=True)
+
+
+def _check_platforms() -> None:
+    """Raises UserError where JAX finds no device of the platforms that an environment variable names."""
+    import jax
+
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # of a platform without a package, JAX asserts only
+        names = [name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)]
+        if not names:
+            raise
+        values = " ".join(f"{name}={os.environ[name]!r}" for name in names)
+        raise UserError(
+            f"{values} names a platform that is not there. This machine has: {', '.join(_platforms())}. Set {names[0]}"
+            " to one of these, or unset it: JAX then chooses."
+        ) from error
+
+
+def _platforms() -> list[str]:
+    """The platforms that JAX finds, whatever the environment says."""
+    import jax
+    from jax.extend import backend
+
+    logging.getLogger("jax").setLevel(logging.ERROR)  # not that there is no TPU
+    for option in ("jax_platforms", "jax_platform_name"):
+        jax.config.update(option, "")
+    return sorted(backend.backends())
 
 
 def read_scales(values: list[str] | None) -> tuple[float, ...] | None:

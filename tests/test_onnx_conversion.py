@@ -177,4 +177,4 @@ def test_what_is_in_a_file():
     assert [value.name for value in (*graph.input, *graph.output)] == ["images", "first", "second"]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert [(item.key, item.value) for item in model.metadata_props] == [("a", "b")]
-    assert model.opset_import[0].version == 18
+    assert model.opset_import[0].version == 13

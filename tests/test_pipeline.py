@@ -1,12 +1,18 @@
 """Batches: no masks, the same for any number of workers, resumable, shared by hosts; padding for evaluation."""
 
 import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 from minmax_jax.data import padding, pipeline, transforms
-from tests import splits
+from tests import programs, splits
 
 AUGMENTATION = transforms.Augmentation((32, 32), padding=0.5, contrast=0.4)
 
@@ -115,6 +121,49 @@ def test_exactly_resumable(num_workers):
     expected = [next(iterator) for _ in range(4)]
     resumed = pipeline.train_batches(split, first_batch=3, **options)
     _assert_equal([next(resumed) for _ in range(4)], expected)
+
+
+_READS_FOR_EVER = """
+import pathlib, sys
+from minmax_jax.data import pipeline, transforms
+from tests import splits
+
+split = splits.make_split([(40, 48)] * 10)
+batches = pipeline.train_batches(
+    split, batch_size=4, seed=1, augmentation=transforms.Augmentation((32, 32)), num_workers=2
+)
+next(batches)
+pids = pathlib.Path("/proc/self/task").glob("*/children")
+print(*[pid for path in pids for pid in path.read_text().split()], flush=True)
+sys.stdin.read()
+"""
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        return pathlib.Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="lists the processes of Linux")
+def test_reading_processes_end_with_a_training_that_is_killed():
+    """Two of them, and the one that counts what they share."""
+    command = [sys.executable, "-c", _READS_FOR_EVER]
+    training = subprocess.Popen(
+        command, cwd=programs.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    with training:
+        pids = training.stdout.readline().split()
+        assert len(pids) == 3 and all(map(_is_running, pids))
+        training.kill()
+    deadline = time.monotonic() + 20
+    while any(map(_is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = [int(pid) for pid in pids if _is_running(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
 
 
 def test_hosts_share_the_same_global_batches():

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 import dataclasses
+import multiprocessing
+import os
 import sys
+import threading
 
 from absl import flags
 import grain
@@ -132,8 +135,24 @@ def train_batches(
     if num_workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain's workers read an absl flag, also without an absl program.
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers))
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers), worker_init_fn=_end_with_parent)
     return iter(batches)
+
+
+def _end_with_parent(index: int, count: int) -> None:
+    """Makes a reading process end when the training does, also where that was killed and could end nothing.
+
+    The last of them also ends the process in which Python counts what they share.
+    """
+    del index, count
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        # Not Linux's signal at the death of the parent: that is sent when the thread ends that started this process.
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end with parent", daemon=True).start()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from minmax_jax import options, strict_json
-from minmax_jax.errors import OptionError
+from minmax_jax.errors import OptionError, UserError
 from minmax_jax.export import model_card_text, networks, onnx_file, stablehlo, verification, zoo
 from minmax_jax.export.onnx_conversion.graph import OPSET
 from minmax_jax.runs import model_card, predictor, results
@@ -46,7 +46,9 @@ def write(
         licence: SPDX identifier of the weights' licence, "" if unknown.
 
     Returns:
-        What was written, as JSON values: "file", "bytes", "differences" by output, "guaranteed_until" of StableHLO.
+        What was written, as JSON values: "file", "bytes", "sha256", "differences" by output; of StableHLO
+        "guaranteed_until" and what `stablehlo.describe` says; of the first ONNX file of a folder "zoo", the name of its
+        description for the model zoo.
 
     Raises:
         OptionError: for what cannot be exported, or written there.
@@ -57,21 +59,23 @@ def write(
     _check_output(output)
     FORMATS[format].check_installed()
     # Other devices multiply in reduced precision by default: no model to compare with.
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device(_find_cpu()):
         model = predictor.load(workdir, flips=flips, scales=scales, crf=crf, refine=refine, dtype="float32")
         model_card_text.check(output.parent, model.card)
         network = networks.create(model, size)
         shapes = jax.eval_shape(network, np.zeros((1, *size, 3), np.float32))
         outputs = [name for name in networks.OUTPUTS if name in shapes]
-        if format == "onnx":
+        is_described = format == "onnx" and not zoo.is_of(output.parent, model.card)
+        if is_described:
             _check_absent(output.parent, zoo.file_names(outputs))
         images = verification.choose_images(model, size)
         expected = verification.predict(model, images)
         written = _write_checked(output, FORMATS[format], network, size, _metadata(model.card), images, expected)
     if format == "stablehlo":
+        written |= stablehlo.describe(output)
         written["guaranteed_until"] = stablehlo.guaranteed_until(datetime.date.today()).isoformat()
     _write_card(workdir, output, model.card, written, size, licence)
-    if format == "onnx":
+    if is_described:
         zoo.write(
             output.parent,
             name=workdir.resolve().name,
@@ -82,7 +86,17 @@ def write(
             documentation=model_card_text.NAME,
             licence=licence,
         )
-    return written
+    return written | ({"zoo": zoo.NAME} if is_described else {})
+
+
+def _find_cpu() -> jax.Device:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise UserError(
+            "A file is compared with the model on the CPU, which JAX_PLATFORMS leaves out. Add it at the end, as in"
+            " JAX_PLATFORMS=cuda,cpu, or unset the variable."
+        ) from error
 
 
 def _write_checked(
@@ -153,7 +167,7 @@ def _write_card(
     )
     kind = f"ONNX, opset {OPSET}"
     if "guaranteed_until" in written:
-        kind = f"StableHLO; {stablehlo.explain(written['guaranteed_until'])}"
+        kind = f"StableHLO; {stablehlo.explain(written)}"
     differences = ", ".join(f"{name} {difference:.1g}" for name, difference in written["differences"].items())
     row = (output.name, kind, f"[B, {size[0]}, {size[1]}, 3]", model_card_text.describe_choices(card), differences)
     model_card_text.write(output.parent, text, row)

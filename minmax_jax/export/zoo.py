@@ -32,6 +32,12 @@ def file_names(outputs: Sequence[str]) -> list[str]:
     return [NAME, *(f"test_{name}.npy" for name in ("images", *outputs))]
 
 
+def is_of(folder: pathlib.Path, card: Mapping[str, Any]) -> bool:
+    """Whether the folder has a description of a file of this model, such as of one for another size."""
+    path = folder / NAME
+    return path.exists() and card["state_digest"] in path.read_text(encoding="utf-8", errors="replace")
+
+
 def write(
     folder: pathlib.Path,
     *,

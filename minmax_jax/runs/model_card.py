@@ -24,6 +24,15 @@ from minmax_jax.runs import workdir as workdir_lib
 
 CARD, MODEL = "model_card.json", "model.safetensors"
 _FORMAT = 1
+# What the file says of its own arrays, for programs that bring them to another library.
+LAYOUT = {
+    "convolution_kernels": "HWIO: height, width, input channels, output channels",
+    "depthwise_kernels": "HWIO with one input channel: height, width, 1, channels",
+    "dense_kernels": "input features, output features",
+    "order": "C: the last index changes fastest",
+    "images": "NHWC: batch, height, width, channels",
+    "names": "of Flax, joined by /",
+}
 # What a predictor reads.
 _NEEDED = {"class_names", "crf", "flips", "mask", "method", "model", "preprocessing", "step"}
 
@@ -42,7 +51,9 @@ def save(folder: pathlib.Path, card: dict[str, Any], variables: dict[str, Any]) 
     """
     leaves = flax.traverse_util.flatten_dict(variables, sep="/")
     replacement = folder / f"{MODEL}.new"
-    replacement.write_bytes(safetensors_numpy.save({name: np.asarray(leaf) for name, leaf in leaves.items()}))
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
+    metadata = LAYOUT | {"minmax_jax": str(card["versions"]["minmax_jax"])}
+    replacement.write_bytes(safetensors_numpy.save(arrays, metadata=metadata))
     replacement.replace(folder / MODEL)
     workdir_lib.write_json(folder / CARD, card | {"second_stage_digest": digest_second_stage(card, variables)})
 

@@ -59,7 +59,9 @@ def _pad(graph: Graph, x: Value, value: Value, *, shapes, padding_config) -> lis
 
 
 def _reduce(operation: str, graph: Graph, x: Value, *, shapes, axes, **params) -> list[Tensor]:
-    return [graph.apply(operation, x, np.array(axes, np.int64), shape=shapes[0], keepdims=0)]
+    if operation == "ReduceSum":  # whose axes are an input since opset 13; those of the others since 18
+        return [graph.apply(operation, x, np.array(axes, np.int64), shape=shapes[0], keepdims=0)]
+    return [graph.apply(operation, x, shape=shapes[0], axes=list(map(int, axes)), keepdims=0)]
 
 
 def _reduce_or(graph: Graph, x: Value, *, shapes, axes, **params) -> list[Tensor]:

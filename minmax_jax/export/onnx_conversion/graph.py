@@ -9,7 +9,7 @@ import numpy as np
 
 from minmax_jax.errors import UserError
 
-OPSET, _IR_VERSION = 18, 8  # of ONNX 1.13 (2022): what runtimes of the last years read
+OPSET, _IR_VERSION = 13, 7  # of ONNX 1.8 (2020): the least that has all operations, for the sake of old readers
 BATCH = "batch"  # name of the free dimension
 
 # A number, or an expression of JAX's that holds the free dimension.
@@ -70,10 +70,11 @@ class Graph:
         """The outputs of a node, of these shapes."""
         from onnx import helper
 
-        first = len(self._nodes)
-        outputs = [Tensor(f"{operation}_{first}_{index}", tuple(shape)) for index, shape in enumerate(shapes)]
-        names = [self._name(value) for value in inputs]
-        self._nodes.append(helper.make_node(operation, names, [output.name for output in outputs], **attributes))
+        node = f"{operation}_{len(self._nodes)}"  # tools that convert a file find nodes by their names
+        outputs = [Tensor(f"{node}_{index}", tuple(shape)) for index, shape in enumerate(shapes)]
+        names = [self._name(value, operation) for value in inputs]
+        results = [output.name for output in outputs]
+        self._nodes.append(helper.make_node(operation, names, results, name=node, **attributes))
         return outputs
 
     def reshape(self, value: Value, shape: Sequence[Dimension]) -> Value:
@@ -118,12 +119,15 @@ class Graph:
         parts = [batch if is_free(size) else np.array([size], np.int64) for size in sizes]
         return self.apply("Concat", *parts, shape=(len(sizes),), axis=0)
 
-    def _name(self, value: Value) -> str:
-        """The name of a value; equal constants are kept once."""
+    def _name(self, value: Value, operation: str) -> str:
+        """The name of a value; equal constants are kept once for all nodes of one operation.
+
+        Not for all: programs that convert a file to float16 leave some operations, and their constants, in float32.
+        """
         if isinstance(value, Tensor):
             return value.name
         value = np.ascontiguousarray(value).reshape(value.shape)  # which makes a vector of a number
-        key = value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest()
+        key = operation, value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest()
         name, _ = self._constants.setdefault(key, (f"constant_{len(self._constants)}", value))
         return name
 
@@ -137,14 +141,16 @@ class Graph:
         import onnx
         from onnx import helper, numpy_helper
 
-        named = [self._add_output(name, value) for name, value in outputs.items()]
+        nodes, named = self._name_outputs(outputs), [_describe(name, value.shape) for name, value in outputs.items()]
         used, kept = set(outputs), []
-        for node in reversed(self._nodes):
+        for node in reversed(nodes):
             if used & set(node.output):
                 used |= set(node.input)
                 kept.append(node)
         constants = [numpy_helper.from_array(array, n) for n, array in self._constants.values() if n in used]
-        graph = helper.make_graph(kept[::-1], "minmax_jax", [_describe(self.input)], named, constants)
+        graph = helper.make_graph(
+            kept[::-1], "minmax_jax", [_describe(self.input.name, self.input.shape)], named, constants
+        )
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="minmax_jax"
         )
@@ -152,15 +158,28 @@ class Graph:
         onnx.checker.check_model(model, full_check=True)
         return model
 
-    def _add_output(self, name: str, value: Value) -> Any:
+    def _name_outputs(self, outputs: Mapping[str, Value]) -> list[Any]:
+        """The nodes, with results that bear the names of the outputs alone: some programs show any name of a tensor."""
         from onnx import helper
 
-        self._nodes.append(helper.make_node("Identity", [self._name(value)], [name]))
-        return _describe(Tensor(name, value.shape))
+        new_names, copies = {}, []
+        for name, value in outputs.items():
+            is_new = isinstance(value, Tensor) and value != self.input and value.name not in new_names
+            if is_new:
+                new_names[value.name] = name
+            else:
+                copies.append((self._name(value, "Identity"), name))
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                names[:] = [new_names.get(name, name) for name in names]
+        return self._nodes + [
+            helper.make_node("Identity", [new_names.get(source, source)], [name], name=f"output_{name}")
+            for source, name in copies
+        ]
 
 
-def _describe(tensor: Tensor) -> Any:
+def _describe(name: str, shape: Sequence[Dimension]) -> Any:
     from onnx import TensorProto, helper
 
-    shape = [BATCH if is_free(size) else int(size) for size in tensor.shape]
-    return helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, shape)
+    sizes = [BATCH if is_free(size) else int(size) for size in shape]
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)

@@ -69,6 +69,7 @@ def _evaluate_equation(graph: Graph, equation: core.JaxprEqn, inputs: list[Value
             return _compute(equation, np.broadcast_arrays(*inputs))
         # Not the shape of JAX's result: what is broadcast there may not be here yet.
         shape = elementwise.broadcast_shape(value.shape for value in inputs)
+        inputs = elementwise.without_leading_ones(inputs, rank=len(shape))
         return [elementwise.OPERATIONS[name](graph, *inputs, shape=shape, **equation.params)]
     inputs = [graph.expand(value, variable.aval.shape) for value, variable in zip(inputs, equation.invars)]
     shapes = [variable.aval.shape for variable in equation.outvars]
