@@ -3,7 +3,10 @@
 import base64
 import gzip
 import json
+import os
 import re
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -25,7 +28,7 @@ from minmax_jax.data.importing import (
     tiles,
 )
 from minmax_jax.errors import UserError
-from tests import encoded, own_layout, tiled_tiff
+from tests import encoded, own_layout, programs, tiled_tiff
 
 SIZE = (40, 48)
 # Names of the first images of two classes; the first is annotated.
@@ -651,3 +654,59 @@ def test_a_category_may_have_a_comma(tmp_path, images):
     content = _coco([{"segmentation": [_flat(OUTER)]}], categories=("spruce, Norway", "oak"))
     raw = _read(images, _put(tmp_path, "a.json", content) / "a.json", foreground="spruce, Norway")
     np.testing.assert_array_equal(_mask(raw), _expected(RECTANGLE))
+
+
+def test_masks_of_pascal_voc_are_palette_images(tmp_path, images):
+    """SegmentationClass: the index is the class, 255 the border that is left out."""
+    indices = np.zeros(SIZE, np.uint8)
+    indices[RECTANGLE], indices[12, 4:20] = 15, 255
+    picture = Image.fromarray(indices)
+    picture.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
+    (tmp_path / "masks/cat").mkdir(parents=True)
+    picture.save(tmp_path / "masks/cat/0.png")
+    rule = mask_rules.parse(">0", ignore="255")
+    raw = image_folder.read_raw(str(images), masks=str(tmp_path / "masks"), mask_rule=rule)
+    expected = _expected(RECTANGLE).astype(int)
+    expected[12, 4:20] = dataset.IGNORED
+    np.testing.assert_array_equal(_mask(raw), expected)
+
+
+@pytest.mark.slow
+def test_the_program(tmp_path, images):
+    """The command of docs/data.md, with files of each kind in one folder, and once more with tiles."""
+    _put(tmp_path / "ann", "instances.json", _coco([{"segmentation": [_flat(OUTER)]}]))
+    _put(tmp_path / "ann", "cat/1.png.geojson", _feature(_polygon(OUTER, HOLE)))
+    _put(tmp_path / "ann", "cat/2.json", _labelme(("polygon", OUTER, {}), imagePath="2.png"))
+    _put(tmp_path / "ann", "cat/3.xml", _voc(("cell", (5, 3, 20, 12))))
+    flags = ("--dataset=image_folder", f"--source={images}", f"--annotations={tmp_path / 'ann'}")
+
+    def run(name, *more):
+        command = [sys.executable, "-m", "experiments.prepare_data", *flags, f"--name={name}", *more]
+        environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+        command.append(f"--data_dir={tmp_path / 'out'}")
+        return subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, env=environment)
+
+    done = run("whole", "--foreground=cell,Tumor")
+    assert done.returncode == 0, done.stderr
+    assert "4 of 8 images have an annotation" in done.stderr and "Background: stroma" in done.stderr
+    found = {
+        name: (split.read_mask(index), len(split.read_boxes(index)))
+        for split in load.read_splits(tmp_path / "out", "whole").values()
+        for index, name in enumerate(split.names)
+    }
+    for name, expected in (("0", _expected(RECTANGLE)), ("1", WITH_HOLE), ("2", _expected(RECTANGLE)), ("3", None)):
+        mask, num_boxes = found[f"cat/{name}.png"]
+        assert num_boxes == 1 and (mask is None) == (expected is None)
+        np.testing.assert_array_equal(mask, expected)
+    done = run("tiles", "--tile_size=32", "--least_tissue=0", "--test_share=0.3")
+    assert done.returncode == 0, done.stderr
+    masks = {
+        name: split.read_mask(index)
+        for split in load.read_splits(tmp_path / "out", "tiles").values()
+        for index, name in enumerate(split.names)
+    }
+    np.testing.assert_array_equal(masks["cat/1.png/8_16"], WITH_HOLE[8:40, 16:48])
+    done = run("bad", "--foreground=liver")
+    assert done.returncode == 1 and "--foreground='liver': 'liver' is no category" in done.stderr
+    done = run("bad", f"--masks={images}")
+    assert done.returncode == 1 and "--annotations=" in done.stderr and "has a mask or a box already" in done.stderr

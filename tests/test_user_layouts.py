@@ -248,6 +248,52 @@ def test_one_picture_in_two_classes(tmp_path):
         checks.check(_read(tmp_path / "pets"))
 
 
+@pytest.mark.parametrize(
+    "cell", ['"dog;cat"', "cat|dog", '"cat, dog"', '"[""cat"", ""dog""]"', "['cat']", '"{""cat"": 1}"']
+)
+def test_several_labels_of_an_image(tmp_path, cell):
+    _classes(tmp_path / "images", "cat", "dog")
+    rows = [*ROWS, f"cat/2.png,,{cell}"]
+    raw = _lists(tmp_path, train=rows, test=["cat/1.png,,cat"])
+    assert raw.class_names == ("cat", "dog") and len(raw.splits["train"]) == 2
+    with pytest.raises(
+        dataset.DataError, match=r"train.csv, line 3: the class .* lists [12] labels. .* Keep one of them"
+    ):
+        checks.check(raw)
+    assert [problem.name for problem in checks.check(raw, skip_bad=True).bad] == ["cat/2.png"]
+
+
+def test_a_name_with_a_separator_may_be_one_class(tmp_path, caplog):
+    _classes(tmp_path / "images", "cat", "dog")
+    rows = [*ROWS, 'cat/2.png,,"spruce, Norway"', "dog/2.png,,[x"]
+    raw = _lists(tmp_path, train=rows, test=["cat/1.png,,cat"])
+    assert raw.class_names == ("[x", "cat", "dog", "spruce, Norway")
+    assert "1 classes have a separator in their name and are read as one class each: 'spruce, Norway'." in caplog.text
+
+
+def test_a_folder_that_names_several_classes(tmp_path):
+    _classes(tmp_path, "cat", "dog", "cat,dog")
+    with pytest.raises(dataset.DataError, match=r"The class 'cat,dog' lists 2 labels. An image has one class"):
+        _read(tmp_path)
+
+
+def test_an_image_in_rows_of_two_classes(tmp_path):
+    _classes(tmp_path / "images", "cat", "dog")
+    raw = _lists(tmp_path, train=[*ROWS, "cat/0.png,,dog"], test=["cat/1.png,,cat"])
+    message = (
+        r"train.csv, line 3: image 'cat/0.png' is already in .*train.csv, line 1, with the class 'cat'. Keep one row"
+    )
+    with pytest.raises(dataset.DataError, match=message):
+        checks.check(raw)
+
+
+@pytest.mark.parametrize("head", ["image,cat,dog", "filename,label", "path,cat,dog,bird", "file_name,class"])
+def test_headers_of_others_are_named(tmp_path, head):
+    _classes(tmp_path / "images", "cat", "dog")
+    with pytest.raises(UserError, match=r"train.csv, line 1: .* one must be 'image' and one 'class', .* is not read"):
+        _lists(tmp_path, train=[head, "cat/0.png,1,0"], test=["cat/1.png,,cat"])
+
+
 def test_boxes_as_shares_are_named(tmp_path):
     rows = ["cat/0.png,,cat,0.1,0.2,0.5,0.6", "cat/1.png,,cat,0,0,1,1", "dog/0.png,,dog,,,,"]
     raw = _lists(tmp_path, train=rows, test=["cat/2.png,,cat"])

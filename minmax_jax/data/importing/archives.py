@@ -80,7 +80,7 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _is_zip(archive: pathlib.Path) -> bool:
-    """Whether it begins as a ZIP file; zipfile.is_zipfile looks at the end, which may be that of a tar's last file.
+    """Whether it begins as a ZIP file does. Its end, where zipfile.is_zipfile looks, may be that of a tar's last file.
 
     Raises:
         DataError: if it begins as an archive of a kind that is not read.

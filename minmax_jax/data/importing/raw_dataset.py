@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 
 from minmax_jax.data import dataset, image_files, image_reading, readings
-from minmax_jax.data.importing import mask_rules, problems, regions
+from minmax_jax.data.importing import class_cells, mask_rules, problems, regions
 from minmax_jax.errors import OptionError
 
 # A path in a folder, or in a ZIP file: both can be read alike.
@@ -113,7 +113,7 @@ def of_own_images(
         description: of the dataset.
 
     Raises:
-        DataError: for an empty split, a single class, or a class whose name cannot be stored.
+        DataError: for an empty split, a single class, a class whose name cannot be stored or lists several classes.
     """
     reasons = f" {problems.listing(bad)}" if bad else ""
     for split, items in splits.items():
@@ -126,6 +126,11 @@ def of_own_images(
                 f"The class '{problems.printable(name)}' has a name that is not UTF-8, or with a line break, or a space"
                 " at its end. Rename it."
             )
+    everywhere = {item.class_name for items in splits.values() for item in items}
+    for name in sorted(everywhere):
+        if parts := class_cells.several(name, everywhere):
+            raise dataset.DataError(f"The class {name!r} lists {len(parts)} labels. {class_cells.ADVICE}")
+    class_cells.warn(everywhere)
     if len(known) < 2:
         raise dataset.DataError(f"There is one class, {min(known)!r}; at least two are needed.{reasons}")
     class_names = sorted(known, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
