@@ -417,5 +417,10 @@ def test_from_slides_to_splits(tmp_path):
                 np.testing.assert_array_equal(part.read_mask(index), np.isin(_values((128, 150))[window], [1, 3]))
     done = _run(*flags, "--check")
     assert done.returncode == 0 and re.search(r"test +10 +2 ", done.stdout), done.stderr
+    flags = (*flags[:2], f"--source={root}", f"--data_dir={tmp_path / 'other'}", "--tile_microns=32")
+    done = _run(*flags)
+    assert done.returncode == 1 and "--tile_microns=32.0 is for tiles, --tile_size" in done.stderr
+    done = _run(*flags, "--tile_size=64")
+    assert done.returncode == 1 and "0.svs does not say how many microns a pixel has" in done.stderr
     done = _run("--dataset=glas", "--source=x", f"--data_dir={tmp_path}", "--tile_size=64")
     assert done.returncode == 1 and "--tile_size=64 is for own images" in done.stderr
