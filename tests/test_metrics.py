@@ -262,7 +262,7 @@ def test_errors_and_confusion_equal_scikit_learn():
 
 def test_balanced_error_and_the_error_of_each_class():
     """Of 8 images of class 0 one is wrong, of 2 of class 1 one is; of class 2 there is none."""
-    labels, predicted = [0] * 8 + [1] * 2, [0] * 7 + [2] + [1, 0]
+    labels, predicted = [0] * 8 + [1] * 2, [0] * 7 + [1] + [1, 0]
     rows = [{"label": a, "predicted": b, "probabilities": np.eye(3)[b]} for a, b in zip(labels, predicted)]
     metric = classification.EVALUATOR.metrics(rows)["balanced_error"]
     assert classification.EVALUATOR.summarize(rows)["balanced_error"] == pytest.approx((12.5 + 50) / 2)
