@@ -1,9 +1,11 @@
 """The server of the page: on 127.0.0.1 alone, until Ctrl-C or SIGTERM."""
 
+import asyncio
 import errno
 import importlib.util
 import os
 import socket
+import threading
 from typing import Any
 
 from minmax_jax import options as options_lib
@@ -58,7 +60,20 @@ def run(listener: socket.socket, application: Any) -> None:
         listener: as of `listen`.
         application: as of `application.create`.
     """
-    create(application).run(sockets=[listener])
+    running = create(application)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        running.run(sockets=[listener])
+        return
+    # A notebook has a loop in this thread, and a thread has one loop.
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        thread.join()
+    finally:
+        running.should_exit = True
+        thread.join()
 
 
 def create(application: Any) -> Any:
