@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import errno
+import fcntl
 import os
 import pathlib
 import shutil
@@ -88,6 +89,38 @@ def explained(folder: pathlib.Path, *, needed_bytes: int = 0) -> Iterator[None]:
 def advise(error: OSError) -> str:
     """A sentence for who may not read or write a file, or ""."""
     return " Change its permissions, or choose another folder." if error.errno in _FORBIDDEN else ""
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a path to write a file to, which gets its name when the block has ended.
+
+    A process that is killed leaves the file as it was. Of two processes that write one file, the last one remains.
+
+    Args:
+        path: of the file, which may exist.
+    """
+    replacement = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        yield replacement
+        with replacement.open("rb") as file:
+            os.fsync(file.fileno())
+        replacement.replace(path)
+    except BaseException:
+        replacement.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def in_turn(folder: pathlib.Path) -> Iterator[None]:
+    """Lets one process after another change a file of a folder; where the file system has no locks, nobody waits."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 def find_read_error(error: BaseException | None, folder: pathlib.Path) -> str:

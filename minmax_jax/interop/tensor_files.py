@@ -4,7 +4,6 @@ No file can run code: archives are read without pickles, checkpoints by `torch_f
 """
 
 import hashlib
-import os
 import pathlib
 import re
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from minmax_jax import disk
 from minmax_jax.errors import UserError
 from minmax_jax.interop import torch_files
 
@@ -70,16 +70,8 @@ def write_tensors(path: str | pathlib.Path, tensors: dict[str, np.ndarray]) -> N
     if others:
         raise InteropError(f"{path} cannot hold what is no number: {', '.join(others)}.")
     content = safetensors_numpy.save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()})
-    replacement = path.with_name(f"{path.name}.new")
-    try:
-        with replacement.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        replacement.replace(path)
-    except BaseException:
-        replacement.unlink(missing_ok=True)
-        raise
+    with disk.replacing(path) as replacement:
+        replacement.write_bytes(content)
 
 
 def _check_hash(path: pathlib.Path) -> None:

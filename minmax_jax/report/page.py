@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from minmax_jax import disk
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import comparison
 from minmax_jax.report import charts, metric_records
@@ -52,9 +53,8 @@ def write(folders: Sequence[pathlib.Path]) -> pathlib.Path:
     source = importlib.resources.files("minmax_jax.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     page = environment.from_string(source).render(runs=runs, comparison=_compare(folders, runs), policies=_POLICIES)
     path = folders[0] / NAME
-    replacement = path.with_name(f"{NAME}.new")
-    replacement.write_text(page, encoding="utf-8")
-    replacement.replace(path)
+    with disk.replacing(path) as replacement:
+        replacement.write_text(page, encoding="utf-8")
     return path
 
 

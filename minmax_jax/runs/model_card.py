@@ -15,7 +15,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from minmax_jax import batch_stats as stats_lib
-from minmax_jax import digests
+from minmax_jax import digests, disk
 from minmax_jax.errors import UserError
 from minmax_jax.objective import Objective
 from minmax_jax.runs import results
@@ -40,9 +40,8 @@ def save(folder: pathlib.Path, card: dict[str, Any], variables: dict[str, Any]) 
         variables: "params", "batch_stats" and, of a run with a second stage, "decoder".
     """
     leaves = flax.traverse_util.flatten_dict(variables, sep="/")
-    replacement = folder / f"{MODEL}.new"
-    replacement.write_bytes(safetensors_numpy.save({name: np.asarray(leaf) for name, leaf in leaves.items()}))
-    replacement.replace(folder / MODEL)
+    with disk.replacing(folder / MODEL) as replacement:
+        replacement.write_bytes(safetensors_numpy.save({name: np.asarray(leaf) for name, leaf in leaves.items()}))
     workdir_lib.write_json(folder / CARD, card | {"second_stage_digest": digest_second_stage(card, variables)})
 
 
