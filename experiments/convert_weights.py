@@ -22,7 +22,7 @@ flags.mark_flags_as_required(["input", "output"])
 
 
 def main() -> None:
-    from minmax_jax import interop
+    from minmax_jax import disk, interop
 
     with naming("--"):
         source, target = local_path("input", _INPUT.value), local_path("output", _OUTPUT.value)
@@ -32,7 +32,8 @@ def main() -> None:
             raise OptionError(f"output={_OUTPUT.value!r} exists already. Give another name, or remove it.")
     try:
         tensors = interop.read_tensors(source)
-        interop.write_tensors(target, tensors, metadata=_describe(interop.read_layout(source)))
+        with disk.explained(target.parent, needed_bytes=sum(tensor.nbytes for tensor in tensors.values())):
+            interop.write_tensors(target, tensors, metadata=_describe(interop.read_layout(source)))
     except interop.InteropError as error:
         raise UserError(f"--input={_INPUT.value!r}: {error}") from error
     with target.open("rb") as file:

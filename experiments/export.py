@@ -33,9 +33,10 @@ flags.mark_flags_as_required(["workdir", "format", "size", "output"])
 
 def main() -> None:
     program.start("")
+    from minmax_jax import disk
     from minmax_jax.export import model_files, stablehlo
 
-    with naming("--"):
+    with naming("--"), disk.explained(local_path("output", _OUTPUT.value).parent):
         written = model_files.write(
             local_path("workdir", _WORKDIR.value),
             local_path("output", _OUTPUT.value),

@@ -24,12 +24,13 @@ flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
+    from minmax_jax import disk
     from minmax_jax.report import page
     from minmax_jax.runs import faithfulness_test, finished_runs
 
     folder = local_path("--workdir", _WORKDIR.value)
     program.start(finished_runs.read_config(folder).compilation_cache)
-    with naming("--"):
+    with naming("--"), disk.explained(folder):
         content = faithfulness_test.test_workdir(
             _WORKDIR.value,
             _SPLIT.value,
@@ -38,7 +39,8 @@ def main() -> None:
             data_dir=_DATA_DIR.value,
         )
     print(strict_json.dumps(content, indent=2))
-    page.write([folder])
+    with disk.explained(folder):
+        page.write([folder])
 
 
 def run() -> None:

@@ -64,11 +64,12 @@ def main(paths: list[str]) -> None:
     if not paths:
         raise OptionError("give at least one PATH (--help explains).")
     program.start("")
+    from minmax_jax import disk
     from minmax_jax.prediction import folder, inputs
     from minmax_jax.runs import inference_options, model_card, predictor, results
 
     workdir, output = local_path("--workdir", _WORKDIR.value), local_path("--output", _OUTPUT.value)
-    with naming("--"):
+    with naming("--"), disk.explained(output):
         model = predictor.load(
             workdir, flips=_FLIPS.value, scales=program.read_scales(_SCALES.value), crf=_CRF.value, refine=_REFINE.value
         )

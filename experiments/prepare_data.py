@@ -71,6 +71,7 @@ flags.mark_flags_as_required(["dataset", "data_dir"])
 
 
 def main() -> None:
+    from minmax_jax import disk
     from minmax_jax.data.importing import raw_dataset, records, summary
     from minmax_jax.runs import config_checks
 
@@ -84,7 +85,8 @@ def main() -> None:
         else:
             _check_target(local_path("data_dir", _DATA_DIR.value) / name)
             _check_reading(name)
-            records.prepare(name, _read_raw, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
+            with disk.explained(local_path("data_dir", _DATA_DIR.value) / name):
+                records.prepare(name, _read_raw, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
             _check_background(name)
         print(summary.describe(_DATA_DIR.value, name))
     print(f"Train with --config={config} --config.data.dir={_DATA_DIR.value}")

@@ -52,7 +52,7 @@ def test_all_tensors_are_written_and_described(tmp_path, suffix):
     [
         ("good.npz", "taken.safetensors", "--output='.*taken.safetensors' exists already"),
         ("good.npz", "out.pth", "--output='.*out.pth' must end with .safetensors"),
-        ("good.npz", "nowhere/out.safetensors", ".*out.safetensors.new: No such file or directory"),
+        ("good.npz", "nowhere/out.safetensors", ".*out.safetensors.\\d+.new: No such file or directory"),
         ("absent.pth", "out.safetensors", "--input='.*absent.pth': There is no file"),
         ("resnet18-00000000.pth", "out.safetensors", "--input=.* has SHA-256 .* its name says 00000000"),
         ("words.npz", "out.safetensors", r"--input='.*words.npz': .*no number: names \(<U3\)"),

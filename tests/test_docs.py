@@ -7,7 +7,7 @@ from minmax_jax.configs import common
 import pytest
 
 from minmax_jax.runs import config_checks
-from tests import programs
+from tests import messages, programs
 
 PAGES = sorted([*programs.ROOT.glob("*.md"), *(programs.ROOT / "docs").rglob("*.md")])
 _FIELDS = set(config_checks.flatten(common.get_config()))
@@ -49,3 +49,21 @@ def test_fields_of_configurations_exist(page):
 def test_pages_stay_short():
     lengths = {page.name: len(page.read_text().splitlines()) for page in PAGES}
     assert lengths["performance.md"] <= 120 and lengths["README.md"] <= 190
+
+
+_HEADINGS = re.findall(r"^### (.*)$", (programs.ROOT / "docs" / "troubleshooting.md").read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("heading", _HEADINGS)
+def test_headings_of_troubleshooting_are_messages_as_they_are_printed(heading):
+    """So that who searches the page for a message finds it."""
+    message = heading.removeprefix("`").removesuffix("`")
+    assert heading == f"`{message}`" and sum(len(part.strip()) for part in message.split(messages.GAP)) >= 8
+    assert messages.is_printed(message)
+
+
+def test_a_message_that_nothing_prints_is_not_found():
+    assert messages.is_printed("--workdir=... has another configuration:")
+    assert not messages.is_printed("--workdir=... has another colour:")
+    assert not messages.is_printed("has another configuration: ... --workdir=")
+    assert len(_HEADINGS) == len(set(_HEADINGS)) > 20

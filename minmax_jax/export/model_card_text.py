@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from minmax_jax import disk
 from minmax_jax.data import readings
 from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import selection
@@ -214,4 +215,6 @@ def write(folder: pathlib.Path, text: str, row: tuple[str, ...]) -> None:
     lines = (path.read_text(encoding="utf-8") if path.exists() else text).rstrip("\n").splitlines()
     start = f"| `{row[0]}` |"
     lines = [line for line in lines if not line.startswith(start)]
-    path.write_text("\n".join([*lines, " | ".join((start.rstrip(" |"), *row[1:])) + " |"]) + "\n", encoding="utf-8")
+    content = "\n".join([*lines, " | ".join((start.rstrip(" |"), *row[1:])) + " |"]) + "\n"
+    with disk.replacing(path) as replacement:
+        replacement.write_text(content, encoding="utf-8")

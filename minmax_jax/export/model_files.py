@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from minmax_jax import options, strict_json
+from minmax_jax import disk, options, strict_json
 from minmax_jax.errors import OptionError, UserError
 from minmax_jax.export import model_card_text, networks, onnx_file, stablehlo, verification, zoo
 from minmax_jax.export.onnx_conversion.graph import OPSET
@@ -109,14 +109,10 @@ def _write_checked(
     expected: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
     """Writes the file under another name, runs it, and renames it if it says what is expected."""
-    replacement = output.with_name(f"{output.name}.new")
-    try:
+    with disk.replacing(output) as replacement:
         format.write(replacement, network, size, metadata)
         differences = verification.check(format.read(replacement), images, expected)
         content = replacement.read_bytes()
-        replacement.replace(output)
-    finally:
-        replacement.unlink(missing_ok=True)
     digest = hashlib.sha256(content).hexdigest()
     return {"file": str(output), "bytes": len(content), "sha256": digest, "differences": differences}
 
@@ -170,4 +166,5 @@ def _write_card(
         kind = f"StableHLO; {stablehlo.explain(written)}"
     differences = ", ".join(f"{name} {difference:.1g}" for name, difference in written["differences"].items())
     row = (output.name, kind, f"[B, {size[0]}, {size[1]}, 3]", model_card_text.describe_choices(card), differences)
-    model_card_text.write(output.parent, text, row)
+    with disk.in_turn(output.parent):  # another file may be added to the card at the same time
+        model_card_text.write(output.parent, text, row)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minmax_jax import disk
 from minmax_jax.export.onnx_conversion.graph import OPSET
 
 NAME = "rdf.yaml"
@@ -85,7 +86,8 @@ def write(
         },
     }
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-    (folder / NAME).write_text(text, encoding="utf-8")
+    with disk.replacing(folder / NAME) as replacement:
+        replacement.write_text(text, encoding="utf-8")
 
 
 def _plain(name: str) -> str:

@@ -5,7 +5,6 @@ No file can run code: archives are read without pickles, checkpoints by `torch_f
 
 from collections.abc import Mapping
 import hashlib
-import os
 import pathlib
 import re
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from minmax_jax import disk
 from minmax_jax.errors import UserError
 from minmax_jax.interop import torch_files
 
@@ -95,16 +95,8 @@ def write_tensors(
         raise InteropError(f"{path} cannot hold what is no number: {', '.join(others)}.")
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     content = safetensors_numpy.save(arrays, metadata=dict(metadata) if metadata else None)
-    replacement = path.with_name(f"{path.name}.new")
-    try:
-        with replacement.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        replacement.replace(path)
-    except BaseException:
-        replacement.unlink(missing_ok=True)
-        raise
+    with disk.replacing(path) as replacement:
+        replacement.write_bytes(content)
 
 
 def _check_hash(path: pathlib.Path) -> None:

@@ -107,7 +107,7 @@ def _predict_large(
 ) -> Iterator[Predicted | Skipped]:
     scratch.mkdir(exist_ok=True)
     try:
-        with disk.explaining(scratch.parent, needed_bytes=large_images.needed_bytes(source, predictor)):
+        with disk.explained(scratch.parent, needed_bytes=large_images.needed_bytes(source, predictor)):
             large = large_images.predict(
                 predictor,
                 _marking_errors(source),

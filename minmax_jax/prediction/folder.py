@@ -69,7 +69,7 @@ def predict(
     with lock.hold(output, flag="--output", work="predicts"):
         _check_folder(output, state)  # it may have been written since
         try:
-            with disk.explaining(output):
+            with disk.explained(output):
                 further = {"workdir": workdir, "left_out": dict(left_out or {})}
                 return _predict(predictor, inputs, output, options, state, results=results, further=further)
         except OSError as error:
@@ -156,7 +156,7 @@ def _predict_rest(
                 skipped.append({"path": str(answer.input.path), "reason": answer.reason})
                 continue
             names = predictor.class_names
-            with disk.explaining(output, needed_bytes=image_outputs.most_bytes(answer, options)):
+            with disk.explained(output, needed_bytes=image_outputs.most_bytes(answer, options)):
                 row = image_outputs.write(
                     output,
                     answer,

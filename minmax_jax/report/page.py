@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from minmax_jax import disk
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import comparison
 from minmax_jax.report import charts, metric_records, tables
@@ -62,9 +63,8 @@ def write(folders: Sequence[pathlib.Path]) -> pathlib.Path:
         runs=runs, comparison=_compare(folders, runs), policies=_POLICIES, swap_labels=_SWAPS
     )
     path = folders[0] / NAME
-    replacement = path.with_name(f"{NAME}.new")
-    replacement.write_text(page, encoding="utf-8")
-    replacement.replace(path)
+    with disk.replacing(path) as replacement:
+        replacement.write_text(page, encoding="utf-8")
     return path
 
 

@@ -6,7 +6,7 @@ Of several hosts only the main one writes; all compute the same numbers.
 import pathlib
 from typing import Any
 
-from minmax_jax import strict_json
+from minmax_jax import disk, strict_json
 from minmax_jax.distributed import hosts
 from minmax_jax.errors import OptionError
 from minmax_jax.report import metric_records
@@ -32,9 +32,8 @@ class MetricWriter:
         if tensorboard:
             self._board = _summary_writer(folder / "tensorboard", first_step + 1)
         kept = [line for line in metric_records.read(self._path) if line["step"] <= first_step]
-        replacement = self._path.with_suffix(".new")
-        replacement.write_text("".join(strict_json.dumps(line) + "\n" for line in kept))
-        replacement.replace(self._path)
+        with disk.replacing(self._path) as replacement:
+            replacement.write_text("".join(strict_json.dumps(line) + "\n" for line in kept))
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
         """Adds the measurements of a step; kind is "train", "validation" or "test"."""

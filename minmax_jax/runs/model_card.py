@@ -15,7 +15,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from minmax_jax import batch_stats as stats_lib
-from minmax_jax import digests
+from minmax_jax import digests, disk
 from minmax_jax.data import readings
 from minmax_jax.errors import OptionError, UserError
 from minmax_jax.objective import Objective
@@ -50,11 +50,10 @@ def save(folder: pathlib.Path, card: dict[str, Any], variables: dict[str, Any]) 
         variables: "params", "batch_stats" and, of a run with a second stage, "decoder".
     """
     leaves = flax.traverse_util.flatten_dict(variables, sep="/")
-    replacement = folder / f"{MODEL}.new"
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
     metadata = LAYOUT | {"minmax_jax": str(card["versions"]["minmax_jax"])}
-    replacement.write_bytes(safetensors_numpy.save(arrays, metadata=metadata))
-    replacement.replace(folder / MODEL)
+    with disk.replacing(folder / MODEL) as replacement:
+        replacement.write_bytes(safetensors_numpy.save(arrays, metadata=metadata))
     workdir_lib.write_json(folder / CARD, card | {"second_stage_digest": digest_second_stage(card, variables)})
 
 

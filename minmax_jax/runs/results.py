@@ -12,7 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from minmax_jax import strict_json
+from minmax_jax import disk, strict_json
 from minmax_jax.evaluation import selection
 
 _PACKAGES = ("minmax_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
@@ -88,10 +88,9 @@ def write_rows(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
 
     Histograms and curves of single images, and what baselines score, are left out.
     """
-    replacement = path.with_suffix(".new")
     kept = ({name: value for name, value in row.items() if _is_kept(name, value)} for row in rows)
-    replacement.write_text("".join(strict_json.dumps(row) + "\n" for row in kept))
-    replacement.replace(path)
+    with disk.replacing(path) as replacement:
+        replacement.write_text("".join(strict_json.dumps(row) + "\n" for row in kept))
 
 
 def _is_kept(name: str, value: Any) -> bool:

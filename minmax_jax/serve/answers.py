@@ -33,6 +33,7 @@ LEAST_AREA = Options.least_area  # pixels; smaller regions are no instances
 _GREATEST_SIDE = 16384  # pixels; what a browser draws
 _GREATEST_SHOWN_SIDE = 2048  # pixels of the picture that goes back; masks keep the size of the image
 _GREATEST_SEEN_SIDE = 512
+_LEAST_PIXELS = 128 * 128  # to compute with
 _LARGE = "the image is much larger than those of the training: predict cuts it into tiles, which this page does not"
 
 
@@ -47,6 +48,8 @@ class Limits:
     Attributes:
         max_megabytes: of the file, 1e6 bytes each.
         max_megapixels: of the image as it is, and after the preprocessing of the run.
+        max_pixels: at which an image is computed: one that has more after the preprocessing is shrunk to that many;
+            0 computes each at its full size.
 
     Raises:
         OptionError: for a number out of range.
@@ -54,10 +57,13 @@ class Limits:
 
     max_megabytes: float = 20.0
     max_megapixels: float = 16.0
+    max_pixels: int = 1 << 20
 
     def __post_init__(self):
         options_lib.check_range("max_megabytes", self.max_megabytes, 0.01, 1000)
         options_lib.check_range("max_megapixels", self.max_megapixels, 0.01, 1000)
+        if self.max_pixels:
+            options_lib.check_range("max_pixels", self.max_pixels, _LEAST_PIXELS, 1_000_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +106,8 @@ def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared
     try:
         prepare = dataclasses.replace(predictor.preprocessing, scale=predictor.preprocessing.scale * factor)
         (size,) = prepare.sizes(np.array([[height, width]])).tolist()
+        prepare, is_reduced = _reduce(prepare, size, limits.max_pixels)
+        (size,) = prepare.sizes(np.array([[height, width]])).tolist()
         _check_size(tuple(size), " after the preprocessing of the run", limits)
         read = image_reading.read(content, "The file", readings.from_json(predictor.card.get("reading")))
         image = read.pixels
@@ -109,7 +117,25 @@ def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared
     crop_size = predictor.card["crop_size"]
     is_large = sources.find_tiling(image.shape[:2], prepare, crop_size=crop_size, tile_size=None) is not None
     flags = (*sources.find_flags(said), *(_LARGE,) * is_large, *lossy_reading.flags(read.lossy))
+    if is_reduced:
+        flags += (f"{_describe_size(preprocessed, image)}: small objects can be lost (max_pixels={limits.max_pixels})",)
     return Prepared(image, preprocessed, padding.pad(preprocessed), said.microns, flags)
+
+
+def _reduce(
+    prepare: preprocessing.Preprocessing, size: Sequence[int], max_pixels: int
+) -> tuple[preprocessing.Preprocessing, bool]:
+    """Preprocessing to at most so many pixels, and whether that differs; no side gets too small for the networks."""
+    if not max_pixels or size[0] * size[1] <= max_pixels:
+        return prepare, False
+    # Rounded down, and the larger side is rounded: a pixel less for that.
+    side = max(preprocessing.LEAST_SIDE, int(min(size) * (max_pixels / (size[0] * size[1])) ** 0.5) - 1)
+    return dataclasses.replace(prepare, min_side=min(prepare.min_side, side), max_side=side), True
+
+
+def _describe_size(preprocessed: np.ndarray, image: np.ndarray) -> str:
+    (height, width), (full_height, full_width) = preprocessed.shape[:2], image.shape[:2]
+    return f"computed at {width} x {height} of {full_width} x {full_height} pixels"
 
 
 def too_many_bytes(limits: Limits) -> TooLargeError:
@@ -182,6 +208,8 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
     return {
         "height": prediction.mask.shape[0],
         "width": prediction.mask.shape[1],
+        "computed_height": prepared.preprocessed.shape[0],
+        "computed_width": prepared.preprocessed.shape[1],
         "class": names[best],
         "has_region": has_region,
         "probability": float(prediction.probabilities[best]),
