@@ -209,10 +209,10 @@ def one_pass(
     trust = jnp.where(history & (losses <= first_losses), trust, 0.0)
     trust = jnp.where(num_erasures == 0, 1.0, trust)
     masks = jnp.maximum(state.masks, trust[:, None, None, None] * result.masks)
-    is_erased = trust > 0 if has_region is None else (trust > 0) & has_region
-    erased = jnp.where(is_erased[:, None, None, None], state.images * (1 - masks), state.images)
+    erased = jnp.where(trust[:, None, None, None] > 0, state.images * (1 - masks), state.images)
     loss_weights = trust.astype(state.loss_weights.dtype) if loss_weight == "trust" else state.loss_weights
     if has_region is not None:
+        erased = jnp.where(has_region[:, None, None, None], erased, state.images)
         history &= has_region
         loss_weights = jnp.where(has_region, loss_weights, 0)
     unfinished = jnp.any(history) & (state.num_passes + 1 < num_erasures)
