@@ -17,7 +17,7 @@ from minmax_jax.errors import UserError
 from minmax_jax.prediction import folder, inputs
 from minmax_jax.runs import predictor as predictor_lib
 from minmax_jax.serve import answers
-from tests import encoded, own_layout, programs, served, tiled_tiff
+from tests import encoded, own_layout, programs, saved_models, served, tiled_tiff
 from tests.predictors import BrightPixels
 
 CHOSEN = readings.Reading("percentiles", (2, 0))
@@ -157,6 +157,26 @@ def test_serve_names_what_it_does_not_read():
     ):
         with pytest.raises(UserError, match=message):
             answers.prepare(served.GreenMask(), content, limits=answers.Limits())
+
+
+def test_a_model_reads_files_by_its_card(root):
+    saved_models.write(root / "run")
+    path, card_path = root / "images/cat/0.tif", root / "run/model_card.json"
+    card = json.loads(card_path.read_text())
+    assert card["reading"] == readings.AS_STORED.to_json()
+    np.testing.assert_array_equal(predictor_lib.load(root / "run").read(path)[..., 2], _five(0)[0] >> 8)
+    del card["reading"]  # of an earlier version
+    card_path.write_text(json.dumps(card))
+    assert predictor_lib.load(root / "run").read(str(path)).shape == (40, 48, 3)
+    card_path.write_text(json.dumps(card | {"reading": CHOSEN.to_json()}))
+    model = predictor_lib.load(root / "run")
+    np.testing.assert_allclose(model.read(path.read_bytes()), _expected(_five(0)), atol=1)
+    with pytest.raises(UserError, match="The file has one channel, 0, and channels=2,0 are read"):
+        model.read(encoded.encode(own_layout.pixels(0)[..., 0]))
+    for wrong in ({"intensity": "all", "channels": []}, {"intensity": "full"}, 3):
+        card_path.write_text(json.dumps(card | {"reading": wrong}))
+        with pytest.raises(UserError, match="model_card.json: reading=.* is none. Get an intact copy"):
+            predictor_lib.load(root / "run")
 
 
 def _run(*command):

@@ -9,7 +9,7 @@ from PIL import Image
 import pytest
 import tifffile
 
-from minmax_jax.data import image_files, image_reading, lossy_reading, readings
+from minmax_jax.data import image_files, image_reading, lossy_reading, readings, tiff_pages
 from minmax_jax.errors import OptionError, UserError
 from tests import own_layout, tiled_tiff
 
@@ -251,6 +251,16 @@ def test_reasons_name_what_the_file_holds_and_how_to_save_it(content, reading, m
     with pytest.raises(UserError, match=message) as error:
         image_reading.read(content, "a.tif", readings.Reading(channels=reading))
     assert "intact copy" in message or "intact copy" not in str(error.value)
+
+
+def test_images_that_are_too_large(monkeypatch):
+    content = _tiff(TWELVE, photometric="rgb")
+    monkeypatch.setattr(tiff_pages, "_MOST_BYTES", 8639)  # of 40 * 36 * 3 * 2
+    with pytest.raises(UserError, match="a.tif has 3 channels of 16 bits: more than 2 GiB. Save the channels one by"):
+        image_reading.read(content, "a.tif")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    with pytest.raises(UserError, match="a.tif is too large to be read at once .1440 pixels"):
+        image_reading.read(content, "a.tif")
 
 
 def test_masks_name_their_reasons_as_well():

@@ -133,6 +133,11 @@ def test_the_card_says_what_the_model_is_worth(exported):
         ),
         ({"microns_per_pixel": 0.465}, {}, "0.465 microns a pixel"),
         (
+            {"reading": {"intensity": "percentiles", "channels": [2, 0]}},
+            {},
+            "Before that, channels 2, 0 of the file, counted from 0, were read and percentiles 1 and 99 of each",
+        ),
+        (
             {"preprocessing": {"stain_normalization": "macenko", "scale": 0.5, "min_side": 64, "max_side": 99}},
             {},
             "stain normalization macenko, resized to 0.5 of their size, enlarged where the smaller side has fewer than",
