@@ -42,7 +42,10 @@ def main() -> None:
 
 def _describe(layout: dict[str, str]) -> dict[str, str]:
     """What the file says of itself: the layout of the source, and who wrote it."""
-    known = layout or {"layout": "that of the source, which does not say it", "order": "C: the last index changes fastest"}
+    known = layout or {
+        "layout": "that of the source, which does not say it",
+        "order": "C: the last index changes fastest",
+    }
     return known | {"converted_by": f"minmax_jax {importlib.metadata.version('minmax_jax')}"}
 
 

@@ -148,7 +148,9 @@ class Graph:
                 used |= set(node.input)
                 kept.append(node)
         constants = [numpy_helper.from_array(array, n) for n, array in self._constants.values() if n in used]
-        graph = helper.make_graph(kept[::-1], "minmax_jax", [_describe(self.input.name, self.input.shape)], named, constants)
+        graph = helper.make_graph(
+            kept[::-1], "minmax_jax", [_describe(self.input.name, self.input.shape)], named, constants
+        )
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="minmax_jax"
         )
