@@ -168,14 +168,14 @@ def test_the_file_of_a_model_says_how_kernels_are_laid_out(tmp_path):
     saved_models.write(tmp_path, **changes)
     with safetensors.safe_open(tmp_path / "model.safetensors", framework="numpy") as file:
         metadata = file.metadata()
-        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     assert metadata["convolution_kernels"] == "HWIO: height, width, input channels, output channels"
     assert shapes["params/trunk/stem_conv/kernel"] == [3, 3, 3, 32]
     assert metadata["depthwise_kernels"].endswith("height, width, 1, channels")
     assert shapes["params/trunk/block0/depthwise_conv/kernel"] == [3, 3, 1, 32]
     assert metadata["dense_kernels"] == "input features, output features" and metadata["order"].startswith("C:")
     assert metadata["minmax_jax"] == json.loads((tmp_path / "model_card.json").read_text())["versions"]["minmax_jax"]
-    card, variables = model_card.read(tmp_path)
+    card, _ = model_card.read(tmp_path)
     kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
     model_card.save(
         tmp_path, card, {"params": {"kernel": np.asfortranarray(kernel)}, "batch_stats": {"a": kernel[:, ::2]}}
