@@ -140,7 +140,7 @@ def test_stablehlo_is_read_by_jax_alone(tmp_path, name):
         results = model.call(images)
         np.savez({str(tmp_path / "results.npz")!r}, first=model.call(images[:1])["masks"], **results)
         assert model.platforms == ("cpu", "cuda", "tpu"), model.platforms
-        assert "custom_call @minmax" not in model.mlir_module()
+        assert "custom_call @minmax" not in model.mlir_module() and ".py" not in model.mlir_module()
         assert not {{"minmax_jax", "flax", "orbax"}} & {{name.partition(".")[0] for name in sys.modules}}
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, cwd=tmp_path)
@@ -149,6 +149,10 @@ def test_stablehlo_is_read_by_jax_alone(tmp_path, name):
     np.testing.assert_allclose(results["masks"], prediction.masks, atol=1e-4)
     np.testing.assert_allclose(results["first"], prediction.masks[:1], atol=1e-4)
     assert ("foreground_entropy" in results) == (name == "resnet")
+    content = pathlib.Path(written["file"]).read_bytes()
+    # Nothing of the machine that wrote it.
+    for path in (programs.ROOT, pathlib.Path(sys.prefix), pathlib.Path.home(), tmp_path):
+        assert str(path).encode() not in content
     until = datetime.date.fromisoformat(written["guaranteed_until"])
     assert 181 <= (until - datetime.date.today()).days <= 182
     assert f"JAX may refuse the file after {until}" in (tmp_path / "out/MODEL_CARD.md").read_text()
@@ -307,8 +311,17 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch, module, packag
         module.check_installed()
 
 
-def _export(*flags):
-    environment = os.environ | {"PYTHONWARNINGS": "error"}
+def test_a_machine_whose_cpu_is_left_out(workdir, tmp_path, monkeypatch):
+    def find(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(model_files.jax, "local_devices", find)
+    with pytest.raises(UserError, match="JAX_PLATFORMS leaves out. Add it at the end, as in JAX_PLATFORMS=cuda,cpu"):
+        _write(workdir, tmp_path)
+
+
+def _export(*flags, **variables):
+    environment = os.environ | {"PYTHONWARNINGS": "error"} | variables
     command = [sys.executable, "-m", "experiments.export", *flags]
     return subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, env=environment)
 
@@ -321,6 +334,16 @@ def test_from_the_command_line(workdir, tmp_path):
     assert hashlib.sha256(path.read_bytes()).hexdigest() in done.stdout
     assert "Greatest differences from the model on random images: probabilities" in done.stdout
     assert "JAX may refuse the file after 20" in done.stdout
+
+
+@pytest.mark.parametrize("variable", ["JAX_PLATFORMS", "JAX_PLATFORM_NAME"])
+def test_a_platform_that_is_not_there_is_named_with_those_that_are(workdir, tmp_path, variable):
+    flags = [f"--workdir={workdir}", "--size=64,45", f"--output={tmp_path}/model", "--format=stablehlo"]
+    done = _export(*flags, **{"JAX_PLATFORMS": "", variable: "cuda,rocm" if variable == "JAX_PLATFORMS" else "rocm"})
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert f"Error: {variable}='" in error and "rocm' names a platform that is not there." in error
+    assert f"This machine has: cpu. Set {variable} to one of these, or unset it" in error
 
 
 @pytest.mark.parametrize(

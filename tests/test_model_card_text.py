@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 import shutil
 
+import jax
 import numpy as np
 import onnx
 import onnxruntime
@@ -162,9 +164,28 @@ def test_a_second_file_of_a_model_joins_its_card(exported, tmp_path):
     _write(folder / "my | <run>", folder / "out", "stablehlo")
     text = card.read_text()
     assert text.startswith(edited) and len(text.splitlines()) == len(edited.splitlines()) + 1
-    assert text.splitlines()[-1].startswith("| `model.stablehlo` | StableHLO; JAX may refuse the file after ")
+    row = text.splitlines()[-1]
+    oldest = {"0.10.2": "0.9.2"}.get(jax.__version__, jax.__version__)
+    assert row.startswith(f"| `model.stablehlo` | StableHLO; read by jax {oldest} and newer (written by jax ")
+    assert re.search(r"StableHLO 1\.\d+\.\d+, calling convention \d+\); JAX may refuse the file after 20", row)
     model_card_text.write(folder / "out", "not used", ("model.onnx", "written again"))
     assert card.read_text().splitlines()[-2:] == [text.splitlines()[-1], "| `model.onnx` | written again |"]
+
+
+def test_a_second_size_joins_the_folder(exported, tmp_path):
+    """The description for the zoo stays that of the first file."""
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    before = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+    output = folder / "out/second.onnx"
+    written = model_files.write(folder / "my | <run>", output, format="onnx", size=(32, 45))
+    assert "zoo" not in written and exported[1]["zoo"] == "rdf.yaml"
+    after = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+    card = after.pop("MODEL_CARD.md").decode().splitlines()
+    assert after == {name: content for name, content in before.items() if name != "MODEL_CARD.md"} | {
+        "second.onnx": output.read_bytes()
+    }
+    assert card[:-1] == before["MODEL_CARD.md"].decode().splitlines()
+    assert card[-1].startswith("| `second.onnx` | ONNX, opset 13 | [B, 32, 45, 3] |")
 
 
 def test_a_folder_with_files_of_another_model(exported, tmp_path):

@@ -162,6 +162,54 @@ def test_a_fixed_number_of_images(tmp_path):
         _convert(lambda x: lax.dynamic_slice_in_dim(x, x.sum().astype(jnp.int32), 3, 1), "2, 6, 8, 4")
 
 
+def test_what_other_programs_look_for():
+    """Names of nodes, sides of windows, biases as vectors, ReLUs, and results that have the outputs' names alone."""
+
+    def f(x):
+        x = jax.nn.relu(_pool(_convolve(x) + _kernel(1, 1, 1, 8), -np.inf, lax.max, (3, 2), (2, 1), (1, 0)))
+        return x @ _kernel(8, 5) + _kernel(1, 1, 1, 5), jnp.maximum(x, 6)
+
+    graph = _convert(f, names=("first", "second")).graph
+    names = [node.name for node in graph.node]
+    assert all(names) and len(set(names)) == len(names)
+    windows = {
+        node.op_type: list(attribute.ints)
+        for node in graph.node
+        for attribute in node.attribute
+        if attribute.name == "kernel_shape"
+    }
+    assert windows == {"Conv": [3, 2], "MaxPool": [3, 2]}
+    constants = {constant.name: list(constant.dims) for constant in graph.initializer}
+    added = [
+        [constants[name] for name in node.input if name in constants] for node in graph.node if node.op_type == "Add"
+    ]
+    assert added == [[[8]], [[5]]]
+    operations = [node.op_type for node in graph.node]
+    assert operations.count("Relu") == operations.count("Max") == 1 and "Identity" not in operations
+    assert {output for node in graph.node for output in node.output} >= {"first", "second"}
+
+
+def test_one_result_under_two_names_and_the_input_as_a_result(tmp_path):
+    def f(x):
+        y = x + 1
+        return y, y, x
+
+    (tmp_path / "model.onnx").write_bytes(_convert(f, names=("a", "b", "c")).SerializeToString())
+    images = np.ones((2, 6, 8, 4), np.float32)
+    results = onnx_file.read(tmp_path / "model.onnx")(images)
+    assert list(results) == ["a", "b", "c"]
+    for name, value in {"a": 2, "b": 2, "c": 1}.items():
+        np.testing.assert_array_equal(results[name], value * images)
+
+
+def test_operations_share_no_constant_with_others():
+    """Conversion to float16 keeps some operations, such as Max, in float32, with their constants."""
+    graph = _convert(lambda x: jnp.maximum(x, 0.5) * 0.5 + x * 0.5).graph
+    readers = {node.op_type: set(node.input) for node in graph.node}
+    assert readers["Max"].isdisjoint(readers["Mul"] - {"images"} - {node.output[0] for node in graph.node})
+    assert len(graph.initializer) == 2
+
+
 def test_what_is_in_a_file():
     """Constants once, nothing that is not read, names of inputs and outputs, a free batch, metadata."""
 
@@ -169,11 +217,11 @@ def test_what_is_in_a_file():
         weights = jnp.asarray(_CONSTANT)
         unused = jnp.exp(images)
         del unused
-        return images * weights, images + np.array(_CONSTANT)
+        return images * weights, (images - 1) * np.array(_CONSTANT)
 
     model = _convert(f, names=("first", "second"))
     graph = model.graph
-    assert len(graph.initializer) == 1 and "Exp" not in {node.op_type for node in graph.node}
+    assert len(graph.initializer) == 2 and "Exp" not in {node.op_type for node in graph.node}
     assert [value.name for value in (*graph.input, *graph.output)] == ["images", "first", "second"]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert [(item.key, item.value) for item in model.metadata_props] == [("a", "b")]

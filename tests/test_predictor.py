@@ -6,13 +6,14 @@ import shutil
 from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
+import safetensors
 
 import minmax_jax as mm
 from minmax_jax.data import padding
 from minmax_jax.errors import UserError
 from minmax_jax.ops import resize
 from minmax_jax.runs import build_data, inference_options, model_card, training
-from tests import programs
+from tests import programs, saved_models
 
 pytestmark = pytest.mark.xdist_group("predictor")
 
@@ -159,3 +160,26 @@ def test_a_folder_without_a_usable_model_is_named(finished, tmp_path):
     (copy / "model_card.json").write_text(json.dumps(card | {"format": 99}))
     with pytest.raises(UserError, match="format 99"):
         mm.load(copy)
+
+
+def test_the_file_of_a_model_says_how_kernels_are_laid_out(tmp_path):
+    """Also of arrays that are not stored in C order, which safetensors would scramble."""
+    changes = dict(model__trunk="efficientnet_lite0", model__output_stride=16, model__resnet__stage_sizes=())
+    saved_models.write(tmp_path, **changes)
+    with safetensors.safe_open(tmp_path / "model.safetensors", framework="numpy") as file:
+        metadata = file.metadata()
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    assert metadata["convolution_kernels"] == "HWIO: height, width, input channels, output channels"
+    assert shapes["params/trunk/stem_conv/kernel"] == [3, 3, 3, 32]
+    assert metadata["depthwise_kernels"].endswith("height, width, 1, channels")
+    assert shapes["params/trunk/block0/depthwise_conv/kernel"] == [3, 3, 1, 32]
+    assert metadata["dense_kernels"] == "input features, output features" and metadata["order"].startswith("C:")
+    assert metadata["minmax_jax"] == json.loads((tmp_path / "model_card.json").read_text())["versions"]["minmax_jax"]
+    card, _ = model_card.read(tmp_path)
+    kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
+    model_card.save(
+        tmp_path, card, {"params": {"kernel": np.asfortranarray(kernel)}, "batch_stats": {"a": kernel[:, ::2]}}
+    )
+    _, found = model_card.read(tmp_path)
+    np.testing.assert_array_equal(found["params"]["kernel"], kernel)
+    np.testing.assert_array_equal(found["batch_stats"]["a"], kernel[:, ::2])
