@@ -1,5 +1,7 @@
 """WILDCAT pooling (Durand et al. 2017): class scores from the strongest locations of class maps."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,9 @@ def count_locations(k: float, num_locations: int) -> int:
     """Number of locations that k means: a share in (0, 1), rounded half to even, or a count.
 
     Raises:
-        OptionError: if k is negative, or above 1 and not whole.
+        OptionError: if k is negative or not finite, or above 1 and not whole.
     """
-    if k < 0 or (k >= 1 and k != int(k)):
+    if not 0 <= k < math.inf or (k >= 1 and k != int(k)):
         raise OptionError(f"k={k} must be 0, a share of the locations in (0, 1), or a whole number of them.")
     return min(round(k * num_locations) if k < 1 else int(k), num_locations)
 
