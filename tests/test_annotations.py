@@ -23,6 +23,7 @@ from minmax_jax.data.importing import (
     mask_rules,
     raw_dataset,
     records,
+    region_masks,
     regions,
     run_lengths,
     tiles,
@@ -197,10 +198,10 @@ def test_polygons_are_those_of_shapely_and_of_pycocotools():
             continue
         count += 1
         drawing = regions.Drawing((regions.from_polygons("a", [rings]),))
-        drawn = regions.draw(drawing, (0, 0, *shape), shape)
+        drawn = region_masks.draw(drawing, (0, 0, *shape), shape)
         np.testing.assert_array_equal(drawn, shapely.contains_xy(polygon, columns, rows))
-        np.testing.assert_array_equal(regions.draw(drawing, (7, 9, 31, 40), (24, 31)), drawn[7:31, 9:40])
-        coarse = regions.draw(drawing, (3, 2, 33, 47), (20, 30))
+        np.testing.assert_array_equal(region_masks.draw(drawing, (7, 9, 31, 40), (24, 31)), drawn[7:31, 9:40])
+        coarse = region_masks.draw(drawing, (3, 2, 33, 47), (20, 30))
         np.testing.assert_array_equal(
             coarse,
             shapely.contains_xy(
@@ -208,7 +209,7 @@ def test_polygons_are_those_of_shapely_and_of_pycocotools():
             ),
         )
         shell = regions.Drawing((regions.from_polygons("a", [rings[:1]]),))
-        drawn = regions.draw(shell, (0, 0, *shape), shape)
+        drawn = region_masks.draw(shell, (0, 0, *shape), shape)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of pycocotools, with NumPy 2
             runs = coco_mask.merge(coco_mask.frPyObjects([rings[0].ravel().tolist()], *shape))
@@ -306,14 +307,13 @@ def test_qupath(tmp_path, images, caplog):
 
 
 def test_what_this_library_writes_it_reads(tmp_path, images):
-    """The forms of a prediction's GeoJSON and COCO file, by its own writers."""
+    """The GeoJSON of a prediction, by its own writer."""
     from minmax_jax.prediction import geojson
 
-    ring = np.array([*OUTER], float)
-    feature = geojson.feature((ring, np.array(HOLE, float)), classification="cat", measurements={"score": 0.5})
+    rings = [np.array([*ring, ring[0]], float) for ring in (OUTER, HOLE)]
+    feature = geojson.Feature(rings, "cat", {"score": 0.5})
     (tmp_path / "out/cat").mkdir(parents=True)
-    with (tmp_path / "out/cat/0.geojson").open("w") as file:
-        geojson.write(file, [feature])
+    geojson.write(tmp_path / "out/cat/0.geojson", [feature])
     np.testing.assert_array_equal(_mask(_read(images, tmp_path / "out")), WITH_HOLE)
 
 

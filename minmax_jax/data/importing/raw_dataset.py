@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 
 from minmax_jax.data import dataset, image_files, image_reading, readings
-from minmax_jax.data.importing import class_cells, mask_rules, problems, regions
+from minmax_jax.data.importing import class_cells, mask_rules, problems, region_masks, regions
 from minmax_jax.errors import OptionError
 
 # A path in a folder, or in a ZIP file: both can be read alike.
@@ -200,10 +200,10 @@ def _encode_drawing(
 ) -> dict[str, bytes]:
     """As `_encode_mask`, of the regions that another program drew."""
     try:
-        objects = regions.number_objects(drawing, size) if rule.numbers_objects else None
+        objects = region_masks.number_objects(drawing, size) if rule.numbers_objects else None
     except dataset.DataError as error:
         raise dataset.DataError(f"{item.annotation.path}: {item.image}: {error}") from error
-    mask = regions.draw(drawing, (0, 0, *size), size)
+    mask = region_masks.draw(drawing, (0, 0, *size), size)
     return {"mask": image_files.to_png(mask), "instances": _encode_objects(objects)}
 
 

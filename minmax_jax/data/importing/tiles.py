@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 
 from minmax_jax.data import dataset, image_files, splits
-from minmax_jax.data.importing import magnification, problems, raw_dataset, regions, slides
+from minmax_jax.data.importing import magnification, problems, raw_dataset, region_masks, slides
 from minmax_jax.errors import OptionError
 
 # Saturation of HSV, 0 to 1: glass, white and grey are below it; 89 % of the pixels of GlaS, all tissue, are above it.
@@ -132,7 +132,7 @@ def read_records(
     image = slides.open_image(item.image, raw.reading)
     drawing = item.annotation and item.annotation.read(item.image, image.stored_size, image.orientation)
     if drawing and drawing.has_mask:
-        mask = slides.LargeImage(image.size, functools.partial(regions.draw, drawing))
+        mask = slides.LargeImage(image.size, functools.partial(region_masks.draw, drawing))
     else:
         mask = slides.open_mask(item.mask, image, rule=raw.mask_rule) if item.mask else None
     shares = raw_dataset.relative_boxes(item, image.stored_size, image.orientation, drawing=drawing)
