@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from minmax_jax.models import trunks
-from minmax_jax.ops import resize
+from minmax_jax.ops import free_sizes, resize
 
 
 class Classifier(nn.Module):
@@ -29,7 +29,7 @@ class Classifier(nn.Module):
         sample_keys: jax.Array | None = None,
     ) -> jax.Array:
         """[B, H, W, 3] images and [B, H, W, 1] masks to [B, C] scores."""
-        size = tuple(int(self.scale * side) for side in images.shape[1:3])
+        size = tuple(free_sizes.cut_share(side, self.scale, name="classifier_scale") for side in images.shape[1:3])
         stages = self.trunk(resize.resize_bilinear(images * masks, size), train=train)
         logits, _ = self.head(trunks.last_features(stages), sample_keys)
         return logits
