@@ -14,7 +14,7 @@ import numpy as np
 
 from minmax_jax import ops
 from minmax_jax.errors import UserError
-from minmax_jax.export.networks import Network
+from minmax_jax.export.networks import GREATEST_SIDE, LEAST_SIDE, Network, Size
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _GUARANTEED = datetime.timedelta(days=182)
@@ -29,13 +29,13 @@ def check_installed() -> None:
         raise UserError("format='stablehlo' needs a package: pip install 'minmax_jax[stablehlo]'.")
 
 
-def write(path: pathlib.Path, network: Network, size: tuple[int, int], metadata: Mapping[str, str]) -> None:
-    """Writes a network with its weights, for any number of images of one size.
+def write(path: pathlib.Path, network: Network, size: Size, metadata: Mapping[str, str]) -> None:
+    """Writes a network with its weights, for any number of images.
 
     Args:
         path: of the file.
         network: of `networks.create`.
-        size: (H, W) of the images.
+        size: (H, W) of the images; None: any.
         metadata: has no place in such a file.
     """
     del metadata
@@ -55,9 +55,12 @@ def _without_places() -> Iterator[None]:
         jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
-def images_of(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
-    """Images [b, H, W, 3] of any number b."""
-    return jax.ShapeDtypeStruct(export.symbolic_shape(f"b, {size[0]}, {size[1]}, 3"), np.float32)
+def images_of(size: Size) -> jax.ShapeDtypeStruct:
+    """Images [b, H, W, 3] of any number b, and of any size where that is None."""
+    if size is not None:
+        return jax.ShapeDtypeStruct(export.symbolic_shape(f"b, {size[0]}, {size[1]}, 3"), np.float32)
+    bounds = [f"{side} {sign} {bound}" for side in "hw" for sign, bound in ((">=", LEAST_SIDE), ("<=", GREATEST_SIDE))]
+    return jax.ShapeDtypeStruct(export.symbolic_shape("b, h, w, 3", constraints=bounds), np.float32)
 
 
 def read(path: pathlib.Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

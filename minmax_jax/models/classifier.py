@@ -5,11 +5,13 @@ import jax
 
 from minmax_jax.errors import OptionError
 from minmax_jax.models import trunks
-from minmax_jax.ops import resize
+from minmax_jax.ops import free_sizes, resize
 
 
-def check_size(scale: float, size: tuple[int, int]) -> None:
+def check_size(scale: float, size: tuple[free_sizes.Size, free_sizes.Size]) -> None:
     """Raises OptionError where no pixel of images of that height and width is left for the classifier."""
+    if any(map(free_sizes.is_free, size)):
+        return
     height, width = size
     if int(scale * min(size)) < 1:
         raise OptionError(
@@ -41,7 +43,7 @@ class Classifier(nn.Module):
     ) -> jax.Array:
         """[B, H, W, 3] images and [B, H, W, 1] masks to [B, C] scores."""
         check_size(self.scale, images.shape[1:3])
-        size = tuple(int(self.scale * side) for side in images.shape[1:3])
+        size = tuple(free_sizes.cut_share(side, self.scale, name="classifier_scale") for side in images.shape[1:3])
         stages = trunks.apply(self.trunk, resize.resize_bilinear(images * masks, size), train=train)
         logits, _ = self.head(trunks.last_features(stages), sample_keys)
         return logits

@@ -51,7 +51,7 @@ def save(folder: pathlib.Path, card: dict[str, Any], variables: dict[str, Any]) 
     """
     leaves = flax.traverse_util.flatten_dict(variables, sep="/")
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
-    metadata = LAYOUT | {"minmax_jax": str(card["versions"]["minmax_jax"])}
+    metadata = LAYOUT | {"minmax_jax": str(card.get("versions", {}).get("minmax_jax"))}
     with disk.replacing(folder / MODEL) as replacement:
         replacement.write_bytes(safetensors_numpy.save(arrays, metadata=metadata))
     workdir_lib.write_json(folder / CARD, card | {"second_stage_digest": digest_second_stage(card, variables)})

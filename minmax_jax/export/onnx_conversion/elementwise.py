@@ -83,6 +83,10 @@ def _rsqrt(graph: Graph, x: Value, *, shape, **params) -> Tensor:
     return graph.apply("Reciprocal", graph.apply("Sqrt", x, shape=shape), shape=shape)
 
 
+def _rem(graph: Graph, x: Value, y: Value, *, shape, **params) -> Tensor:
+    return graph.apply("Mod", x, y, shape=shape, fmod=1)  # of the sign of the dividend
+
+
 def _square(graph: Graph, x: Value, *, shape, **params) -> Tensor:
     return graph.apply("Mul", x, x, shape=shape)
 
@@ -132,6 +136,7 @@ OPERATIONS = {name: functools.partial(_same, operation) for name, operation in _
     "log1p": _log1p,
     "max": _max,
     "ne": _not_equal,
+    "rem": _rem,
     "rsqrt": _rsqrt,
     "select_n": _select,
     "square": _square,

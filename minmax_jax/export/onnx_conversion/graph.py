@@ -1,4 +1,4 @@
-"""An ONNX graph under construction: nodes, constants, and shapes whose first dimension may be free."""
+"""An ONNX graph under construction: nodes, constants, and shapes whose dimensions may be free."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from minmax_jax.errors import UserError
+from minmax_jax.export.onnx_conversion.dimensions import Dimension, Evaluator, is_free
 
 OPSET, _IR_VERSION = 13, 7  # of ONNX 1.8 (2020): the least that has all operations, for the sake of old readers
-BATCH = "batch"  # name of the free dimension
-
-# A number, or an expression of JAX's that holds the free dimension.
-Dimension = Any
+FREE = ("batch", "height", "width", "channels")  # names of free dimensions of the input, by axis
 
 
 class UnsupportedError(UserError):
@@ -36,17 +34,11 @@ class Tensor:
 Value = Tensor | np.ndarray
 
 
-def is_free(dimension: Dimension) -> bool:
-    """Whether a dimension is known when the graph runs only."""
-    return not isinstance(dimension, int | np.integer)
-
-
 class Graph:
     """Nodes in the order of their computation.
 
     Attributes:
         input: the only one.
-        batch: the free dimension as JAX names it, None where all are known.
     """
 
     def __init__(self, name: str, shape: Sequence[Dimension]):
@@ -54,11 +46,16 @@ class Graph:
 
         Args:
             name: of the input.
-            shape: of the input; the first dimension may be free.
+            shape: of the input; dimensions may be free, those of images [B, H, W, K] by their names.
         """
         self.input = Tensor(name, tuple(shape))
-        self.batch = shape[0] if is_free(shape[0]) else None
         self._nodes, self._constants = [], {}
+        self._dimensions = Evaluator(self)
+
+    @staticmethod
+    def unsupported(message: str) -> UnsupportedError:
+        """The error for what has no form here."""
+        return UnsupportedError(message)
 
     def apply(self, operation: str, *inputs: Value, shape: Sequence[Dimension], **attributes: Any) -> Tensor:
         """The only output of a node, of this shape."""
@@ -78,15 +75,14 @@ class Graph:
         return outputs
 
     def reshape(self, value: Value, shape: Sequence[Dimension]) -> Value:
-        """The value in another shape, in which one dimension may be free."""
+        """The value in another shape, in which dimensions may be free."""
         shape = tuple(shape)
         if value.shape == shape:
             return value
         if isinstance(value, np.ndarray):
             return value.reshape(shape)
-        if sum(map(is_free, shape)) > 1:
-            raise UnsupportedError(f"a shape with several free dimensions, {shape}, has no form in ONNX.")
-        sizes = np.array([-1 if is_free(size) else size for size in shape], np.int64)
+        inferred = next((axis for axis, size in enumerate(shape) if is_free(size)), None)  # ONNX infers one of them
+        sizes = self.sizes([-1 if axis == inferred else size for axis, size in enumerate(shape)])
         return self.apply("Reshape", value, sizes, shape=shape)
 
     def transpose(self, value: Value, order: Sequence[int]) -> Value:
@@ -107,17 +103,14 @@ class Graph:
             return np.broadcast_to(value, shape)
         # A dimension that is right already counts as 1: ONNX broadcasts both ways.
         sizes = [1 if str(is_) == str(wanted) else wanted for is_, wanted in zip(value.shape, shape)]
-        return self.apply("Expand", value, self._sizes(sizes), shape=shape)
+        return self.apply("Expand", value, self.sizes(sizes), shape=shape)
 
-    def _sizes(self, sizes: Sequence[Dimension]) -> Value:
+    def sizes(self, sizes: Sequence[Dimension]) -> Value:
+        """Dimensions as a vector, int64."""
         if not any(map(is_free, sizes)):
             return np.array(sizes, np.int64)
-        if any(is_free(size) and str(size) != str(self.batch) for size in sizes):
-            raise UnsupportedError(f"the shape {tuple(sizes)} has no form in ONNX.")
-        whole = self.apply("Shape", self.input, shape=(len(self.input.shape),))
-        batch = self.apply("Gather", whole, np.array([0]), shape=(1,))
-        parts = [batch if is_free(size) else np.array([size], np.int64) for size in sizes]
-        return self.apply("Concat", *parts, shape=(len(sizes),), axis=0)
+        parts = [self._dimensions.evaluate(size) for size in sizes]
+        return parts[0] if len(parts) == 1 else self.apply("Concat", *parts, shape=(len(sizes),), axis=0)
 
     def _name(self, value: Value, operation: str) -> str:
         """The name of a value; equal constants are kept once for all nodes of one operation.
@@ -141,7 +134,8 @@ class Graph:
         import onnx
         from onnx import helper, numpy_helper
 
-        nodes, named = self._name_outputs(outputs), [_describe(name, value.shape) for name, value in outputs.items()]
+        nodes, free = self._name_outputs(outputs), {str(s): FREE[axis] for axis, s in enumerate(self.input.shape)}
+        named = [_describe(name, value.shape, free) for name, value in outputs.items()]
         used, kept = set(outputs), []
         for node in reversed(nodes):
             if used & set(node.output):
@@ -149,7 +143,7 @@ class Graph:
                 kept.append(node)
         constants = [numpy_helper.from_array(array, n) for n, array in self._constants.values() if n in used]
         graph = helper.make_graph(
-            kept[::-1], "minmax_jax", [_describe(self.input.name, self.input.shape)], named, constants
+            kept[::-1], "minmax_jax", [_describe(self.input.name, self.input.shape, free)], named, constants
         )
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="minmax_jax"
@@ -178,8 +172,8 @@ class Graph:
         ]
 
 
-def _describe(name: str, shape: Sequence[Dimension]) -> Any:
+def _describe(name: str, shape: Sequence[Dimension], free: Mapping[str, str]) -> Any:
     from onnx import TensorProto, helper
 
-    sizes = [BATCH if is_free(size) else int(size) for size in shape]
+    sizes = [free.get(str(size), str(size)) if is_free(size) else int(size) for size in shape]
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)

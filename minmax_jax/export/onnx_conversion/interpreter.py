@@ -12,7 +12,7 @@ from minmax_jax.export.onnx_conversion.graph import Graph, UnsupportedError, Val
 _OPERATIONS = arrays.OPERATIONS | products.OPERATIONS
 # Parameters that hold the function of a call: of jit, of custom derivatives, of rematerialisation.
 _FUNCTIONS = ("jaxpr", "call_jaxpr")
-_SIZE = "dim_as_value"  # the number of images as a value
+_SIZE = "dim_as_value"  # a free dimension as a value
 
 
 def convert(
@@ -23,7 +23,7 @@ def convert(
     What depends on constants alone is computed here, by JAX.
 
     Args:
-        jaxpr: as of `jax.jit(f).trace(...).jaxpr`; the first dimension of its input may be symbolic.
+        jaxpr: as of `jax.jit(f).trace(...).jaxpr`; dimensions of its input may be symbolic.
         input_name: of the array.
         output_names: of the results, in the order of the function's.
         metadata: text to keep in the file, by name.
