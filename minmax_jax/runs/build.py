@@ -79,7 +79,8 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         config,
         num_classes=len(splits["train"].class_names),
         steps_per_epoch=steps_per_epoch,
-        background_classes=background_classes,
+        # Where there is none, a method need not know of them.
+        **({"background_classes": background_classes} if background_classes else {}),
     )
     engine = engines.ENGINES[config.train.engine]
     state = method.init(jax.random.key(config.seed), build_data.crop_size(config.data, splits["train"]))
