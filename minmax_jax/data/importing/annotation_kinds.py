@@ -136,6 +136,7 @@ def _describe(content: Any) -> str:
     rows = next((row for row in content.values() if isinstance(row, dict)), {})
     annotations = content.get("annotations")
     first = annotations[0] if isinstance(annotations, list) and annotations else {}
+    first = first if isinstance(first, dict) else {}
     for is_it, what in (
         (content.get("type") == "Topology", "TopoJSON of a map: pixels of the image are needed"),
         ("_via_img_metadata" in content, f"a project of the VGG Image Annotator. {_AS_COCO} (Annotation, Export)"),

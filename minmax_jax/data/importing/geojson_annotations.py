@@ -35,7 +35,10 @@ def parse(content: Any, path: pathlib.Path) -> regions.Drawing:
             " QuPath exports them."
         )
     found, skipped = [], collections.Counter()
-    for number, feature in enumerate(_features(content), 1):
+    features = _features(content)
+    if not isinstance(features, list):
+        raise dataset.DataError(f"{path}: features is not a list. Export it anew.")
+    for number, feature in enumerate(features, 1):
         try:
             properties = feature.get("properties") or {}
             kind = str(properties.get("objectType") or properties.get("object_type") or "").lower()
@@ -52,7 +55,7 @@ def parse(content: Any, path: pathlib.Path) -> regions.Drawing:
     return regions.Drawing(tuple(found), skipped=skipped)
 
 
-def _features(content: Any) -> list[Any]:
+def _features(content: Any) -> Any:
     if isinstance(content, list):
         return content
     if content["type"] == "FeatureCollection":

@@ -52,6 +52,8 @@ def _to_region(shape: dict[str, Any], size: tuple[int, int] | None) -> regions.R
     """The region of a shape; None if it has no area."""
     kind, category = shape.get("shape_type") or "polygon", str(shape["label"])
     points = np.array(shape["points"], np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise ValueError("a coordinate is not a finite number")
     if kind == "mask":
         return regions.from_pixels(category, functools.partial(_read_mask, shape["mask"], points, size))
     if kind == "polygon":
