@@ -109,7 +109,7 @@ def _part(graph: Graph, x: Value, shape, starts: Mapping[int, int], sizes: Seque
 def _gather(
     graph: Graph, x: Value, indices: Value, *, shapes, dimension_numbers, slice_sizes, mode, **params
 ) -> list[Value]:
-    """Slices at places that are constants: one slice, or several along one dimension; single ones at computed places."""
+    """Slices at places that are constants: one slice, or several along one dimension; or one at a computed place."""
     axes = tuple(dimension_numbers.start_index_map)
     others = [axis for axis in range(len(x.shape)) if axis not in axes]
     is_whole = all(str(slice_sizes[axis]) == str(x.shape[axis]) for axis in others)
