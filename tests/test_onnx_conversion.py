@@ -95,6 +95,7 @@ _OPERATIONS = {
     "quantile": lambda x: jnp.quantile(x, jnp.array([0.05, 0.5, 0.95]), axis=(1, 2, 3), keepdims=True),
     "gather": lambda x: x[:, np.array([[0, 3], [5, 3]])],
     "gather of the last": lambda x: jnp.take(x, np.array([3, 0, 2]), axis=-1),
+    "gather at a computed place": lambda x: x[:, jnp.argmax(x.sum((0, 1, 2)))],
     "dense": lambda x: x @ _kernel(4, 5),
     "product of the rows": lambda x: jnp.einsum("oh,bhwk->bowk", _kernel(9, 6), x),
     "product of images": lambda x: jnp.einsum("bhwk,bgwk->bhg", x, jnp.tanh(x)),
@@ -124,7 +125,7 @@ def test_operations_say_what_jax_says(tmp_path, name):
         (lambda x: lax.select_n((x * 2).astype(jnp.int32), x, -x, x), "'select_n' with 3"),
         (lambda x: lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0))), "'pad' with interior"),
         (lambda x: lax.sort((x, -x))[1], "'sort' of several"),
-        (lambda x: x[:, jnp.argmax(x.sum((0, 1, 2)))], "'gather' at computed places"),
+        (lambda x: x[:, jnp.argmax(x.sum((0, 1, 2))), jnp.argmax(-x.sum((0, 1, 2)))], "'gather' at computed places"),
         (lambda x: x[:, np.array([0, 1]), np.array([2, 3])], "'gather' along several"),
         (lambda x: jnp.take(x, np.array([9]), axis=1, mode="clip"), "'gather' out of bounds"),
         (
