@@ -154,7 +154,10 @@ def _diagnose(
         predicted = np.array([row["predicted"] for row in rows])
         kept = np.flatnonzero(split.has_region & ~np.isin(predicted, background))
         left_out = {"num_left_out": len(split) - len(kept)}
-        logger.info("The swap test leaves out %d images without a region or a mask.", left_out["num_left_out"])
+        logger.info(
+            "The swap test leaves out %d images that are, or are predicted to be, of a class without a region.",
+            left_out["num_left_out"],
+        )
         if not len(kept):
             return None
         split = dataset.subset(split, kept)
