@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks import all_erasures
 from benchmarks import figures as figures_lib
 import minmax_jax as mm
+from minmax_jax import strict_json
 from minmax_jax.models import resnet
 
 _TRUNKS = flags.DEFINE_list("trunks", ["resnet18"], "Trunks, with the deep stem.")
@@ -37,7 +38,7 @@ _END_OF_FIRST_STEP = "The first step took"
 def main() -> None:
     if _INSIDE.value:
         program_lib.start("")
-        print(json.dumps(_time_step(_TRUNKS.value[0], int(_NUM_ERASURES.value[0]))))
+        print(strict_json.dumps(_time_step(_TRUNKS.value[0], int(_NUM_ERASURES.value[0]))))
         return
     figures = {}
     print("| | cache | " + " | ".join(f"{name}, s" for name in _COLUMNS) + " |")

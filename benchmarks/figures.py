@@ -1,11 +1,12 @@
 """What the benchmarks do with their figures."""
 
-import json
 import pathlib
 from typing import Any
 
 from absl import flags
 import numpy as np
+
+from minmax_jax import strict_json
 
 _JSON = flags.DEFINE_string("json", "", "File to write the figures to.")
 
@@ -18,4 +19,4 @@ def summarize(values: Any) -> dict[str, float]:
 def write(figures: Any) -> None:
     """Writes the figures to the file of the flag --json, if one is given."""
     if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(figures, indent=2))
+        pathlib.Path(_JSON.value).write_text(strict_json.dumps(figures, indent=2))

@@ -22,7 +22,6 @@ A file holds, images and maps channels-last, B images of C classes, R erasures, 
 Of full-size arrays the files hold every third row and column (`PIXELS`).
 """
 
-import json
 import pathlib
 
 import numpy as np
@@ -30,6 +29,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import torch_net, torch_peer
+from minmax_jax import strict_json
 from tests import recorded
 
 FOLDER = pathlib.Path(recorded.__file__).parent
@@ -195,7 +195,7 @@ def record(case: dict) -> dict[str, np.ndarray]:
     labels = np.array(case["labels"])
     found = compute(case, tensors, images, labels, torch.float64)
     full_size = {name: found[name][PIXELS] for name in FULL_SIZE if name in found}
-    inputs = {"case": json.dumps(case), "state_dict_spec": json.dumps(layout(net)), "labels": labels}
+    inputs = {"case": strict_json.dumps(case), "state_dict_spec": strict_json.dumps(layout(net)), "labels": labels}
     return found | full_size | {name: np.array(value) for name, value in inputs.items()}
 
 

@@ -7,7 +7,6 @@ counts the pixels of each kind, labels the regions and takes their boxes. Both g
 One process, one thread; docs/performance.md has the figures.
 """
 
-import json
 import pathlib
 import time
 
@@ -15,6 +14,7 @@ from absl import app, flags
 import numpy as np
 from scipy import ndimage
 
+from minmax_jax import strict_json
 from minmax_jax.evaluation import Truth, evaluators, intervals
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 from minmax_jax.evaluation.metrics import boxes, pixel_curve
@@ -46,9 +46,9 @@ def main(argv: list[str]) -> None:
         "ratio": (middle - start) / (end - middle),
         "metrics": found,
     }
-    print(json.dumps(figures, indent=2))
+    print(strict_json.dumps(figures, indent=2))
     if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(figures, indent=2))
+        pathlib.Path(_JSON.value).write_text(strict_json.dumps(figures, indent=2))
 
 
 def _draw(seed: int) -> tuple[ImagePrediction, Truth]:

@@ -30,8 +30,13 @@ def get_config() -> ml_collections.ConfigDict:
     data.train_fraction = 1.0  # share of each class of the training images, at least one image
     data.train_per_class = 0  # number of training images of each class; 0: all
     data.subset_seed = 0  # seed of all subsets of images; a larger subset contains the smaller ones
+    # Names of classes without a region, such as ("normal",): their masks are empty. (): as declared to prepare_data.
+    data.background_classes = ()
     # Whether training images get each other's labels, a control: what such a run shows was not learned from labels.
     data.permute_labels = False
+    # Whether all classes are drawn equally often for training, however many images each has; an epoch is as long as
+    # without. For imbalanced classes, with evaluation.selection = "balanced_error". Published: False.
+    data.balanced = False
     data.num_train = 0  # images; 0 takes all; fewer are a subset with the same shares of classes
     data.num_validation = 0  # as num_train
     data.num_test = 0  # as num_train
@@ -41,7 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.min_side = 0  # pixels; images with a smaller small side are enlarged to it
     data.max_side = 0  # pixels; images with a greater small side are shrunk to it; 0: none are
     # Of the prepared images, before data.scale; it goes into the model card, so that predict notices images of another
-    # magnification. Nothing in training depends on it. 0: unknown.
+    # magnification. Nothing in training depends on it. 0: as prepare_data found it in the files, or unknown.
     data.microns_per_pixel = 0.0
     # Pixels, height and width of training crops; 480 is published. 0: from the images' sizes, at most 480.
     data.crop_size = 480
@@ -73,6 +78,7 @@ def get_config() -> ml_collections.ConfigDict:
     # the whole object has it.
     synthetic.part_share = 0.0
     synthetic.body_contrast = 1.0  # of the rest of the object, share of the part's contrast; used only with a part
+    synthetic.empty_class = False  # whether there is one more class, "empty", of images without an object
 
     config.model = model = ml_collections.ConfigDict()
     # "resnet18", -34, -50 or -101; "efficientnet_lite0", 1 or 2; or, frozen and from a file of DINOv2, "vit_small14" or
@@ -200,8 +206,9 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.scales = (1.0,)
     evaluation.empty = "skip"  # images whose Dice is 0/0: "skip", "one" or "nan"
     # Rule for the model that is tested, by validation labels alone; the latest among equals; published:
-    # "classification_error". Others: "joint_error" (mean of classifier's and localizer's), "smoothed_error" (mean
-    # of the last selection_window validations), "last"; and "localization", by validation masks.
+    # "classification_error". Others: "balanced_error" (mean over classes), "joint_error" (mean of classifier's and
+    # localizer's), "smoothed_error" (mean of the last selection_window validations), "last"; and "localization", by
+    # validation masks.
     evaluation.selection = "classification_error"
     evaluation.selection_window = 5  # validations
     evaluation.num_pictures = 8  # number of test images that are drawn

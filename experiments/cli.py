@@ -29,7 +29,9 @@ def main() -> None:
             return
         sys.exit(f"Error: {command!r} is not a command.\n{usage}" if command else usage)
     sys.argv = [f"minmax-jax {command}", *sys.argv[2:]]
-    importlib.import_module(f".{command.replace('-', '_')}", __package__).run()
+    name = f"{__package__}.{command.replace('-', '_')}"
+    sys.modules.pop(name, None)  # its flags were removed when it ran before in this process, and are defined again
+    importlib.import_module(name).run()
 
 
 if __name__ == "__main__":

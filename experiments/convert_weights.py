@@ -7,6 +7,7 @@ floating-point ones are written as float32. Where a name ends with the start of 
 """
 
 import hashlib
+import importlib.metadata
 
 from absl import flags
 
@@ -21,7 +22,7 @@ flags.mark_flags_as_required(["input", "output"])
 
 
 def main() -> None:
-    from minmax_jax import interop
+    from minmax_jax import disk, interop
 
     with naming("--"):
         source, target = local_path("input", _INPUT.value), local_path("output", _OUTPUT.value)
@@ -31,12 +32,22 @@ def main() -> None:
             raise OptionError(f"output={_OUTPUT.value!r} exists already. Give another name, or remove it.")
     try:
         tensors = interop.read_tensors(source)
-        interop.write_tensors(target, tensors)
+        with disk.explained(target.parent, needed_bytes=sum(tensor.nbytes for tensor in tensors.values())):
+            interop.write_tensors(target, tensors, metadata=_describe(interop.read_layout(source)))
     except interop.InteropError as error:
         raise UserError(f"--input={_INPUT.value!r}: {error}") from error
     with target.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     print(f"{target}: {len(tensors)} tensors, {target.stat().st_size} bytes, SHA-256 {digest}")
+
+
+def _describe(layout: dict[str, str]) -> dict[str, str]:
+    """What the file says of itself: the layout of the source, and who wrote it."""
+    known = layout or {
+        "layout": "that of the source, which does not say it",
+        "order": "C: the last index changes fastest",
+    }
+    return known | {"converted_by": f"minmax_jax {importlib.metadata.version('minmax_jax')}"}
 
 
 def run() -> None:

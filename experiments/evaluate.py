@@ -12,11 +12,11 @@ docs/crf.md; --flips and --scales average predictions over mirror images and siz
 evaluates the first stage of a run that has a second.
 """
 
-import json
 from typing import Any
 
 from absl import flags
 
+from minmax_jax import strict_json
 from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
@@ -40,7 +40,7 @@ def main() -> None:
 
     content = _evaluate_run() if _PREDICTIONS.value is None else _evaluate_heat_maps()
     if hosts.is_main_host():
-        print(json.dumps(content, indent=2))
+        print(strict_json.dumps(content, indent=2))
 
 
 def _refuse(with_flag: str, *names: str) -> None:

@@ -1,6 +1,6 @@
 """Writes the model of a run as one file for other programs: StableHLO or ONNX, with the mask inside.
 
-    python -m experiments.export --workdir=RUN --format=stablehlo|onnx --size=H,W --output=FILE
+    python -m experiments.export --workdir=RUN --format=stablehlo|onnx --size=H,W|any --output=FILE
 
 The file takes `images` [B, H, W, 3] float32 in [-1, 1], any number B of them, and answers `probabilities` [B, C],
 `masks` [B, H, W, 1] and, of min-max entropy, `foreground_entropy` and `background_entropy` [B]. It is compared with the
@@ -17,7 +17,7 @@ from . import program
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; model_card.json and model.safetensors are read.")
 _FORMAT = flags.DEFINE_enum("format", None, ["stablehlo", "onnx"], "Format of the file.")
-_SIZE = flags.DEFINE_list("size", None, "H,W: pixels of the images, preprocessed.")
+_SIZE = flags.DEFINE_list("size", None, "H,W: pixels of the images, preprocessed; or any, where the model allows it.")
 _OUTPUT = flags.DEFINE_string("output", None, "File to write; it must not exist.")
 _LICENCE = flags.DEFINE_string(
     "license", "", "Of the weights, an SPDX identifier such as CC-BY-4.0; it goes into the card."
@@ -33,9 +33,10 @@ flags.mark_flags_as_required(["workdir", "format", "size", "output"])
 
 def main() -> None:
     program.start("")
+    from minmax_jax import disk
     from minmax_jax.export import model_files, stablehlo
 
-    with naming("--"):
+    with naming("--"), disk.explained(local_path("output", _OUTPUT.value).parent):
         written = model_files.write(
             local_path("workdir", _WORKDIR.value),
             local_path("output", _OUTPUT.value),
@@ -50,15 +51,19 @@ def main() -> None:
     differences = ", ".join(f"{name} {value:.1g}" for name, value in written["differences"].items())
     print(f"{written['file']}: {written['bytes']} bytes, SHA-256 {written['sha256']}")
     print(f"Greatest differences from the model on random images: {differences}")
+    if _FORMAT.value == "onnx" and "zoo" not in written:
+        print("rdf.yaml stays that of the first file of the folder; in another folder this file gets one as well.")
     if "guaranteed_until" in written:
-        print(f"{stablehlo.explain(written['guaranteed_until'])}.")
+        print(f"The file is {stablehlo.explain(written)}.")
 
 
-def _read_size(words: list[str]) -> tuple[int, ...]:
+def _read_size(words: list[str]) -> tuple[int, ...] | None:
+    if words == ["any"]:
+        return None
     try:
         return tuple(map(int, words))
     except ValueError:
-        raise OptionError(f"size={','.join(words)} must be H,W: two whole numbers of pixels.") from None
+        raise OptionError(f"size={','.join(words)} must be H,W: two whole numbers of pixels, or any.") from None
 
 
 def run() -> None:

@@ -7,10 +7,9 @@ how alike masks stay when weights are randomized; writes them to `faithfulness.j
 report shows them from then on. docs/interpret.md explains the numbers. An image takes about 250 predictions.
 """
 
-import json
-
 from absl import flags
 
+from minmax_jax import strict_json
 from minmax_jax.errors import naming
 from minmax_jax.paths import local_path
 
@@ -25,12 +24,13 @@ flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
+    from minmax_jax import disk
     from minmax_jax.report import page
     from minmax_jax.runs import faithfulness_test, finished_runs
 
     folder = local_path("--workdir", _WORKDIR.value)
     program.start(finished_runs.read_config(folder).compilation_cache)
-    with naming("--"):
+    with naming("--"), disk.explained(folder):
         content = faithfulness_test.test_workdir(
             _WORKDIR.value,
             _SPLIT.value,
@@ -38,8 +38,9 @@ def main() -> None:
             num_steps=_NUM_STEPS.value,
             data_dir=_DATA_DIR.value,
         )
-    print(json.dumps(content, indent=2))
-    page.write([folder])
+    print(strict_json.dumps(content, indent=2))
+    with disk.explained(folder):
+        page.write([folder])
 
 
 def run() -> None:

@@ -1,6 +1,6 @@
 """Predicts class and mask of images by a trained run.
 
-    python -m experiments.predict --workdir=RUN --output=OUT [--geojson] [--coco] [--soft_masks] PATH...
+    python -m experiments.predict --workdir=RUN --output=OUT [--geojson] [--coco] [--soft_masks[=ome-tiff]] PATH...
 
 PATH is a file, a folder, a glob, or - for a list of these on standard input. Written are OUT/masks/STEM.png (0, 255),
 OUT/overlays/STEM.png, OUT/predictions.jsonl and .csv, with --geojson OUT/geojson/STEM.geojson for QuPath, with --coco
@@ -19,12 +19,26 @@ from . import program
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; model_card.json and model.safetensors are read.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the predictions: created, or gone on with.")
-_GEOJSON = flags.DEFINE_bool("geojson", False, "Write polygons that QuPath opens by drag and drop.")
+_GEOJSON = flags.DEFINE_flag(
+    program.create_bool_or(
+        "geojson", "gz", "Write polygons that QuPath opens by drag and drop; --geojson=gz: compressed, as .geojson.gz."
+    )
+)
+_GEOJSON_TYPE = flags.DEFINE_enum(
+    "geojson_type",
+    None,
+    ["annotation", "detection"],
+    "What polygons are in QuPath; default: annotations, or detections in images with more than 5,000.",
+)
 _COCO = flags.DEFINE_bool("coco", False, "Write regions as COCO annotations.")
-_SOFT_MASKS = flags.DEFINE_bool("soft_masks", False, "Write soft masks as .npy files.")
+_SOFT_MASKS = flags.DEFINE_flag(
+    program.create_bool_or(
+        "soft_masks", "ome-tiff", "Write soft masks as .npy files; --soft_masks=ome-tiff: as pyramids for QuPath."
+    )
+)
 _THRESHOLD = flags.DEFINE_float("threshold", None, "Of the masks; default: the run's, 0.5.")
 _LEAST_AREA = flags.DEFINE_integer("least_area", 16, "Smaller regions, in pixels, do not count as instances.")
-_TOLERANCE = flags.DEFINE_float("tolerance", 0.5, "By how many pixels polygons may be simplified.")
+_TOLERANCE = flags.DEFINE_float("tolerance", 1.0, "By how many pixels polygons may be simplified; 0: not at all.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images, or tiles, of one shape that are predicted together.")
 _TILE_SIZE = flags.DEFINE_integer(
     "tile_size",
@@ -42,22 +56,27 @@ flags.mark_flags_as_required(["workdir", "output"])
 
 SKIPPED = 3  # exit status
 
+# Fields of the card that a user may edit, and that change predictions.
+_EDITED = ("class_names", "background_classes", "preprocessing", "reading", "microns_per_pixel")
+
 
 def main(paths: list[str]) -> None:
     if not paths:
         raise OptionError("give at least one PATH (--help explains).")
     program.start("")
+    from minmax_jax import disk
     from minmax_jax.prediction import folder, inputs
     from minmax_jax.runs import inference_options, model_card, predictor, results
 
     workdir, output = local_path("--workdir", _WORKDIR.value), local_path("--output", _OUTPUT.value)
-    with naming("--"):
+    with naming("--"), disk.explained(output):
         model = predictor.load(
             workdir, flips=_FLIPS.value, scales=program.read_scales(_SCALES.value), crf=_CRF.value, refine=_REFINE.value
         )
         options = folder.Options(
             threshold=model.card["foreground_threshold"] if _THRESHOLD.value is None else _THRESHOLD.value,
             geojson=_GEOJSON.value,
+            geojson_type=_GEOJSON_TYPE.value,
             coco=_COCO.value,
             soft_masks=_SOFT_MASKS.value,
             least_area=_LEAST_AREA.value,
@@ -68,15 +87,18 @@ def main(paths: list[str]) -> None:
             microns_per_pixel=_MICRONS.value,
             rescale=_RESCALE.value,
         )
+        found = inputs.find(paths, sys.stdin, output=output)
         manifest = folder.predict(
             model,
-            inputs.find(paths, sys.stdin, output=output),
+            found,
             output,
             options,
-            model={"workdir": str(workdir.absolute())}
-            | model_card.identify(model.card)
-            | inference_options.describe(model.card),
+            model=model_card.identify(model.card)
+            | inference_options.describe(model.card)
+            | {name: model.card.get(name) for name in _EDITED},
             results=results.read(workdir),
+            left_out=found.left_out,
+            workdir=str(workdir.absolute()),
         )
     flagged = f", {manifest['num_flagged']} with a flag" if manifest["num_flagged"] else ""
     print(f"{manifest['num_images']} images predicted{flagged}, {len(manifest['skipped'])} skipped: {_OUTPUT.value}")

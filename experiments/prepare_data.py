@@ -9,6 +9,7 @@ Writes OUT/DATASET or OUT/NAME; train with --config.data.dir=OUT. The same comma
 is part of a prepared `cub`. docs/data.md describes layouts and formats.
 """
 
+import dataclasses
 import importlib
 import pathlib
 
@@ -30,22 +31,47 @@ _DOWNLOAD = flags.DEFINE_bool("download", False, "Download what is not yet in --
 _CHECK = flags.DEFINE_bool("check", False, "Only verify a prepared dataset, image by image.")
 _NAME = flags.DEFINE_string("name", "", "Of own images: their name, in lower-case letters, digits and underscores.")
 _MASKS = flags.DEFINE_string("masks", "", "Of --dataset=image_folder: folder with masks, in the layout of the images.")
+_ANNOTATIONS = flags.DEFINE_string(
+    "annotations", "", "Of own images: file or folder of COCO, QuPath, labelme or Pascal VOC, in place of masks."
+)
 _FOLDS = flags.DEFINE_string("folds", "", "Of --dataset=csv: folder with train.csv, test.csv and optionally val.csv.")
 _FOREGROUND = flags.DEFINE_string(
-    "foreground", ">0", "Of own masks: foreground values, such as '>127' or '1,3'; or alpha."
+    "foreground",
+    ">0",
+    "Of own masks: foreground values, such as '>127' or '1,3'; or alpha. Of annotations: categories. Of oxford_flowers:"
+    " published, for masks by the published rule.",
 )
-_IGNORE = flags.DEFINE_string("ignore", "", "Of own masks: values left out of the evaluation, such as '255'.")
+_IGNORE = flags.DEFINE_string(
+    "ignore", "", "Of own masks: values left out of the evaluation, such as '255'. Of annotations: categories."
+)
 _INSTANCES = flags.DEFINE_bool("instances", False, "Of own masks: their values number the objects of the image.")
+_INTENSITY = flags.DEFINE_enum(
+    "intensity",
+    "full",
+    ["full", "percentiles"],
+    "Of own images: full range of the type, of 16 bits the upper 8; or percentiles 1 and 99 of each image and channel.",
+)
+_CHANNELS = flags.DEFINE_string(
+    "channels", "", "Of own images: one to three channels, counted from 0, such as 0,2,1; default: as the colours."
+)
+_BACKGROUND = flags.DEFINE_list(
+    "background_classes", [], "Of own images: classes without a region, such as normal,empty; their masks are empty."
+)
 _TEST_SHARE = flags.DEFINE_float("test_share", 0.2, "Of --dataset=image_folder without splits: test share.", 0, 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of that choice and, with --tile_size, of the choice of validation images.", 0)
 _TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: side of the tiles in pixels; 0: no tiles.")
 _TILE_SCALE = flags.DEFINE_float("tile_scale", 1.0, "Of tiles: share of full resolution at which images are cut.")
+_TILE_MICRONS = flags.DEFINE_float(
+    "tile_microns", 0.0, "Of tiles: their side in microns, which brings all slides to one pixel size; 0: as they are."
+)
 _LEAST_TISSUE = flags.DEFINE_float("least_tissue", 0.1, "Of tiles: least share of stained tissue; 0 keeps all.")
+_MICRONS = flags.DEFINE_float("microns_per_pixel", 0.0, "Of own images whose files do not say it; 0: unknown.")
 _SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out unusable images, and list them, instead of stopping.")
 flags.mark_flags_as_required(["dataset", "data_dir"])
 
 
 def main() -> None:
+    from minmax_jax import disk
     from minmax_jax.data.importing import raw_dataset, records, summary
     from minmax_jax.runs import config_checks
 
@@ -58,19 +84,48 @@ def main() -> None:
             records.check(_DATA_DIR.value, name)
         else:
             _check_target(local_path("data_dir", _DATA_DIR.value) / name)
-            records.prepare(name, _read_raw, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
+            _check_reading(name)
+            with disk.explained(local_path("data_dir", _DATA_DIR.value) / name):
+                records.prepare(name, _read_raw, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
+            _check_background(name)
         print(summary.describe(_DATA_DIR.value, name))
     print(f"Train with --config={config} --config.data.dir={_DATA_DIR.value}")
 
 
+def _check_background(name: str) -> None:
+    """Raises OptionError where data that were prepared before have other classes without a region than the flag."""
+    from minmax_jax.data import load
+
+    declared = load.read_splits(_DATA_DIR.value, name)["train"].background_classes
+    if flags.FLAGS["background_classes"].present and set(_BACKGROUND.value) != set(declared):
+        raise OptionError(
+            f"background_classes={','.join(_BACKGROUND.value)}: {name!r} was prepared before with"
+            f" {','.join(declared) or 'none'}. Delete its folder in {_DATA_DIR.value} to prepare it anew, or set"
+            " config.data.background_classes in training."
+        )
+
+
 def _check_target(folder: pathlib.Path) -> None:
     """Raises OptionError for a folder that holds the source: to prepare it anew, it is deleted."""
-    for flag in (*_SOURCE.value, _MASKS.value, _FOLDS.value):
+    for flag in (*_SOURCE.value, _MASKS.value, _ANNOTATIONS.value, _FOLDS.value):
         if flag and local_path("source", flag).resolve().is_relative_to(folder.resolve()):
             raise OptionError(
                 f"data_dir={_DATA_DIR.value} and name would write to {str(folder)!r}, which holds {flag!r}. Choose"
                 " another data_dir."
             )
+
+
+def _check_reading(name: str) -> None:
+    """Raises OptionError where the dataset is prepared already, with other channels or intensities."""
+    from minmax_jax.data import load, metadata, readings
+
+    wanted = readings.parse(_INTENSITY.value, _CHANNELS.value)
+    folder = local_path("data_dir", _DATA_DIR.value) / name / load.VERSION
+    if folder.exists() and (found := metadata.read(folder).reading) != wanted:
+        raise OptionError(
+            f"intensity={wanted.intensity} and channels={_CHANNELS.value!r}: {folder} was prepared with"
+            f" {found.intensity!r} and {','.join(map(str, found.channels))!r}. Delete it to prepare it anew."
+        )
 
 
 def _read_raw(scratch: pathlib.Path):
@@ -81,6 +136,9 @@ def _read_raw(scratch: pathlib.Path):
         sources = _download()
     if not sources:
         raise OptionError("source is missing: the folder or the archives of the dataset.")
+    if _DATASET.value == "oxford_flowers":
+        rule = _FOREGROUND.value if flags.FLAGS["foreground"].present else ""
+        return _module(_DATASET.value).read_raw(sources, scratch, foreground=rule)
     if _DATASET.value in _DOWNLOADABLE:
         return _module(_DATASET.value).read_raw(sources, scratch)
     if len(sources) > 1:
@@ -94,10 +152,15 @@ def _check_flags() -> None:
     """Raises OptionError for a flag that would have no effect."""
     own, tiled = _DATASET.value in _OWN, _TILE_SIZE.value > 0
     for is_read, who, names in (
-        (own, "own images, --dataset=image_folder or csv", "name foreground ignore instances tile_size seed"),
+        (
+            own,
+            "own images, --dataset=image_folder or csv",
+            "name annotations ignore instances background_classes tile_size seed intensity channels microns_per_pixel",
+        ),
+        (own or _DATASET.value == "oxford_flowers", "own images and oxford_flowers", "foreground"),
         (_DATASET.value == "image_folder", "--dataset=image_folder", "masks test_share"),
         (_DATASET.value == "csv", "--dataset=csv", "folds"),
-        (own and tiled, "tiles, --tile_size", "tile_scale least_tissue"),
+        (own and tiled, "tiles, --tile_size", "tile_scale tile_microns least_tissue"),
     ):
         for name in names.split():
             if flags.FLAGS[name].present and not is_read:
@@ -110,22 +173,52 @@ def _module(dataset: str):
 
 
 def _read_own(source: str, scratch: pathlib.Path):
-    from minmax_jax.data.importing import archives, csv_files, image_folder, mask_checks, mask_rules, tiles
+    from minmax_jax.data import dataset, readings
+    from minmax_jax.data.importing import (
+        annotations,
+        archives,
+        csv_files,
+        image_folder,
+        magnification,
+        mask_checks,
+        mask_rules,
+        tiles,
+    )
 
-    mask_rule = mask_rules.parse(_FOREGROUND.value, ignore=_IGNORE.value, instances=_INSTANCES.value)
+    mask_rule = mask_rules.above(0)
+    if not _ANNOTATIONS.value:
+        mask_rule = mask_rules.parse(_FOREGROUND.value, ignore=_IGNORE.value, instances=_INSTANCES.value)
+    elif _INSTANCES.value:
+        mask_rule = mask_rules.parse(">0", instances=True)
     source = archives.unpacked(source, scratch)
     if _DATASET.value == "csv":
         raw = csv_files.read_raw(source, _FOLDS.value, mask_rule=mask_rule)
     else:
         raw = image_folder.read_raw(
-            source, masks=_MASKS.value, mask_rule=mask_rule, test_share=_TEST_SHARE.value, seed=_SEED.value
+            source,
+            masks=_MASKS.value,
+            mask_rule=mask_rule,
+            test_share=_TEST_SHARE.value,
+            seed=_SEED.value,
+            left_out=annotations.among(source, _ANNOTATIONS.value) if _ANNOTATIONS.value else (),
         )
-    if not (flags.FLAGS["foreground"].present or _IGNORE.value or _INSTANCES.value):
+    if _ANNOTATIONS.value:
+        foreground = _FOREGROUND.value if flags.FLAGS["foreground"].present else ""
+        raw = annotations.attach(raw, _ANNOTATIONS.value, foreground=foreground, ignore=_IGNORE.value)
+    elif not (flags.FLAGS["foreground"].present or _IGNORE.value or _INSTANCES.value):
         mask_checks.warn_of_values(raw)
+    raw = dataclasses.replace(
+        raw,
+        reading=readings.parse(_INTENSITY.value, _CHANNELS.value),
+        background_classes=dataset.check_background(_BACKGROUND.value, raw.class_names),
+    )
+    sizes = magnification.read(raw, given=_MICRONS.value)
     if not _TILE_SIZE.value:
-        return raw
-    tiling = tiles.Tiling(_TILE_SIZE.value, scale=_TILE_SCALE.value, least_tissue=_LEAST_TISSUE.value)
-    return tiles.cut(raw, tiling, seed=_SEED.value)
+        return magnification.record(raw, sizes)
+    tiling = tiles.Tiling(
+        _TILE_SIZE.value, scale=_TILE_SCALE.value, least_tissue=_LEAST_TISSUE.value, microns=_TILE_MICRONS.value
+    )
+    return tiles.cut(raw, tiling, seed=_SEED.value, sizes=sizes, skip_bad=_SKIP_BAD.value)
 
 
 def _download() -> list[str]:

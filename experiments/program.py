@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import os
 import pathlib
-import signal
 import sys
 import time
 import traceback
@@ -21,7 +20,7 @@ from absl import logging as absl_logging
 from minmax_jax import disk
 from minmax_jax.errors import OptionError, UserError, naming
 
-from . import config_files
+from . import config_files, process
 
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "Address and port of process 0, to train on several hosts.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Number of processes of the job; with --coordinator.")
@@ -49,8 +48,11 @@ def run(main: Callable[..., None], *, takes_paths: bool = False) -> None:
         main: the program; called without arguments, or with the list of those that are not flags.
         takes_paths: whether there may be arguments that are not flags.
 
-    An error that a user can correct ends it with its message alone and status 1, Ctrl-C with 130, SIGTERM with 143.
+    An error that a user can correct ends it with its message alone and status 1, Ctrl-C with 130, SIGTERM with 143. The
+    process ends with it, unless that is a notebook's.
     """
+
+    others = frozenset(multiprocessing.active_children())
 
     def run_main(argv: list[str]) -> None:
         if len(argv) > 1 and not takes_paths:
@@ -59,14 +61,14 @@ def run(main: Callable[..., None], *, takes_paths: bool = False) -> None:
         warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's; what it refuses is an error
         if not _TRACEBACK.value:
             _silence_threads()
-        signal.signal(signal.SIGTERM, _terminate)
+        process.handle_termination(_terminate)
         try:
             main(argv[1:]) if takes_paths else main()
         except KeyboardInterrupt as stop:
-            _stop(stop)
+            _stop(stop, others)
         except BaseException as error:
             if _is_in_job():
-                _end_job(error)
+                _end_job(error, others)
             if message := _explain(error):
                 sys.exit(message)
             raise
@@ -75,10 +77,11 @@ def run(main: Callable[..., None], *, takes_paths: bool = False) -> None:
 
             hosts.leave()
 
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show must not end anything
-    document = sys.modules[main.__module__].__doc__
-    app.run(run_main, flags_parser=functools.partial(_parse_flags, document))
+    process.show_all_characters()
+    process.reset_flags(__name__)
+    document = main.__globals__["__doc__"]
+    with process.own_flags(main), process.restored():
+        app.run(run_main, flags_parser=functools.partial(_parse_flags, document))
 
 
 def _silence_threads() -> None:
@@ -99,18 +102,10 @@ def _terminate(number, frame) -> NoReturn:
     raise Terminated
 
 
-def _stop(stop: KeyboardInterrupt) -> NoReturn:
-    """Ends the process at once: threads that are still working would only show that they cannot go on."""
+def _stop(stop: KeyboardInterrupt, others: frozenset) -> NoReturn:
+    """Ends the program at once: threads that are still working would only show that they cannot go on."""
     print(f"Stopped. {str(stop) or 'Rerun the same command.'}", file=sys.stderr, flush=True)
-    _exit(143 if isinstance(stop, Terminated) else 130)
-
-
-def _exit(status: int) -> NoReturn:
-    """Ends the process and those that read images for it, which would live on."""
-    for child in multiprocessing.active_children():
-        child.kill()
-    sys.stdout.flush()
-    os._exit(status)
+    process.end(143 if isinstance(stop, Terminated) else 130, others=others)
 
 
 def _explain(error: BaseException) -> str:
@@ -122,11 +117,11 @@ def _explain(error: BaseException) -> str:
     elif _is_out_of_memory(error):
         first = str(error).strip().partition("\n")[0]
         text = f"out of memory ({first}).\n{_SAVES_MEMORY}"
+    elif disk.is_full(error):
+        text = str(disk.full_error(error))
     # A file that cannot be read or written: its name and the reason are all that a user needs.
     elif isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-        text = f"{error.filename}: {error.strerror}."
-    elif disk.is_full(error):
-        text = f"{error} Make room and rerun the same command."
+        text = f"{error.filename}: {error.strerror}.{disk.advise(error)}"
     else:
         return ""
     return f"Error: {text}\n(--traceback shows where it arose.)"
@@ -147,7 +142,7 @@ def _is_in_job() -> bool:
     return jax is not None and jax.distributed.is_initialized()
 
 
-def _end_job(error: BaseException) -> NoReturn:
+def _end_job(error: BaseException, others: frozenset) -> NoReturn:
     """Ends this process at once: the other processes of the job must not wait for data that it will never send."""
     import jax
 
@@ -158,7 +153,7 @@ def _end_job(error: BaseException) -> NoReturn:
         print(error, file=sys.stderr, flush=True)  # usually that another process is gone
     else:
         traceback.print_exception(error)
-    _exit(1)
+    process.end(1, others=others)
 
 
 def _parse_flags(document: str, argv: list[str]) -> list[str]:
@@ -200,6 +195,7 @@ def start(cache: str) -> None:
             faulthandler.disable()  # the stacks of all threads do not explain that another process died
         with naming("--"):
             hosts.join(*job)
+    _check_platforms()
     if not hosts.is_main_host():
         _logger.setLevel(logging.WARNING)
     if cache == "off":
@@ -216,6 +212,56 @@ def start(cache: str) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     _logger.info("Compiled programs are kept in %s (--config.compilation_cache=off disables it).", folder)
+
+
+class _BoolOr(flags.ArgumentParser):
+    """Parses true, false, or one more value."""
+
+    def __init__(self, value: str):
+        super().__init__()
+        self.syntactic_help = f"true, false or {value}"
+        self._value = value
+
+    def parse(self, argument: bool | str) -> bool | str:
+        if argument == self._value:
+            return argument
+        try:
+            return flags.BooleanParser().parse(argument)
+        except ValueError:
+            raise ValueError(f"value must be true, false or {self._value}") from None
+
+
+def create_bool_or(name: str, value: str, text: str) -> flags.Flag:
+    """A flag that is --name, --noname or --name=VALUE; default: False."""
+    return flags.Flag(_BoolOr(value), flags.ArgumentSerializer(), name, False, text, boolean=True)
+
+
+def _check_platforms() -> None:
+    """Raises UserError where JAX finds no device of the platforms that an environment variable names."""
+    import jax
+
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # of a platform without a package, JAX asserts only
+        names = [name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)]
+        if not names:
+            raise
+        values = " ".join(f"{name}={os.environ[name]!r}" for name in names)
+        raise UserError(
+            f"{values} names a platform that is not there. This machine has: {', '.join(_platforms())}. Set {names[0]}"
+            " to one of these, or unset it: JAX then chooses."
+        ) from error
+
+
+def _platforms() -> list[str]:
+    """The platforms that JAX finds, whatever the environment says."""
+    import jax
+    from jax.extend import backend
+
+    logging.getLogger("jax").setLevel(logging.ERROR)  # not that there is no TPU
+    for option in ("jax_platforms", "jax_platform_name"):
+        jax.config.update(option, "")
+    return sorted(backend.backends())
 
 
 def read_scales(values: list[str] | None) -> tuple[float, ...] | None:

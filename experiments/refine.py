@@ -29,13 +29,15 @@ flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
+    from minmax_jax import disk
     from minmax_jax.runs import finished_runs
 
-    program.start(finished_runs.read_config(local_path("--workdir", _WORKDIR.value)).compilation_cache)
+    folder = local_path("--workdir", _WORKDIR.value)
+    program.start(finished_runs.read_config(folder).compilation_cache)
     changes = {name: _REFINE.value[name] for name in config_flags.get_override_values(flags.FLAGS["refine"])}
-    program.print_results(
-        finished_runs.refine_workdir(_WORKDIR.value, changes, data_dir=_DATA_DIR.value), _WORKDIR.value
-    )
+    with disk.explained(folder):
+        content = finished_runs.refine_workdir(_WORKDIR.value, changes, data_dir=_DATA_DIR.value)
+    program.print_results(content, _WORKDIR.value)
 
 
 def run() -> None:

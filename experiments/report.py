@@ -17,9 +17,12 @@ flags.mark_flag_as_required("workdir")
 
 
 def main(others: list[str]) -> None:
+    from minmax_jax import disk
     from minmax_jax.report import page
 
-    print(page.write([local_path("--workdir", folder) for folder in (_WORKDIR.value, *others)]))
+    folders = [local_path("--workdir", folder) for folder in (_WORKDIR.value, *others)]
+    with disk.explained(folders[0]):
+        print(page.write(folders))
 
 
 def run() -> None:

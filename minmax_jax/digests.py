@@ -33,7 +33,12 @@ def model_digest(state: TrainState) -> str:
 
 
 def split_digest(split: Split) -> str:
-    """Digest of the names, classes, labels and sizes of a split; pixels are not read."""
+    """Digest of the names, classes (and which have no region), labels, sizes and reading of a split, not of pixels."""
     sha = hashlib.sha256(repr((split.names, split.class_names)).encode())
     sha.update(split.labels.tobytes() + split.sizes.tobytes())
+    # Defaults add nothing, so that digests of earlier versions stay as they are.
+    if not split.reading.is_default:
+        sha.update(repr(split.reading).encode())
+    if split.background_classes:
+        sha.update(repr(split.background_classes).encode())
     return sha.hexdigest()

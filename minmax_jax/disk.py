@@ -1,12 +1,22 @@
 """Recognises full disks and failed reads in the exceptions of other libraries, and explains them."""
 
+from collections.abc import Iterator
+import contextlib
 import errno
+import fcntl
 import os
 import pathlib
 import shutil
 
+from minmax_jax.errors import UserError
+
 # No space, a quota, and the greatest size of a file.
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class FullError(UserError):
+    """A full disk; the message names the folder, what is free and, if that is known, what is needed."""
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -36,6 +46,81 @@ def explain(error: BaseException, folder: pathlib.Path, *, needed_bytes: int = 0
     needed = f", {needed_bytes / 2**20:.1f} MiB are needed" if needed_bytes else ""
     free = shutil.disk_usage(existing).free / 2**20
     return f"{folder} cannot be written ({_reason(error)}; {free:.1f} MiB are free{needed})."
+
+
+def full_error(error: BaseException, folder: pathlib.Path | None = None, *, needed_bytes: int = 0) -> FullError:
+    """The error of a program that a full disk ends.
+
+    Args:
+        error: that a full disk is behind of.
+        folder: that is written to; not needed where the error names a file, which may be in another one.
+        needed_bytes: what is to be written there, if it is known.
+    """
+    filename = getattr(error, "filename", None)
+    if isinstance(filename, str | os.PathLike):
+        named = pathlib.Path(filename).parent
+        needed_bytes = needed_bytes if folder is not None and named == folder else 0
+        folder = named
+    what = f"{error}." if folder is None else explain(error, folder, needed_bytes=needed_bytes)
+    return FullError(f"{what} Make room and rerun the same command.")
+
+
+@contextlib.contextmanager
+def explained(folder: pathlib.Path, *, needed_bytes: int = 0) -> Iterator[None]:
+    """Names a folder in the error of a full disk: a file that is open has no name in the error of a write.
+
+    Args:
+        folder: that the block writes to.
+        needed_bytes: what it writes, if that is known.
+
+    Raises:
+        FullError: in place of any error that a full disk is behind of; others are left as they are.
+    """
+    try:
+        yield
+    except UserError:
+        raise  # explained already
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise full_error(error, folder, needed_bytes=needed_bytes) from error
+
+
+def advise(error: OSError) -> str:
+    """A sentence for who may not read or write a file, or ""."""
+    return " Change its permissions, or choose another folder." if error.errno in _FORBIDDEN else ""
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a path to write a file to, which gets its name when the block has ended.
+
+    A process that is killed leaves the file as it was. Of two processes that write one file, the last one remains.
+
+    Args:
+        path: of the file, which may exist.
+    """
+    replacement = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        yield replacement
+        with replacement.open("rb") as file:
+            os.fsync(file.fileno())
+        replacement.replace(path)
+    except BaseException:
+        replacement.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def in_turn(folder: pathlib.Path) -> Iterator[None]:
+    """Lets one process after another change a file of a folder; where the file system has no locks, nobody waits."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 def find_read_error(error: BaseException | None, folder: pathlib.Path) -> str:

@@ -109,6 +109,7 @@ def erase(
     num_erasures: jax.Array | int,
     decay: float = 10.0,
     loss_weight: str = "one",
+    has_region: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> tuple[Erased, Any]:
     """Erases recursively; gradients of the localizer's loss alone, summed over the passes.
@@ -123,12 +124,16 @@ def erase(
             a schedule needs no second compilation.
         decay: as in `ErasingOptions`.
         loss_weight: as in `ErasingOptions`; with "trust", an image from which nothing was erased counts once.
+        has_region: [B] bool; from an image without a region nothing is erased, and its loss is that of the first pass
+            alone. None: all have one.
         axis_name: mapped axis of the devices that share a batch; all continue as long as one has an image to erase.
 
     Returns:
         The result, and the gradients of mean(losses) to `params`.
     """
-    one_pass_fn = functools.partial(one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
+    one_pass_fn = functools.partial(
+        one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name, has_region=has_region
+    )
 
     def body(carry):
         state, gradients = carry
@@ -151,6 +156,7 @@ def erase_differentiably(
     num_erasures: jax.Array | int,
     decay: float = 10.0,
     loss_weight: str = "one",
+    has_region: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> Erased:
     """Erases recursively so that `masks` and `losses` of the result can be differentiated to `params`.
@@ -158,7 +164,9 @@ def erase_differentiably(
     A scan whose passes are rematerialised in the backward pass: memory grows by one image and mask per pass, not by the
     activations of a pass. Arguments as in `erase`, and `max_erasures`, the greatest value of `num_erasures`.
     """
-    one_pass_fn = functools.partial(one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name)
+    one_pass_fn = functools.partial(
+        one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name, has_region=has_region
+    )
 
     def pass_if_unfinished(state, _):
         _, following = one_pass_fn(params, state)
@@ -187,7 +195,9 @@ def start(images: jax.Array, batch_stats: Any) -> Erased:
     )
 
 
-def one_pass(pass_fn, labels, num_erasures, decay, loss_weight, axis_name, params, state: Erased):
+def one_pass(
+    pass_fn, labels, num_erasures, decay, loss_weight, axis_name, params, state: Erased, *, has_region=None
+) -> tuple[jax.Array, Erased]:
     """(mean weighted loss of pass r, state before pass r + 1); arguments as in `erase`."""
     result = pass_fn(params, state.images, state.batch_stats, state.num_passes)
     losses = losses_lib.cross_entropy(result.logits, labels)
@@ -200,6 +210,11 @@ def one_pass(pass_fn, labels, num_erasures, decay, loss_weight, axis_name, param
     trust = jnp.where(num_erasures == 0, 1.0, trust)
     masks = jnp.maximum(state.masks, trust[:, None, None, None] * result.masks)
     erased = jnp.where(trust[:, None, None, None] > 0, state.images * (1 - masks), state.images)
+    loss_weights = trust.astype(state.loss_weights.dtype) if loss_weight == "trust" else state.loss_weights
+    if has_region is not None:
+        erased = jnp.where(has_region[:, None, None, None], erased, state.images)
+        history &= has_region
+        loss_weights = jnp.where(has_region, loss_weights, 0)
     unfinished = jnp.any(history) & (state.num_passes + 1 < num_erasures)
     if axis_name is not None:
         unfinished = lax.pmax(unfinished.astype(jnp.int32), axis_name) > 0
@@ -210,7 +225,7 @@ def one_pass(pass_fn, labels, num_erasures, decay, loss_weight, axis_name, param
         images=lax.stop_gradient(erased),
         masks=masks,
         losses=state.losses + weighted,
-        loss_weights=trust.astype(state.loss_weights.dtype) if loss_weight == "trust" else state.loss_weights,
+        loss_weights=loss_weights,
         first_losses=first_losses,
         first_correct=jnp.where(is_first, correct, state.first_correct),
         history=history,

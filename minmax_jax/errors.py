@@ -15,6 +15,10 @@ class OptionError(UserError, ValueError):
     """An argument that cannot be used; the message begins with it, as in "omega=-1 must be above 0."."""
 
 
+class ConfigError(UserError, ValueError):
+    """A configuration that cannot be trained; the message names the field, its value and what it must be."""
+
+
 @contextlib.contextmanager
 def naming(prefix: str) -> Iterator[None]:
     """Puts what the user wrote before the name of an argument: "config.mask." or "--".

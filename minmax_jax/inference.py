@@ -1,6 +1,7 @@
 """Inference: predicted class and foreground mask of unlabelled images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 import flax.struct
@@ -25,9 +26,11 @@ class Localization:
     Attributes:
         classes: [B] int32, the classifier's most probable class.
         probabilities: [B, C] of the classes, given the foreground.
-        masks: [B, H, W, 1] foreground masks in [0, 1]; at least 0.5 is foreground.
+        masks: [B, H, W, 1] foreground masks in [0, 1]; at least 0.5 is foreground. 0 everywhere for a class without a
+            region.
         foreground_entropy: [B] of the classes given the foreground, in nats; low where the region determines the class.
         background_entropy: [B] of the classes given the background, in nats; high where no part of an object is left.
+            Without meaning for a class without a region.
         localizer_classes: [B] int32, the localizer's most probable class.
         view_disagreement: [B] mean absolute difference of a view's mask from the mean, of several flips or scales.
     """
@@ -52,11 +55,16 @@ def localize(
     normalization: str = "image",
     alignment: str = "corners",
     range: str = "extremes",
+    background_classes: Sequence[int] = (),
     flip_horizontal: bool = False,
     flip_vertical: bool = False,
     scales: tuple[float, ...] = (1.0,),
 ) -> Localization:
     """Predicts class and mask of images. Nothing is erased.
+
+    With classes without a region: where the localizer names one, the classifier reads the whole image, as in training.
+    If it then names another class, the mask is that of the classes that it finds probable. Where the classifier names
+    a class without a region, by the mean over all views, the mask is empty.
 
     Args:
         params: parameters of the model, as in `TrainState`.
@@ -68,6 +76,7 @@ def localize(
         normalization: "image" or "batch", as in `masks.foreground_masks`.
         alignment: "corners", "features" or "patches", as in `masks.foreground_masks`; as in training.
         range: "extremes" or "percentiles", as in `masks.foreground_masks`; as in training.
+        background_classes: those without a region, as in `masks.foreground_masks`; as in training.
         flip_horizontal: test-time augmentation: masks (flipped back), probabilities and entropies are means over the
             image and its mirror image. Each view costs as much as the first.
         flip_vertical: the same with top and bottom exchanged; both flips together give four views.
@@ -79,19 +88,27 @@ def localize(
         variables = {"params": params, "batch_stats": stats_lib.read(batch_stats, stream)}
         return model.apply(variables, *inputs, method=method)
 
+    create_masks = functools.partial(
+        masks.foreground_masks,
+        sigma=sigma,
+        omega=omega,
+        normalization=normalization,
+        alignment=alignment,
+        range=range,
+        background_classes=background_classes,
+    )
+
     def predict_view(images):
         """Masks and scores of one view, for `mean_over_views`."""
-        logits, foreground = localizer_masks(
-            {"params": params, "batch_stats": batch_stats},
-            images,
-            model=model,
-            sigma=sigma,
-            omega=omega,
-            normalization=normalization,
-            alignment=alignment,
-            range=range,
-        )
-        foreground_logits = apply(stats_lib.FOREGROUND, "classify", images, foreground)
+        logits, class_maps = apply(stats_lib.WHOLE, "localize", images)
+        foreground = create_masks(logits, class_maps, images.shape[1:3])
+        if not background_classes:
+            foreground_logits = apply(stats_lib.FOREGROUND, "classify", images, foreground)
+        else:
+            is_whole = masks.is_background(jnp.argmax(logits, axis=-1), background_classes)[:, None]
+            seen = jnp.where(is_whole[..., None, None], 1, foreground)
+            foreground_logits = apply(stats_lib.FOREGROUND, "classify", images, seen)
+            foreground = create_masks(jnp.where(is_whole, foreground_logits, logits), class_maps, images.shape[1:3])
         background_logits = apply(stats_lib.BACKGROUND, "classify", images, 1 - foreground)
         scores = {
             "probabilities": jax.nn.softmax(foreground_logits),
@@ -107,12 +124,26 @@ def localize(
     return Localization(
         classes=jnp.argmax(scores["probabilities"], axis=-1),
         probabilities=scores["probabilities"],
-        masks=foreground,
+        masks=without_background(foreground, scores["probabilities"], background_classes),
         foreground_entropy=scores["foreground_entropy"],
         background_entropy=scores["background_entropy"],
         localizer_classes=jnp.argmax(scores["localizer_probabilities"], axis=-1),
         view_disagreement=scores.get(DISAGREEMENT),
     )
+
+
+def without_background(foreground: jax.Array, probabilities: jax.Array, background_classes: Sequence[int]) -> jax.Array:
+    """Masks [B, H, W, 1] with 0 everywhere where the most probable class has no region.
+
+    Args:
+        foreground: [B, H, W, 1] masks.
+        probabilities: [B, C] of the classes.
+        background_classes: those without a region.
+    """
+    if not background_classes:
+        return foreground
+    is_empty = masks.is_background(jnp.argmax(probabilities, axis=-1), background_classes)
+    return jnp.where(is_empty[:, None, None, None], 0, foreground)
 
 
 def localizer_masks(
@@ -169,7 +200,7 @@ def mean_over_views(
     """
     foregrounds, scores = [], []
     for scale in scales:
-        sides = [max(1, round(scale * side / _GRID)) * _GRID if scale != 1 else side for side in images.shape[1:3]]
+        sides = [view_side(side, scale) for side in images.shape[1:3]]
         resized = resize.resize_bilinear(images, tuple(sides))
         of_flips, of_scale = _flipped_views(predict_view, resized, flip_horizontal, flip_vertical)
         foregrounds += [resize.resize_bilinear(foreground, images.shape[1:3]) for foreground in of_flips]
@@ -180,6 +211,11 @@ def mean_over_views(
     mean = jnp.mean(views, axis=0)
     scores = jax.tree.map(lambda *arrays: jnp.mean(jnp.stack(arrays), axis=0), *scores)
     return mean, scores | {DISAGREEMENT: jnp.mean(jnp.abs(views - mean), axis=(0, 2, 3, 4))}
+
+
+def view_side(side: int, scale: float) -> int:
+    """The height or width at which an image is seen at a scale: a multiple of 32, unless the scale is 1."""
+    return side if scale == 1 else max(1, round(scale * side / _GRID)) * _GRID
 
 
 def _flipped_views(predict_view, images: jax.Array, horizontal: bool, vertical: bool):

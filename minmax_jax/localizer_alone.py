@@ -37,7 +37,7 @@ def create_method(
     Args:
         model: the networks.
         tx: the optimizer.
-        objective: its masks are those of inference.
+        objective: its masks and its classes without a region are those of inference.
         average_decay: as in `step.train_step`.
         shared_statistics: as in `state.create_train_state`.
         flip_horizontal: test-time augmentation, as in `inference.localize`.
@@ -128,4 +128,5 @@ def predict(
         predict_view, images, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical, scales=scales
     )
     probabilities = scores.pop("probabilities")
+    foreground = inference.without_background(foreground, probabilities, objective.background_classes)
     return Prediction(probabilities=probabilities, masks=foreground, scores=scores)

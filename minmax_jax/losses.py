@@ -201,7 +201,9 @@ def size_barrier(masks: jax.Array, t: jax.Array | float, bounds: tuple[float, fl
     return log_barrier(least - size / pixels, t) + log_barrier(size / pixels - greatest, t)
 
 
-def area_loss(masks: jax.Array, target: float, *, axis_name: str | None = None) -> jax.Array:
+def area_loss(
+    masks: jax.Array, target: float, *, has_region: jax.Array | None = None, axis_name: str | None = None
+) -> jax.Array:
     """|mean of all masks of the batch - target| + mean of m (1 - m) of each mask.
 
     The first part keeps the masks' area as a whole, and leaves open which image has a large object; the second pulls
@@ -211,15 +213,22 @@ def area_loss(masks: jax.Array, target: float, *, axis_name: str | None = None) 
     Args:
         masks: [B, H, W, 1] masks in [0, 1].
         target: mean share of the image that masks cover.
+        has_region: [B] bool, the images whose masks count; None: all do.
         axis_name: mapped axis of the devices that share the batch, or None.
 
     Returns:
-        [B] losses, the first part the same for all images. Their mean over the devices has the gradient of the whole
-        batch's loss.
+        [B] losses, the first part the same for all images; 0 where a mask does not count. Their mean over the devices
+        has the gradient of the whole batch's loss.
     """
     areas = jnp.mean(masks, axis=(1, 2, 3))
     # A constant, so that no gradient passes an exchange between devices: each device's masks count by `areas` alone.
-    mean = lax.stop_gradient(jnp.mean(areas))
-    mean = mean if axis_name is None else lax.pmean(mean, axis_name)
+    if has_region is None:
+        mean = lax.stop_gradient(jnp.mean(areas))
+        mean = mean if axis_name is None else lax.pmean(mean, axis_name)
+    else:
+        parts = lax.stop_gradient(jnp.stack([jnp.mean(jnp.where(has_region, areas, 0)), jnp.mean(has_region)]))
+        total, share = parts if axis_name is None else lax.pmean(parts, axis_name)
+        mean = total / jnp.maximum(share, jnp.finfo(areas.dtype).tiny)
     deviation = jnp.abs(areas + lax.stop_gradient(mean - areas) - target)
-    return deviation + jnp.mean(masks * (1 - masks), axis=(1, 2, 3))
+    loss = deviation + jnp.mean(masks * (1 - masks), axis=(1, 2, 3))
+    return loss if has_region is None else jnp.where(has_region, loss, 0)

@@ -4,7 +4,9 @@ Source: arXiv 1907.12934, section 3.1: the class maps, weighted by the class pro
 scaled to [0, 1], and pushed towards 0 and 1 by a steep sigmoid.
 """
 
+from collections.abc import Sequence
 import dataclasses
+import functools
 
 import jax
 from jax import lax
@@ -83,6 +85,7 @@ def foreground_masks(
     gradient: str = "stop",
     alignment: str = "corners",
     range: str = "extremes",
+    background_classes: Sequence[int] = (),
     axis_name: str | None = None,
 ) -> jax.Array:
     """M+ = sigmoid(omega (x - sigma)), x the class maps weighted by softmax(logits), resized, scaled to [0, 1].
@@ -106,6 +109,8 @@ def foreground_masks(
         range: what of a map becomes 0 and 1: its "extremes", minimum and maximum (published), or its "percentiles", the
             5th and the 95th, and what lies beyond with them, so that a few pixels do not decide on the whole mask (Choe
             et al., ICCV 2021). Percentiles are those of each image: not for the "batch" normalization.
+        background_classes: classes without a region, whose maps are no part of a mask: the softmax is then over the
+            others.
         axis_name: mapped axis of the devices that share a batch; used by the "batch" normalization.
 
     Returns:
@@ -118,12 +123,20 @@ def foreground_masks(
     check_range(normalization, range)
     options.check_choice("gradient", gradient, GRADIENTS)
     options.check_choice("alignment", alignment, ALIGNMENTS)
+    if background_classes:
+        is_background_class = np.isin(np.arange(logits.shape[-1]), background_classes)
+        logits = jnp.where(is_background_class, -jnp.inf, logits)
     weights = jax.nn.softmax(logits)[:, None, None, :]
     maps = jnp.sum(weights * class_maps, axis=-1, keepdims=True)
     maps = resize.resize_bilinear(maps, size, alignment=alignment)
     if gradient == "stop":
         maps = lax.stop_gradient(maps)
     return jax.nn.sigmoid(omega * (_normalize(maps, normalization, range, axis_name) - sigma))
+
+
+def is_background(classes: jax.Array, background_classes: Sequence[int]) -> jax.Array:
+    """[B] bool, whether each of [B] classes is one of the classes without a region, of which there is at least one."""
+    return functools.reduce(jnp.logical_or, [classes == background for background in background_classes])
 
 
 def check_range(normalization: str, range: str) -> None:

@@ -17,7 +17,7 @@ class Prediction:
 
     Attributes:
         probabilities: [B, C] of the classes; the most probable is the predicted class.
-        masks: [B, H, W, 1] soft foreground masks in [0, 1].
+        masks: [B, H, W, 1] soft foreground masks in [0, 1]; 0 everywhere where that class has no region.
         scores: further numbers per image by name, [B] each, such as entropies.
     """
 

@@ -35,7 +35,7 @@ def create_method(
     Args:
         model: localizer and classifier.
         tx: the optimizer.
-        objective: the training objective; its masks are those of inference.
+        objective: the training objective; its masks and its classes without a region are those of inference.
         accumulation: micro-batches, as in `step.train_step`.
         average_decay: of the moving average of the variables, as in `step.train_step`; 0 keeps none.
         shared_statistics: as in `state.create_train_state`.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import math
 import types
 from typing import Any
 
@@ -9,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from minmax_jax import losses, options
+from minmax_jax import losses, masks, options
 from minmax_jax.erasing import ErasingOptions
 from minmax_jax.errors import OptionError
 from minmax_jax.losses import LossOptions
@@ -25,6 +26,8 @@ class Objective:
         mask: how class maps become masks.
         erasing: the recursive erasing.
         steps_per_epoch: unit of the options that change while training, such as `erasing.start_epoch`.
+        background_classes: classes without a region, such as normal tissue: of their images, the whole image is the
+            evidence, nothing is erased, and the background and size terms are 0.
 
     Raises:
         OptionError: for a term that trains the masks alone, where its gradient cannot reach them.
@@ -34,9 +37,11 @@ class Objective:
     mask: MaskOptions = dataclasses.field(default_factory=MaskOptions)
     erasing: ErasingOptions = dataclasses.field(default_factory=ErasingOptions)
     steps_per_epoch: int = 1
+    background_classes: tuple[int, ...] = ()
 
     def __post_init__(self):
         options.check_range("steps_per_epoch", self.steps_per_epoch, 1)
+        options.check_numbers("background_classes", self.background_classes, 0, math.inf, whole=True)
         sizes, background = "the size of the masks is learned", "the background term trains the masks"
         for name, off, what in (
             ("size_weight", 0, sizes),
@@ -61,7 +66,12 @@ class Objective:
             "omega": self.mask.omega,
             "alignment": self.mask.alignment,
             "range": self.mask.range,
+            "background_classes": self.background_classes,
         }
+
+    def has_region(self, labels: jax.Array) -> jax.Array | None:
+        """[B] bool, whether images of these classes [B] have a region; None where all classes have one."""
+        return ~masks.is_background(labels, self.background_classes) if self.background_classes else None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -83,7 +93,7 @@ class ClassifierTerms:
         foreground: L+, cross entropy on the foreground.
         background: L-, the background term.
         size: the size barrier, or zeros.
-        total: the weighted sum, which is minimised.
+        total: the weighted sum, which is minimised. Of images without a region, "background", "size" and "area" are 0.
         further: the optional terms that are used, by name: "whole" and "random", cross entropy on whole images and
             through random masks; "area", `losses.area_loss`.
     """
@@ -118,22 +128,28 @@ def classifier_terms(
         view_logits: [B, C] scores of each of `objective.views`.
         axis_name: mapped axis of the devices that share the batch, or None.
     """
-    weights = objective.loss
+    weights, has_region = objective.loss, objective.has_region(labels)
     foreground = losses.cross_entropy(foreground_logits, labels)
     if weights.background == losses.RATIO:
         background = losses.background_ratio(background_logits, view_logits["whole"], labels)
     else:
         background = losses.BACKGROUND_LOSSES[weights.background](background_logits)
+    if has_region is not None:
+        background = jnp.where(has_region, background, 0)
     total = foreground + weights.background_weight * background
     size = 0 * foreground
     if weights.size_weight != 0:
         steepness = weights.steepness(objective.epoch(step))
         size = losses.size_barrier(foreground_masks, steepness, weights.size_bounds)
+        if has_region is not None:
+            size = jnp.where(has_region, size, 0)
         total = total + weights.size_weight * size
     further = {}
     for name in objective.further_terms:
         if name == "area":
-            further[name] = losses.area_loss(foreground_masks, weights.area_target, axis_name=axis_name)
+            further[name] = losses.area_loss(
+                foreground_masks, weights.area_target, has_region=has_region, axis_name=axis_name
+            )
         else:
             further[name] = losses.cross_entropy(view_logits[name], labels)
         total = total + getattr(weights, f"{name}_weight") * further[name]

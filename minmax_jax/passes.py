@@ -80,6 +80,7 @@ def localizer_pass(inputs: StepInputs, params: Any, images: jax.Array, batch_sta
         gradient=options.gradient,
         alignment=options.alignment,
         range=options.range,
+        background_classes=inputs.objective.background_classes,
         axis_name=inputs.axis_name,
     )
     if options.gradient == "flow" and options.flow_epoch:
@@ -90,15 +91,22 @@ def localizer_pass(inputs: StepInputs, params: Any, images: jax.Array, batch_sta
 
 
 def classify(inputs: StepInputs, params: Any, erased: erasing.Erased) -> ClassifierPasses:
-    """The classifier on the foreground of the original images, on their background, and on the objective's views."""
+    """The classifier on the foreground of the original images, on their background, and on the objective's views.
+
+    Of an image without a region, the foreground is the whole image. Its background, which no term reads, is still what
+    its mask leaves: an empty image would distort the statistics of batch norm that the others are normalized by.
+    """
     background_params = params
     if inputs.objective.loss.background_gradient == "mask":
         # The classifier must not learn to answer "uniform" to any hole. The masks were made with `params` themselves
         # and keep their gradient, through a shared trunk as well.
         background_params = lax.stop_gradient(params)
+    foreground_masks, has_region = erased.masks, inputs.objective.has_region(inputs.labels)
+    if has_region is not None:
+        foreground_masks = jnp.where(has_region[:, None, None, None], foreground_masks, 1)
     batch_stats, logits = erased.batch_stats, []
     for stream, draw, side_params, side in (
-        (stats_lib.FOREGROUND, _FOREGROUND_DRAW, params, erased.masks),
+        (stats_lib.FOREGROUND, _FOREGROUND_DRAW, params, foreground_masks),
         (stats_lib.BACKGROUND, _BACKGROUND_DRAW, background_params, 1 - erased.masks),
     ):
         side_logits, updated = _train_pass(

@@ -33,7 +33,9 @@ LocalizeFn = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 def record(
     localize_fn: LocalizeFn, images: jax.Array, labels: jax.Array, *, num_erasures: int, decay: float
 ) -> list[RecordedPass]:
-    """The passes of `erasing.erase`, all of them, also those that training would leave out because all trust is 0.
+    """The passes of `erasing.erase` on images that have a region.
+
+    All of them, also those that training would leave out because all trust is 0.
 
     Args:
         localize_fn: the localizer, not in training mode.

@@ -31,6 +31,10 @@ from minmax_jax.models import minmax_net
 from minmax_jax.ops import device_means, intensity
 from minmax_jax.state import TrainState, update_average
 
+# Metrics that images without a region do not count in, and the share of the images that have one.
+_OF_REGIONS = ("background_loss", "background_entropy", "size_loss", "area_loss", "foreground_share")
+_REGION_SHARE = "region_share"
+
 
 def train_step(
     state: TrainState,
@@ -62,6 +66,9 @@ def train_step(
         the passes), "foreground_loss", "background_loss", "size_loss"; "foreground_entropy" and "background_entropy"
         in nats; "classification_error" and "localizer_classification_error" in percent; "foreground_share" of the
         pixels; "num_passes" of the localizer; "gradient_norm"; the objective's further terms, such as "area_loss".
+        With `objective.background_classes`, what tells of a region or its background ("background_loss",
+        "background_entropy", "size_loss", "area_loss", "foreground_share") is the mean over the images that have one,
+        and 0 of a batch without any.
 
     Raises:
         OptionError: if the batch cannot be split evenly, or in a `shard_map` without `check_vma=False`.
@@ -86,6 +93,7 @@ def train_step(
     batch_stats, metrics = passes.batch_stats, _metrics(inputs, erased, passes)
     if axis_name is not None:
         gradients, batch_stats, metrics = device_means.device_means((gradients, batch_stats, metrics), axis_name)
+    metrics = _over_regions(metrics)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -136,6 +144,7 @@ def _erase_by(erase_fn, inputs: passes_lib.StepInputs, params: Any, batch_stats:
         num_erasures=jnp.where(objective.epoch(inputs.step) >= options.start_epoch, options.num_erasures, 0),
         decay=options.decay,
         loss_weight=options.loss_weight,
+        has_region=objective.has_region(inputs.labels),
         axis_name=inputs.axis_name,
     )
 
@@ -157,4 +166,16 @@ def _metrics(
         "num_passes": erased.num_passes,
         **{f"{name}_loss": values for name, values in passes.terms.further.items()},
     }
+    has_region = inputs.objective.has_region(inputs.labels)
+    if has_region is not None:
+        per_image |= {name: jnp.where(has_region, per_image[name], 0) for name in _OF_REGIONS if name in per_image}
+        per_image[_REGION_SHARE] = has_region
     return {name: jnp.mean(values, dtype=jnp.float32) for name, values in per_image.items()}
+
+
+def _over_regions(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """What tells of regions as means over the images that have one, from means over all devices and images."""
+    if _REGION_SHARE not in metrics:
+        return metrics
+    share = metrics.pop(_REGION_SHARE)
+    return metrics | {name: metrics[name] / jnp.maximum(share, 1e-12) for name in _OF_REGIONS if name in metrics}

@@ -28,10 +28,11 @@ import numpy as np
 from PIL import Image
 from safetensors import numpy as safetensors_numpy
 import scipy.io
+import tifffile
 
 from minmax_jax import interop
 from minmax_jax import state as state_lib
-from minmax_jax.data import image_files, load, splits
+from minmax_jax.data import image_files, image_reading, load, readings, splits
 from minmax_jax.data.importing import archives, csv_files, glas, mask_rules, oxford_flowers, raw_dataset, records
 from minmax_jax.errors import UserError
 from minmax_jax.runs import checkpoints, config_checks, model_card, workdir
@@ -88,16 +89,31 @@ def _image_seeds() -> list[bytes]:
     kinds += (("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PPM", {}), ("TGA", {}))
     seeds = [encoded.encode(pixels, kind, **options) for kind, options in kinds]
     seeds += [encoded.encode(pixels[..., 0]), encoded.encode(pixels[..., 0].astype(np.uint16) * 257)]
-    return [*seeds, encoded.encode(np.dstack([pixels, pixels[..., 0]]), "PNG")]
+    return [*seeds, encoded.encode(np.dstack([pixels, pixels[..., 0]]), "PNG"), *_tiff_seeds(pixels)]
+
+
+def _tiff_seeds(pixels: np.ndarray) -> list[bytes]:
+    """Kinds that tifffile reads."""
+    deep, seeds = pixels.astype(np.uint16) * 16, []
+    for values, options in (
+        (deep, {"photometric": "rgb", "compression": "zlib"}),
+        (deep.transpose(2, 0, 1), {"photometric": "minisblack", "metadata": {"axes": "CYX"}, "ome": True}),
+        (deep.transpose(2, 0, 1), {"imagej": True, "metadata": {"axes": "CYX"}}),
+        (np.float32(pixels) / 255, {"photometric": "rgb", "planarconfig": "contig"}),
+    ):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, values, **options)
+        seeds.append(buffer.getvalue())
+    return seeds
 
 
 def _read_image(content: bytes, folder: pathlib.Path) -> None:
     del folder
-    picture = image_files.open_picture(content, "image")
-    pixels = image_files.to_rgb(picture, "image")
-    kept = image_files.compact(content, picture, "image")
-    # What is kept must read as the same in training.
-    np.testing.assert_array_equal(image_files.read_rgb(kept, "kept"), pixels)
+    for reading in (readings.Reading("percentiles"), readings.Reading(channels=(1,)), readings.AS_STORED):
+        with contextlib.suppress(UserError) if not reading.is_default else contextlib.nullcontext():
+            image = image_reading.read(content, "image", reading)
+            # What is kept must read as the same in training.
+            np.testing.assert_array_equal(image_files.read_rgb(image.encoded, "kept"), image.pixels)
 
 
 def _mask_seeds() -> list[bytes]:

@@ -19,6 +19,7 @@ class BrightPixels:
     """
 
     class_names = ("plain", "red")
+    background_classes = ()
     calibrate_fn = crf_fn = None
 
     def __init__(self, *, crop_size=(64, 64), microns_per_pixel=0.0, **prepare):

@@ -23,8 +23,8 @@ def create_config(**changes) -> ml_collections.ConfigDict:
     return config
 
 
-def write(folder, **changes) -> None:
-    """Writes model_card.json and model.safetensors of a configuration with changes."""
+def write(folder, *, background_classes=(), **changes) -> None:
+    """Writes model_card.json and model.safetensors of a configuration with changes; some classes have no region."""
     config = create_config(**changes)
     method = build_model.create_method(config, num_classes=len(CLASS_NAMES), steps_per_epoch=1)
     state = method.init(jax.random.key(0), (_SIDE, _SIDE))
@@ -38,6 +38,7 @@ def write(folder, **changes) -> None:
         config,
         build_model.create_objective(config, steps_per_epoch=1),
         class_names=CLASS_NAMES,
+        background_classes=background_classes,
         crop_size=(_SIDE, _SIDE),
         train_labels=np.arange(12) % len(CLASS_NAMES),
         step=1,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from minmax_jax.data import preprocessing
 from minmax_jax.method import Prediction
-from minmax_jax.serve import answers, application, server
+from minmax_jax.serve import answers, application, guard, server
 
 FLAG = "masks of this model carry no evidence"
 
@@ -24,6 +24,7 @@ class GreenMask:
     preprocessing = preprocessing.Preprocessing()
 
     def __init__(self, scores=("foreground_entropy", "background_entropy")):
+        self.background_classes = ()
         self.card = {"foreground_threshold": 0.5, "step": 7, "crop_size": [64, 64], "model": {"classifier_scale": 0.5}}
         self.shapes, self.names = [], scores
 
@@ -75,7 +76,7 @@ def answer(content, predictor=None, **options):
 
 
 @contextlib.contextmanager
-def serve(predictor, **limits):
+def serve(predictor, *, public_url="", **limits):
     """The port of a server in a thread."""
     listener = server.listen(0)
     port = listener.getsockname()[1]
@@ -85,6 +86,7 @@ def serve(predictor, **limits):
         results={"diagnosis": {"has_evidence": False}},
         limits=answers.Limits(**limits),
         port=port,
+        public_url=guard.parse_url(public_url),
     )
     running = server.create(app)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})

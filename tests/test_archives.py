@@ -1,5 +1,6 @@
 """Archives that are whole, damaged or hostile."""
 
+import errno
 import io
 import pathlib
 import tarfile
@@ -96,7 +97,7 @@ def test_an_encrypted_zip_file_is_named(tmp_path):
     # The first flag, in the header of the file and in the directory.
     content[6] = content[content.index(b"PK\x01\x02") + 8] = 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"archive.zip is not a complete archive \(.*encrypted"):
+    with pytest.raises(UserError, match=r"archive.zip: 'a' cannot be read \(.*encrypted.*Unpack it by another program"):
         archives.unpack(path, tmp_path / "out")
 
 
@@ -126,3 +127,87 @@ def test_parts_that_are_missing(tmp_path):
     _tar(tmp_path / "x.tgz", [("png/a", b"one")])
     with pytest.raises(UserError, match=r"x.tgz holds no 'jpg' at its top. Get it again from https://h"):
         _find([tmp_path], tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_tar_whose_last_file_is_a_zip_is_a_tar(tmp_path, mode):
+    inner = _zip(tmp_path / "inner.zip", [("notes/readme.txt", b"text", 0o100644)]).read_bytes()
+    archive = _tar(tmp_path / "archive", [("images/a.jpg", b"one"), ("extra.zip", inner)], mode)
+    archives.unpack(archive, tmp_path / "out")
+    assert _files(tmp_path / "out") == {"images/a.jpg", "extra.zip"}
+    # Nested archives stay as they are.
+    assert (tmp_path / "out/extra.zip").read_bytes() == inner
+    # A ZIP file that holds a tar, and one behind a program that unpacks it.
+    content = archive.read_bytes()
+    archives.unpack(_zip(tmp_path / "b.zip", [("a.tar", content, 0o100644)]), tmp_path / "out b")
+    assert _files(tmp_path / "out b") == {"a.tar"}
+    (tmp_path / "c.exe").write_bytes(b"MZ" + bytes(2000) + inner)
+    archives.unpack(tmp_path / "c.exe", tmp_path / "out c")
+    assert _files(tmp_path / "out c") == {"notes/readme.txt"}
+
+
+def _zip_of(path, members):
+    return _zip(path, [(name, content, 0o100644) for name, content in members])
+
+
+@pytest.mark.parametrize("write", [_tar, _zip_of])
+def test_names_that_linux_can_hold_stay(tmp_path, write):
+    names = ("12:30.png", "a:b.png", "a b/\u00e4.png", "./c/./d.png", "x" * 255)
+    archives.unpack(write(tmp_path / "archive", [(name, name.encode()) for name in names]), tmp_path / "out")
+    assert _files(tmp_path / "out") == {"12:30.png", "a:b.png", "a b/\u00e4.png", "c/d.png", "x" * 255}
+    assert (tmp_path / "out/12:30.png").read_bytes() == b"12:30.png"
+
+
+@pytest.mark.parametrize("write", [_tar, _zip_of])
+def test_folders_with_the_separator_of_windows(tmp_path, write):
+    archives.unpack(write(tmp_path / "archive", [("images\\a.jpg", b"one")]), tmp_path / "out")
+    assert _files(tmp_path / "out") == {"images/a.jpg"}
+
+
+@pytest.mark.parametrize("write", [_tar, _zip_of])
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (("x" * 300,), r"archive names 'x{300}', which this file system cannot hold. Rename it there"),
+        (("a", "a/b"), r"archive names 'a(/b)?' as a file and as a folder. Unpack it by another program"),
+        (("a/b", "a"), r"archive names 'a' as a file and as a folder"),
+        ((".",), r"archive names '\.', which cannot be a file"),
+        (("D:/a",), r"archive names 'D:/a', a file outside its folder: do not trust it"),
+        (("a/../../b",), r"a file outside its folder: do not trust it"),
+    ],
+)
+def test_names_that_cannot_be(tmp_path, write, names, message):
+    with pytest.raises(UserError, match=message):
+        archives.unpack(write(tmp_path / "archive", [(name, b"one") for name in names]), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "start, kind",
+    [(b"7z\xbc\xaf\x27\x1c", "7-Zip"), (b"Rar!\x1a\x07\x01", "RAR"), (b"\x28\xb5\x2f\xfd", "Zstandard")],
+)
+def test_archives_of_other_kinds_are_named(tmp_path, start, kind):
+    (tmp_path / "a").write_bytes(start + bytes(1000))
+    with pytest.raises(UserError, match=f"a is a {kind} archive; ZIP and tar are read. Unpack it by another program"):
+        archives.unpack(tmp_path / "a", tmp_path / "out")
+
+
+def test_a_full_disk_stays_an_error_of_the_disk(tmp_path, monkeypatch):
+    """The program names the disk; the archive is intact."""
+    archive = _tar(tmp_path / "archive", [("a", b"one")])
+
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tarfile, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        archives.unpack(archive, tmp_path / "out")
+    assert not isinstance(raised.value, UserError)
+
+
+def test_files_can_be_read_and_removed_whatever_their_mode(tmp_path):
+    with tarfile.open(tmp_path / "archive", "w") as tar:
+        info = tarfile.TarInfo("a/b")
+        info.mode, info.size = 0o4001, 3
+        tar.addfile(info, io.BytesIO(b"one"))
+    archives.unpack(tmp_path / "archive", tmp_path / "out")
+    assert (tmp_path / "out/a/b").stat().st_mode & 0o7666 == 0o600

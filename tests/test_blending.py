@@ -2,6 +2,7 @@
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 import pytest
 from scipy import ndimage
 
@@ -30,6 +31,14 @@ def test_windows_of_an_array_in_a_file(tmp_path, monkeypatch, most):
     window = array[2:3, :]
     window[:] = -1  # a copy
     np.testing.assert_array_equal(array[2:3, :], values[2:3])
+
+
+def test_one_value_is_written_to_all_of_the_rows(tmp_path):
+    array = _on_disk(tmp_path / "a", np.ones((4, 3), np.float16))
+    array[1:3] = 0
+    np.testing.assert_array_equal(array[0:4, :], [[1] * 3, [0] * 3, [0] * 3, [1] * 3])
+    with pytest.raises(ValueError, match="broadcast"):
+        array[0:2] = np.zeros((3, 3), np.float16)
 
 
 def test_half_precision_is_read_as_single(tmp_path):
@@ -124,14 +133,6 @@ def test_an_empty_mask_has_no_regions(tmp_path):
 # Files.
 
 
-def _decode(annotation):
-    """The pixels of run lengths along the columns."""
-    values = np.repeat(np.arange(len(annotation["counts"])) % 2, annotation["counts"])
-    height, width = annotation["size"]
-    assert values.size <= height * width
-    return np.pad(values, (0, height * width - values.size)).reshape(width, height).T
-
-
 @pytest.mark.parametrize("most", [1, 60, 1 << 22])
 @pytest.mark.parametrize("size", [(20, 14), (60, 42), (33, 29), (9, 5)])
 def test_run_lengths_at_another_size(tmp_path, monkeypatch, size, most):
@@ -145,19 +146,22 @@ def test_run_lengths_at_another_size(tmp_path, monkeypatch, size, most):
     on_disk = _on_disk(tmp_path / "labels", labels)
     for number, box in ((1, (0, 3, 20, 6)), (2, (2, 8, 17, 13))):
         annotation = coco.encode(on_disk, number, box, size=size)
-        np.testing.assert_array_equal(_decode(annotation), expected == number)
-        assert 0 not in annotation["counts"][1:]
+        np.testing.assert_array_equal(coco_mask.decode(annotation["segmentation"]), expected == number)
+        assert annotation["area"] == np.sum(expected == number)
+        assert annotation["bbox"] == coco_mask.toBbox(annotation["segmentation"]).tolist()
 
 
 def test_a_region_between_the_pixels_of_a_smaller_size_has_none():
     labels = np.zeros((9, 9), int)
     labels[0, 0] = 1
-    assert coco.encode(labels, 1, (0, 0, 1, 1), size=(3, 3)) == {"size": [3, 3], "counts": [9]}
+    found = coco.encode(labels, 1, (0, 0, 1, 1), size=(3, 3))
+    assert found["area"] == 0 and not coco_mask.decode(found["segmentation"]).any()
 
 
 def test_png_in_bands(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (31, 40)).astype(np.uint8)
-    png.write(tmp_path / "a.png", pixels.shape, [pixels[:1], pixels[1:30], pixels[30:]])
+    png.write(tmp_path / "a.png", pixels.shape, [pixels[:1], pixels[1:30], pixels[30:]], microns=0.5)
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.mode == "L" and picture.format == "PNG"
+        assert picture.info["dpi"] == pytest.approx((50800, 50800))  # 25400 microns an inch
         np.testing.assert_array_equal(np.asarray(picture), pixels)

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from minmax_jax.evaluation.metrics import boxes
 from minmax_jax.ops.cpu import components, library
-from tests.test_metrics import _predict, _random_pairs, _truth, _values
+from tests.test_metrics import _predict, _random_pairs, _rows, _truth, _values
 
 _BOTH = [components.box_overlaps, components.box_overlaps_without_compiler]
 
@@ -114,6 +114,15 @@ def test_top_1_is_at_most_top_5_is_at_most_gt_known():
         assert found["top1_localization"] <= found["top5_localization"] <= found["gt_known_localization"]
         assert found["top1_localization_best"] <= found["top5_localization_best"] <= found["max_box_acc"]
         assert found["gt_known_localization"] > 0
+
+
+def test_a_resample_without_any_box_has_no_number_and_no_warning():
+    true = np.zeros((224, 224), bool)
+    true[50:150, 50:150] = True
+    rows = _rows([(_predict(true), _truth(true)), (_predict(true), _truth(None))], [boxes.evaluator(threshold=0.5)])
+    for name, metric in boxes.evaluator(threshold=0.5).metrics(rows).items():
+        found = metric.values(np.array([[1.0, 1.0], [0.0, 2.0]]))
+        assert np.isfinite(found[0]) and np.isnan(found[1]), name
 
 
 def test_localization_by_hand():

@@ -1,6 +1,7 @@
 """Saving, restoring, keeping the newest and the best, and passing over damage."""
 
 import errno
+import json
 import pathlib
 
 import chex
@@ -46,6 +47,17 @@ def test_everything_comes_back(tmp_path):
     state, run = checkpoints.Checkpoints(tmp_path).restore_newest(_state(0))
     _assert_equal(state, _state(3, 3.0))
     assert run == checkpoints.RunRecord([{"step": 3}], 3, 0.5, 2.0)
+
+
+def test_a_score_that_is_not_there_yet_and_numbers_that_are_none_come_back(tmp_path):
+    saved = checkpoints.Checkpoints(tmp_path)
+    saved.save(_state(2, 2.0), checkpoints.RunRecord([{"step": 2, "f1_foreground": float("nan")}]))
+    saved.wait()
+    (content,) = tmp_path.glob("2/progress/metadata")
+    json.loads(content.read_text(), parse_constant=pytest.fail)
+    _, run = checkpoints.Checkpoints(tmp_path).restore_newest(_state(0))
+    # An earlier version selected none where no score was a number: now the latest is.
+    assert run == checkpoints.RunRecord([{"step": 2, "f1_foreground": None}], 2, float("inf"), 0.0)
 
 
 def test_nothing_saved_is_nothing_restored(tmp_path):

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from minmax_jax import interop
@@ -45,6 +46,15 @@ def test_all_tensors_are_written_and_described(tmp_path, suffix):
     assert found["norm.num_batches_tracked"] == 7
     assert found["norm.num_batches_tracked"].shape == ()
     assert sorted(tmp_path.iterdir()) == sorted([source, target])
+    with safetensors.safe_open(target, framework="numpy") as file:
+        metadata = file.metadata()
+    assert metadata["converted_by"].startswith("minmax_jax ") and metadata["order"].startswith("C:")
+    if suffix == ".npz":
+        assert metadata["layout"] == "that of the source, which does not say it"
+    else:
+        assert metadata["convolution_kernels"].startswith("OIHW") and metadata["dense_kernels"].startswith(
+            "output feat"
+        )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +62,7 @@ def test_all_tensors_are_written_and_described(tmp_path, suffix):
     [
         ("good.npz", "taken.safetensors", "--output='.*taken.safetensors' exists already"),
         ("good.npz", "out.pth", "--output='.*out.pth' must end with .safetensors"),
-        ("good.npz", "nowhere/out.safetensors", ".*out.safetensors.new: No such file or directory"),
+        ("good.npz", "nowhere/out.safetensors", ".*out.safetensors.\\d+.new: No such file or directory"),
         ("absent.pth", "out.safetensors", "--input='.*absent.pth': There is no file"),
         ("resnet18-00000000.pth", "out.safetensors", "--input=.* has SHA-256 .* its name says 00000000"),
         ("words.npz", "out.safetensors", r"--input='.*words.npz': .*no number: names \(<U3\)"),
@@ -79,3 +89,12 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         interop.write_tensors(tmp_path / "out.safetensors", {"a": np.ones(2)})
     assert not list(tmp_path.iterdir())
+
+
+def test_the_layout_that_a_file_says_is_kept(tmp_path):
+    source, target = tmp_path / "model.safetensors", tmp_path / "out.safetensors"
+    safetensors_numpy.save_file({"a": np.zeros(3, np.float32)}, source, metadata={"convolution_kernels": "HWIO"})
+    done = _convert(source, target)
+    assert done.returncode == 0, done.stderr
+    with safetensors.safe_open(target, framework="numpy") as file:
+        assert file.metadata()["convolution_kernels"] == "HWIO" and "layout" not in file.metadata()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minmax_jax.data import padding
+from minmax_jax.errors import OptionError
 from minmax_jax.method import Prediction
 from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.refinement import cache, calibration, decoder_training
@@ -178,6 +179,13 @@ def test_too_great_a_weight_of_the_pairwise_term_is_halved(discs, caplog):
     expected, weight = decoder_training.train(discs[3], decoder=decoder, options=options, seed=0)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     assert weight == weights[-1]
+
+
+def test_a_loss_that_is_no_number_ends_the_training(discs, caplog):
+    """Whatever the weight: a NaN must neither pass for a low loss nor be kept as a decoder."""
+    with pytest.raises(OptionError, match=r"learning_rate=1e\+30: the second stage diverged \(.*seed_loss nan"):
+        _train(discs[3], num_steps=4, learning_rate=1e30, edge_weight=2.0)
+    assert "It diverged: it is trained again" in caplog.text and "edge_weight=0.5" in caplog.text
 
 
 def test_a_decoder_depends_on_the_seed_alone(discs):

@@ -47,6 +47,44 @@ def test_a_classifier_that_reads_the_region_loses_it():
     assert summary["own"]["error"] == pytest.approx(100 * 4 / 9)
 
 
+@pytest.mark.parametrize("sizes", [((32, 32), (32, 64)), ((32, 32), (32, 64), (64, 32), (64, 64)), ((32, 64),) * 2])
+@pytest.mark.parametrize("is_refined", [False, True])
+def test_the_mask_of_another_image_is_another_one_s(sizes, is_refined):
+    """Each image's mask has its own value, whatever batches its size leads to."""
+    split = splits.make_split(sizes, read_mask=splits.refuse)
+    values = {split.read_image(index)[5, 5].tobytes(): (index + 1) / 16 for index in range(len(sizes))}
+
+    def values_of(images):
+        # Padding by reflection keeps the pixel at (5, 5) for these sizes, which are multiples of 32.
+        return np.array([values[image[5, 5].tobytes()] for image in images], np.float32)
+
+    def predict(images):
+        factor = 2 if is_refined else 1
+        masks = np.broadcast_to(factor * values_of(images)[:, None, None, None], (*images.shape[:3], 1))
+        return Prediction(np.full((len(images), 2), 0.5), masks, {})
+
+    seen = []
+
+    def classify(images, masks):
+        seen.append((values_of(images), masks[:, 0, 0, 0]))
+        return np.full((len(images), 2), 0.5)
+
+    refine_fn = (lambda mask, image: mask / 2) if is_refined else None
+    rows = diagnosis.score(predict, classify, split, batch_size=2, refine_fn=refine_fn)
+    assert len(rows) == len(sizes)
+    own, other = seen[:: len(diagnosis.KINDS)], seen[1 :: len(diagnosis.KINDS)]
+    for of_images, masks in own:
+        np.testing.assert_allclose(masks, of_images)
+    for of_images, masks in other:
+        # The second place of a batch of one image holds its copy, which counts nowhere.
+        assert not np.isclose(masks[0], of_images[0]) and min(abs(masks[0] - v) for v in values.values()) < 1e-6
+
+
+def test_one_image_has_no_other_s_mask():
+    split = splits.make_split([(32, 32)], read_mask=splits.refuse)
+    assert diagnosis.score(_predict, _by_place, split, batch_size=2) == []
+
+
 def test_a_classifier_that_ignores_the_mask_has_no_evidence():
     summary = _summary(_by_image)
     assert not summary["has_evidence"]

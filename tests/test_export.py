@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -123,6 +124,59 @@ def test_every_network_answers_from_onnx_as_by_itself(tmp_path, small_transforme
     assert set(written["differences"]) == set(results) and max(written["differences"].values()) < 1e-4
 
 
+_ANY_SIZE = ("resnet", "mask head, percentiles, second stage as it is", "cam, second stage, Otsu")
+_ANY_SIZE += ("resnet50, corners", "efficientnet, second stage", "wildcat, second stage")
+
+
+@pytest.mark.parametrize("format", model_files.FORMATS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "resnet" else [pytest.mark.slow]) for name in _ANY_SIZE]
+)
+def test_one_file_for_images_of_any_size(tmp_path, name, format):
+    """Compared at sizes other than those that the export compares."""
+    saved_models.write(tmp_path / "run", **_NETWORKS[name])
+    written = _write(tmp_path / "run", tmp_path / "out", format, size=None)
+    assert (
+        f"| `model.{format}` |" in (card := (tmp_path / "out/MODEL_CARD.md").read_text()) and "| [B, H, W, 3] |" in card
+    )
+    run = model_files.FORMATS[format].read(pathlib.Path(written["file"]))
+    model = predictor.load(tmp_path / "run", dtype="float32")
+    for size in ((33, 130), (96, 32)):
+        images = _images(2, size)
+        results, prediction = run(images.astype(np.float32) / 127.5 - 1), model(images)
+        assert results["masks"].shape == (2, *size, 1)
+        np.testing.assert_allclose(results["masks"], prediction.masks, atol=1e-4)
+        np.testing.assert_allclose(results["probabilities"], prediction.probabilities, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"evaluation__scales": (1.0, 1.5)}, "scales=1,1.5 are rounded for one size .scales=1 leaves them out"),
+        ({"model__trunk": "vit_small14", "mask__alignment": "patches"}, "trunk='vit_small14' resizes its position"),
+        ({"model__classifier_scale": 0.7}, "classifier_scale=0.7 of a free side has no exact form"),
+        ({"model__k_max": 0.123456789}, "a share of 0.123457 of a free number of locations has no exact form"),
+    ],
+)
+def test_models_that_need_one_size_say_why(tmp_path, small_transformer, changes, message):
+    saved_models.write(tmp_path / "run", **changes)
+    with pytest.raises(
+        OptionError, match=f"size=any has no form for this model: {message}.*Give H,W, one file for each"
+    ):
+        _write(tmp_path / "run", tmp_path / "out", size=None)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_jax_cannot_trace_without_a_size_is_refused(workdir, tmp_path, monkeypatch):
+    def write(path, network, size, metadata):
+        return onnx_file.write(path, lambda images: network(images) if images.shape[1] < 50 else None, size, metadata)
+
+    monkeypatch.setattr(model_files, "FORMATS", {"onnx": mock.Mock(wraps=onnx_file, write=write)})
+    with pytest.raises(OptionError, match="size=any has no form for this model: JAX cannot trace it .*Give H,W"):
+        _write(workdir, tmp_path, size=None)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["resnet", "wildcat, second stage"])
 def test_stablehlo_is_read_by_jax_alone(tmp_path, name):
     """In another process, which imports neither this library nor Flax; two numbers of images."""
@@ -140,7 +194,7 @@ def test_stablehlo_is_read_by_jax_alone(tmp_path, name):
         results = model.call(images)
         np.savez({str(tmp_path / "results.npz")!r}, first=model.call(images[:1])["masks"], **results)
         assert model.platforms == ("cpu", "cuda", "tpu"), model.platforms
-        assert "custom_call @minmax" not in model.mlir_module()
+        assert "custom_call @minmax" not in model.mlir_module() and ".py" not in model.mlir_module()
         assert not {{"minmax_jax", "flax", "orbax"}} & {{name.partition(".")[0] for name in sys.modules}}
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, cwd=tmp_path)
@@ -149,6 +203,10 @@ def test_stablehlo_is_read_by_jax_alone(tmp_path, name):
     np.testing.assert_allclose(results["masks"], prediction.masks, atol=1e-4)
     np.testing.assert_allclose(results["first"], prediction.masks[:1], atol=1e-4)
     assert ("foreground_entropy" in results) == (name == "resnet")
+    content = pathlib.Path(written["file"]).read_bytes()
+    # Nothing of the machine that wrote it.
+    for path in (programs.ROOT, pathlib.Path(sys.prefix), pathlib.Path.home(), tmp_path):
+        assert str(path).encode() not in content
     until = datetime.date.fromisoformat(written["guaranteed_until"])
     assert 181 <= (until - datetime.date.today()).days <= 182
     assert f"JAX may refuse the file after {until}" in (tmp_path / "out/MODEL_CARD.md").read_text()
@@ -307,8 +365,17 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch, module, packag
         module.check_installed()
 
 
-def _export(*flags):
-    environment = os.environ | {"PYTHONWARNINGS": "error"}
+def test_a_machine_whose_cpu_is_left_out(workdir, tmp_path, monkeypatch):
+    def find(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(model_files.jax, "local_devices", find)
+    with pytest.raises(UserError, match="JAX_PLATFORMS leaves out. Add it at the end, as in JAX_PLATFORMS=cuda,cpu"):
+        _write(workdir, tmp_path)
+
+
+def _export(*flags, **variables):
+    environment = os.environ | {"PYTHONWARNINGS": "error"} | variables
     command = [sys.executable, "-m", "experiments.export", *flags]
     return subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, env=environment)
 
@@ -321,6 +388,16 @@ def test_from_the_command_line(workdir, tmp_path):
     assert hashlib.sha256(path.read_bytes()).hexdigest() in done.stdout
     assert "Greatest differences from the model on random images: probabilities" in done.stdout
     assert "JAX may refuse the file after 20" in done.stdout
+
+
+@pytest.mark.parametrize("variable", ["JAX_PLATFORMS", "JAX_PLATFORM_NAME"])
+def test_a_platform_that_is_not_there_is_named_with_those_that_are(workdir, tmp_path, variable):
+    flags = [f"--workdir={workdir}", "--size=64,45", f"--output={tmp_path}/model", "--format=stablehlo"]
+    done = _export(*flags, **{"JAX_PLATFORMS": "", variable: "cuda,rocm" if variable == "JAX_PLATFORMS" else "rocm"})
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert f"Error: {variable}='" in error and "rocm' names a platform that is not there." in error
+    assert f"This machine has: cpu. Set {variable} to one of these, or unset it" in error
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,27 @@
 """Large images: when they are cut, what becomes of their tiles, and that seams cannot be seen in what is written."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 import pytest
 from scipy import ndimage
+import shapely
 
 from minmax_jax.data import preprocessing, stains
 from minmax_jax.data.importing import slides
-from minmax_jax.errors import OptionError
+from minmax_jax.errors import OptionError, UserError
 from minmax_jax.method import Prediction
 from minmax_jax.prediction import (
     folder,
     image_outputs,
     inputs,
     large_images,
-    outlines,
+    region_files,
     resampling,
     sources,
     tile_scores,
@@ -135,14 +138,8 @@ def test_a_pointwise_prediction_comes_out_unchanged(tmp_path, monkeypatch, green
 
 
 def _union(annotations, shape):
-    """The pixels of all annotations, from their run lengths along the columns."""
-    pixels = np.zeros(shape[::-1], bool).ravel()
-    for item in annotations:
-        counts = item["segmentation"]["counts"]
-        ends = np.cumsum(counts)
-        for start, end in zip(ends[0::2], ends[1::2]):
-            pixels[start:end] = True
-    return pixels.reshape(shape[::-1]).T
+    """The pixels of all annotations."""
+    return np.any([coco_mask.decode(item["segmentation"]) for item in annotations] or [np.zeros(shape)], axis=0)
 
 
 def _large(mask, least=16):
@@ -155,35 +152,40 @@ def _read_polygons(tmp_path, stem="a"):
     return [([np.array(ring) for ring in item["geometry"]["coordinates"]], item["properties"]) for item in features]
 
 
-def test_polygons_are_those_of_the_whole_image(tmp_path, green):
-    """Not cut at tiles: the same as of one pass."""
+def _shapes(tmp_path):
+    return [shapely.Polygon(rings[0], rings[1:]) for rings, _ in _read_polygons(tmp_path)]
+
+
+def test_polygons_are_those_of_the_whole_image(tmp_path, monkeypatch, green):
+    """Not cut at tiles, nor at bands: the pixels of the mask, each once."""
+    monkeypatch.setattr(resampling, "MOST_PIXELS", 420 * 37)
     _write(tmp_path / "in/a.tif", _colours(green))
     _predict(tmp_path, geojson=True)
-    of_tiles = _read_polygons(tmp_path)
-    shutil.rmtree(tmp_path / "out")
-    _predict(tmp_path, geojson=True, tile_size=0)
-    of_whole = _read_polygons(tmp_path)
-    assert len(of_tiles) == len(of_whole) > 5 and max(len(polygon) for polygon, _ in of_whole) > 2
-    for (polygon, properties), (other, expected) in zip(of_tiles, of_whole):
-        assert len(polygon) == len(other)
-        measured = properties["measurements"]
-        assert measured["Area px"] == pytest.approx(expected["measurements"]["Area px"], rel=2e-3)
-        assert measured["Mean score"] == pytest.approx(expected["measurements"]["Mean score"], abs=1e-3)
-        for ring in polygon:
-            np.testing.assert_array_equal(ring[0], ring[-1])
-            assert ring.min() >= 0 and ring[:, 0].max() <= 420 and ring[:, 1].max() <= 300
+    true, shapes, properties = _large(green >= 128), _shapes(tmp_path), [item for _, item in _read_polygons(tmp_path)]
+    assert all(shape.is_valid for shape in shapes) and max(len(shape.interiors) for shape in shapes) > 1
+    y, x = np.indices(true.shape) + 0.5
+    np.testing.assert_array_equal(sum(shapely.contains_xy(shape, x, y).astype(int) for shape in shapes), true)
+    labels, count = ndimage.label(true, np.ones((3, 3)))
+    areas = np.zeros(count)
+    for shape, item in zip(shapes, properties):
+        measured = item["measurements"]
+        assert measured["Area px"] == shape.area
+        areas[int(measured["Region"]) - 1] += shape.area
+        inside = labels == labels[true & shapely.contains_xy(shape, x, y)][0]
+        assert measured["Mean score"] == pytest.approx(green[inside].mean() / 255, abs=1e-3)
+    assert sorted(areas) == sorted(np.bincount(labels.ravel())[1:])
 
 
-def test_large_regions_are_outlined_at_a_lower_resolution(tmp_path, monkeypatch, green):
-    monkeypatch.setattr(image_outputs, "_MOST_PIXELS", 2000)
+def test_regions_with_long_outlines_have_them_at_a_lower_resolution(tmp_path, monkeypatch, green):
+    monkeypatch.setattr(region_files, "_MOST_CORNERS", 300)
     monkeypatch.setattr(resampling, "MOST_PIXELS", 420 * 11)
     _write(tmp_path / "in/a.tif", _colours(green))
     _predict(tmp_path, geojson=True, coco=True)
-    polygons, true = _read_polygons(tmp_path), _large(green >= 128)
-    area = sum(properties["measurements"]["Area px"] for _, properties in polygons)
-    assert area == pytest.approx(true.sum(), rel=0.05)
-    points = np.concatenate([ring for polygon, _ in polygons for ring in polygon])
-    assert points.min() >= 0 and (points.max(axis=0) <= [420, 300]).all()
+    shapes, true = _shapes(tmp_path), _large(green >= 128)
+    assert all(shape.is_valid for shape in shapes)
+    assert sum(shape.area for shape in shapes) == pytest.approx(true.sum(), rel=0.1)
+    assert shapely.GeometryCollection(shapes).bounds == pytest.approx((0, 0, 420, 300), abs=8)
+    assert shapely.box(0, 0, 420, 300).covers(shapely.MultiPoint(shapely.get_coordinates(shapes)))
     # Annotations stay exact.
     np.testing.assert_array_equal(
         _union(json.loads((tmp_path / "out/coco.json").read_text())["annotations"], true.shape), true
@@ -211,7 +213,9 @@ def test_outputs_have_the_size_of_the_file(tmp_path, green):
         assert abs(x.min() - left) <= 1 and abs(y.min() - top) <= 1
         assert abs(np.ptp(x) + 1 - width) <= 2 and abs(np.ptp(y) + 1 - height) <= 2
     for polygon, properties in _read_polygons(tmp_path):
-        assert properties["measurements"]["Area px"] == pytest.approx(outlines.polygon_area(polygon), rel=0.01)
+        assert properties["measurements"]["Area px"] == pytest.approx(
+            shapely.Polygon(polygon[0], polygon[1:]).area, rel=0.01
+        )
     assert sum(properties["measurements"]["Area px"] for _, properties in _read_polygons(tmp_path)) == pytest.approx(
         true.sum(), rel=0.03
     )
@@ -374,11 +378,12 @@ def test_a_damaged_slide_is_skipped(tmp_path, green):
     assert not (tmp_path / "out/unfinished").exists()
 
 
-def test_without_space_an_image_is_skipped(tmp_path, monkeypatch, green):
+def test_without_space_the_prediction_ends(tmp_path, monkeypatch, green):
+    """An intact image is not skipped."""
     _write(tmp_path / "in/a.tif", _colours(green))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("usage", (), {"free": 1000}))
-    (skipped,) = _predict(tmp_path)["skipped"]
-    assert "a.tif needs 1 MiB" in skipped["reason"]
+    with pytest.raises(UserError, match=r"out lacks space: .*a.tif needs 1.4 MiB there .* and 0.0 MiB are free"):
+        _predict(tmp_path)
 
 
 def test_a_full_disk_ends_the_prediction(tmp_path, monkeypatch, green):
@@ -388,6 +393,46 @@ def test_a_full_disk_ends_the_prediction(tmp_path, monkeypatch, green):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(large_images.blending, "blend", fill)
-    with pytest.raises(OSError, match="No space left"):
+    message = r"out cannot be written \(No space left on device; .* MiB are free, 1.4 MiB are needed\). Make room"
+    with pytest.raises(UserError, match=message):
         _predict(tmp_path)
     assert not (tmp_path / "out/unfinished").exists()
+
+
+def test_scratch_files_that_vanish_are_no_unreadable_image(tmp_path, monkeypatch, green):
+    _write(tmp_path / "in/a.tif", _colours(green))
+    blend = large_images.blending.blend
+
+    def remove(*arguments):
+        shutil.rmtree(tmp_path / "out/unfinished")
+        blend(*arguments)
+
+    monkeypatch.setattr(large_images.blending, "blend", remove)
+    with pytest.raises(FileNotFoundError, match="unfinished/mask"):
+        _predict(tmp_path)
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
+def test_windows_that_cannot_be_read_are(tmp_path, monkeypatch, green):
+    """Files that are lost while they are read, but not where this process has opened too many."""
+    for name in "ab":
+        _write(tmp_path / f"in/{name}.tif", _colours(green))
+    open_image = slides.open_image
+
+    def open_failing(path, error):
+        image = open_image(path)
+        return image if path.name == "b.tif" else dataclasses.replace(image, read=lambda *arguments: _raise(error))
+
+    lost = OSError(5, "Input/output error")
+    monkeypatch.setattr(sources.slides, "open_image", lambda path: open_failing(path, lost))
+    (skipped,) = _predict(tmp_path)["skipped"]
+    assert skipped["path"].endswith("a.tif") and "Input/output error" in skipped["reason"]
+    shutil.rmtree(tmp_path / "out")
+    many = OSError(24, "Too many open files")
+    monkeypatch.setattr(sources.slides, "open_image", lambda path: open_failing(path, many))
+    with pytest.raises(UserError, match="Too many open files"):
+        _predict(tmp_path)
+
+
+def _raise(error):
+    raise error

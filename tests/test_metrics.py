@@ -1,12 +1,14 @@
 """Metrics of masks, boxes and classes, by hand, by plain loops, and against scikit-learn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import ndimage
 from sklearn import metrics as sklearn_metrics
 
 from minmax_jax import evaluation
-from minmax_jax.evaluation import baselines, evaluators, intervals
+from minmax_jax.evaluation import baselines, class_table, evaluators, intervals
 from minmax_jax.evaluation.metrics import (
     boundary,
     boxes,
@@ -17,6 +19,7 @@ from minmax_jax.evaluation.metrics import (
     pixel_curve,
     thresholds,
 )
+from tests import splits
 
 _NO_BOXES = np.zeros((0, 4))
 _MASK_EVALUATORS = (
@@ -255,6 +258,38 @@ def test_errors_and_confusion_equal_scikit_learn():
     assert found["top5_error"] == pytest.approx(100 * (1 - top5))
     expected = sklearn_metrics.confusion_matrix(labels, predicted, labels=range(7))
     np.testing.assert_array_equal(classification.confusion(rows), expected)
+
+
+def test_balanced_error_and_the_error_of_each_class():
+    """Of 8 images of class 0 one is wrong, of 2 of class 1 one is; of class 2 there is none."""
+    labels, predicted = [0] * 8 + [1] * 2, [0] * 7 + [1] + [1, 0]
+    rows = [{"label": a, "predicted": b, "probabilities": np.eye(3)[b]} for a, b in zip(labels, predicted)]
+    metric = classification.EVALUATOR.metrics(rows)["balanced_error"]
+    assert classification.EVALUATOR.summarize(rows)["balanced_error"] == pytest.approx((12.5 + 50) / 2)
+    expected = 100 * (1 - sklearn_metrics.balanced_accuracy_score(labels, predicted))
+    assert metric.values(np.ones((1, 10)))[0] == pytest.approx(expected)
+    # Each image as often as drawn; a resample without class 1 has the error of class 0.
+    weights = np.zeros((2, 10))
+    weights[0, [0, 7, 8]], weights[1, [0, 7]] = (1, 3, 2), 1
+    np.testing.assert_allclose(metric.values(weights), [(75 + 0) / 2, 50])
+    values = [one.values(np.ones((1, 10)))[0] for one in classification.class_errors(rows, 3)]
+    np.testing.assert_allclose(values, [12.5, 50, np.nan])
+
+
+def test_the_table_of_the_classes():
+    split = dataclasses.replace(
+        splits.make_split([(32, 32)] * 5, num_classes=3),
+        labels=np.array([0, 0, 0, 1, 1]),
+        patients=("p", "p", "", "q", "q"),
+    )
+    predicted = [0, 0, 1, 0, 1]
+    rows = [{"label": a, "predicted": b, "probabilities": [0.5] * 3} for a, b in zip(split.labels, predicted)]
+    found = class_table.describe(rows, split, np.array([0, 1, 1, 2]))
+    a, b, c = (found["classes"][name] for name in "abc")
+    assert (a["num_train"], a["num_images"], a["error"]) == (1, 3, pytest.approx(100 / 3))
+    assert (b["num_train"], b["num_images"], b["error"], b["low"], b["high"]) == (2, 2, 50, 50, 50)  # of one patient
+    assert c == {"num_train": 1, "num_images": 0, "error": None, "low": None, "high": None}
+    assert found["majority_class"] == {"class": "b", "classification_error": pytest.approx(60), "balanced_error": 50}
 
 
 def test_intervals_equal_the_bootstrap_of_a_mean():

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 import shutil
 
+import jax
 import numpy as np
 import onnx
 import onnxruntime
@@ -112,7 +114,7 @@ def test_the_card_says_what_the_model_is_worth(exported):
         "| background entropy | 1.012 nats | 0.900 to 1.100 |  |  |",
         "**No**: other masks showed the class as well.",
         card["state_digest"],
-        "| `model.onnx` | ONNX, opset 18 | [B, 64, 45, 3] |",
+        "| `model.onnx` | ONNX, opset 13 | [B, 64, 45, 3] |",
     ):
         assert part in text, part
     assert "PxAP" not in text
@@ -132,6 +134,11 @@ def test_the_card_says_what_the_model_is_worth(exported):
             "other test-time choices than the file (mirror images: none; sizes: 1; CRF: no",
         ),
         ({"microns_per_pixel": 0.465}, {}, "0.465 microns a pixel"),
+        (
+            {"reading": {"intensity": "percentiles", "channels": [2, 0]}},
+            {},
+            "Before that, channels 2, 0 of the file, counted from 0, were read and percentiles 1 and 99 of each",
+        ),
         (
             {"preprocessing": {"stain_normalization": "macenko", "scale": 0.5, "min_side": 64, "max_side": 99}},
             {},
@@ -157,9 +164,40 @@ def test_a_second_file_of_a_model_joins_its_card(exported, tmp_path):
     _write(folder / "my | <run>", folder / "out", "stablehlo")
     text = card.read_text()
     assert text.startswith(edited) and len(text.splitlines()) == len(edited.splitlines()) + 1
-    assert text.splitlines()[-1].startswith("| `model.stablehlo` | StableHLO; JAX may refuse the file after ")
+    row = text.splitlines()[-1]
+    oldest = {"0.10.2": "0.9.2"}.get(jax.__version__, jax.__version__)
+    assert row.startswith(f"| `model.stablehlo` | StableHLO; read by jax {oldest} and newer (written by jax ")
+    assert re.search(r"StableHLO 1\.\d+\.\d+, calling convention \d+\); JAX may refuse the file after 20", row)
     model_card_text.write(folder / "out", "not used", ("model.onnx", "written again"))
     assert card.read_text().splitlines()[-2:] == [text.splitlines()[-1], "| `model.onnx` | written again |"]
+
+
+def test_a_file_for_any_size_is_described_as_one(exported, tmp_path):
+    spec = pytest.importorskip("bioimageio.spec", reason="bioimageio.spec is not installed")
+    model_files.write(exported[0] / "my | <run>", tmp_path / "any.onnx", format="onnx", size=None)
+    described = yaml.safe_load((tmp_path / "rdf.yaml").read_text())
+    assert [axis.get("size") for axis in described["inputs"][0]["axes"]] == [None, *[{"min": 32, "step": 1}] * 2, None]
+    masks = next(output for output in described["outputs"] if output["id"] == "masks")
+    sides = [{"tensor_id": "images", "axis_id": axis} for axis in "yx"]
+    assert [axis.get("size") for axis in masks["axes"]] == [None, *sides, None]
+    found = spec.load_description(tmp_path / "rdf.yaml")
+    assert found.validation_summary.status in ("valid-format", "passed"), found.validation_summary
+
+
+def test_a_second_size_joins_the_folder(exported, tmp_path):
+    """The description for the zoo stays that of the first file."""
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    before = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+    output = folder / "out/second.onnx"
+    written = model_files.write(folder / "my | <run>", output, format="onnx", size=(32, 45))
+    assert "zoo" not in written and exported[1]["zoo"] == "rdf.yaml"
+    after = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+    card = after.pop("MODEL_CARD.md").decode().splitlines()
+    assert after == {name: content for name, content in before.items() if name != "MODEL_CARD.md"} | {
+        "second.onnx": output.read_bytes()
+    }
+    assert card[:-1] == before["MODEL_CARD.md"].decode().splitlines()
+    assert card[-1].startswith("| `second.onnx` | ONNX, opset 13 | [B, 32, 45, 3] |")
 
 
 def test_a_folder_with_files_of_another_model(exported, tmp_path):

@@ -85,6 +85,38 @@ def test_the_published_rule_of_the_masks():
     )
 
 
+def test_the_default_rule_of_the_masks_leaves_out_what_is_near_the_blue():
+    # At distances 0, 1, 60, 61, 65 (20, 20 and 58 squared are 4164) and 254.
+    colors = [[0, 0, 254], [0, 0, 255], [60, 0, 254], [61, 0, 254], [20, 20, 196], [0, 0, 0]]
+    np.testing.assert_array_equal(
+        oxford_flowers.is_far_from_blue(np.array([colors], np.uint8)), [[False, False, False, True, True, True]]
+    )
+    np.testing.assert_array_equal(
+        oxford_flowers.is_far_from_blue(np.uint8([[0, 127, 128, 255]])), [[False, False, True, True]]
+    )
+
+
+@pytest.mark.parametrize("quality", [75, 90, 95])
+def test_masks_as_jpeg_have_the_share_of_the_flower(quality):
+    rows, columns = np.ogrid[:200, :240]
+    flower = (rows - 90) ** 2 + (columns - 130) ** 2 < 60**2
+    noise = np.random.default_rng(0).integers(-30, 31, (200, 240, 1))
+    colors = np.where(flower[..., None], np.array([220, 90, 160]) + noise, [0, 0, 254]).astype(np.uint8)
+    with Image.open(io.BytesIO(encoded.encode(colors, "JPEG", quality=quality))) as picture:
+        values = np.asarray(picture)
+    found = [rule(values) for rule in (oxford_flowers.is_far_from_blue, oxford_flowers.is_flower)]
+    near, published = (2 * np.sum(flower & mask) / (np.sum(flower) + np.sum(mask)) for mask in found)
+    assert near > 0.97 > 0.95 > published
+
+
+def test_the_published_rule_by_name(official, tmp_path):
+    for foreground, rule in (("", oxford_flowers.is_far_from_blue), ("published", oxford_flowers.is_flower)):
+        found = oxford_flowers.read_raw([str(official)], tmp_path, foreground=foreground)
+        assert found.mask_rule.is_foreground is rule
+    with pytest.raises(UserError, match="foreground='>0' must be 'published' for oxford_flowers, or left out"):
+        oxford_flowers.read_raw([str(official)], tmp_path, foreground=">0")
+
+
 def _damage_type(folder):
     """A type of values that there is not: SciPy 1.17 ends the process."""
     content = (folder / "imagelabels.mat").read_bytes()

@@ -1,10 +1,18 @@
 """Batches: no masks, the same for any number of workers, resumable, shared by hosts; padding for evaluation."""
 
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 
 from minmax_jax.data import padding, pipeline, transforms
-from tests import splits
+from tests import programs, splits
 
 AUGMENTATION = transforms.Augmentation((32, 32), padding=0.5, contrast=0.4)
 
@@ -20,6 +28,51 @@ def _assert_equal(batches, others):
     for batch, other in zip(batches, others, strict=True):
         for name in ("images", "labels"):
             np.testing.assert_array_equal(batch[name], other[name])
+
+
+def _imbalanced(counts=(9, 1, 2)):
+    """Images whose first pixel's green is their number."""
+    split = splits.make_split([(32, 32)] * sum(counts), num_classes=len(counts) + 1, read_mask=splits.refuse)
+    for index, image in enumerate(split.read_image.arrays):
+        image[:] = index
+    return dataclasses.replace(split, labels=np.repeat(np.arange(len(counts), dtype=np.int32), counts))
+
+
+def _drawn(count, **options):
+    """(labels, numbers) of the images in the order of the training."""
+    options = {"augmentation": transforms.Augmentation((32, 32)), "balanced": True} | options
+    batches = _batches(_imbalanced(), count=count, **options)
+    return (np.concatenate([batch[name].reshape(4, -1)[:, 0] for batch in batches]) for name in ("labels", "images"))
+
+
+def test_balanced_batches_draw_all_classes_equally_often():
+    """Of 12 images an epoch each class is drawn 4 times; the class without an image is left out."""
+    labels, numbers = _drawn(27)
+    for start in range(0, 108, 12):
+        assert np.bincount(labels[start : start + 12]).tolist() == [4, 4, 4]
+    np.testing.assert_array_equal(labels, np.array([0] * 9 + [1] + [2] * 2)[numbers])
+    # Class 0 has had 36 draws of 9 images, each 4 times, class 2 each of its two 18 times.
+    assert np.bincount(numbers).tolist() == [4] * 9 + [36, 18, 18]
+    assert len({tuple(labels[start : start + 12]) for start in range(0, 108, 12)}) > 5  # the order is random
+    other, _ = _drawn(27, seed=2)
+    assert not np.array_equal(labels, other)
+    plain, _ = _drawn(27, balanced=False)
+    assert np.bincount(plain).tolist() == [81, 9, 18]
+
+
+def test_balanced_batches_resume_and_are_shared_by_hosts():
+    options = {"split": _imbalanced(), "balanced": True}
+    all_batches = _batches(**options)
+    _assert_equal(_batches(**options, first_batch=3, count=4), all_batches[3:])
+    shares = [_batches(**options, process_index=index, process_count=2) for index in range(2)]
+    for batch, *parts in zip(all_batches, *shares):
+        for name in ("images", "labels"):
+            np.testing.assert_array_equal(batch[name], np.concatenate([part[name] for part in parts]))
+
+
+@pytest.mark.slow
+def test_balanced_batches_do_not_depend_on_the_workers():
+    _assert_equal(_batches(_imbalanced(), balanced=True, num_workers=2), _batches(_imbalanced(), balanced=True))
 
 
 def test_no_mask_can_get_into_a_training_batch():
@@ -68,6 +121,49 @@ def test_exactly_resumable(num_workers):
     expected = [next(iterator) for _ in range(4)]
     resumed = pipeline.train_batches(split, first_batch=3, **options)
     _assert_equal([next(resumed) for _ in range(4)], expected)
+
+
+_READS_FOR_EVER = """
+import pathlib, sys
+from minmax_jax.data import pipeline, transforms
+from tests import splits
+
+split = splits.make_split([(40, 48)] * 10)
+batches = pipeline.train_batches(
+    split, batch_size=4, seed=1, augmentation=transforms.Augmentation((32, 32)), num_workers=2
+)
+next(batches)
+pids = pathlib.Path("/proc/self/task").glob("*/children")
+print(*[pid for path in pids for pid in path.read_text().split()], flush=True)
+sys.stdin.read()
+"""
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        return pathlib.Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="lists the processes of Linux")
+def test_reading_processes_end_with_a_training_that_is_killed():
+    """Two of them, and the one that counts what they share."""
+    command = [sys.executable, "-c", _READS_FOR_EVER]
+    training = subprocess.Popen(
+        command, cwd=programs.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    with training:
+        pids = training.stdout.readline().split()
+        assert len(pids) == 3 and all(map(_is_running, pids))
+        training.kill()
+    deadline = time.monotonic() + 20
+    while any(map(_is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = [int(pid) for pid in pids if _is_running(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
 
 
 def test_hosts_share_the_same_global_batches():

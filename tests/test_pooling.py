@@ -27,7 +27,7 @@ def test_places(k, count):
     assert pooling.count_locations(k, 6) == count
 
 
-@pytest.mark.parametrize("k", [-0.1, 1.5])
+@pytest.mark.parametrize("k", [-0.1, 1.5, float("nan"), float("inf")])
 def test_impossible_places_are_refused(k):
     with pytest.raises(ValueError, match=f"k={k}"):
         pooling.count_locations(k, 6)

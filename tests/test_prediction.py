@@ -1,6 +1,7 @@
 """Prediction of files: which, what is written, and that a killed prediction goes on."""
 
 import csv
+import dataclasses
 import functools
 import json
 import os
@@ -8,13 +9,18 @@ import pathlib
 import subprocess
 import sys
 
+from absl import flags
+from minmax_jax.experiments import program
 import numpy as np
 from PIL import Image
+from pycocotools.coco import COCO
 import pytest
+import shapely
 
-from minmax_jax.errors import OptionError
+from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import ImagePrediction, trust
-from minmax_jax.prediction import batches, folder, inputs, options, outlines
+from minmax_jax.prediction import batches, folder, image_outputs, inputs, options
+from minmax_jax.runs import lock
 from tests import programs
 from tests.predictors import BrightPixels, stopped_after
 
@@ -38,7 +44,7 @@ def test_files_folders_globs_and_lists(tmp_path):
     _touch(tmp_path, "a.jpg", "more/b.PNG", "more/deep/c.tif", "more/notes.txt", "more/.hidden/d.jpg", "x1.dat")
     more = [(f"{tmp_path}/more/b.PNG", "b"), (f"{tmp_path}/more/deep/c.tif", "c")]
     found = inputs.find([f"{tmp_path}/a.jpg", f"{tmp_path}/more", f"{tmp_path}/a.jpg"])
-    assert [(str(path), stem) for path, stem in found] == [(f"{tmp_path}/a.jpg", "a"), *more]
+    assert [(str(item.path), item.stem) for item in found] == [(f"{tmp_path}/a.jpg", "a"), *more]
     # A file that is named is an image, whatever its ending.
     assert [item.stem for item in inputs.find([f"{tmp_path}/x*"])] == ["x1"]
     assert inputs.find(["-"], [f"{tmp_path}/more\n", "\n", f"{tmp_path}/a.jpg\n"]) == [*found[1:], found[0]]
@@ -140,7 +146,7 @@ def test_files_of_each_image_and_tables_of_all(tmp_path, images):
         "f.png"
     ]
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
-    with (out / "predictions.csv").open(newline="") as file:
+    with (out / "predictions.csv").open(newline="", encoding="utf-8-sig") as file:
         table = list(csv.DictReader(file))
     assert [row["stem"] for row in table] == list(images)
     assert {row["stem"]: row["class"] for row in rows} == {name: "red" if name == "b" else "plain" for name in images}
@@ -152,8 +158,8 @@ def test_files_of_each_image_and_tables_of_all(tmp_path, images):
         np.testing.assert_array_equal(np.load(out / f"soft_masks/{name}.npy") > 0.5, true)
         assert _read(out / f"overlays/{name}.png").shape == image.shape
         (item,) = json.loads((out / f"geojson/{name}.geojson").read_text())["features"]
-        ring = np.array(item["geometry"]["coordinates"][0])
-        assert abs(outlines.ring_area(ring)) == pytest.approx(true.sum(), rel=0.05)
+        assert shapely.geometry.shape(item["geometry"]).area == true.sum()  # tolerance 0
+        assert item["properties"]["measurements"]["Area px"] == true.sum()
         assert item["properties"]["measurements"]["Mean score"] == pytest.approx(1)
         (of_image,) = [item for item in described["annotations"] if item["image_id"] == number]
         y, x = np.nonzero(true)
@@ -216,6 +222,124 @@ def test_files_that_changed_are_predicted_again(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out/predictions.jsonl").read_text())["class"] == "red"
 
 
+@pytest.mark.parametrize("kind", ["mask", "overlay", "soft_mask", "geojson", "coco"])
+def test_an_image_with_a_missing_output_is_predicted_again(tmp_path, images, kind):
+    wanted = {"geojson": True, "coco": True, "soft_masks": True}
+    reference = _predict(tmp_path, **wanted)
+    path = tmp_path / "out" / image_outputs.files("b", folder.Options(**wanted))[kind]
+    content = path.read_bytes()
+    path.unlink()
+    predictor = BrightPixels()
+    assert _predict(tmp_path, predictor, **wanted) == reference
+    assert [shape[1:3] for shape in predictor.shapes] == [(64, 96)]
+    assert path.read_bytes() == content
+
+
+def test_a_kill_leaves_no_row_of_an_image_that_is_predicted_again(tmp_path, images, monkeypatch):
+    _predict(tmp_path)
+    (tmp_path / "out/masks/b.png").unlink()
+    with stopped_after(monkeypatch, 0):
+        _predict(tmp_path)
+    rows = [json.loads(line)["stem"] for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert rows == ["a", "c", "d", "e"]
+
+
+def test_a_second_prediction_into_a_folder_is_refused(tmp_path, images):
+    (tmp_path / "out").mkdir()
+    message = rf"^--output='{tmp_path}/out' is in use: process {os.getpid()} on .* predicts in it. Wait for it"
+    with lock.hold(tmp_path / "out", work="predicts"), pytest.raises(lock.LockedError, match=message):
+        _predict(tmp_path)
+    assert _predict(tmp_path)["num_images"] == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), r"out cannot be written \(No space left .* 0.0 MiB are needed\)"),
+        (OSError(5, "Input/output error"), r"out cannot be written \(\[Errno 5\] Input/output error\)"),
+    ],
+)
+def test_errors_of_writing_end_the_prediction(tmp_path, images, monkeypatch, error, message):
+    def fail(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(image_outputs.png, "write", fail)
+    with pytest.raises(UserError, match=message):
+        _predict(tmp_path)
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
+def test_an_output_that_cannot_be_opened_is_named(tmp_path, images):
+    (tmp_path / "out/masks/a.png").mkdir(parents=True)
+    (tmp_path / "out/options.json").write_text("{}")
+    state = {"model": {"state_digest": "1"}, "options": dataclasses.asdict(folder.Options(batch_size=2, tolerance=0.0))}
+    (tmp_path / "out/options.json").write_text(json.dumps(state))
+    with pytest.raises(IsADirectoryError, match="masks/a.png"):
+        _predict(tmp_path)
+
+
+def test_the_path_of_the_model_may_change(tmp_path, images):
+    found = inputs.find([str(tmp_path / "in/a.png")])
+    for workdir in ("/one", "/copy"):
+        predictor = BrightPixels()
+        manifest = folder.predict(
+            predictor, found, tmp_path / "out", folder.Options(), model={"d": "1"}, results={}, workdir=workdir
+        )
+        assert manifest["workdir"] == workdir
+    assert predictor.shapes == []
+
+
+# Tables and annotations.
+
+
+def test_coco_names_files_below_the_folder_that_was_given(tmp_path, images):
+    _write_image(tmp_path / "in/more/a.png", (40, 40))
+    _predict(tmp_path, coco=True)
+    described = json.loads((tmp_path / "out/coco.json").read_text())
+    assert [image["file_name"] for image in described["images"]] == [f"{name}.png" for name in "abcde"] + ["more/a.png"]
+    assert all((tmp_path / "in" / image["file_name"]).is_file() for image in described["images"])
+    assert described["info"]["folder"] == str(tmp_path / "in") and described["licenses"] == []
+
+
+def test_names_of_files_in_several_folders(tmp_path):
+    _touch(tmp_path, "x/a/1.png", "x/b/2.png", "x/b/1.png", "x/c.png")
+    below = functools.partial(os.path.join, tmp_path)
+    both = inputs.find([below("x/a"), below("x/b/2.png")])
+    assert inputs.name_files(both) == (["1.png", "2.png"], "")
+    # One name of two files.
+    both = inputs.find([below("x/a"), below("x/b")])
+    assert inputs.name_files(both) == (["a/1.png", "b/1.png", "b/2.png"], below("x"))
+    assert inputs.name_files(inputs.find([below("x")])) == (["a/1.png", "b/1.png", "b/2.png", "c.png"], below("x"))
+
+
+def test_pycocotools_reads_annotations(tmp_path, images, capsys):
+    _predict(tmp_path, coco=True)
+    loaded = COCO(str(tmp_path / "out/coco.json"))
+    loaded.info()
+    capsys.readouterr()
+    assert loaded.getCatIds() == [1, 2] and sorted(loaded.anns) == [1, 2, 3, 4, 5]
+    for number, (name, image) in enumerate(images.items(), 1):
+        (annotation,) = loaded.loadAnns(loaded.getAnnIds([number]))
+        assert isinstance(annotation["segmentation"]["counts"], str)
+        np.testing.assert_array_equal(loaded.annToMask(annotation), image[..., 1] > 127)
+        assert loaded.loadCats(annotation["category_id"])[0]["name"] == ("red" if name == "b" else "plain")
+
+
+def test_the_table_opens_in_excel(tmp_path):
+    for name in ("Größe.png", "=cmd.png", "00123.png", "plain.png"):
+        _write_image(tmp_path / "in" / name, (64, 64))
+    _predict(tmp_path)
+    content = (tmp_path / "out/predictions.csv").read_bytes()
+    assert content.startswith(b"\xef\xbb\xbfpath,stem,")
+    table = list(csv.DictReader(content.decode("utf-8-sig").splitlines()))
+    assert {row["stem"] for row in table} == {"Größe", "'=cmd", "'00123", "plain"}
+    exact = [json.loads(line)["stem"] for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert set(exact) == {"Größe", "=cmd", "00123", "plain"}
+
+
+# Folders.
+
+
 @pytest.mark.parametrize("state", [None, "no JSON", "[]", '{"of": "another program"}'])
 def test_a_folder_of_others_is_left_as_it_is(tmp_path, images, state):
     files = {"masks/a.png": "a true mask", "unfinished/notes.txt": "notes", "predictions.jsonl": "{}\n"}
@@ -245,23 +369,52 @@ def test_names_that_file_systems_or_tables_do_not_take(tmp_path):
     manifest = _predict(tmp_path, geojson=True)
     assert manifest["num_images"] == 3 and manifest["skipped"] == []
     assert len(list((tmp_path / "out/geojson").iterdir())) == 3
-    with (tmp_path / "out/predictions.csv").open(newline="", encoding="utf-8") as file:
+    with (tmp_path / "out/predictions.csv").open(newline="", encoding="utf-8-sig") as file:
         assert r"caf\udce9" in {row["stem"] for row in csv.DictReader(file)}
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("threshold", 0), ("least_area", 0), ("batch_size", 0), ("tolerance", -1)]
+    ("field", "value"),
+    [
+        ("threshold", 0),
+        ("least_area", 0),
+        ("batch_size", 0),
+        ("tolerance", -1),
+        ("tolerance", float("nan")),
+        ("geojson", "zip"),
+        ("geojson_type", "cell"),
+        ("soft_masks", "png"),
+    ],
 )
 def test_impossible_options_are_named(field, value):
     with pytest.raises(OptionError, match=f"{field}="):
         folder.Options(**{field: value})
 
 
+def test_a_flag_that_is_given_alone_or_with_a_value():
+    values = flags.FlagValues()
+    flags.DEFINE_flag(program.create_bool_or("geojson", "gz", "Polygons."), values)
+    for argument, value in (
+        ("--geojson", True),
+        ("--nogeojson", False),
+        ("--geojson=gz", "gz"),
+        ("--geojson=0", False),
+    ):
+        values(["program", argument])
+        assert values.geojson == value
+    with pytest.raises(flags.IllegalFlagValueError, match="--geojson=zip: value must be true, false or gz"):
+        values(["program", "--geojson=zip"])
+
+
 def test_images_that_are_too_small_are_skipped(tmp_path):
     _write_image(tmp_path / "in/a.png", (64, 64))
     Image.new("RGB", (10, 10)).save(tmp_path / "in/b.png")
     (skipped,) = _predict(tmp_path)["skipped"]
-    assert skipped["path"].endswith("b.png") and "at least 32" in skipped["reason"]
+    assert skipped["path"].endswith("b.png")
+    # The log has nothing but the reason.
+    assert skipped["reason"] == (
+        f"{tmp_path}/in/b.png: images of 10x10 pixels become 10x10 at scale=1.0; each side needs at least 32."
+    )
 
 
 def test_an_unreadable_file_does_not_end_the_batches(tmp_path, images):
@@ -277,12 +430,23 @@ def test_from_the_command_line(tmp_path, images):
     assert trained.returncode == 0, trained.stderr
     command = [sys.executable, "-m", "experiments.predict", f"--workdir={tmp_path}/run", f"--output={tmp_path}/out"]
     options = dict(cwd=programs.ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
-    flags = ["--geojson", "--tile_size=48", "--flips", "--scales=1", "--crf", "--microns_per_pixel=0.5", "-"]
-    done = subprocess.run([*command, *flags], input=f"{tmp_path}/in\n", **options)
+    chosen = [
+        "--geojson=gz",
+        "--soft_masks=ome-tiff",
+        "--geojson_type=detection",
+        "--tile_size=48",
+        "--flips",
+        "--scales=1",
+        "--crf",
+        "--microns_per_pixel=0.5",
+        "-",
+    ]
+    done = subprocess.run([*command, *chosen], input=f"{tmp_path}/in\n", **options)
     assert done.returncode == 3, done.stderr
     assert "5 images predicted" in done.stdout and "1 skipped" in done.stdout and "f.png cannot be read" in done.stderr
     assert json.loads((tmp_path / "out/manifest.json").read_text())["num_images"] == 5
-    assert len(list((tmp_path / "out/geojson").iterdir())) == 5
+    assert len(list((tmp_path / "out/geojson").glob("*.geojson.gz"))) == 5
+    assert len(list((tmp_path / "out/soft_masks").glob("*.ome.tif"))) == 5
     state = json.loads((tmp_path / "out/options.json").read_text())
     assert state["model"]["flips"] == {"horizontal": True, "vertical": True} and state["model"]["crf"]
     assert state["options"]["tile_size"] == 48 and state["options"]["microns_per_pixel"] == 0.5
@@ -290,6 +454,8 @@ def test_from_the_command_line(tmp_path, images):
     assert all((row["num_tiles"] > 1) == (row["width"] > 64) for row in rows)  # tiles need no padding
     done = subprocess.run([*command, "--refine", str(tmp_path / "in")], **options)
     assert done.returncode == 1 and "--refine=True needs a second stage" in done.stderr
+    done = subprocess.run([*command, "--geojson=zip", str(tmp_path / "in")], **options)
+    assert done.returncode == 1 and "--geojson=zip: value must be true, false or gz" in done.stderr
     done = subprocess.run(command, **options)
     assert done.returncode == 1 and "give at least one PATH" in done.stderr
     done = subprocess.run([*command, "none.jpg"], **options)

@@ -1,18 +1,20 @@
 """The saved model: the same answers as the run's own evaluation, without checkpoints and without data."""
 
+import hashlib
 import json
 import shutil
 
 from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
+import safetensors
 
 import minmax_jax as mm
 from minmax_jax.data import padding
 from minmax_jax.errors import UserError
 from minmax_jax.ops import resize
 from minmax_jax.runs import build_data, inference_options, model_card, training
-from tests import programs
+from tests import programs, saved_models
 
 pytestmark = pytest.mark.xdist_group("predictor")
 
@@ -159,3 +161,59 @@ def test_a_folder_without_a_usable_model_is_named(finished, tmp_path):
     (copy / "model_card.json").write_text(json.dumps(card | {"format": 99}))
     with pytest.raises(UserError, match="format 99"):
         mm.load(copy)
+
+
+def test_the_two_files_must_be_of_one_model(tmp_path, monkeypatch):
+    """A training that was killed between them, or files that were copied from two runs."""
+    for name, width in (("first", 8), ("second", 16)):
+        saved_models.write(tmp_path / name, model__resnet__width=width)
+    card = tmp_path / "first" / model_card.CARD
+    content = (tmp_path / "first" / model_card.MODEL).read_bytes()
+    assert json.loads(card.read_text())["model_sha256"] == hashlib.sha256(content).hexdigest()
+    shutil.copy(tmp_path / "second" / model_card.MODEL, tmp_path / "first")
+    monkeypatch.setattr(model_card, "_SECONDS_BETWEEN_ATTEMPTS", 0)
+    message = r"first/model.safetensors is not the file that .*first/model_card.json describes: .* Copy both"
+    with pytest.raises(UserError, match=message):
+        model_card.read(tmp_path / "first")
+    # Those of a version that did not note it are read.
+    older = json.loads((tmp_path / "second" / model_card.CARD).read_text())
+    del older["model_sha256"]
+    card.write_text(json.dumps(older))
+    found, variables = model_card.read(tmp_path / "first")
+    assert found["model"]["resnet"]["width"] == 16 and variables["params"]
+
+
+def test_files_that_are_replaced_while_they_are_read(tmp_path, monkeypatch):
+    """A training that finishes at that moment: its card follows its model."""
+    for name, width in (("first", 8), ("second", 16)):
+        saved_models.write(tmp_path / name, model__resnet__width=width)
+    shutil.copy(tmp_path / "second" / model_card.MODEL, tmp_path / "first")
+    monkeypatch.setattr(
+        model_card.time,
+        "sleep",
+        lambda _: shutil.copy(tmp_path / "second" / model_card.CARD, tmp_path / "first"),
+    )
+    assert model_card.read(tmp_path / "first")[0]["model"]["resnet"]["width"] == 16
+
+
+def test_the_file_of_a_model_says_how_kernels_are_laid_out(tmp_path):
+    """Also of arrays that are not stored in C order, which safetensors would scramble."""
+    changes = dict(model__trunk="efficientnet_lite0", model__output_stride=16, model__resnet__stage_sizes=())
+    saved_models.write(tmp_path, **changes)
+    with safetensors.safe_open(tmp_path / "model.safetensors", framework="numpy") as file:
+        metadata = file.metadata()
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    assert metadata["convolution_kernels"] == "HWIO: height, width, input channels, output channels"
+    assert shapes["params/trunk/stem_conv/kernel"] == [3, 3, 3, 32]
+    assert metadata["depthwise_kernels"].endswith("height, width, 1, channels")
+    assert shapes["params/trunk/block0/depthwise_conv/kernel"] == [3, 3, 1, 32]
+    assert metadata["dense_kernels"] == "input features, output features" and metadata["order"].startswith("C:")
+    assert metadata["minmax_jax"] == json.loads((tmp_path / "model_card.json").read_text())["versions"]["minmax_jax"]
+    card, _ = model_card.read(tmp_path)
+    kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
+    model_card.save(
+        tmp_path, card, {"params": {"kernel": np.asfortranarray(kernel)}, "batch_stats": {"a": kernel[:, ::2]}}
+    )
+    _, found = model_card.read(tmp_path)
+    np.testing.assert_array_equal(found["params"]["kernel"], kernel)
+    np.testing.assert_array_equal(found["batch_stats"]["a"], kernel[:, ::2])

@@ -1,6 +1,7 @@
 """Selection, progress, results and the record of metrics."""
 
 import json
+import math
 
 from minmax_jax.configs import synthetic
 import numpy as np
@@ -13,8 +14,9 @@ from minmax_jax.runs import build, metric_writers, results, timing
 from tests import splits
 
 
-def _validation(error, localizer=0.0):
-    return {"classification_error": error, "localizer_classification_error": localizer}
+def _validation(error, localizer=0.0, balanced=0.0):
+    errors = {"classification_error": error, "balanced_error": balanced}
+    return errors | {"localizer_classification_error": localizer}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,12 @@ def _validation(error, localizer=0.0):
         ("smoothed_error", [_validation(90), _validation(6), _validation(3), _validation(0)], 3),
         ("smoothed_error", [_validation(8), _validation(4)], 6),
         ("last", [_validation(5), _validation(50)], 0),
+        ("balanced_error", [_validation(5, balanced=40), _validation(7, balanced=30)], 30),
+        # What is no number is the worst, in a run and as its checkpoint has it.
+        ("localization", [{"f1_foreground": 80.0, "f1_background": float("nan")}], math.inf),
+        ("localization", [{"f1_foreground": None, "f1_background": 60.0}], math.inf),
+        ("classification_error", [_validation(float("nan"))], math.inf),
+        ("smoothed_error", [_validation(None), _validation(5)], math.inf),
     ],
 )
 def test_selection_scores(rule, validations, expected):
@@ -132,6 +140,24 @@ def test_selection_by_masks_needs_masks():
         build._check_selection(config, without)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "scale", "changes"),
+    [
+        ((64, 64), 0.02, {"data.crop_size": 40}),  # of the crop, 0.8 pixels
+        ((40, 64), 0.01, {"data.crop_size": 128}),  # of the padded image of 64 pixels, 0.64
+        ((64, 64), 0.02, {"data.crop_size": 128, "evaluation.scales": (1.0, 0.5)}),  # of half of it, 0.64
+    ],
+)
+def test_a_classifier_that_would_see_no_pixel_is_refused_before_training(sizes, scale, changes):
+    config = synthetic.get_config()
+    config.update_from_flattened_dict({"model.classifier_scale": scale, **changes})
+    parts = dict.fromkeys(("train", "validation", "test"), splits.make_split([sizes]))
+    with pytest.raises(OptionError, match=f"config.model.classifier_scale={scale} leaves no pixel of images of"):
+        build._check_classifier(config, parts)
+    config.model.classifier_scale = 0.04
+    build._check_classifier(config, parts)
+
+
 def test_results_hold_what_scripts_rely_on():
     config = synthetic.get_config()
     config.data.train_fraction = 0.5
@@ -157,6 +183,6 @@ def test_results_hold_what_scripts_rely_on():
     )
     assert "crf" not in found
     text = results.describe(found)
-    assert "test, 3 images (1 without a mask are left out of F1), model of step 7" in text
+    assert "test, 3 images (1 without a mask, left out of F1), model of step 7" in text
     assert "33.33 %" in text and "F1+ 61.50 %   F1- - %" in text and "all foreground: 30.00 %" in text
     assert "CRF" not in text and "step 7, masks refined by the CRF:" in results.describe(found | {"crf": {}})

@@ -12,7 +12,7 @@ from PIL import Image
 import pytest
 
 from minmax_jax.evaluation.metrics import flags
-from minmax_jax.report import charts, layers, page
+from minmax_jax.report import charts, layers, metric_records, page, tables
 from minmax_jax.runs import gallery, training
 from tests import browser, programs
 
@@ -26,6 +26,19 @@ def test_points_of_a_chart_are_where_they_should_be():
     assert 'x1="227.0" x2="227.0"' in chart and "a&lt;b" in chart and "none" not in chart
     ticks = [float(tick) for tick in re.findall(r'text-anchor="(?:end|middle)">([\d.]+)<', chart)]
     assert ticks == [10, 12.5, 15, 17.5, 20, 0, 2.5, 5, 7.5, 10]
+
+
+def test_points_that_are_no_numbers_are_left_out_of_a_chart():
+    nan, inf = float("nan"), float("inf")
+    chart = charts.lines({"a": [(0, 10), (4, nan), (5, None), (10, 20), (12, inf)]}, x_label="", y_label="")
+    assert re.findall(r'points="([^"]+)"', chart) == ["46.0,206.0 408.0,24.0"] and "nan" not in chart
+    assert charts.lines({"a": [(0, nan), (1, None)], "b": [(nan, 1)]}, x_label="", y_label="") == ""
+    assert "b" not in re.sub("<[^>]+>", "", charts.lines({"a": [(0, 1)], "b": [(0, nan)]}, x_label="", y_label=""))
+
+
+def test_a_record_of_an_earlier_version_with_nan_is_read(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "f1": NaN, "loss": Infinity}\n{"step": 2')
+    assert metric_records.read(tmp_path / "metrics.jsonl") == [{"step": 1, "f1": None, "loss": None}]
 
 
 def test_charts_of_one_value_and_of_none():
@@ -107,6 +120,21 @@ def test_layers_of_a_mask():
     assert layers.draw_instances(np.zeros((8, 16), bool))[1] == 0
 
 
+def test_classes_are_shown_with_masks_as_well(finished):
+    text, found = (finished / page.NAME).read_text(), json.loads((finished / "results.json").read_text())
+    assert "No test image has a true mask" not in text and '<option value="truth">' in text
+    entry = next(iter(found["classes"].values()))
+    assert f"<td>{entry['num_train']}</td><td>{entry['num_images']}</td><td>{entry['error']:.1f}</td>" in text
+    assert "Swap test</h2>" in text and "Flags</h2>" in text
+
+
+def test_flags_are_counted_whatever_share_they_name():
+    rows = [{"flags": ["the mask covers 99.9 % of the image"]}, {"flags": ["the mask covers 0.0 % of the image", "b"]}]
+    counts = [("the mask covers … % of the image", 2), ("b", 1)]
+    assert tables.count_flags([*rows, {"flags": []}]) == {"num_images": 3, "num_flagged": 2, "counts": counts}
+    assert tables.count_flags([{}]) is None
+
+
 def test_flags_are_measured():
     rows = [
         {"flags": f, "predicted": p, "label": 0} for f, p in ((["a"], 1), (["a", "b"], 0), ([], 1), ([], 0), ([], 0))
@@ -125,6 +153,7 @@ def test_runs_are_compared(finished, tmp_path):
     results["metrics"]["pxap"]["value"] += 2
     path.write_text(json.dumps(results))
     text = page.write([tmp_path / "one", tmp_path / "two"]).read_text()
+    assert "two, classification_error: +0.0 points" in text
     assert "Comparison of 2 runs" in text and "two, f1_foreground: +0.0 points" in text
     first = results["metrics"]["pxap"]["value"] - 2
     assert f"<td>{first:.2f}</td><td>{first + 2:.2f}</td><td>{first + 1:.2f}</td><td>{2**0.5:.2f}</td>" in text

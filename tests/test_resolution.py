@@ -8,8 +8,10 @@ import sys
 import numpy as np
 from PIL import Image
 import pytest
+import shapely
 
-from minmax_jax.prediction import folder, inputs, outlines, resolution
+from minmax_jax.data import pixel_size
+from minmax_jax.prediction import folder, inputs
 from tests import tiled_tiff
 from tests.predictors import BrightPixels
 
@@ -58,14 +60,14 @@ def _with_resolution(content, unit, x):
 )
 def test_what_a_tiff_says(tmp_path, unit, x, y, expected):
     _save(tmp_path / "a.tif", unit=unit, x=x, y=y)
-    assert resolution.read(tmp_path / "a.tif") == (expected and pytest.approx(expected, rel=1e-6))
+    assert pixel_size.read(tmp_path / "a.tif").microns == (expected and pytest.approx(expected, rel=1e-6))
 
 
 def test_what_a_slide_says(tmp_path, monkeypatch):
     _save(tmp_path / "a.tif", x=40000, tiled=True)
-    assert resolution.read(tmp_path / "a.tif") == pytest.approx(0.25)
+    assert pixel_size.read(tmp_path / "a.tif").microns == pytest.approx(0.25)
     monkeypatch.setitem(sys.modules, "openslide", None)
-    assert resolution.read(tmp_path / "a.tif") == pytest.approx(0.25)  # its tags are those of any TIFF
+    assert pixel_size.read(tmp_path / "a.tif").microns == pytest.approx(0.25)  # its tags are those of any TIFF
 
 
 def test_other_files_say_nothing(tmp_path):
@@ -77,7 +79,7 @@ def test_other_files_say_nothing(tmp_path):
     (tmp_path / "tiled.tif").write_bytes(tiled_tiff.encode(np.zeros((70, 70, 3), np.uint8)))
     (tmp_path / "wrong.tif").write_bytes(tiled_tiff.encode(np.zeros((70, 70, 3), np.uint8), compression=4711))
     for name in ("a.png", "a.jpg", "plain.tif", "damaged.tif", "tiled.tif", "wrong.tif"):
-        assert resolution.read(tmp_path / name) is None, name
+        assert pixel_size.read(tmp_path / name).microns is None, name
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_other_files_say_nothing(tmp_path):
     ],
 )
 def test_more_than_ten_percent_are_rescaled(microns, of_training, expected):
-    assert resolution.rescaling(microns, of_training) == pytest.approx(expected)
+    assert pixel_size.rescaling(microns, of_training) == pytest.approx(expected)
 
 
 def _predict(tmp_path, predictor, **options):
@@ -124,7 +126,8 @@ def test_another_magnification_is_rescaled(tmp_path, caplog, tile_size):
     predictor = _Resizing(microns_per_pixel=0.25)
     with caplog.at_level(logging.INFO, "minmax_jax"):
         row, features = _predict(tmp_path, predictor, tile_size=tile_size)
-    assert "0.5 microns a pixel, the images of the training 0.25: it is resized by 2" in caplog.text
+    assert "1 of 1 images have another pixel size than the images of the training, 0.25 microns" in caplog.text
+    assert "a.tif has 0.5 microns a pixel. They are resized by 2." in caplog.text
     assert predictor.shapes[0][1:3] == ((192, 256) if tile_size is None else (96, 96))  # of 180 x 240, padded
     assert row["microns_per_pixel"] == 0.5 and row["rescaling"] == 2 and row["flags"] == []
     assert (row["height"], row["width"]) == (90, 120)
@@ -133,7 +136,8 @@ def test_another_magnification_is_rescaled(tmp_path, caplog, tile_size):
     assert ring.min(0) == pytest.approx([60 - 27, 45 - 27], abs=1) and ring.max(0) == pytest.approx([87, 72], abs=1)
     measurements = feature["properties"]["measurements"]
     assert measurements["Area px"] == pytest.approx(disc.sum(), rel=0.03)
-    assert measurements["Area um^2"] == pytest.approx(outlines.ring_area(ring) / 4, rel=0.01)
+    assert measurements["Area um^2"] == pytest.approx(measurements["Area px"] / 4)
+    assert shapely.Polygon(ring).area == pytest.approx(measurements["Area px"], rel=0.05)
 
 
 def test_or_flagged(tmp_path):

@@ -1,8 +1,9 @@
 """The server of the page: what it answers, what it refuses, and that one image follows another."""
 
-import asyncio
 import contextlib
+import http.client
 import json
+import re
 import socket
 import sys
 import threading
@@ -29,56 +30,87 @@ def test_the_page_asks_for_nothing_from_elsewhere(port, path, kind):
     status, headers, content = served.ask(port, path=path)
     assert status == 200 and headers["content-type"].startswith(kind)
     assert b"http:" not in content and b"https:" not in content and b"style=" not in content
+    # Relative to the page, which a proxy may show below another path.
+    assert not re.search(rb"(?:fetch\(|from |href=|src=|action=)[\"']/", content)
 
 
 @pytest.mark.parametrize("path", ["/", "/run", "/nothing"])
 def test_every_answer_has_the_policy_and_none_is_shared_or_kept(port, path):
     headers = served.ask(port, path=path)[1]
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
-    assert policy["default-src"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
-    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == policy["form-action"] == "'self'"
     assert headers["cache-control"] == "no-store" and headers["x-content-type-options"] == "nosniff"
     assert not any(name.startswith("access-control") for name in headers)
 
 
 def test_other_names_of_the_host_are_refused(port):
-    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}"):
+    """Any port of this machine is one that a tunnel may have; a name that begins like it is another machine's."""
+    for host in (f"127.0.0.1:{port}", f"LOCALHOST:{port}", "localhost:9000", "127.0.0.1", f"[::1]:{port}"):
         assert served.ask(port, path="/run", Host=host)[0] == 200
-    for host in ("127.0.0.1", f"evil.example:{port}", f"127.0.0.1:{port + 1}", f"127.0.0.1.evil.example:{port}", ""):
+    for host in (f"evil.example:{port}", f"127.0.0.1.evil.example:{port}", "localhost.evil.example", "localhost:", ""):
         status, headers, content = served.ask(port, path="/run", Host=host)
         assert status == 403 and b"run 1" not in content and "content-security-policy" in headers
+        assert f"refused under the name '{host}'" in content.decode() and b"start it with public_url" in content
 
 
 def test_other_pages_are_refused(port):
     content = served.png(served.image())
     for origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}"):
         assert served.ask(port, "POST", "/predict", content, Origin=origin)[0] == 200
-    for origin in ("http://evil.example", "null", f"https://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"):
+    others = ("http://evil.example", "null", f"https://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}", "")
+    for origin in others:
         assert served.ask(port, "POST", "/predict", content, Origin=origin)[0] == 403
 
 
-def _guarded_status(host, port):
-    """The status of a guarded application that itself answers 200."""
-
-    async def answer(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-
-    sent = []
-    scope = {"type": "http", "method": "GET", "headers": [(b"host", host.encode())]}
-
-    async def ask():
-        async def send(message):
-            sent.append(message)
-
-        await guard.wrap(answer, port=port)(scope, None, send)
-
-    asyncio.run(ask())
-    return sent[0]["status"]
+def test_a_tunnel_from_another_port(port):
+    """A browser at the other end of `ssh -L 9000:localhost:8000` names its own port; another page there is foreign."""
+    content = served.png(served.image())
+    for origin, status in (
+        ("http://localhost:9000", 200),
+        ("http://localhost:9001", 403),
+        ("http://evil.example", 403),
+    ):
+        assert served.ask(port, "POST", "/predict", content, Host="localhost:9000", Origin=origin)[0] == status
 
 
-def test_port_80_may_be_left_out():
-    assert _guarded_status("localhost", 80) == _guarded_status("127.0.0.1:80", 80) == 200
-    assert _guarded_status("localhost", 81) == _guarded_status("evil.example", 80) == 403
+@pytest.mark.parametrize("path", ["/user/me/proxy/8000", ""])  # of proxies that keep the path, and that remove it
+def test_a_proxy_with_another_name(path):
+    name = "Hub.example.org"
+    with served.serve(served.GreenMask(), public_url=f"https://{name}/user/me/proxy/8000/") as port:
+        for host in (name, f"{name}:443", f"127.0.0.1:{port}"):  # as it came, or as the proxy asks
+            assert served.ask(port, path=f"{path}/run", Host=host)[0] == 200
+            origin = f"https://{name.lower()}"
+            content = served.png(served.image())
+            assert served.ask(port, "POST", f"{path}/predict", content, Host=host, Origin=origin)[0] == 200
+            for other in (f"http://{name.lower()}", "https://evil.example", "null"):
+                assert served.ask(port, "POST", f"{path}/predict", content, Host=host, Origin=other)[0] == 403
+        for host in ("evil.example", f"{name}:444", f"a.{name}"):
+            assert served.ask(port, path=f"{path}/run", Host=host)[0] == 403
+        assert served.ask(port, path="/user/me/proxy/80001/run", Host=name)[0] == 404
+        status, headers, _ = served.ask(port, path="/user/me/proxy/8000", Host=name)
+        assert status == 307 and headers["location"] == "/user/me/proxy/8000/"
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "path"),
+    [
+        ("https://a.example", "https://a.example", ""),
+        ("https://A.example:443/", "https://a.example", ""),
+        ("http://a.example:8080/x/y/", "http://a.example:8080", "/x/y"),
+        ("http://[::1]:80", "http://[::1]", ""),
+    ],
+)
+def test_public_addresses(url, origin, path):
+    assert guard.parse_url(url) == guard.PublicUrl(origin, path)
+
+
+@pytest.mark.parametrize(
+    "url", ["a.example", "ftp://a.example/", "https://", "https://a:b/", "https://u@a/", "https://a/?q", "https://[a/"]
+)
+def test_what_is_no_public_address_is_named(url):
+    with pytest.raises(OptionError, match=f"public_url={re.escape(repr(url))} must be an address"):
+        guard.parse_url(url)
 
 
 def test_facts_about_the_run(port):
@@ -184,15 +216,51 @@ def test_an_image_that_was_given_up_is_not_predicted():
         served.wait_until(lambda: predictor.running)
         content = served.png(served.image())
         head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: "
-        for length, waiting in ((len(content), 2), (len(content) + 1, 3)):  # while it waits, and while it is sent
+        for length, waiting in ((len(content), 2), (len(content) + 1, 1)):  # while it waits, and while it is sent
             with socket.create_connection(("127.0.0.1", port)) as connection:
                 connection.sendall(f"{head}{length}\r\n\r\n".encode() + content)
                 served.wait_until(lambda: _activity(port)["waiting"] == waiting)
-        served.wait_until(lambda: _activity(port)["waiting"] == 2)  # the one that was not sent waits no longer
+            served.wait_until(lambda: _activity(port)["waiting"] == 1)  # its place is free before its turn comes
         predictor.released.set()
         thread.join()
         served.wait_until(lambda: _activity(port)["waiting"] == 0)
         assert len(predictor.shapes) == 1
+
+
+def test_two_browsers_get_their_own_answers():
+    """At the same time, over connections that stay open, images of several sizes."""
+    predictor, found = served.GreenMask(), {}
+
+    def ask(browser):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        with contextlib.closing(connection):
+            for number in range(6):
+                size = (40 + 32 * number, 40 + 64 * browser)
+                connection.request("POST", "/predict", served.png(np.zeros((*size, 3), np.uint8)))
+                answer = json.loads(connection.getresponse().read())
+                found[browser, number] = (answer["height"], answer["width"]) == size
+
+    with served.serve(predictor) as port:
+        threads = [threading.Thread(target=ask, args=(browser,)) for browser in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 24 and all(found.values())
+
+
+def test_the_first_prediction_goes_on_where_its_client_left():
+    """Its turn ends with it, and the next image is predicted."""
+    predictor = _Slow()
+    with served.serve(predictor) as port:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            content = served.png(served.image())
+            head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+            connection.sendall(head.encode() + content)
+            served.wait_until(lambda: predictor.running)
+        predictor.released.set()
+        assert served.ask(port, "POST", "/predict", served.png(served.image()))[0] == 200
+        assert _activity(port) == {"activity": "idle", "waiting": 0}
 
 
 def test_compiled_sizes_are_bounded(monkeypatch):

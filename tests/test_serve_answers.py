@@ -44,6 +44,9 @@ def test_an_image_is_seen_at_the_magnification_of_the_training():
     assert prepared.microns == pytest.approx(1) and prepared.preprocessed.shape == (80, 128, 3)
     assert served.answer(content, predictor)["microns_per_pixel"] == pytest.approx(1)
     assert served.answer(served.png(served.image()), predictor)["microns_per_pixel"] is None
+    options["y_resolution"] = 5000.0
+    answer = served.answer(_file(Image.fromarray(served.image()), "TIFF", **options), predictor)
+    assert answer["microns_per_pixel"] is None and "the pixels are not square (1 x 2 microns)" in answer["flags"]
 
 
 def test_a_level_is_at_least_half_where_the_mask_is():
@@ -208,6 +211,49 @@ def test_an_image_that_the_preprocessing_makes_too_large_is_refused():
     predictor.preprocessing = preprocessing.Preprocessing(min_side=200)
     with pytest.raises(answers.TooLargeError, match="320 x 200 pixels after the preprocessing"):
         answers.prepare(predictor, served.png(served.image()), limits=answers.Limits(max_megapixels=0.05))
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "computed"),
+    [
+        # 200 sqrt(64,000 / 80,000) = 178.9, less a pixel for the rounding of the other side.
+        ((200, 400), {}, (177, 354)),
+        ((400, 400), {"min_side": 300}, (251, 251)),  # less than the run's own least side
+        ((400, 400), {"scale": 0.5}, (200, 200)),  # small enough after the preprocessing
+        ((40, 1590), {}, (40, 1590)),
+        ((3000, 33), {}, (2909, 32)),  # no side below 32: more pixels than asked for
+    ],
+)
+def test_images_are_computed_at_a_limited_size(size, options, computed):
+    """And the mask has the size of the image: 0.5 everywhere, as its green channel."""
+    predictor = served.GreenMask()
+    predictor.preprocessing = preprocessing.Preprocessing(**options)
+    predictor.finish_mask = lambda mask, image, size: np.full(size, mask.mean(), np.float32)
+    limits = answers.Limits(max_pixels=64_000)
+    prepared = answers.prepare(predictor, served.png(np.full((*size, 3), 100, np.uint8)), limits=limits)
+    assert prepared.preprocessed.shape[:2] == computed
+    answer = answers.predict(predictor, prepared, model_flags=())
+    assert (answer["computed_height"], answer["computed_width"]) == computed
+    assert (answer["height"], answer["width"]) == size == served.pixels(answer["mask"]).shape
+    text = f"computed at {computed[1]} x {computed[0]} of {size[1]} x {size[0]} pixels"
+    is_reduced = size not in ((400, 400), (40, 1590)) or "min_side" in options
+    assert any(text in flag and "max_pixels=64000" in flag for flag in answer["flags"]) == is_reduced
+    whole = answers.prepare(predictor, served.png(np.zeros((*size, 3), np.uint8)), limits=answers.Limits(max_pixels=0))
+    assert whole.preprocessed.shape[:2] == tuple(predictor.preprocessing.sizes(np.array([size]))[0])
+
+
+def test_a_photograph_is_computed_at_a_megapixel():
+    """As it comes from a telephone: 12 megapixels, stored on its side."""
+    limits = answers.Limits()
+    prepared = answers.prepare(served.GreenMask(), served.png(np.zeros((4000, 3000, 3), np.uint8)), limits=limits)
+    height, width = prepared.preprocessed.shape[:2]
+    assert 0.99 * 2**20 < height * width <= 2**20 and height / width == pytest.approx(4 / 3, rel=1e-3)
+    assert prepared.image.shape == (4000, 3000, 3)
+
+
+def test_an_impossible_working_size_is_named():
+    with pytest.raises(OptionError, match="max_pixels=100 must be from 16384"):
+        answers.Limits(max_pixels=100)
 
 
 @pytest.mark.parametrize("name", ["max_megabytes", "max_megapixels"])

@@ -190,13 +190,13 @@ def test_a_run_of_another_version_says_which_file_to_change(tmp_path, program):
 def test_processes_that_read_images_end_with_the_training():
     code = """
 import multiprocessing, time
-from experiments import program
+from experiments import process
 
 if __name__ == "__main__":
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
     child.start()
     print(child.pid, flush=True)
-    program._exit(3)
+    process.end(3, others=frozenset())
 """
     options = dict(cwd=programs.ROOT, capture_output=True, text=True, timeout=30)  # the child holds the pipe
     done = subprocess.run([sys.executable, "-c", code], **options)

@@ -164,8 +164,8 @@ def test_masks_may_be_coarser(tmp_path, encode):
 
 
 def test_what_a_slide_lacks_is_glass_and_background(tmp_path):
-    full = np.full((64, 128, 3), STAIN, np.uint8)
-    mask = np.full((64, 128), 1, np.uint8)
+    full = np.full((64, 192, 3), STAIN, np.uint8)
+    mask = np.full((64, 192), 1, np.uint8)
     found = _read(tmp_path, tiled_tiff.encode(full, missing=1), tiled_tiff.encode(mask, missing=0))
     assert (found["0_0"]["image"] == STAIN).all() and (found["0_64"]["image"] == 255).all()
     assert not found["0_0"]["mask"].any() and found["0_64"]["mask"].all()
@@ -264,7 +264,7 @@ def test_images_validate_and_not_tiles():
     train, validation = ({item.name for item in found.splits[split]} for split in ("train", "validation"))
     assert not train & validation and train | validation == {f"train/{name}/{i}" for name in "ab" for i in range(10)}
     assert sorted(item.class_name for item in found.splits["validation"]) == list("aabb")
-    assert "Slides. Cut: Tiling(side=64, scale=1.0, least_tissue=0.1)." == found.description
+    assert "Slides. Cut: Tiling(side=64, scale=1.0, least_tissue=0.1, microns=0.0)." == found.description
     again, other = (tiles.cut(_release(train=10, test=3), tiles.Tiling(64), seed=seed) for seed in (1, 2))
     assert again.splits == found.splits != other.splits
 
@@ -297,7 +297,12 @@ def test_tilings_that_cannot_be(tiling, message):
         ({}, None, {"scale": 0.2}, r"image has \(30, 40\) pixels .* at tile_scale=0.2; each side needs at least 32"),
         # Bytes that are no deflate stream, a compression that OpenSlide does not know, and a JPEG's values.
         ({"compression": 8}, None, {}, r"image is damaged at \(0.0, 0.0, 64.0, 64.0\) .* Replace it by an intact copy"),
-        ({"compression": 4711}, None, {}, "image cannot be read as a slide .* Replace it by an intact copy"),
+        (
+            {"compression": 4711},
+            None,
+            {},
+            r"image cannot be read: its compression \(number 4711\) is not supp",
+        ),
         ({}, tiled_tiff.encode(_values(), compression=7), {}, "mask is a JPEG, whose values are blurred"),
         ({}, encoded.encode(_values(), "TIFF", compression="jpeg"), {}, "mask is a JPEG, whose values are blurred"),
         ({}, tiled_tiff.encode(_values((150, 190))), {}, r"mask has \(150, 190\) .* image \(150, 200\): the shapes"),
@@ -412,5 +417,10 @@ def test_from_slides_to_splits(tmp_path):
                 np.testing.assert_array_equal(part.read_mask(index), np.isin(_values((128, 150))[window], [1, 3]))
     done = _run(*flags, "--check")
     assert done.returncode == 0 and re.search(r"test +10 +2 ", done.stdout), done.stderr
+    flags = (*flags[:2], f"--source={root}", f"--data_dir={tmp_path / 'other'}", "--tile_microns=32")
+    done = _run(*flags)
+    assert done.returncode == 1 and "--tile_microns=32.0 is for tiles, --tile_size" in done.stderr
+    done = _run(*flags, "--tile_size=64")
+    assert done.returncode == 1 and "0.svs does not say how many microns a pixel has" in done.stderr
     done = _run("--dataset=glas", "--source=x", f"--data_dir={tmp_path}", "--tile_size=64")
     assert done.returncode == 1 and "--tile_size=64 is for own images" in done.stderr

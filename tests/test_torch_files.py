@@ -3,6 +3,8 @@
 import io
 import pickle
 import struct
+import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -151,3 +153,112 @@ def test_cut_files_are_damaged(tmp_path, kind):
         _read(tmp_path, b"<html>404</html>")
     with pytest.raises(FileNotFoundError):
         torch_files.read(tmp_path / "absent.pth")
+
+
+# What a small file may cost.
+
+
+def _nested(kind: str, depth: int):
+    """The same object twice in the next, `depth` times: 2 ** depth parts."""
+    value = [1.5] if kind == "list" else (1.5,)
+    for _ in range(depth):
+        value = [value, value] if kind == "list" else (value, value)
+    return value
+
+
+@pytest.mark.parametrize("form", torch_layout.FORMATS)
+@pytest.mark.parametrize("kind", ["list", "tuple"])
+def test_an_object_in_many_places_is_read_once(tmp_path, form, kind):
+    content = torch_layout.FORMATS[form]({"a": _nested(kind, 60), "b": np.arange(3, dtype=np.float32)})
+    assert len(content) < 2000
+    start = time.process_time()
+    found = _read(tmp_path, content)
+    assert time.process_time() - start < 1
+    np.testing.assert_array_equal(found["b"], [0, 1, 2])
+    value = found["a"]
+    for _ in range(60):
+        assert value[0] is value[1]
+        value = value[0]
+    assert value == [1.5]
+
+
+@pytest.mark.parametrize("is_called", [False, True])
+def test_keys_are_numbers_or_text(tmp_path, is_called):
+    """Python would compute the hash of a tuple from all its parts."""
+    pickled = io.BytesIO()
+    torch_layout._Pickler(pickled, {}, ()).dump(_nested("tuple", 60))
+    key = pickled.getvalue()[2:-1]  # without its first and last instruction
+    ordered = b"ccollections\nOrderedDict\n"
+    opcodes = ordered + b"((" + key + b"K\x01tl\x85R." if is_called else b"}" + key + b"K\x01s."
+    start = time.process_time()
+    with pytest.raises(torch_files.TorchFileError, match="a key that is neither a number nor text"):
+        _read(tmp_path, _raw(b"\x80\x02" + opcodes))
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("opcodes", [b"\x80\x02]r\x00\x00\x00\x7f.", b"\x80\x02]p2130706432\n."])
+def test_numbers_of_values_are_bounded_by_the_file(tmp_path, opcodes):
+    """Pickle allocates memory for all numbers up to the one that is named: 17 GB here."""
+    with pytest.raises(torch_files.TorchFileError, match="counts values up to 2130706432 at byte"):
+        _read(tmp_path, _raw(opcodes))
+
+
+def test_what_holds_itself_is_refused(tmp_path):
+    content = [1]
+    content.append(content)
+    with pytest.raises(torch_files.TorchFileError, match="a list or a dict that holds itself"):
+        _read(tmp_path, torch_layout.write_zip({"a": content}))
+
+
+def _compress(content: bytes) -> bytes:
+    """The same archive, with members that are compressed."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    return result.getvalue()
+
+
+def test_compressed_storages_are_bounded_by_the_file(tmp_path, monkeypatch):
+    numbers = np.random.default_rng(0).normal(size=(100, 100)).astype(np.float32)
+    found = _read(tmp_path, _compress(torch_layout.write_zip({"a": numbers})))
+    np.testing.assert_array_equal(found["a"], numbers)
+    content = _compress(torch_layout.write_zip({"a": np.zeros(10**6, np.float32)}))
+    assert len(content) < 10_000
+    read = zipfile.ZipFile.read
+
+    def read_small(archive, name):
+        assert archive.getinfo(name).file_size < 10_000, f"{name} was inflated"
+        return read(archive, name)
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", read_small)
+    with pytest.raises(torch_files.TorchFileError, match="more than 8 times its size, compressed: weights/data/0 is"):
+        _read(tmp_path, content)
+
+
+def test_storages_are_as_long_as_they_are_said_to_be(tmp_path):
+    content = {"a": np.arange(100, dtype=np.float32)}
+    whole = torch_layout.write_old(content)
+    length = whole.rindex(np.int64(100).tobytes())
+    with pytest.raises(torch_files.TorchFileError, match="storage 0 has 99 numbers instead of 100"):
+        _read(tmp_path, whole[:length] + np.int64(99).tobytes() + whole[length + 8 :])
+    with pytest.raises(torch_files.TorchFileError, match="storage 0 of 400 bytes is longer than the file"):
+        _read(tmp_path, whole[:-1])
+
+
+@pytest.mark.parametrize("count, is_allowed", [(8, True), (9, False)])
+def test_tensors_that_show_one_storage_are_bounded(tmp_path, count, is_allowed):
+    """Each is a copy; a file of views of one storage would fill the memory."""
+    storage = torch_layout._Storage("0", np.arange(1000, dtype=np.float32))
+    call = Global("torch._utils", "_rebuild_tensor_v2")
+    tensors = [Call(call, storage, 0, (1000,), (1,), False, {}) for _ in range(count)]
+    pickled, file = io.BytesIO(), io.BytesIO()
+    torch_layout._Pickler(pickled, {}, ()).dump(tensors)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("weights/data.pkl", pickled.getvalue())
+        archive.writestr("weights/data/0", storage.array.tobytes())
+    if is_allowed:
+        assert [array.tolist() for array in _read(tmp_path, file.getvalue())] == [list(range(1000))] * count
+    else:
+        with pytest.raises(torch_files.TorchFileError, match="show more than 8 times the numbers that it holds"):
+            _read(tmp_path, file.getvalue())

@@ -127,7 +127,7 @@ def test_files_that_are_no_images_are_named_for_what_they_are(name, advice):
 def test_many_reasons_are_cut(tmp_path):
     _classes(tmp_path, "cat", "dog")
     for index in range(50):
-        own_layout.put(f"cat/{index}.txt", b"0 .5 .5 %d" % index)(tmp_path)
+        own_layout.put(f"cat/{index}.jpg", b"0 .5 .5 %d" % index)(tmp_path)
     with pytest.raises(dataset.DataError) as error:
         checks.check(_read(tmp_path))
     lines = str(error.value).splitlines()
@@ -246,6 +246,83 @@ def test_one_picture_in_two_classes(tmp_path):
     own_layout.put("test/dog/2.png", encoded.encode(own_layout.pixels(7)))(tmp_path / "pets")
     with pytest.raises(dataset.DataError, match="dog/8.png of the class 'dog' is the same image as .*cat/9.png"):
         checks.check(_read(tmp_path / "pets"))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *('"dog;cat"', "cat|dog", '"cat, dog"', "cat/dog", "cat + dog", "cat & dog", "cat\tdog", '"cat\ndog"'),
+        *('"[""cat"", ""dog""]"', '"[""fox"", null]"', '"[fox, cow]"', '"{fox,cow}"', '"{""cat"": 1, ""dog"": 0}"'),
+    ],
+)
+def test_several_labels_of_an_image(tmp_path, cell):
+    _classes(tmp_path / "images", "cat", "dog")
+    rows = [*ROWS, f"cat/2.png,,{cell}"]
+    raw = _lists(tmp_path, train=rows, test=["cat/1.png,,cat"])
+    assert raw.class_names == ("cat", "dog") and len(raw.splits["train"]) == 2
+    with pytest.raises(dataset.DataError, match=r"train.csv, line [34]: The class .* lists 2 labels. .* Keep one of"):
+        checks.check(raw)
+    assert [problem.name for problem in checks.check(raw, skip_bad=True).bad] == ["cat/2.png"]
+
+
+@pytest.mark.parametrize("cell", ['"[""cat""]"', "['cat']", '"{""cat"": 1}"'])
+def test_a_list_of_one_label(tmp_path, cell):
+    _classes(tmp_path / "images", "cat", "dog")
+    raw = _lists(tmp_path, train=[*ROWS, f"cat/2.png,,{cell}"], test=["cat/1.png,,cat"])
+    with pytest.raises(
+        dataset.DataError, match=r"line 3: The class .* is a list of one label. Write the label alone: cat"
+    ):
+        checks.check(raw)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("header", [[], ["image,mask,class"]])
+def test_lists_of_spreadsheets_in_other_countries(tmp_path, separator, header):
+    _classes(tmp_path / "images", "cat", "dog")
+    rows = [row.replace(",", separator) for row in [*header, *ROWS]]
+    raw = _lists(tmp_path, train=rows, test=["cat/1.png,,cat"])
+    assert raw.class_names == ("cat", "dog") and len(raw.splits["train"]) == 2
+
+
+def test_a_list_in_utf_16(tmp_path):
+    _classes(tmp_path / "images", "cat", "dog")
+    _lists(tmp_path, train=ROWS, test=["cat/1.png,,cat"])
+    (path,) = tmp_path.rglob("train.csv")
+    path.write_text("\n".join(ROWS), encoding="utf-16")
+    with pytest.raises(dataset.DataError, match='train.csv is UTF-16, .* Save it as UTF-8, in Excel as "CSV UTF-8"'):
+        csv_files.read_raw(str(tmp_path / "images"), str(path.parent), mask_rule=mask_rules.above(0))
+
+
+def test_a_name_with_a_separator_may_be_one_class(tmp_path, caplog):
+    _classes(tmp_path / "images", "cat", "dog")
+    rows = [*ROWS, 'cat/2.png,,"spruce, Norway"', "dog/2.png,,[x", "cat/3.png,,n/a", "dog/3.png,,cat dog"]
+    raw = _lists(tmp_path, train=rows, test=["cat/1.png,,cat"])
+    assert raw.class_names == ("[x", "cat", "cat dog", "dog", "n/a", "spruce, Norway")
+    message = "2 of 6 classes are read as one class each, though their names have separators"
+    assert f"{message}: 'cat dog', 'spruce, Norway'. If they list several: An image" in caplog.text
+
+
+def test_a_folder_that_names_several_classes(tmp_path):
+    _classes(tmp_path, "cat", "dog", "cat,dog")
+    with pytest.raises(dataset.DataError, match=r"The class 'cat,dog' lists 2 labels. An image has one class"):
+        _read(tmp_path)
+
+
+def test_an_image_in_rows_of_two_classes(tmp_path):
+    _classes(tmp_path / "images", "cat", "dog")
+    raw = _lists(tmp_path, train=[*ROWS, "cat/0.png,,dog"], test=["cat/1.png,,cat"])
+    message = (
+        r"train.csv, line 3: image 'cat/0.png' is already in .*train.csv, line 1, with the class 'cat'. Keep one row"
+    )
+    with pytest.raises(dataset.DataError, match=message):
+        checks.check(raw)
+
+
+@pytest.mark.parametrize("head", ["image,cat,dog", "filename,label", "path,cat,dog,bird", "file_name,class"])
+def test_headers_of_others_are_named(tmp_path, head):
+    _classes(tmp_path / "images", "cat", "dog")
+    with pytest.raises(UserError, match=r"train.csv, line 1: .* one must be 'image' and one 'class', .* is not read"):
+        _lists(tmp_path, train=[head, "cat/0.png,1,0"], test=["cat/1.png,,cat"])
 
 
 def test_boxes_as_shares_are_named(tmp_path):

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from minmax_jax.data import readings
 from minmax_jax.data.preprocessing import LEAST_SIDE, Preprocessing
 from minmax_jax.errors import OptionError, UserError
 
@@ -47,6 +48,9 @@ class Split:
         read_instances: index -> [H, W] int32, for each pixel of the mask the number of its object, from 1, and 0 where
             it is of none, or None without instance annotations; picklable.
         patients: whom each of the N examples is of; "" where that is not known, () where it is known of none.
+        reading: how the image files were read when the dataset was prepared.
+        microns_per_pixel: of the images as they were prepared; 0 where it is unknown.
+        background_classes: names of the classes without a region, such as normal tissue or an empty field.
     """
 
     names: tuple[str, ...]
@@ -59,9 +63,41 @@ class Split:
     read_ignored: Callable[[int], np.ndarray | None] = _none
     read_instances: Callable[[int], np.ndarray | None] = _none
     patients: tuple[str, ...] = ()
+    reading: readings.Reading = readings.AS_STORED
+    microns_per_pixel: float = 0.0
+    background_classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def background_labels(self) -> tuple[int, ...]:
+        """The numbers of the classes without a region, in ascending order."""
+        return tuple(label for label, name in enumerate(self.class_names) if name in self.background_classes)
+
+    @property
+    def has_region(self) -> np.ndarray:
+        """[N] bool, whether the class of each example has a region."""
+        return ~np.isin(self.labels, self.background_labels)
+
+
+def check_background(names: Sequence[str], class_names: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes without a region, in the order of their labels.
+
+    Raises:
+        OptionError: for names of no class, or where no class with a region is left.
+    """
+    given = f"background_classes={','.join(map(str, names))}"
+    if unknown := [name for name in names if name not in class_names]:
+        raise OptionError(f"{given}: {unknown[0]!r} is no class. The classes are {', '.join(class_names)}.")
+    if set(names) == set(class_names):
+        raise OptionError(f"{given} are all classes: at least one must have a region. Leave that one out.")
+    return tuple(name for name in class_names if name in names)
+
+
+def any_mask(split: Split) -> bool:
+    """Whether an image of a class with a region has a mask, so that masks can be compared."""
+    return any(split.read_mask(int(index)) is not None for index in np.flatnonzero(split.has_region))
 
 
 def subset(split: Split, indices: Sequence[int]) -> Split:
@@ -98,7 +134,12 @@ def only_classes(split: Split, class_names: Sequence[str]) -> Split:
     for label, name in enumerate(class_names):
         new_labels[split.class_names.index(name)] = label
     kept = subset(split, np.flatnonzero(new_labels[split.labels] >= 0))
-    return dataclasses.replace(kept, labels=new_labels[kept.labels], class_names=tuple(class_names))
+    return dataclasses.replace(
+        kept,
+        labels=new_labels[kept.labels],
+        class_names=tuple(class_names),
+        background_classes=tuple(name for name in split.background_classes if name in class_names),
+    )
 
 
 def concatenate(first: Split, second: Split) -> Split:

@@ -3,34 +3,14 @@
 from collections.abc import Iterator
 import contextlib
 import io
-import pathlib
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, tiff_files, turns, unread_formats
 
-# What Pillow names formats that are compressed and that every build of it reads.
-_COMPACT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF")
-# By the EXIF orientation; 1 is upright.
-_TURNS = dict(
-    enumerate(
-        (
-            Image.Transpose.FLIP_LEFT_RIGHT,
-            Image.Transpose.ROTATE_180,
-            Image.Transpose.FLIP_TOP_BOTTOM,
-            Image.Transpose.TRANSPOSE,
-            Image.Transpose.ROTATE_270,
-            Image.Transpose.TRANSVERSE,
-            Image.Transpose.ROTATE_90,
-        ),
-        2,
-    )
-)
-# Of pictures that Pillow does not read, and of what lies next to images.
-_NOT_READ = (".heic", ".heif", ".svg", ".pdf", ".dng", ".cr2", ".nef", ".arw", ".dcm", ".mp4", ".mov")
-_NO_IMAGES = (".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md", ".html", ".zip", ".tar", ".gz", ".npy", ".mat")
-_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+NO_RANGE = "Save it with 8 or 16 bits a channel, or prepare the data with --intensity=percentiles."
+SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def open_picture(content: bytes, name: str) -> Image.Image:
@@ -39,15 +19,17 @@ def open_picture(content: bytes, name: str) -> Image.Image:
     Raises:
         DataError: if the content is not a complete image, or has more pixels than Pillow allows.
     """
-    with _naming(name):
+    with naming_file(name, content):
         if not content:
             raise ValueError("it is empty")
         picture = Image.open(io.BytesIO(content))
+        if picture.format in unread_formats.RECOGNIZED_ONLY:
+            raise dataset.DataError(f"{name} cannot be read as an image. {unread_formats.refusal(picture.format)}")
         tag = orientation(picture) if picture.format == "TIFF" else None
         picture.load()
         if tag not in (None, orientation(picture)):
             # Of TIFF files alone, Pillow turns the pixels itself and drops the tag: back to how it is stored.
-            picture = _turn(picture, {6: 8, 8: 6}.get(tag, tag))
+            picture = turns.as_stored(picture, tag)
             picture.getexif()[ExifTags.Base.Orientation] = tag
         # Pillow reads EXIF data when they are asked for, and keeps them: what is damaged there shows up here.
         orientation(picture)
@@ -55,8 +37,8 @@ def open_picture(content: bytes, name: str) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Whatever goes wrong becomes a DataError with the file's name."""
+def naming_file(name: str, content: bytes = b"") -> Iterator[None]:
+    """Whatever goes wrong with the content of a file becomes a DataError with its name."""
     try:
         yield
     except dataset.DataError:
@@ -67,30 +49,40 @@ def _naming(name: str) -> Iterator[None]:
             " cut it into tiles (tile_size)."
         ) from error
     except Image.UnidentifiedImageError as error:
+        if reason := _explain_tiff(content, is_unknown=True):
+            raise dataset.DataError(f"{name} {reason}") from error
         raise dataset.DataError(
-            f"{name} cannot be read as an image (its content is of no known format). {_advice(name)}"
+            f"{name} cannot be read as an image (its content is of no known format)."
+            f" {unread_formats.advice(content, name)}"
         ) from error
     # Decoders raise what they stumble upon, on damaged files: RuntimeError, struct.error and others.
     except Exception as error:
+        if reason := _explain_tiff(content, is_unknown=False):
+            raise dataset.DataError(f"{name} {reason}") from error
         raise dataset.DataError(
-            f"{name} cannot be read as an image ({error}). Replace it by an intact copy."
+            f"{name} cannot be read as an image ({error}). {unread_formats.advice_for(error)}"
         ) from error
 
 
-def _advice(name: str) -> str:
-    """What to do about a file that is no image, by its ending."""
-    ending = pathlib.PurePath(name).suffix.lower()
-    if ending in _NOT_READ:
-        return f"{ending[1:].upper()} is not read: convert it to JPEG or PNG."
-    if ending in _NO_IMAGES:
-        return "It is no image: move it to another folder."
-    return "Replace it by an intact copy."
+def _explain_tiff(content: bytes, *, is_unknown: bool) -> str:
+    """Why an intact TIFF is not read; "" for other files, and for what may be damaged.
+
+    Args:
+        content: of the file.
+        is_unknown: whether Pillow does not know the kind of its pixels.
+    """
+    tiff = tiff_files.describe(io.BytesIO(content)) if tiff_files.is_tiff(content) else None
+    if tiff is None:
+        return ""
+    if reason := tiff_files.explain(tiff):
+        return reason
+    kind = tiff_files.describe_kind(tiff)
+    return f"has {kind}, which is not read here: save it as grey or RGB with 8 or 16 bits." if is_unknown else ""
 
 
 def orientation(picture: Image.Image) -> int:
     """The EXIF orientation tag, 1 to 8; 1 is upright."""
-    tag = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    return tag if tag in range(1, 9) else 1
+    return turns.tag_of(picture)
 
 
 def read_rgb(content: bytes, name: str) -> np.ndarray:
@@ -106,12 +98,12 @@ def read_rgb(content: bytes, name: str) -> np.ndarray:
 
 def to_rgb(picture: Image.Image, name: str) -> np.ndarray:
     """As `read_rgb`, of a decoded picture."""
-    with _naming(name):
-        picture = _turn(picture, orientation(picture))
-        if picture.mode in _SIXTEEN_BIT_MODES:
+    with naming_file(name):
+        picture = turns.upright(picture, orientation(picture))
+        if picture.mode in SIXTEEN_BIT_MODES:
             picture = _to_eight_bits(picture, name)
         if picture.mode == "F":
-            raise dataset.DataError(f"{name} has floating-point pixels. Save it with 8 or 16 bits a channel.")
+            raise dataset.DataError(f"{name} has floating-point pixels. {NO_RANGE}")
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
             white = Image.new("RGBA", picture.size, "white")
@@ -122,13 +114,8 @@ def to_rgb(picture: Image.Image, name: str) -> np.ndarray:
 def _to_eight_bits(picture: Image.Image, name: str) -> Image.Image:
     values = np.asarray(picture)
     if values.min() < 0 or values.max() > 65535:
-        raise dataset.DataError(f"{name} has pixels of more than 16 bits. Save it with 8 or 16 bits a channel.")
+        raise dataset.DataError(f"{name} has pixels of more than 16 bits. {NO_RANGE}")
     return Image.fromarray((values >> 8).astype(np.uint8))
-
-
-def compact(content: bytes, picture: Image.Image, name: str) -> bytes:
-    """The file as it is, or as PNG if its format is bulky (BMP) or not read everywhere."""
-    return content if picture.format in _COMPACT_FORMATS else to_png(to_rgb(picture, name))
 
 
 def to_png(pixels: np.ndarray) -> bytes:
@@ -170,12 +157,7 @@ def upright_mask(mask: Image.Image, *, tag: int, size: tuple[int, int]) -> Image
         size: width and height of the image as it is stored.
     """
     of_mask = orientation(mask)
-    return _turn(mask, tag if of_mask == 1 and mask.size == size else of_mask)
-
-
-def _turn(picture: Image.Image, tag: int) -> Image.Image:
-    """Upright; ImageOps.exif_transpose would write the EXIF data anew, and fail on what it cannot write."""
-    return picture.transpose(_TURNS[tag]) if tag in _TURNS else picture
+    return turns.upright(mask, tag if of_mask == 1 and mask.size == size else of_mask)
 
 
 def turn_boxes(boxes: np.ndarray, tag: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minmax_jax.data import dataset, image_files, record_index, splits
+from minmax_jax.data import dataset, image_files, metadata, record_index, splits
 from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
@@ -110,10 +110,13 @@ def read_splits(data_dir: str | pathlib.Path, name: str) -> dict[str, dataset.Sp
         older = ", ".join(path.parent.name for path in folder.parent.glob("[0-9]*/dataset_info.json"))
         other = f" of version {VERSION}, only of {older}, by another version of this library" if older else ""
         raise NotPreparedError(f"dir={str(data_dir)!r} holds no prepared {name!r} dataset{other}.")
-    return {split: _to_split(folder, split, part) for split, part in record_index.read(folder, _build_index).items()}
+    of_all = metadata.read(folder)
+    return {
+        split: _to_split(folder, split, part, of_all) for split, part in record_index.read(folder, _build_index).items()
+    }
 
 
-def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any]) -> dataset.Split:
+def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any], of_all: metadata.Metadata) -> dataset.Split:
     stamp = (folder / _PARTS[0]).stat().st_mtime_ns
     everything = dataset.Split(
         names=tuple(index["names"]),
@@ -121,6 +124,9 @@ def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any]) -> datase
         class_names=tuple(index["class_names"]),
         sizes=np.array(index["sizes"]),
         patients=tuple(index["patients"]),
+        reading=of_all.reading,
+        microns_per_pixel=of_all.microns_per_pixel,
+        background_classes=of_all.background_classes,
         **{
             f"read_{feature}": _Reader(str(folder), split, stamp, feature)
             for feature in ("image", "mask", "boxes", "ignored", "instances")
@@ -130,7 +136,7 @@ def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any]) -> datase
 
 
 def _build_index(folder: pathlib.Path) -> dict[str, Any]:
-    """Names, labels, sizes and patients of all splits, in the order of their records.
+    """Names, labels, sizes and patients of all splits, in the order of their records, and the classes.
 
     Raises:
         DataError: if the records are damaged.
@@ -182,7 +188,10 @@ def _open_builder(folder: str):
 
 
 def open_records(folder: str, split: str) -> Any:
-    """The records of a split, [N]; images and masks as encoded files."""
+    """The records of a split, [N]; images and masks as encoded files.
+
+    An earlier version gave masks and objects the type of images, which they are not where they are empty.
+    """
     import tensorflow_datasets as tfds
 
     builder = _open_builder(folder)
@@ -216,15 +225,23 @@ class _Reader:
             return record["boxes"]
         if self.feature == "instances":
             return _decode_instances(record.get("instances", b""), f"The objects of {name!r}")
-        return _decode_mask(record["mask"], f"The mask of {name!r}", is_ignored=self.feature == "ignored")
+        return decode_mask(record["mask"], f"The mask of {name!r}", is_ignored=self.feature == "ignored")
 
 
 def _decode_instances(content: bytes, name: str) -> np.ndarray | None:
     return np.asarray(image_files.open_picture(content, name)).astype(np.int32) if content else None
 
 
-def _decode_mask(content: bytes, name: str, *, is_ignored: bool) -> np.ndarray | None:
-    """Of a mask with one bit a pixel the foreground; of any other what the values 1 and `dataset.IGNORED` mark."""
+def decode_mask(content: bytes, name: str, *, is_ignored: bool) -> np.ndarray | None:
+    """[H, W] bool of a record's mask, None where there is none.
+
+    Of a mask with one bit a pixel the foreground; of any other what the values 1 and `dataset.IGNORED` mark.
+
+    Args:
+        content: of the PNG file, empty where there is none.
+        name: of the file, for messages.
+        is_ignored: whether what is asked for is what no metric may count, not the foreground.
+    """
     if not content:
         return None
     values = np.asarray(image_files.open_picture(content, name))

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator
 import dataclasses
+import multiprocessing
+import os
+import sys
+import threading
 
 from absl import flags
 import grain
@@ -27,6 +31,19 @@ class _ImagesAndLabels:
         return {"images": self.read_image(index), "labels": self.labels[index]}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Chosen(_ImagesAndLabels):
+    """The examples at some indices."""
+
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return super().__getitem__(int(self.indices[index]))
+
+
 class _ShareOfBatches(grain.MapDataset):
     """One of `process_count` parts of every `batch_size` elements; together the processes keep the order."""
 
@@ -43,19 +60,47 @@ class _ShareOfBatches(grain.MapDataset):
         return self._parent[batch * self._batch_size + self._first + place]
 
 
+class _ClassByClass(grain.MapDataset):
+    """Endless: one example of each class after the other."""
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        number, of_class = divmod(index, len(self.parents))
+        return self.parents[of_class][number]
+
+
+def _in_order(split: dataset.Split, seed: int, *, balanced: bool) -> grain.MapDataset:
+    """All images, endless, in the order of the training."""
+    images = grain.MapDataset.source(_ImagesAndLabels(split.read_image, split.labels)).seed(seed)
+    if not balanced:
+        return images.shuffle().repeat()
+    classes = [
+        grain.MapDataset.source(_Chosen(split.read_image, split.labels, np.flatnonzero(split.labels == label)))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        for label in np.unique(split.labels)
+    ]
+    # Within as many images as an epoch has, the order of the classes is random.
+    return grain.experimental.WindowShuffleMapDataset(_ClassByClass(classes), window_size=len(split), seed=seed)
+
+
 def train_batches(
     split: dataset.Split,
     *,
     batch_size: int,
     seed: int,
     augmentation: transforms.Augmentation,
+    balanced: bool = False,
     first_batch: int = 0,
     num_workers: int = 0,
     num_threads: int = 2,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
-    """Endless shuffled, augmented batches, without replacement within an epoch.
+    """Endless shuffled, augmented batches, without replacement within an epoch unless they are balanced.
 
     The batches depend on the seed, not on the number of workers and threads. The shares of the processes, concatenated,
     are the same global batches for any number of processes: the number of batches so far is all that resuming needs.
@@ -65,6 +110,9 @@ def train_batches(
         batch_size: of the global batch.
         seed: of order and augmentation.
         augmentation: applied to each image.
+        balanced: draws all classes that have an image equally often: in any len(split) images from a multiple of that
+            on, the numbers of two classes differ by at most 1. The images of each class come in an order that changes
+            once all were drawn: those of small classes several times in an epoch, those of large ones not in each.
         first_batch: number of the first, counted from the start of the training.
         num_workers: processes that read images; 0 reads in threads of this one.
         num_threads: threads that read images, in each process.
@@ -79,13 +127,7 @@ def train_batches(
     """
     if batch_size % process_count:
         raise OptionError(f"batch_size={batch_size} must be a multiple of the {process_count} processes.")
-    images = (
-        grain.MapDataset.source(_ImagesAndLabels(split.read_image, split.labels))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(augmentation)
-    )
+    images = _in_order(split, seed, balanced=balanced).random_map(augmentation)
     share = _ShareOfBatches(images, batch_size, process_index, process_count)
     batches = share.batch(batch_size // process_count, drop_remainder=True)[first_batch:]
     buffer_size = max(1, _PREFETCHED_IMAGES * process_count // batch_size)
@@ -93,8 +135,24 @@ def train_batches(
     if num_workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain's workers read an absl flag, also without an absl program.
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers))
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers), worker_init_fn=_end_with_parent)
     return iter(batches)
+
+
+def _end_with_parent(index: int, count: int) -> None:
+    """Makes a reading process end when the training does, also where that was killed and could end nothing.
+
+    The last of them also ends the process in which Python counts what they share.
+    """
+    del index, count
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        # Not Linux's signal at the death of the parent: that is sent when the thread ends that started this process.
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end with parent", daemon=True).start()
 
 
 @dataclasses.dataclass(frozen=True)

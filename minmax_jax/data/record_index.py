@@ -12,6 +12,8 @@ import tempfile
 from typing import Any
 import zlib
 
+from minmax_jax import strict_json
+
 logger = logging.getLogger(__name__)
 FILE = "index.json"
 _FORMAT = 3
@@ -38,7 +40,7 @@ def read(folder: pathlib.Path, build_fn) -> dict[str, Any]:
 
 
 def _checksum(index: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(index).encode())
+    return zlib.crc32(strict_json.dumps(index).encode())
 
 
 def _sizes(folder: pathlib.Path) -> dict[str, int]:
@@ -52,7 +54,7 @@ def _write(folder: pathlib.Path, content: dict[str, Any]) -> None:
         descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{FILE}-")
         try:
             with os.fdopen(descriptor, "w") as file:
-                json.dump(content, file)
+                file.write(strict_json.dumps(content))
             pathlib.Path(name).chmod(0o644)
             pathlib.Path(name).replace(folder / FILE)
         except BaseException:

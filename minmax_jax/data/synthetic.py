@@ -46,6 +46,7 @@ class SyntheticConfig:
         texture_contrast: least and greatest distance of an object's two colours, out of 255 in each channel.
         part_share: share of an object's pixels, below 1, that have this contrast; 0: all have it, there is no body.
         body_contrast: contrast of the other pixels, the body, as a share of the part's; 0: the body is plain.
+        empty_class: whether there is one more class, "empty", of images without an object.
 
     Raises:
         OptionError: for a number out of range.
@@ -61,6 +62,12 @@ class SyntheticConfig:
     texture_contrast: tuple[int, int] = (40, 160)
     part_share: float = 0.0
     body_contrast: float = 1.0
+    empty_class: bool = False
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels."""
+        return (*tuple(TEXTURES)[: self.num_classes], *(("empty",) * self.empty_class))
 
     def __post_init__(self):
         if self.image_size < 32:
@@ -100,8 +107,8 @@ def load(split: str, num_images: int, *, config: SyntheticConfig) -> dataset.Spl
     read = functools.partial(_render_one, split=split, config=config)
     return dataset.Split(
         names=tuple(f"{split}_{index:06d}" for index in range(num_images)),
-        labels=np.arange(num_images, dtype=np.int32) % config.num_classes,
-        class_names=tuple(TEXTURES)[: config.num_classes],
+        labels=np.arange(num_images, dtype=np.int32) % len(config.class_names),
+        class_names=config.class_names,
         sizes=np.full((num_images, 2), config.image_size),
         read_image=functools.partial(read, 0),
         read_mask=functools.partial(read, 1),
@@ -114,20 +121,20 @@ def _render_one(which, index, *, split, config):
 
 
 def render(index: int, *, split: str, config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws one example; its class is `index % num_classes`.
+    """Draws one example; its class is `index` modulo their number.
 
     Returns:
         The image [H, W, 3] uint8, the mask [H, W] bool of its objects, and the number [H, W] int32 of each pixel's
         object, from 1 in the order in which they were drawn, 0 elsewhere.
     """
     rng = np.random.RandomState([config.seed, SPLITS.index(split), index])
-    texture = list(TEXTURES.values())[index % config.num_classes]
+    texture = TEXTURES.get(config.class_names[index % len(config.class_names)])  # None of the empty class
     size = config.image_size
     image = _background(rng, size)
     for _ in range(_randint(rng, *config.num_distractors)):
         image[_ellipse(size, *_draw_ellipse(rng, config))] = _randint(rng, 0, 255, 3)
     instances = np.zeros((size, size), np.int32)
-    for _ in range(_randint(rng, *config.num_objects)):
+    for _ in range(_randint(rng, *config.num_objects) if texture else 0):
         for _ in range(_PLACEMENT_TRIALS):
             ellipse = _draw_ellipse(rng, config)
             if not instances[_ellipse(size, *ellipse, margin=3)].any():

@@ -44,18 +44,20 @@ def score(
 
     Returns:
         A row per image: for each kind the "probability" of the class predicted through the own mask, the "entropy" in
-        nats, and whether the class is the true one.
+        nats, and whether the class is the true one. No row of a split of one image, which has no other's mask.
     """
     from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
 
     count = min(_MOST_IMAGES, len(split))
     split = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
+    if count < 2:
+        return []
     rng, rows, before = np.random.default_rng(seed), [], None
     for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
-        own, used = np.asarray(predict_fn(batch.images).masks), len(batch.indices)
-        if refine_fn is not None:
-            own = np.stack([refine_fn(mask[..., 0], image) for mask, image in zip(own, batch.images)])[..., None]
-        first = own[used - 1] if before is None else resize_mask(before[..., 0], own.shape[1:3])[..., None]
+        own, used = _predict_masks(predict_fn, batch, refine_fn), len(batch.indices)
+        if before is None:  # nothing was predicted before the first batch
+            before = own[used - 1] if used > 1 else _another_mask(predict_fn, split, batch, refine_fn)
+        first = resize_mask(before[..., 0], own.shape[1:3])[..., None]
         before = own[used - 1]
         masks = {
             "own": own,
@@ -69,6 +71,23 @@ def score(
             {kind: _describe(found[kind][row], predicted[row], labels[row]) for kind in KINDS} for row in range(used)
         ]
     return rows
+
+
+def _predict_masks(predict_fn: PredictFn, batch, refine_fn: RefineFn | None) -> np.ndarray:
+    """[B, H, W, 1] final masks of a batch."""
+    masks = np.asarray(predict_fn(batch.images).masks)
+    if refine_fn is None:
+        return masks
+    return np.stack([refine_fn(mask[..., 0], image) for mask, image in zip(masks, batch.images)])[..., None]
+
+
+def _another_mask(predict_fn: PredictFn, split: dataset.Split, batch, refine_fn: RefineFn | None) -> np.ndarray:
+    """The mask [H, W, 1] of the split's last image, or of its first where the batch consists of the last."""
+    from minmax_jax.data import pipeline  # as in `score`
+
+    index = len(split) - 1 if batch.indices[0] < len(split) - 1 else 0
+    (other,) = pipeline.evaluation_batches(dataset.subset(split, [index]), batch_size=len(batch.images))
+    return _predict_masks(predict_fn, other, refine_fn)[0]
 
 
 def _shuffle(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -28,6 +28,7 @@ class Truth:
         ignored: [H', W'] bool, pixels that no metric may count, or None.
         instances: [H', W'] int32, the number of each pixel's object from 1, 0 outside of the mask, or None
             without instance annotations.
+        has_region: whether the class has one; where it has none, nothing else is known of the foreground.
     """
 
     label: int
@@ -35,6 +36,7 @@ class Truth:
     boxes: np.ndarray
     ignored: np.ndarray | None = None
     instances: np.ndarray | None = None
+    has_region: bool = True
 
     def __post_init__(self):
         for name in ("mask", "ignored"):
@@ -156,6 +158,14 @@ def score(
 
 
 def _read_truth(split: dataset.Split, index: int) -> Truth:
+    if not split.has_region[index]:  # a mask could only be empty
+        return Truth(
+            label=int(split.labels[index]),
+            mask=None,
+            boxes=np.zeros((0, 4), np.float32),
+            ignored=split.read_ignored(index),
+            has_region=False,
+        )
     return Truth(
         label=int(split.labels[index]),
         mask=split.read_mask(index),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from minmax_jax.data import dataset
 from minmax_jax.evaluation.evaluators import Metric
 
 NUM_RESAMPLES = 1000
@@ -37,6 +38,11 @@ def describe(
         | {"unit": metric.unit, "threshold": metric.threshold or None}
         for name, metric in metrics.items()
     }
+
+
+def patients_of(split: dataset.Split) -> list[str]:
+    """The `groups` of a split: the patient of each image, or the image itself; [] where no patient is known."""
+    return [patient or name for patient, name in zip(split.patients, split.names)]
 
 
 def values(metrics: Mapping[str, Metric], num_images: int) -> dict[str, float | None]:

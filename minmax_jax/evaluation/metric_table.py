@@ -29,8 +29,7 @@ def describe(
     """
     found = evaluators.measure(rows, metrics_of)
     validated = {} if validated_threshold is None else thresholds.at_threshold(rows, validated_threshold)
-    patients = [patient or name for patient, name in zip(split.patients, split.names)]  # () where none is known
-    table = intervals.describe(found | validated, len(rows), groups=patients)
+    table = intervals.describe(found | validated, len(rows), groups=intervals.patients_of(split))
     for name in validated:
         table[name]["threshold_value"] = validated_threshold
     for baseline in baselines.BASELINES:

@@ -1,6 +1,6 @@
 """Reasons not to trust a mask, in words: of one image, or of all images of a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,31 @@ FOREGROUND_SHARES = (0.001, 0.999)
 GREATEST_DISAGREEMENT = 0.06  # on validation images, masks above it are 7 to 14 points of F1+ worse: docs/predict.md
 
 
-def find_flags(prediction: ImagePrediction, *, threshold: float) -> list[str]:
+def find_flags(prediction: ImagePrediction, *, threshold: float, background_classes: Sequence[int] = ()) -> list[str]:
     """What speaks against the mask of an image; empty if nothing does.
 
     Args:
         prediction: for the image.
         threshold: a pixel is foreground where the mask is at least this.
+        background_classes: those without a region; where one is predicted, the mask is rightly empty.
     """
     scores, uniform = prediction.scores, np.log(len(prediction.probabilities))
-    flags = []
+    flags, is_empty = [], prediction.predicted in background_classes
     if "foreground_entropy" in scores and scores["foreground_entropy"] > GREATEST_FOREGROUND_ENTROPY * uniform:
-        flags.append("the found region does not identify the class (foreground entropy is high)")
+        what = "image" if is_empty else "found region"
+        flags.append(f"the {what} does not identify the class (foreground entropy is high)")
+    if not is_empty:
+        flags += _find_flags_of_region(prediction, threshold)
+    if scores.get("localizer_class", prediction.predicted) != prediction.predicted:
+        flags.append("localizer and classifier name different classes")
+    if not is_empty and scores.get(inference.DISAGREEMENT, 0) > GREATEST_DISAGREEMENT:
+        flags.append("mirror images or other sizes of the image have other masks")
+    return flags
+
+
+def _find_flags_of_region(prediction: ImagePrediction, threshold: float) -> list[str]:
+    """What speaks against a mask that must have a foreground."""
+    scores, uniform, flags = prediction.scores, np.log(len(prediction.probabilities)), []
     if "background_entropy" in scores and scores["background_entropy"] < LEAST_BACKGROUND_ENTROPY * uniform:
         flags.append("the rest of the image identifies a class as well (background entropy is low)")
     low, high = np.quantile(prediction.mask, (0.01, 0.99))
@@ -34,10 +48,6 @@ def find_flags(prediction: ImagePrediction, *, threshold: float) -> list[str]:
         flags.append("the mask is nearly constant")
     elif not FOREGROUND_SHARES[0] <= share <= FOREGROUND_SHARES[1]:
         flags.append(f"the mask covers {100 * share:.1f} % of the image")
-    if scores.get("localizer_class", prediction.predicted) != prediction.predicted:
-        flags.append("localizer and classifier name different classes")
-    if scores.get(inference.DISAGREEMENT, 0) > GREATEST_DISAGREEMENT:
-        flags.append("mirror images or other sizes of the image have other masks")
     return flags
 
 

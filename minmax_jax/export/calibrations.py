@@ -1,8 +1,13 @@
 """`refinement.calibration` as functions that JAX can trace, for batches of masks."""
 
+import fractions
+
 import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
+
+from minmax_jax.ops import free_sizes
 
 _GROUPS = 16  # Otsu's 256 bins are counted as 16 times 16
 _BINS = _GROUPS**2
@@ -22,10 +27,14 @@ def _sort(masks: jax.Array) -> jax.Array:
 
 
 def _interpolate(values: jax.Array, percentage: float) -> jax.Array:
-    place = percentage / 100 * (values.shape[2] - 1)
-    below = int(place)
-    above = min(below + 1, values.shape[2] - 1)
-    return values[:, :, below : below + 1] * (1 - place + below) + values[:, :, above : above + 1] * (place - below)
+    count = values.shape[2] - 1
+    # In whole numbers, which a free count needs as well.
+    share = fractions.Fraction(percentage).limit_denominator(1000) / 100
+    below, rest = divmod(count * share.numerator, share.denominator)
+    above = free_sizes.least(below + 1, count)
+    part = jnp.asarray(rest, jnp.float32) / share.denominator
+    lower, upper = (lax.slice_in_dim(values, place, place + 1, axis=2) for place in (below, above))
+    return lower * (1 - part) + upper * part
 
 
 def at_otsu(masks: jax.Array) -> jax.Array:

@@ -8,6 +8,8 @@ from typing import Any
 
 import jinja2
 
+from minmax_jax import disk
+from minmax_jax.data import readings
 from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import selection
 from minmax_jax.runs import inference_options
@@ -22,12 +24,14 @@ _METHODS = {
 # Names in the table and in results.json, in this order; those that a run lacks are left out.
 _METRICS = {
     "classification error": "classification_error",
+    "balanced error (mean over classes)": "balanced_error",
     "localizer's classification error": "localizer_classification_error",
     "F1+ (Dice of the foreground)": "f1_foreground",
     "F1- (Dice of the background)": "f1_background",
     "F1+ at a validated threshold": "f1_foreground_validated",
     "F1+ at the best threshold": "f1_foreground_best",
     "IoU of the foreground": "iou_foreground",
+    "false foreground of classes without a region": "false_foreground_share",
     "PxAP": "pxap",
     "MaxBoxAccV2": "max_box_acc_v2",
     "foreground entropy": "foreground_entropy",
@@ -69,6 +73,7 @@ def describe(
         masks=_describe_masks(card),
         licence=_cell(licence),
         preprocessing=_describe_preprocessing(card["preprocessing"]),
+        reading=_describe_reading(card["reading"]),
         microns=_describe_microns(card),
         log_classes=math.log(len(card["class_names"])),
         num_images=results.get("test", {}).get("num_images"),
@@ -126,6 +131,16 @@ def _describe_preprocessing(preprocessing: Mapping[str, Any]) -> str:
     if preprocessing["max_side"]:
         parts.append(f"shrunk where the smaller side has more than {preprocessing['max_side']} pixels")
     return ", ".join(parts) or "at the size that they have"
+
+
+def _describe_reading(reading: Mapping[str, Any]) -> str:
+    parts = []
+    if reading["channels"]:
+        parts.append(f"channels {', '.join(map(str, reading['channels']))} of the file, counted from 0, were read")
+    if reading["intensity"] == "percentiles":
+        low, high = readings.PERCENTILES
+        parts.append(f"percentiles {low} and {high} of each channel became 0 and 255")
+    return f" Before that, {' and '.join(parts)}." if parts else ""
 
 
 def _describe_microns(card: Mapping[str, Any]) -> str:
@@ -200,4 +215,6 @@ def write(folder: pathlib.Path, text: str, row: tuple[str, ...]) -> None:
     lines = (path.read_text(encoding="utf-8") if path.exists() else text).rstrip("\n").splitlines()
     start = f"| `{row[0]}` |"
     lines = [line for line in lines if not line.startswith(start)]
-    path.write_text("\n".join([*lines, " | ".join((start.rstrip(" |"), *row[1:])) + " |"]) + "\n", encoding="utf-8")
+    content = "\n".join([*lines, " | ".join((start.rstrip(" |"), *row[1:])) + " |"]) + "\n"
+    with disk.replacing(path) as replacement:
+        replacement.write_text(content, encoding="utf-8")

@@ -1,28 +1,34 @@
 """What a run stands for as one function of images: padding, networks, second stage and its calibration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from minmax_jax.data import padding, preprocessing
 from minmax_jax.errors import OptionError
 from minmax_jax.export import calibrations
+from minmax_jax.models import vit
+from minmax_jax.ops import free_sizes
 from minmax_jax.runs.predictor import Predictor
 
 # Images to results by name.
 Network = Callable[[jax.Array], dict[str, jax.Array]]
+# Height and width of images; None: free.
+Size = tuple[int, int] | None
 
-_GREATEST_SIDE = 2048  # Otsu's sums fit into 32 bits
+LEAST_SIDE, GREATEST_SIDE = preprocessing.LEAST_SIDE, 2048  # Otsu's sums fit into 32 bits
 OUTPUTS = ("probabilities", "masks", "foreground_entropy", "background_entropy")  # the last two with a classifier
 
 
-def create(predictor: Predictor, size: tuple[int, int]) -> Network:
+def create(predictor: Predictor, size: Size) -> Network:
     """The function that a file holds.
 
     Args:
         predictor: of the run.
-        size: (H, W) of the images, preprocessed, for which `check_size` holds.
+        size: (H, W) of the images, preprocessed, for which `check_size` holds; None: any, known when it runs.
 
     Returns:
         [B, H, W, 3] float32 images in [-1, 1] to "probabilities" [B, C], "masks" [B, H, W, 1] and, of methods with a
@@ -33,24 +39,65 @@ def create(predictor: Predictor, size: tuple[int, int]) -> Network:
     """
     if predictor.crf_fn is not None:
         raise OptionError("crf=True refines the masks of this run, and no file can hold that. crf=False leaves it out.")
-    height, width = size
-    padded_size = padding.padded_sizes(size).tolist()
-    (above, below), (left, right) = (padding.margins(*sides) for sides in zip(size, padded_size))
     refine = predictor.card["refine"]
     calibrate = calibrations.CALIBRATIONS[refine["calibration"] if refine["enabled"] else "none"]
 
     def apply(images):
-        padded = jnp.pad(images, ((0, 0), (above, below), (left, right), (0, 0)), mode="reflect")
-        prediction = predictor.predict(padded)
-        masks = calibrate(prediction.masks[:, above : above + height, left : left + width])
+        prediction = predictor.predict(_pad(images))
+        masks = calibrate(_crop(prediction.masks, images.shape[1:3]))
         results = {**prediction.scores, "probabilities": prediction.probabilities, "masks": masks}
         return {name: results[name] for name in OUTPUTS if name in results}
 
     return apply
 
 
-def check_size(size: tuple[int, int]) -> None:
+def _pad(images: jax.Array) -> jax.Array:
+    """Images [B, H, W, 3], padded by reflection as `padding.pad` does."""
+    for axis in (1, 2):
+        side = images.shape[axis]
+        padded_side = -(-side // padding.MULTIPLE) * padding.MULTIPLE
+        before, after = padding.margins(side, padded_side)
+        if not free_sizes.is_free(side):
+            images = jnp.pad(images, [(before, after) if axis == n else (0, 0) for n in range(4)], mode="reflect")
+            continue
+        last = jnp.asarray(side - 1, jnp.int32)
+        places = jnp.abs(jnp.arange(padded_side, dtype=jnp.int32) - jnp.asarray(before, jnp.int32))
+        images = jnp.take(images, last - jnp.abs(last - places), axis=axis, mode="clip")
+    return images
+
+
+def _crop(masks: jax.Array, size: tuple[free_sizes.Size, free_sizes.Size]) -> jax.Array:
+    """The part of masks [B, H', W', 1] of padded images that belongs to the images."""
+    for axis, side in zip((1, 2), size):
+        before, _ = padding.margins(side, masks.shape[axis])
+        masks = lax.slice_in_dim(masks, before, before + side, axis=axis)
+    return masks
+
+
+def check_free(card: Mapping[str, Any]) -> None:
+    """Raises OptionError for a model whose file needs one size of images, naming what of it does.
+
+    Args:
+        card: of the model, with the choices of the file.
+    """
+    trunk, scales = card["model"]["trunk"], tuple(card["scales"])
+    reason = ""
+    if trunk in vit.TRUNKS:
+        reason = f"trunk={trunk!r} resizes its position embeddings for one size"
+    elif scales != (1.0,):
+        reason = (
+            f"scales={','.join(f'{scale:g}' for scale in scales)} are rounded for one size (scales=1 leaves them out)"
+        )
+    if reason:
+        raise OptionError(f"size=any has no form for this model: {reason}. Give H,W, one file for each size.")
+
+
+def check_size(size: Size) -> None:
     """Raises OptionError for a size that no file can have."""
-    if len(size) != 2 or not all(preprocessing.LEAST_SIDE <= side <= _GREATEST_SIDE for side in size):
-        least, given = preprocessing.LEAST_SIDE, ",".join(map(str, size))
-        raise OptionError(f"size={given} must be H,W: two whole numbers of pixels from {least} to {_GREATEST_SIDE}.")
+    if size is None:
+        return
+    if len(size) != 2 or not all(LEAST_SIDE <= side <= GREATEST_SIDE for side in size):
+        given = ",".join(map(str, size))
+        raise OptionError(
+            f"size={given} must be H,W: two whole numbers of pixels from {LEAST_SIDE} to {GREATEST_SIDE}, or 'any'."
+        )

@@ -11,7 +11,7 @@ import numpy as np
 from minmax_jax import ops
 from minmax_jax.errors import UserError
 from minmax_jax.export import stablehlo
-from minmax_jax.export.networks import OUTPUTS, Network
+from minmax_jax.export.networks import OUTPUTS, Network, Size
 
 INPUT = "images"
 _PACKAGES = ("onnx", "onnxruntime", "yaml")
@@ -24,13 +24,13 @@ def check_installed() -> None:
         raise UserError("format='onnx' needs other packages: pip install 'minmax_jax[onnx]'.")
 
 
-def write(path: pathlib.Path, network: Network, size: tuple[int, int], metadata: Mapping[str, str]) -> None:
-    """Writes a network with its weights, for any number of images of one size.
+def write(path: pathlib.Path, network: Network, size: Size, metadata: Mapping[str, str]) -> None:
+    """Writes a network with its weights, for any number of images.
 
     Args:
         path: of the file.
         network: of `networks.create`.
-        size: (H, W) of the images.
+        size: (H, W) of the images; None: any.
         metadata: text that is kept in the file, by name.
 
     Raises:

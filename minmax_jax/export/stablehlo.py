@@ -1,9 +1,12 @@
 """StableHLO files, written and read by `jax.export`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import datetime
 import importlib.util
 import pathlib
+import re
+from typing import Any
 
 import jax
 from jax import export
@@ -11,10 +14,13 @@ import numpy as np
 
 from minmax_jax import ops
 from minmax_jax.errors import UserError
-from minmax_jax.export.networks import Network
+from minmax_jax.export.networks import GREATEST_SIDE, LEAST_SIDE, Network, Size
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _GUARANTEED = datetime.timedelta(days=182)
+# The oldest JAX that ran a file, by the one that wrote it, where this was tried (docs/export.md). Files are written for
+# the StableHLO of four weeks before, so that any JAX reads those of its own release.
+_OLDEST_READERS = {"0.10.2": "0.9.2"}
 
 
 def check_installed() -> None:
@@ -23,24 +29,38 @@ def check_installed() -> None:
         raise UserError("format='stablehlo' needs a package: pip install 'minmax_jax[stablehlo]'.")
 
 
-def write(path: pathlib.Path, network: Network, size: tuple[int, int], metadata: Mapping[str, str]) -> None:
-    """Writes a network with its weights, for any number of images of one size.
+def write(path: pathlib.Path, network: Network, size: Size, metadata: Mapping[str, str]) -> None:
+    """Writes a network with its weights, for any number of images.
 
     Args:
         path: of the file.
         network: of `networks.create`.
-        size: (H, W) of the images.
+        size: (H, W) of the images; None: any.
         metadata: has no place in such a file.
     """
     del metadata
-    with ops.portable():
+    # Without limit, the file names the source files of this machine that each operation comes from.
+    with ops.portable(), _without_places():
         exported = export.export(jax.jit(network), platforms=PLATFORMS)(images_of(size))
     path.write_bytes(exported.serialize())
 
 
-def images_of(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
-    """Images [b, H, W, 3] of any number b."""
-    return jax.ShapeDtypeStruct(export.symbolic_shape(f"b, {size[0]}, {size[1]}, 3"), np.float32)
+@contextlib.contextmanager
+def _without_places() -> Iterator[None]:
+    limit = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
+
+
+def images_of(size: Size) -> jax.ShapeDtypeStruct:
+    """Images [b, H, W, 3] of any number b, and of any size where that is None."""
+    if size is not None:
+        return jax.ShapeDtypeStruct(export.symbolic_shape(f"b, {size[0]}, {size[1]}, 3"), np.float32)
+    bounds = [f"{side} {sign} {bound}" for side in "hw" for sign, bound in ((">=", LEAST_SIDE), ("<=", GREATEST_SIDE))]
+    return jax.ShapeDtypeStruct(export.symbolic_shape("b, h, w, 3", constraints=bounds), np.float32)
 
 
 def read(path: pathlib.Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
@@ -57,7 +77,22 @@ def guaranteed_until(written: datetime.date) -> datetime.date:
     return written + _GUARANTEED
 
 
-def explain(guaranteed_until: str) -> str:
-    """The day of `guaranteed_until` in words."""
+def describe(path: pathlib.Path) -> dict[str, str | int]:
+    """Which JAX reads a file that this JAX wrote: "oldest_jax", "calling_convention" and "stablehlo", its version."""
+    content = path.read_bytes()
+    version = re.search(rb"StableHLO_v([0-9.]+)", content)  # of the bytecode's producer
+    return {
+        "oldest_jax": _OLDEST_READERS.get(jax.__version__, jax.__version__),
+        "calling_convention": export.deserialize(bytearray(content)).calling_convention_version,
+        "stablehlo": version[1].decode() if version else "unknown",
+    }
+
+
+def explain(written: Mapping[str, Any]) -> str:
+    """The keys of `describe` and "guaranteed_until", in words."""
     release = f"six months after the release of jax {jax.__version__}"
-    return f"JAX may refuse the file after {guaranteed_until}, or earlier: {release}, which wrote it"
+    return (
+        f"read by jax {written['oldest_jax']} and newer (written by jax {jax.__version__}: StableHLO"
+        f" {written['stablehlo']}, calling convention {written['calling_convention']}); JAX may refuse the file after"
+        f" {written['guaranteed_until']}, or earlier: {release}, which wrote it"
+    )

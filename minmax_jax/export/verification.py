@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import itertools
+import logging
 
 import numpy as np
 from PIL import Image
@@ -11,10 +13,13 @@ from minmax_jax.errors import UserError
 from minmax_jax.export import networks
 from minmax_jax.runs.predictor import Predictor
 
+logger = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # of probabilities and masks, and of entropies in nats
 BATCHES = (1, 3)
 _NOT_KEPT = "It was not kept."
 _COARSE = 8  # pixels, height and width of the noise that smooth images are enlarged from
+_MOST_COLORS = 16  # images that are tried for one with an empty mask, and one with another
+_LEAST_MARGIN = 0.01  # between the two most probable classes: rounding must not decide whether a mask is empty
 
 
 class ExportError(UserError):
@@ -31,6 +36,32 @@ def random_images(size: tuple[int, int], *, number: int, seed: int = 0) -> np.nd
         return np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC))
 
     return np.stack([draw(index) for index in range(number)])
+
+
+def choose_images(predictor: Predictor, size: tuple[int, int]) -> np.ndarray:
+    """[B, H, W, 3] uint8, as many as `BATCHES` says together: random ones.
+
+    Of a model with classes without a region, one of the first two is predicted to be of such a class and the other not,
+    so that an empty mask is compared as well, if random images and plain ones of many colours have both.
+    """
+    images = random_images(size, number=sum(BATCHES))
+    if not predictor.background_classes:
+        return images
+    colors = np.random.default_rng(1).integers(0, 256, (_MOST_COLORS, 1, 1, 3), np.uint8)
+    plain = np.broadcast_to(colors, (_MOST_COLORS, *size, 3))
+    found: dict[bool, np.ndarray] = {}  # by whether the mask is empty
+    for image in itertools.chain(images, random_images(size, number=_MOST_COLORS, seed=1), plain):
+        answer = predict(predictor, image[None])
+        second, first = np.sort(answer["probabilities"][0])[-2:]
+        if first - second > _LEAST_MARGIN:
+            found.setdefault(not answer["masks"].any(), image)
+        if len(found) == 2:
+            return np.stack([found[True], found[False], *images[2:]])
+    logger.warning(
+        "Of %d images the model names a class %s a region for none: only the others were compared.",
+        *(len(images) + 2 * _MOST_COLORS, "without" if False in found else "with"),
+    )
+    return images
 
 
 def predict(predictor: Predictor, images: np.ndarray) -> dict[str, np.ndarray]:

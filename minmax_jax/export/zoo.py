@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from minmax_jax import disk
+from minmax_jax.export.networks import LEAST_SIDE
 from minmax_jax.export.onnx_conversion.graph import OPSET
 
 NAME = "rdf.yaml"
@@ -32,6 +34,12 @@ def file_names(outputs: Sequence[str]) -> list[str]:
     return [NAME, *(f"test_{name}.npy" for name in ("images", *outputs))]
 
 
+def is_of(folder: pathlib.Path, card: Mapping[str, Any]) -> bool:
+    """Whether the folder has a description of a file of this model, such as of one for another size."""
+    path = folder / NAME
+    return path.exists() and card["state_digest"] in path.read_text(encoding="utf-8", errors="replace")
+
+
 def write(
     folder: pathlib.Path,
     *,
@@ -40,6 +48,7 @@ def write(
     card: Mapping[str, Any],
     images: np.ndarray,
     outputs: Mapping[str, np.ndarray],
+    is_size_free: bool,
     documentation: str,
     licence: str,
 ) -> None:
@@ -52,6 +61,7 @@ def write(
         card: content of `model_card.json`.
         images: [B, H, W, 3] uint8, preprocessed.
         outputs: the model's results for them, by name.
+        is_size_free: whether the file takes images of any height and width.
         documentation: name of a text in the folder.
         licence: SPDX identifier of the weights' licence, "" if unknown.
     """
@@ -68,8 +78,8 @@ def write(
         "cite": _CITE,
         "tags": ["weakly-supervised", "segmentation", "classification", "2d", "rgb"],
         **({"license": licence} if licence else {}),
-        "inputs": [_describe_input(folder, images, card)],
-        "outputs": [_describe_output(folder, output, values, card) for output, values in outputs.items()],
+        "inputs": [_describe_input(folder, images, card, is_size_free)],
+        "outputs": [_describe_output(folder, output, values, card, is_size_free) for output, values in outputs.items()],
         "weights": {"onnx": {"source": source, "sha256": digest, "opset_version": OPSET}},
         "config": {
             "minmax_jax": {
@@ -79,7 +89,8 @@ def write(
         },
     }
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-    (folder / NAME).write_text(text, encoding="utf-8")
+    with disk.replacing(folder / NAME) as replacement:
+        replacement.write_text(text, encoding="utf-8")
 
 
 def _plain(name: str) -> str:
@@ -87,12 +98,16 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_()\- ]+", "_", f"minmax_jax {name}")[:128].strip()
 
 
-def _describe_input(folder: pathlib.Path, images: np.ndarray, card: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_input(
+    folder: pathlib.Path, images: np.ndarray, card: Mapping[str, Any], is_size_free: bool
+) -> dict[str, Any]:
     _, height, width, _ = images.shape
+    sides = [{"min": LEAST_SIDE, "step": 1}] * 2 if is_size_free else [height, width]
+    size = "any size" if is_size_free else f"{height}x{width} pixels"
     return {
         "id": "images",
-        "description": f"RGB images of {height}x{width} pixels, prepared as for the training, 0 to 255.",
-        "axes": [{"type": "batch"}, *_space(height, width, card), _channels(["red", "green", "blue"])],
+        "description": f"RGB images of {size}, prepared as for the training, 0 to 255.",
+        "axes": [{"type": "batch"}, *_space(sides, card), _channels(["red", "green", "blue"])],
         # The type is that of the file's input: programs of the zoo go back to it after their steps.
         "test_tensor": _save(folder, "images", images.astype(np.float32)),
         "data": {"type": "float32", "range": [0, 255]},
@@ -100,10 +115,13 @@ def _describe_input(folder: pathlib.Path, images: np.ndarray, card: Mapping[str,
     }
 
 
-def _describe_output(folder: pathlib.Path, name: str, values: np.ndarray, card: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_output(
+    folder: pathlib.Path, name: str, values: np.ndarray, card: Mapping[str, Any], is_size_free: bool
+) -> dict[str, Any]:
+    sides = [{"tensor_id": "images", "axis_id": axis} for axis in "yx"] if is_size_free else values.shape[1:3]
     axes = {
         "probabilities": lambda: [_channels(card["class_names"])],
-        "masks": lambda: [*_space(*values.shape[1:3], card), _channels(["foreground"])],
+        "masks": lambda: [*_space(sides, card), _channels(["foreground"])],
     }
     return {
         "id": name,
@@ -114,11 +132,11 @@ def _describe_output(folder: pathlib.Path, name: str, values: np.ndarray, card: 
     }
 
 
-def _space(height: int, width: int, card: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _space(sides: Sequence[Any], card: Mapping[str, Any]) -> list[dict[str, Any]]:
     preprocessing, microns = card["preprocessing"], card.get("microns_per_pixel", 0)
     is_known = microns and not preprocessing["min_side"] and not preprocessing["max_side"]
     unit = {"unit": "micrometer", "scale": microns / preprocessing["scale"]} if is_known else {}
-    return [{"type": "space", "id": name, "size": side} | unit for name, side in (("y", height), ("x", width))]
+    return [{"type": "space", "id": name, "size": side} | unit for name, side in zip("yx", sides)]
 
 
 def _channels(names: Sequence[str]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 No file can run code: archives are read without pickles, checkpoints by `torch_files`.
 """
 
+from collections.abc import Mapping
 import hashlib
-import os
 import pathlib
 import re
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from minmax_jax import disk
 from minmax_jax.errors import UserError
 from minmax_jax.interop import torch_files
 
@@ -22,6 +23,12 @@ _SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".tar")
 _HASHED_NAME = re.compile(r"-([0-9a-f]{8})\.pth?$")
 # Where checkpoints keep their tensors if not at the top.
 _NESTED = ("state_dict", "model_state_dict", "model")
+_PYTORCH_LAYOUT = {
+    "convolution_kernels": "OIHW: output channels, input channels, height, width, as in PyTorch",
+    "depthwise_kernels": "OIHW with one input channel: channels, 1, height, width",
+    "dense_kernels": "output features, input features",
+    "order": "C: the last index changes fastest",
+}
 
 
 class InteropError(UserError, ValueError):
@@ -54,12 +61,29 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def write_tensors(path: str | pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
+def read_layout(path: str | pathlib.Path) -> dict[str, str]:
+    """What is known of the layout of the tensors in a file, as text by name.
+
+    PyTorch's for its checkpoints, what a safetensors file says of itself, and {} for others.
+    """
+    path = pathlib.Path(path)
+    if path.suffix in (".pt", ".pth", ".tar"):
+        return dict(_PYTORCH_LAYOUT)
+    if path.suffix != ".safetensors":
+        return {}
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
+
+
+def write_tensors(
+    path: str | pathlib.Path, tensors: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes tensors to a safetensors file, under another name first: a killed program leaves no half of it.
 
     Args:
         path: of the file; one that exists is replaced.
-        tensors: numbers of any shape, by name.
+        tensors: numbers of any shape, by name; written in C order.
+        metadata: text that is kept in the file, by name, such as the layout of kernels.
 
     Raises:
         InteropError: naming tensors that are no numbers.
@@ -69,17 +93,10 @@ def write_tensors(path: str | pathlib.Path, tensors: dict[str, np.ndarray]) -> N
     others = [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype.kind not in "biuf"]
     if others:
         raise InteropError(f"{path} cannot hold what is no number: {', '.join(others)}.")
-    content = safetensors_numpy.save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()})
-    replacement = path.with_name(f"{path.name}.new")
-    try:
-        with replacement.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        replacement.replace(path)
-    except BaseException:
-        replacement.unlink(missing_ok=True)
-        raise
+    arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    content = safetensors_numpy.save(arrays, metadata=dict(metadata) if metadata else None)
+    with disk.replacing(path) as replacement:
+        replacement.write_bytes(content)
 
 
 def _check_hash(path: pathlib.Path) -> None:

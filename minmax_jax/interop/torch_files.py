@@ -8,72 +8,27 @@ in them is refused, by its name, before the first one is carried out.
 from collections.abc import Callable
 import io
 import math
+import os
 import pathlib
 import pickle
-import pickletools
 from typing import Any, BinaryIO, NamedTuple
 import zipfile
 
 import numpy as np
 
+from minmax_jax.interop import pickle_checks
+
+_OPEN = object()  # what is being resolved
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_OPCODES = frozenset(
-    [
-        "PROTO",
-        "FRAME",
-        "STOP",
-        "MARK",
-        "MEMOIZE",
-        "PUT",
-        "BINPUT",
-        "LONG_BINPUT",
-        "GET",
-        "BINGET",
-        "LONG_BINGET",
-        "POP",
-        "POP_MARK",
-        "DUP",
-        "NONE",
-        "NEWTRUE",
-        "NEWFALSE",
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "FLOAT",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "UNICODE",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "EMPTY_TUPLE",
-        "TUPLE",
-        "TUPLE1",
-        "TUPLE2",
-        "TUPLE3",
-        "EMPTY_LIST",
-        "LIST",
-        "APPEND",
-        "APPENDS",
-        "EMPTY_DICT",
-        "DICT",
-        "SETITEM",
-        "SETITEMS",
-        "GLOBAL",
-        "REDUCE",
-        "BUILD",
-        "BINPERSID",
-    ]
-)
 _BFLOAT16 = "bfloat16"  # which NumPy does not have
 _DTYPES = {
     **{"Float": np.float32, "Double": np.float64, "Half": np.float16, "BFloat16": _BFLOAT16, "Bool": np.bool_},
     **{"Long": np.int64, "Int": np.int32, "Short": np.int16, "Char": np.int8, "Byte": np.uint8},
 }
+
+
+# What a file may grow to: storages are not compressed by torch.save, and few tensors share one.
+_MOST_INFLATION, _MOST_SHARES = 8, 8
 
 
 class TorchFileError(ValueError):
@@ -114,13 +69,22 @@ class _Dict(dict):
         del state
 
 
+def _make_dict(items=()) -> _Dict:
+    result = _Dict()
+    for key, value in items:
+        if not isinstance(key, str | int | float | None):
+            raise TorchFileError("it has a key that is neither a number nor text")
+        result[key] = value
+    return result
+
+
 def _rebuild_tensor(storage, offset, shape, strides, *others) -> _Tensor:
     del others  # requires_grad and hooks
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
 _GLOBALS = {
-    ("collections", "OrderedDict"): _Function(_Dict),
+    ("collections", "OrderedDict"): _Function(_make_dict),
     ("torch._utils", "_rebuild_tensor"): _Function(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Function(_rebuild_tensor),
     ("torch._utils", "_rebuild_parameter"): _Function(lambda tensor, *others: tensor),
@@ -135,9 +99,10 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, identifier) -> _Storage:
         kind, dtype, key, _, size, *view = identifier
-        if kind != "storage" or (view and view[0] is not None):
-            raise TorchFileError(f"it refers to {identifier!r}, which is no plain storage")
-        return _Storage(str(key), dtype, int(size))
+        is_known = any(dtype is known for known in _DTYPES.values()) and isinstance(key, str | int)
+        if kind != "storage" or not is_known or not isinstance(size, int) or (view and view[0] is not None):
+            raise TorchFileError("it refers to what is no plain storage")
+        return _Storage(str(key), dtype, size)
 
 
 def read(path: pathlib.Path) -> Any:
@@ -149,10 +114,12 @@ def read(path: pathlib.Path) -> Any:
     """
     with path.open("rb") as file:
         try:
-            content, read_storage = _read_zip(file) if zipfile.is_zipfile(file) else _read_old(file)
-            return _resolve(content, {}, read_storage)
+            content, storages = _read_zip(file) if zipfile.is_zipfile(file) else _read_old(file)
+            return _resolve(content, _Arrays(storages), {})
         except (TorchFileError, OSError):
             raise
+        except pickle_checks.PickleError as error:
+            raise TorchFileError(str(error)) from error
         except Exception as error:  # a damaged pickle fails in nearly any way
             raise TorchFileError(f"it is damaged: {type(error).__name__}: {error}") from error
 
@@ -160,11 +127,7 @@ def read(path: pathlib.Path) -> Any:
 def _unpickle(file: BinaryIO) -> Any:
     """The next pickle of a file, checked before it is carried out."""
     start = file.tell()
-    for opcode, argument, position in pickletools.genops(file):
-        if opcode.name not in _OPCODES:
-            raise TorchFileError(f"its pickle has the instruction {opcode.name} at byte {position}, which is refused")
-        if opcode.name == "GLOBAL" and tuple(argument.split(" ", 1)) not in _GLOBALS:
-            raise TorchFileError(f"its pickle names {argument.replace(' ', '.')}, which is refused")
+    pickle_checks.check(file, _GLOBALS)
     size = file.tell() - start
     file.seek(start)
     return _Unpickler(io.BytesIO(file.read(size)), encoding="utf-8").load()
@@ -178,53 +141,109 @@ def _read_old(file: BinaryIO):
         raise TorchFileError("it was written by a big-endian machine")
     content, keys = _unpickle(file), _unpickle(file)
     storages, sizes = {}, {storage.key: storage for storage in _storages(content)}
-    for key in map(str, keys):
+    for key in keys:
         (count,) = np.frombuffer(file.read(8), "<i8")
-        num_bytes = count * _item_size(sizes[key].dtype)
-        storages[key] = file.read(num_bytes) if num_bytes >= 0 else b""
-    return content, lambda storage: storages[storage.key]
+        storage = sizes[str(key) if isinstance(key, str | int) else ""]
+        if count != storage.size:
+            raise TorchFileError(f"storage {storage.key} has {count} numbers instead of {storage.size}")
+        left = os.fstat(file.fileno()).st_size - file.tell()
+        if not 0 <= _num_bytes(storage) <= left:
+            raise TorchFileError(f"storage {storage.key} of {_num_bytes(storage)} bytes is longer than the file")
+        storages[storage.key] = file.read(_num_bytes(storage))
+    return content, storages
 
 
 def _read_zip(file: BinaryIO):
     archive = zipfile.ZipFile(file)
     (name,) = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
     prefix = name.removesuffix("data.pkl")
-    if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
+    left = _MOST_INFLATION * os.fstat(file.fileno()).st_size
+
+    def read_member(name: str) -> bytes:
+        nonlocal left
+        left -= archive.getinfo(name).file_size
+        if left < 0:
+            raise TorchFileError(f"it holds more than {_MOST_INFLATION} times its size, compressed: {name} is refused")
+        return archive.read(name)
+
+    if f"{prefix}byteorder" in archive.namelist() and read_member(f"{prefix}byteorder") != b"little":
         raise TorchFileError("it was written by a big-endian machine")
-    content = _unpickle(io.BytesIO(archive.read(name)))
-    contents = {storage.key: archive.read(f"{prefix}data/{storage.key}") for storage in _storages(content)}
-    return content, lambda storage: contents[storage.key]
+    content = _unpickle(io.BytesIO(read_member(name)))
+    storages = {}
+    for storage in _storages(content):
+        _check_size(storage, archive.getinfo(f"{prefix}data/{storage.key}").file_size)
+        storages[storage.key] = read_member(f"{prefix}data/{storage.key}")
+    return content, storages
 
 
 def _storages(content: Any) -> set[_Storage]:
-    if isinstance(content, _Tensor):
-        return {content.storage}
-    if isinstance(content, dict):
-        return set().union(*map(_storages, content.values()))
-    return set().union(*map(_storages, content)) if isinstance(content, list | tuple) else set()
+    """All storages that tensors of the content refer to."""
+    found, seen, left = set(), set(), [content]
+    while left:
+        value = left.pop()
+        if id(value) in seen:  # one object in many places
+            continue
+        seen.add(id(value))
+        if isinstance(value, _Tensor):
+            found.add(value.storage)
+        elif isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
+    return found
 
 
 def _item_size(dtype: Any) -> int:
     return 2 if dtype == _BFLOAT16 else np.dtype(dtype).itemsize
 
 
-def _resolve(content: Any, arrays: dict[_Storage, np.ndarray], read_storage: Callable[[_Storage], bytes]) -> Any:
-    """The content with arrays; tensors that share a storage are read from it once."""
-    if isinstance(content, _Tensor):
-        storage = content.storage
-        if storage not in arrays:
-            arrays[storage] = _to_array(read_storage(storage), storage)
-        return _view(arrays[storage], content)
-    if isinstance(content, dict):
-        return {name: _resolve(value, arrays, read_storage) for name, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_resolve(value, arrays, read_storage) for value in content]
-    return content
+def _num_bytes(storage: _Storage) -> int:
+    return storage.size * _item_size(storage.dtype)
+
+
+def _check_size(storage: _Storage, num_bytes: int) -> None:
+    if num_bytes != _num_bytes(storage):
+        raise TorchFileError(f"storage {storage.key} has {num_bytes} bytes instead of {storage.size} numbers")
+
+
+class _Arrays:
+    """The tensors of a file as arrays; storages are read once."""
+
+    def __init__(self, storages: dict[str, bytes]):
+        self._storages, self._arrays = storages, {}
+        self._left = _MOST_SHARES * sum(map(len, storages.values()))
+
+    def view(self, tensor: _Tensor) -> np.ndarray:
+        storage = tensor.storage
+        if storage not in self._arrays:
+            self._arrays[storage] = _to_array(self._storages[storage.key], storage)
+        view = _view(self._arrays[storage], tensor)
+        self._left -= view.size * _item_size(storage.dtype)
+        if self._left < 0:
+            raise TorchFileError(f"its tensors show more than {_MOST_SHARES} times the numbers that it holds")
+        return view
+
+
+def _resolve(content: Any, arrays: _Arrays, known: dict[int, Any]) -> Any:
+    """The content with arrays; what is in several places is resolved once."""
+    if not isinstance(content, _Tensor | dict | list | tuple):
+        return content
+    if id(content) not in known:
+        known[id(content)] = _OPEN
+        if isinstance(content, _Tensor):
+            result = arrays.view(content)
+        elif isinstance(content, dict):
+            result = {name: _resolve(value, arrays, known) for name, value in content.items()}
+        else:
+            result = [_resolve(value, arrays, known) for value in content]
+        known[id(content)] = result
+    if known[id(content)] is _OPEN:
+        raise TorchFileError("it has a list or a dict that holds itself")
+    return known[id(content)]
 
 
 def _to_array(content: bytes, storage: _Storage) -> np.ndarray:
-    if len(content) != storage.size * _item_size(storage.dtype):
-        raise TorchFileError(f"storage {storage.key} has {len(content)} bytes instead of {storage.size} numbers")
+    _check_size(storage, len(content))
     if storage.dtype == _BFLOAT16:
         return (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(content, np.dtype(storage.dtype).newbyteorder("<"))

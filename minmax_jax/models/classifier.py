@@ -3,8 +3,21 @@
 import flax.linen as nn
 import jax
 
+from minmax_jax.errors import OptionError
 from minmax_jax.models import trunks
-from minmax_jax.ops import resize
+from minmax_jax.ops import free_sizes, resize
+
+
+def check_size(scale: float, size: tuple[free_sizes.Size, free_sizes.Size]) -> None:
+    """Raises OptionError where no pixel of images of that height and width is left for the classifier."""
+    if any(map(free_sizes.is_free, size)):
+        return
+    height, width = size
+    if int(scale * min(size)) < 1:
+        raise OptionError(
+            f"classifier_scale={scale} leaves no pixel of images of {height}x{width}: it must be at least"
+            f" 1 / {min(size)}."
+        )
 
 
 class Classifier(nn.Module):
@@ -29,7 +42,8 @@ class Classifier(nn.Module):
         sample_keys: jax.Array | None = None,
     ) -> jax.Array:
         """[B, H, W, 3] images and [B, H, W, 1] masks to [B, C] scores."""
-        size = tuple(int(self.scale * side) for side in images.shape[1:3])
-        stages = self.trunk(resize.resize_bilinear(images * masks, size), train=train)
+        check_size(self.scale, images.shape[1:3])
+        size = tuple(free_sizes.cut_share(side, self.scale, name="classifier_scale") for side in images.shape[1:3])
+        stages = trunks.apply(self.trunk, resize.resize_bilinear(images * masks, size), train=train)
         logits, _ = self.head(trunks.last_features(stages), sample_keys)
         return logits

@@ -23,6 +23,6 @@ class Localizer(nn.Module):
         self, images: jax.Array, *, train: bool = False, sample_keys: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """[B, H, W, 3] images to ([B, C] scores, [B, h, w, C] maps of the mask)."""
-        stages = self.trunk(images, train=train)
+        stages = trunks.apply(self.trunk, images, train=train)
         logits, class_maps = self.head(trunks.last_features(stages), sample_keys)
         return logits, class_maps if self.mask_head is None else self.mask_head(stages, class_maps)

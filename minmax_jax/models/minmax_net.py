@@ -29,6 +29,12 @@ class MinMaxNet(nn.Module):
     classifier_trunk: nn.Module | None = None
     classifier_scale: float = 0.5
 
+    def __post_init__(self):
+        for name in ("trunk", "localizer_head", "classifier_head", "mask_head", "classifier_trunk"):
+            if getattr(self, name) is not None:
+                trunks.check_module(name, getattr(self, name))
+        super().__post_init__()
+
     def setup(self):
         self.localizer = localizer.Localizer(self.trunk, self.localizer_head, self.mask_head)
         self.classifier = classifier.Classifier(
@@ -43,7 +49,7 @@ class MinMaxNet(nn.Module):
 
     def stages(self, images: jax.Array) -> trunks.Stages:
         """The features of the localizer's trunk, {output stride: [B, h, w, K]}, for [B, H, W, 3] images."""
-        return self.localizer.trunk(images, train=False)
+        return trunks.apply(self.localizer.trunk, images, train=False, needs_strides=True)
 
     def classify(
         self,
@@ -80,6 +86,9 @@ def create_model(
         classifier_trunk: a separate trunk of the classifier; None shares the localizer's.
         classifier_scale: size of the classifier's input, as a share of the image's height and width.
         **pooling_options: attributes of `pooling.WildcatHead`: modalities, k_max, k_min, alpha, dropout, dtype.
+
+    Raises:
+        OptionError: for a trunk or a head that is no Linen module.
     """
     return MinMaxNet(
         trunk=trunk,

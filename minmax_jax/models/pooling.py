@@ -1,19 +1,22 @@
 """WILDCAT pooling (Durand et al. 2017): class scores from the strongest locations of class maps."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from minmax_jax.errors import OptionError
+from minmax_jax.ops import free_sizes
 
 
 def count_locations(k: float, num_locations: int) -> int:
     """Number of locations that k means: a share in (0, 1), rounded half to even, or a count.
 
     Raises:
-        OptionError: if k is negative, or above 1 and not whole.
+        OptionError: if k is negative or not finite, or above 1 and not whole.
     """
-    if k < 0 or (k >= 1 and k != int(k)):
+    if not 0 <= k < math.inf or (k >= 1 and k != int(k)):
         raise OptionError(f"k={k} must be 0, a share of the locations in (0, 1), or a whole number of them.")
     return min(round(k * num_locations) if k < 1 else int(k), num_locations)
 
@@ -42,12 +45,33 @@ def wildcat_pooling(
     """
     batch, height, width, num_classes = class_maps.shape
     values = class_maps.reshape(batch, height * width, num_classes).swapaxes(1, 2)
+    if free_sizes.is_free(height * width):
+        return _pool_free(values, k_max, k_min, alpha)
     greatest, _ = jax.lax.top_k(values, max(count_locations(k_max, height * width), 1))
     scores = jnp.mean(_drop(greatest, dropout, sample_keys, stream=0), axis=-1)
     if alpha != 0 and k_min != 0:
         least, _ = jax.lax.top_k(-values, max(count_locations(k_min, height * width), 1))
         scores = (scores - alpha * jnp.mean(_drop(least, dropout, sample_keys, stream=1), axis=-1)) / 2
     return scores
+
+
+def _pool_free(values: jax.Array, k_max: float, k_min: float, alpha: float) -> jax.Array:
+    """The scores of [B, C, h * w] values where h and w are free; nothing is dropped."""
+    scores = _mean_of_greatest(values, k_max)
+    if alpha != 0 and k_min != 0:
+        scores = (scores - alpha * _mean_of_greatest(-values, k_min)) / 2
+    return scores
+
+
+def _mean_of_greatest(values: jax.Array, k: float) -> jax.Array:
+    """Of all values in order, not by `top_k`: JAX takes minutes to see that a free k is not more than there are."""
+    num_locations = values.shape[-1]
+    available = jnp.asarray(num_locations, jnp.int32)
+    count = free_sizes.round_share(available, k) if k < 1 else jnp.minimum(int(k), available)
+    count = jnp.maximum(count, 1)
+    ordered = -jnp.sort(-values, axis=-1)
+    counted = jnp.where(jnp.arange(num_locations, dtype=jnp.int32) < count, ordered, 0.0)
+    return jnp.sum(counted, axis=-1) / count
 
 
 def _drop(values: jax.Array, rate: float, sample_keys: jax.Array | None, *, stream: int) -> jax.Array:

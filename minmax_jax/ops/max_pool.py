@@ -24,7 +24,7 @@ def relu_max_pool(features: jax.Array, window: int, stride: int, padding: int) -
     Raises:
         ValueError: for a window larger than the padded features.
     """
-    if min(features.shape[1:3]) + 2 * padding < window:
+    if any(side + 2 * padding < window for side in features.shape[1:3]):
         raise ValueError(f"window={window} is larger than features {features.shape} padded by {padding}.")
     # The saved arrays differ, so the form cannot be chosen at lowering as for convolutions.
     if window > _MOST_WINDOW or platforms.is_tpu() or platforms.is_portable():

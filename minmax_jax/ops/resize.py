@@ -9,7 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from minmax_jax.ops import platforms
+from minmax_jax.ops import free_sizes, platforms
 
 
 def _corner_positions(size_in: int, size_out: int) -> np.ndarray:
@@ -56,6 +56,24 @@ def interpolation_matrix(size_in: int, size_out: int, *, alignment: str = "corne
     return matrix
 
 
+def _free_matrix(size_in: free_sizes.Size, size_out: free_sizes.Size, alignment: str) -> jax.Array:
+    """As `interpolation_matrix`, computed when the sides are known, from positions that are exact fractions."""
+    places = jnp.arange(size_out, dtype=jnp.int32)
+    if alignment == "corners":
+        over, under = places * jnp.asarray(size_in - 1, jnp.int32), free_sizes.greatest(size_out - 1, 1)
+    elif alignment == "features":
+        over, under = places, -(-size_out // size_in)
+    else:
+        over, under = (2 * places + 1) * size_in - size_out, 2 * size_out
+    under = jnp.asarray(under, jnp.int32)
+    over = jnp.clip(over, 0, jnp.asarray(size_in - 1, jnp.int32) * under)
+    below, share = lax.div(over, under), lax.rem(over, under).astype(jnp.float32) / under.astype(jnp.float32)
+    columns = jnp.arange(size_in, dtype=jnp.int32)
+    distances = columns - below[:, None]
+    # A position on the last input has a share of 0: there is no input above it.
+    return jnp.where(distances == 0, 1 - share[:, None], jnp.where(distances == 1, share[:, None], 0))
+
+
 def resize_bilinear(images: jax.Array, size: tuple[int, int], *, alignment: str = "corners") -> jax.Array:
     """Resizes [B, H, W, K] images to [B, *size, K], without antialiasing.
 
@@ -77,6 +95,8 @@ def resize_bilinear(images: jax.Array, size: tuple[int, int], *, alignment: str 
             continue
         if alignment == "features" and size_out == 2 * images.shape[axis]:
             images = _double(images, axis)
+        elif free_sizes.is_free(images.shape[axis]) or free_sizes.is_free(size_out):
+            images = _multiply(images, axis, _free_matrix(images.shape[axis], size_out, alignment))
         else:
             images = _mix(images, axis, interpolation_matrix(images.shape[axis], size_out, alignment=alignment))
     return images

@@ -1,6 +1,8 @@
 """Image files in batches of one shape, and back to predictions of single images; large ones in tiles, one by one."""
 
 from collections.abc import Iterator, Sequence
+import dataclasses
+import errno
 import pathlib
 import shutil
 
@@ -8,7 +10,7 @@ import numpy as np
 
 from minmax_jax import disk
 from minmax_jax.data import padding
-from minmax_jax.errors import UserError
+from minmax_jax.errors import UserError, naming
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 from minmax_jax.prediction import large_images, resampling, sources
 from minmax_jax.prediction.inputs import Input
@@ -16,6 +18,8 @@ from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.predicted_images import Predicted, Skipped
 from minmax_jax.runs.predictor import Predictor
 
+# A process that has no memory or opened too many files cannot read intact ones.
+_NOT_OF_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _MOST_WAITING = 8  # batches' worth of images that wait for others of their shape
 
 
@@ -29,20 +33,25 @@ def predict(
         inputs: the files.
         options: of the prediction.
         scratch: folder for the masks of large images; each is deleted when the next answer is asked for.
+
+    Raises:
+        OSError: if what does not fit in memory cannot be written.
+        UserError: if the disk lacks space for it.
     """
     batch_size = min(options.batch_size, len(inputs))
     waiting: dict[tuple[int, int], list] = {}
     for index, item in enumerate(inputs):
         try:
             source = sources.open_source(item, predictor, options)
-            if source.tiling is not None:
-                yield from _predict_large(predictor, index, source, options, scratch)
-                continue
-            prepared = source.preprocessing(source.pixels)
+            with naming(f"{item.path}: "):
+                prepared = None if source.tiling else source.preprocessing(source.pixels)
         except (UserError, OSError) as error:
-            if disk.is_full(error):
+            if not _is_of_file(error):
                 raise
             yield Skipped(item, str(error))
+            continue
+        if source.tiling:
+            yield from _predict_large(predictor, index, source, options, scratch)
             continue
         group = waiting.setdefault(tuple(padding.padded_sizes(prepared.shape[:2]).tolist()), [])
         group.append((index, source, prepared))
@@ -52,6 +61,30 @@ def predict(
             yield from _predict_batch(predictor, waiting.pop(shape), batch_size)
     for group in waiting.values():
         yield from _predict_batch(predictor, group, batch_size)
+
+
+class _UnreadableError(Exception):
+    """A part of an image cannot be read."""
+
+
+def _is_of_file(error: Exception) -> bool:
+    """Whether an error of reading an image says that its file is bad."""
+    return not disk.is_full(error) and getattr(error, "errno", None) not in _NOT_OF_THE_FILE
+
+
+def _marking_errors(source: sources.Source) -> sources.Source:
+    """The source, whose errors of reading differ from those of writing."""
+    read = source.image.read
+
+    def read_marked(*arguments):
+        try:
+            return read(*arguments)
+        except (UserError, OSError) as error:
+            if not _is_of_file(error):
+                raise
+            raise _UnreadableError(str(error)) from error
+
+    return dataclasses.replace(source, image=dataclasses.replace(source.image, read=read_marked))
 
 
 def _predict_batch(predictor: Predictor, group: list, batch_size: int) -> Iterator[Predicted]:
@@ -72,19 +105,22 @@ def _predict_batch(predictor: Predictor, group: list, batch_size: int) -> Iterat
 
 def _predict_large(
     predictor: Predictor, index: int, source: sources.Source, options: Options, scratch: pathlib.Path
-) -> Iterator[Predicted]:
+) -> Iterator[Predicted | Skipped]:
     scratch.mkdir(exist_ok=True)
     try:
-        large = large_images.predict(
-            predictor,
-            source,
-            threshold=options.threshold,
-            overlap=options.tile_overlap,
-            batch_size=options.batch_size,
-            scratch=scratch,
-        )
+        with disk.explained(scratch.parent, needed_bytes=large_images.needed_bytes(source, predictor)):
+            large = large_images.predict(
+                predictor,
+                _marking_errors(source),
+                threshold=options.threshold,
+                overlap=options.tile_overlap,
+                batch_size=options.batch_size,
+                scratch=scratch,
+            )
         drawn = np.concatenate(list(resampling.resample(large.mask, large.picture.shape[:2])))
         prediction = ImagePrediction(index, large.probabilities, drawn, large.scores)
         yield Predicted(source, large.picture, prediction, large.mask, large.num_tiles)
+    except _UnreadableError as error:
+        yield Skipped(source.input, str(error))
     finally:
-        shutil.rmtree(scratch)
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,15 +1,17 @@
-"""Regions as COCO stores them: run lengths along the columns, zeros first, not compressed."""
+"""Regions as COCO stores them: run lengths along the columns, zeros first, in the compressed text of pycocotools."""
 
 from collections.abc import Iterable, Iterator, Sequence
-import json
+import importlib.metadata
 import math
 from typing import IO, Any
 
 import numpy as np
 
+from minmax_jax import strict_json
 from minmax_jax.prediction.disk_arrays import DiskArray
 
 _MOST_PIXELS = 1 << 22  # that are encoded at once
+_MOST_COMPRESSED = 1 << 32  # pixels of an image: pycocotools counts with 32 bits
 
 
 def encode(
@@ -19,13 +21,17 @@ def encode(
     *,
     size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """{"size": [H, W], "counts": run lengths} of a region.
+    """A region as an annotation has it.
 
     Args:
         labels: [h, w] number of each pixel's region.
         number: of the region, which has a pixel.
         box: (top, left, bottom, right) of the region, bottom and right exclusive: only there it is looked for.
         size: (H, W) of the image, if it is another than that of the labels; each pixel has the nearest label.
+
+    Returns:
+        "segmentation": {"size": [H, W], "counts": run lengths as text}, as a list for images of 2^32 or more pixels;
+        the "area" and "bbox" [left, top, width, height] of its pixels in the image.
     """
     height, width = size or labels.shape
     runs = np.concatenate([np.zeros((0, 2), int), *_runs(labels, number, box, (height, width))])
@@ -33,7 +39,32 @@ def encode(
     starts = np.concatenate([runs[:1, 0], runs[1:, 0][is_apart]])
     ends = np.concatenate([runs[:-1, 1][is_apart], runs[-1:, 1]])
     counts = np.diff(np.stack([starts, ends], axis=1).ravel(), prepend=0, append=height * width).tolist()
-    return {"size": [height, width], "counts": counts if counts[-1] else counts[:-1]}
+    return {
+        "segmentation": {"size": [height, width], "counts": compress(counts, (height, width))},
+        "area": int((ends - starts).sum()),
+        "bbox": _box(starts, ends, height),
+    }
+
+
+def compress(counts: Sequence[int], size: tuple[int, int]) -> str | list[int]:
+    """Run lengths that begin with zeros as text; as they are for an image that pycocotools cannot count."""
+    from pycocotools import mask as coco_mask
+
+    counts = list(counts) if counts[-1] else list(counts[:-1])
+    if math.prod(size) >= _MOST_COMPRESSED:
+        return counts
+    return coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"].decode("ascii")
+
+
+def _box(starts: np.ndarray, ends: np.ndarray, height: int) -> list[int]:
+    """[left, top, width, height] of runs along columns of this height."""
+    if not len(starts):
+        return [0, 0, 0, 0]
+    left, right = int(starts[0] // height), int((ends[-1] - 1) // height) + 1
+    goes_on = starts // height != (ends - 1) // height  # in the next column: to the last row and from the first on
+    top = 0 if goes_on.any() else int((starts % height).min())
+    bottom = height if goes_on.any() else int(((ends - 1) % height).max()) + 1
+    return [left, top, right - left, bottom - top]
 
 
 def _runs(
@@ -60,35 +91,43 @@ def _nearest(start: int, end: int, length: int, new_length: int) -> np.ndarray:
     return np.stack([new, old], axis=1)[inside]
 
 
+def _version() -> str:
+    try:
+        return importlib.metadata.version("minmax_jax")
+    except importlib.metadata.PackageNotFoundError:  # run from a folder that is not installed
+        return ""
+
+
 def write(
-    file: IO[str], images: Iterable[tuple[dict[str, Any], Sequence[dict[str, Any]]]], class_names: Sequence[str]
+    file: IO[str],
+    images: Iterable[tuple[dict[str, Any], Sequence[dict[str, Any]]]],
+    class_names: Sequence[str],
+    *,
+    folder: str,
 ) -> None:
     """Writes a COCO file, a line for each annotation; no more than one image's are in memory.
 
     Args:
         file: opened for writing.
-        images: rows with "path", "height", "width" and "class", and the regions of each with "box", "area", "score"
-            and "segmentation".
+        images: rows with "file_name", "height", "width" and "class", and the regions of each as `encode` gives them,
+            with a "score".
         class_names: of the categories.
+        folder: below which the files are.
     """
-    categories = [{"id": number, "name": name} for number, name in enumerate(class_names, 1)]
-    file.write(f'{{"categories": {json.dumps(categories)},\n"annotations": [')
+    info = {
+        "description": "Regions predicted by minmax_jax. file_name is relative to the folder that `folder` names.",
+        "version": _version(),
+        "folder": folder,
+    }
+    categories = [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(class_names, 1)]
+    file.write(f'{{"info": {strict_json.dumps(info)},\n"licenses": [],\n')
+    file.write(f'"categories": {strict_json.dumps(categories)},\n"annotations": [')
     described, count = [], 0
     for image_id, (row, regions) in enumerate(images, 1):
-        size = {name: row[name] for name in ("height", "width")}
-        described.append({"id": image_id, "file_name": row["path"], **size})
+        described.append({"id": image_id} | {name: row[name] for name in ("file_name", "height", "width")})
         for region in regions:
-            top, left, bottom, right = region["box"]
-            annotation = {
-                "id": count + 1,
-                "image_id": image_id,
-                "category_id": class_names.index(row["class"]) + 1,
-                "segmentation": region["segmentation"],
-                "area": region["area"],
-                "bbox": [left, top, right - left, bottom - top],
-                "iscrowd": 0,
-                "score": region["score"],
-            }
-            file.write((",\n" if count else "\n") + json.dumps(annotation, separators=(",", ":")))
+            of_image = {"image_id": image_id, "category_id": class_names.index(row["class"]) + 1, "iscrowd": 0}
+            annotation = {"id": count + 1} | of_image | region
+            file.write((",\n" if count else "\n") + strict_json.dumps(annotation, separators=(",", ":")))
             count += 1
-    file.write(f'],\n"images": {json.dumps(described)}}}\n')
+    file.write(f'],\n"images": {strict_json.dumps(described)}}}\n')

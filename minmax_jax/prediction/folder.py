@@ -1,8 +1,7 @@
 """The output folder of a prediction: files of each image, tables of all, and last the manifest that says complete."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
-import csv
 import dataclasses
 import json
 import logging
@@ -10,19 +9,25 @@ import pathlib
 import shutil
 from typing import Any
 
-from minmax_jax import progress
-from minmax_jax.errors import OptionError
+from minmax_jax import disk, progress, strict_json
+from minmax_jax.data import image_endings, lossy_reading, pixel_size
+from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import trust
-from minmax_jax.prediction import batches, coco, image_outputs
+from minmax_jax.prediction import batches, image_outputs, tables_of_images
 from minmax_jax.prediction.inputs import Input
 from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.predicted_images import Skipped
+from minmax_jax.runs import lock
 from minmax_jax.runs.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 ROWS, TABLE, COCO, MANIFEST = "predictions.jsonl", "predictions.csv", "coco.json", "manifest.json"
 _STATE = "options.json"  # what the files of an unfinished prediction were made with
 _SCRATCH = "unfinished"  # folder for what does not fit in memory
+_REMEDIES = {
+    "dark": "A model of data that were prepared with --intensity=percentiles reads them.",
+    "channels": "A model of data that were prepared with --channels=0,1,2, or others, reads those.",
+}
 
 
 def predict(
@@ -33,47 +38,98 @@ def predict(
     *,
     model: Mapping[str, Any],
     results: Mapping[str, Any],
+    left_out: Mapping[str, int] | None = None,
+    workdir: str = "",
 ) -> dict[str, Any]:
-    """Predicts files into a folder; after a kill, the same call resumes. Files that changed are predicted again.
+    """Predicts files into a folder; after a kill, the same call resumes.
+
+    Files that changed, and those of which an output is missing, are predicted again.
 
     Args:
         predictor: the model.
         inputs: the files.
         output: the folder, created if there is none.
         options: what is written.
-        model: identifies the model and what is done at test time, as JSON values.
+        model: identifies the model and what is done at test time, as JSON values: another one needs another folder.
         results: content of the run's `results.json`, {} without.
+        left_out: numbers of files by ending that folders hold and that are no images, for log and manifest.
+        workdir: where the model is, for the manifest: a prediction resumes with a copy of the run.
 
     Returns:
         The content of the manifest; "skipped" lists the files that could not be predicted.
 
     Raises:
         OptionError: if the folder holds anything but predictions of this model with these options.
+        UserError: if the folder cannot be written.
+        LockedError: if another process predicts into the folder.
     """
     state = {"model": dict(model), "options": dataclasses.asdict(options)}
+    _check_folder(output, state)
+    output.mkdir(parents=True, exist_ok=True)
+    with lock.hold(output, flag="--output", work="predicts"):
+        _check_folder(output, state)  # it may have been written since
+        try:
+            with disk.explained(output):
+                further = {"workdir": workdir, "left_out": dict(left_out or {})}
+                return _predict(predictor, inputs, output, options, state, results=results, further=further)
+        except OSError as error:
+            if error.filename is None:  # of a write; errors of opening name their file
+                raise UserError(f"{output} cannot be written ({error}).") from error
+            raise
+
+
+def _predict(
+    predictor: Predictor,
+    inputs: Sequence[Input],
+    output: pathlib.Path,
+    options: Options,
+    state: dict[str, Any],
+    *,
+    results: Mapping[str, Any],
+    further: dict[str, Any],
+) -> dict[str, Any]:
     rows = _open(output, state)
-    done = {row["stem"]: row for row in rows if (output / row["mask"]).exists()}
+    done = {row["stem"]: row for row in rows}
     (output / MANIFEST).unlink(missing_ok=True)
-    rest = [
-        item for item in inputs if item.stem not in done or done[item.stem].get("file") != _describe_file(item.path)
-    ]
+    rest = [item for item in inputs if not _is_done(done.get(item.stem), item, output, options)]
+    again = {item.stem for item in rest} & done.keys()
+    if again:  # a kill must not leave rows of files that are half written
+        done = {stem: row for stem, row in done.items() if stem not in again}
+        _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in done.values()))
     with progress.meter("Prediction", total=len(inputs), unit="image", initial=len(inputs) - len(rest)) as update:
         of_model = trust.find_model_flags(results)
         rows, skipped = _predict_rest(predictor, rest, output, options, of_model=of_model, update=update)
     done |= {row["stem"]: row for row in rows}
     written = [done[item.stem] for item in inputs if item.stem in done]
-    _warn_of_unknown_magnification(written, predictor.card.get("microns_per_pixel"))
+    for line in lossy_reading.summarize([row.get("not_read", {}) for row in written], remedies=_REMEDIES):
+        logger.warning("%s", line)
+    if further["left_out"]:
+        logger.warning("%s.", image_endings.describe(further["left_out"]))
+    _describe_magnifications(written, predictor.card.get("microns_per_pixel"))
     # Rows of other files, of an earlier call, are left out.
-    _write(output / ROWS, "".join(json.dumps(row) + "\n" for row in written))
-    _write_tables(output, written, options, predictor.class_names)
-    manifest = state | {
-        "num_images": len(written),
-        "num_flagged": sum(bool(row["flags"]) for row in written),
-        "skipped": skipped,
-        "files": {row["stem"]: row["path"] for row in written},
-    }
-    _write(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in written))
+    tables_of_images.write_csv(output / TABLE, written, predictor.class_names)
+    if options.coco:
+        tables_of_images.write_coco(output / COCO, inputs, done, options, predictor.class_names)
+    manifest = (
+        state
+        | further
+        | {
+            "num_images": len(written),
+            "num_flagged": sum(bool(row["flags"]) for row in written),
+            "skipped": skipped,
+            "files": {row["stem"]: row["path"] for row in written},
+        }
+    )
+    _write(output / MANIFEST, strict_json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _is_done(row: dict[str, Any] | None, item: Input, output: pathlib.Path, options: Options) -> bool:
+    """Whether the file is as it was when this row was written, and all its outputs are there."""
+    if row is None or row.get("file") != _describe_file(item.path):
+        return False
+    return all((output / path).is_file() for path in image_outputs.files(item.stem, options).values())
 
 
 def _predict_rest(
@@ -100,16 +156,38 @@ def _predict_rest(
                 skipped.append({"path": str(answer.input.path), "reason": answer.reason})
                 continue
             names = predictor.class_names
-            row = image_outputs.write(output, answer, options, class_names=names, of_model=of_model, scratch=scratch)
+            with disk.explained(output, needed_bytes=image_outputs.most_bytes(answer, options)):
+                row = image_outputs.write(
+                    output,
+                    answer,
+                    options,
+                    class_names=names,
+                    background_classes=predictor.background_classes,
+                    of_model=of_model,
+                    scratch=scratch,
+                )
             row["file"] = files[answer.source.input.stem]
-            file.write(json.dumps(row) + "\n")
+            file.write(strict_json.dumps(row) + "\n")
             file.flush()
             rows.append(row)
     return rows, skipped
 
 
-def _warn_of_unknown_magnification(rows: Sequence[dict[str, Any]], of_training: float | None) -> None:
-    unknown = sum(row["microns_per_pixel"] is None for row in rows)
+def _describe_magnifications(rows: Sequence[dict[str, Any]], of_training: float | None) -> None:
+    """Says in a line each, however many images there are, which pixel sizes are used, ignored and unknown."""
+    if rescaled := [row for row in rows if row["rescaling"] != 1]:
+        factors = sorted({f"{row['rescaling']:.3g}" for row in rescaled}, key=float)
+        logger.info(
+            "%d of %d images have another pixel size than the images of the training, %.3g microns; %s has %.3g microns"
+            " a pixel. They are resized by %s.",
+            *(len(rescaled), len(rows), of_training, rescaled[0]["path"], rescaled[0]["microns_per_pixel"]),
+            factors[0] if len(factors) == 1 else f"{factors[0]} to {factors[-1]}",
+        )
+    ignored = [(row["path"], row["ignored_pixel_size"]) for row in rows if row.get("ignored_pixel_size")]
+    described = [(path, found["microns"], found["reason"]) for path, found in ignored]
+    for line in pixel_size.describe_ignored(described, len(rows)):
+        logger.warning("%s", line)
+    unknown = sum(row["microns_per_pixel"] is None for row in rows) - len(ignored)
     if unknown and of_training:
         logger.warning(
             "%d of %d images do not say how many microns a pixel has: %.3g is assumed, as in training. Give it by"
@@ -120,9 +198,7 @@ def _warn_of_unknown_magnification(rows: Sequence[dict[str, Any]], of_training: 
 
 def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that are there; what a kill cut off, a last line or the files of a large image, is dropped."""
-    _check_folder(output, state)
-    output.mkdir(parents=True, exist_ok=True)
-    _write(output / _STATE, json.dumps(state, indent=2) + "\n")
+    _write(output / _STATE, strict_json.dumps(state, indent=2) + "\n")
     for folder in ("masks", "overlays"):
         (output / folder).mkdir(exist_ok=True)
     shutil.rmtree(output / _SCRATCH, ignore_errors=True)
@@ -133,13 +209,14 @@ def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
                 break
-        _write(output / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
+        _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in rows))
     return rows
 
 
 def _check_folder(output: pathlib.Path, state: dict[str, Any]) -> None:
     """Raises OptionError for a folder with anything of others: nothing there is overwritten."""
-    if not output.exists() or (output.is_dir() and {path.name for path in output.iterdir()} <= {f"{_STATE}.new"}):
+    own = {f"{_STATE}.new", lock.NAME}  # of a call that was killed before it had written anything else
+    if not output.exists() or (output.is_dir() and {path.name for path in output.iterdir()} <= own):
         return
     try:
         found = json.loads((output / _STATE).read_text(encoding="utf-8"))
@@ -167,37 +244,3 @@ def _write(path: pathlib.Path, text: str) -> None:
     replacement = path.with_name(f"{path.name}.new")
     replacement.write_text(text, encoding="utf-8")
     replacement.replace(path)
-
-
-def _write_tables(
-    output: pathlib.Path, rows: Sequence[dict[str, Any]], options: Options, class_names: Sequence[str]
-) -> None:
-    columns = ["path", "stem", "height", "width", "microns_per_pixel", "rescaling", "num_tiles", "class", "probability"]
-    columns += [
-        "foreground_entropy",
-        "background_entropy",
-        "foreground_share",
-        "num_instances",
-        "threshold",
-        "flags",
-        *(f"p_{name}" for name in class_names),
-    ]
-    replacement = output / f"{TABLE}.new"
-    # Names of files need not be UTF-8.
-    with replacement.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        table = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
-        table.writeheader()
-        for row in rows:
-            of_classes = {f"p_{name}": value for name, value in row["probabilities"].items()}
-            table.writerow(row | of_classes | {"flags": "; ".join(row["flags"])})
-    replacement.replace(output / TABLE)
-    if options.coco:
-        replacement = output / f"{COCO}.new"
-        with replacement.open("w", encoding="utf-8") as file:
-            coco.write(file, _coco_images(output, rows), class_names)
-        replacement.replace(output / COCO)
-
-
-def _coco_images(output: pathlib.Path, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], list]]:
-    for row in rows:
-        yield row, json.loads((output / f"coco/{row['stem']}.json").read_text())

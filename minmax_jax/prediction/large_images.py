@@ -8,10 +8,10 @@ import shutil
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from minmax_jax import progress
 from minmax_jax.data import padding, stains
+from minmax_jax.data.importing import slides
 from minmax_jax.errors import UserError
 from minmax_jax.method import Prediction
 from minmax_jax.prediction import blending, resampling, tile_scores
@@ -22,7 +22,10 @@ from minmax_jax.runs.predictor import Predictor
 _PICTURE_SIDE = 2048  # greatest side of the reduced copy that is drawn
 _STAIN_SIDE = 1024  # of the one in which stains are looked for
 _MOST_VALUES = 1 << 22  # of a mask, for its distribution
-_BYTES = 10  # of files, for each pixel as the networks see it: soft masks before and after the CRF, and regions
+# Bytes of files, for each pixel as the networks see it: soft masks before and after the CRF and their reduced copies,
+# regions, and, where classes have no region, the weight of tiles with one.
+_BYTES, _BYTES_OF_COVER = 12, 4
+_LEAST_COVER = 1e-3
 
 
 class LargePrediction(NamedTuple):
@@ -60,13 +63,15 @@ def predict(
         UserError: if the file is damaged, or the disk lacks space.
     """
     grid = blending.create_grid(source.tiling.size, source.tiling.side, overlap=overlap)
-    _check_space(source, scratch)
+    _check_space(source, predictor, scratch)
     read = functools.partial(_read_window, source, _find_stains(predictor, source))
     answers: list[Prediction] = []
+    has_region: list[bool] = []  # of each tile's class
 
     def predicted_masks():
         for answer in _predict_tiles(predictor, read, grid, min(batch_size, len(grid.windows))):
             answers.append(answer.replace(masks=None))
+            has_region.append(int(np.argmax(answer.probabilities)) not in predictor.background_classes)
             # Masks of a second stage are not scaled yet.
             fading = 1.0 if predictor.calibrate_fn else tile_scores.fading(answer.probabilities)
             yield fading * answer.masks
@@ -76,22 +81,35 @@ def predict(
     with progress.meter(source.input.path.name, total=len(grid.windows), unit="tile") as update:
         blending.blend(mask, grid, _counted(predicted_masks(), update))
     if predictor.calibrate_fn is not None:
-        _calibrate(mask, predictor.calibrate_fn)
+        covered = None if all(has_region) else _cover(grid, has_region, scratch)
+        _calibrate(mask, predictor.calibrate_fn, covered)
     if predictor.crf_fn is not None:
         rough, mask = mask, DiskArray(scratch / "refined", grid.size, np.float16)
         with progress.meter(f"CRF of {source.input.path.name}", total=len(grid.windows), unit="tile") as update:
             blending.blend(mask, grid, _counted(_refine(rough, predictor.crf_fn, read, grid), update))
-    shares = [np.mean(mask[top:bottom, left:right] >= threshold) for top, left, bottom, right in grid.windows]
+    # A tile of a class without a region may show a neighbour's foreground, which tells nothing of its class.
+    shares = [
+        np.mean(mask[top:bottom, left:right] >= threshold) * is_shown
+        for (top, left, bottom, right), is_shown in zip(grid.windows, has_region)
+    ]
     probabilities, scores = tile_scores.combine(answers, shares)
+    if int(np.argmax(probabilities)) in predictor.background_classes:
+        for top, bottom in resampling.bands(*mask.shape):
+            mask[top:bottom] = 0
     return LargePrediction(mask, probabilities, scores, _read_reduced(source, _PICTURE_SIDE), len(answers))
 
 
-def _check_space(source: Source, scratch: pathlib.Path) -> None:
-    needed, free = _BYTES * math.prod(source.tiling.size) / 2**20, shutil.disk_usage(scratch).free / 2**20
+def needed_bytes(source: Source, predictor: Predictor) -> int:
+    """What the files take that an image with a tiling needs while it is predicted."""
+    return (_BYTES + _BYTES_OF_COVER * bool(predictor.background_classes)) * math.prod(source.tiling.size)
+
+
+def _check_space(source: Source, predictor: Predictor, scratch: pathlib.Path) -> None:
+    needed, free = needed_bytes(source, predictor) / 2**20, shutil.disk_usage(scratch).free / 2**20
     if needed > free:
         raise UserError(
-            f"{source.input.path} needs {needed:.0f} MiB in {scratch.parent} while it is predicted, and {free:.0f} are"
-            " free. Make room, or choose another folder."
+            f"{scratch.parent} lacks space: {source.input.path} needs {needed:.1f} MiB there while it is predicted, and"
+            f" {free:.1f} MiB are free. Make room, or choose another folder, and rerun the command."
         )
 
 
@@ -119,17 +137,8 @@ def _read_window(source: Source, of_image: stains.Stains | None, window: tuple[i
     size = (window[2] - window[0], window[3] - window[1])
     step = tuple(old / new for old, new in zip(source.image.size, source.tiling.size))
     box = tuple(np.multiply(window, step * 2).tolist())
-    pixels = source.image.read(box, size) if min(step) >= 1 else _enlarge(source, box, size)
+    pixels = source.image.read(box, size) if min(step) >= 1 else slides.read_enlarged(source.image, box, size)
     return pixels if of_image is None else stains.replace_stains(pixels, of_image)
-
-
-def _enlarge(source: Source, box: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
-    """Bilinear, with the pixels around the box."""
-    top, left = (max(0, math.floor(place) - 1) for place in box[:2])
-    bottom, right = (min(side, math.ceil(place) + 1) for place, side in zip(box[2:], source.image.size))
-    around = source.image.read((top, left, bottom, right), (bottom - top, right - left))
-    inside = (box[1] - left, box[0] - top, min(box[3], right) - left, min(box[2], bottom) - top)
-    return np.asarray(Image.fromarray(around).resize(size[::-1], Image.Resampling.BILINEAR, inside))
 
 
 def _predict_tiles(
@@ -160,9 +169,32 @@ def _refine(rough: DiskArray, crf_fn: Callable, read: Callable[..., np.ndarray],
         yield crf_fn(rough[top:bottom, left:right], read((top, left, bottom, right)))
 
 
-def _calibrate(mask: DiskArray, calibrate_fn: Callable[..., np.ndarray]) -> None:
-    """Scales the mask by the distribution of its values, of the whole image."""
-    step = math.ceil(math.sqrt(mask.shape[0] * mask.shape[1] / _MOST_VALUES))
-    values = np.concatenate([mask[row : row + 1, ::step] for row in range(step // 2, mask.shape[0], step)])
-    for top, bottom in resampling.bands(*mask.shape):
-        mask[top:bottom] = calibrate_fn(mask[top:bottom, :], of=values)
+def _cover(grid: blending.Grid, has_region: list[bool], scratch: pathlib.Path) -> DiskArray:
+    """[h, w], the weight of the tiles that have a region: the empty masks of the others say nothing of the values."""
+    covered = DiskArray(scratch / "covered", grid.size, np.float32)
+    blending.blend(covered, grid, (np.full(grid.sides, is_shown, np.float32) for is_shown in has_region))
+    return covered
+
+
+def _calibrate(mask: DiskArray, calibrate_fn: Callable[..., np.ndarray], covered: DiskArray | None) -> None:
+    """Scales the mask by the distribution of its values, of the whole image.
+
+    With `covered`, of `_cover`, these are means over the tiles with a region alone; what is scaled fades with them.
+    """
+    values = _sample(mask)
+    if covered is not None:
+        weights = _sample(covered)
+        values = values[weights > _LEAST_COVER] / weights[weights > _LEAST_COVER]
+    for top, bottom in resampling.bands(*mask.shape) if values.size else ():
+        part = mask[top:bottom, :]
+        if covered is None:
+            mask[top:bottom] = calibrate_fn(part, of=values)
+        else:
+            weights = covered[top:bottom, :]
+            mask[top:bottom] = weights * calibrate_fn(part / np.maximum(weights, _LEAST_COVER), of=values)
+
+
+def _sample(array: DiskArray) -> np.ndarray:
+    """[m, n] values of an array, evenly spaced, at most about `_MOST_VALUES`."""
+    step = math.ceil(math.sqrt(array.shape[0] * array.shape[1] / _MOST_VALUES))
+    return np.concatenate([array[row : row + 1, ::step] for row in range(step // 2, array.shape[0], step)])

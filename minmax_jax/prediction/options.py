@@ -12,11 +12,13 @@ class Options:
 
     Attributes:
         threshold: a pixel is foreground where the soft mask is at least this.
-        geojson: whether polygons are written for QuPath.
+        geojson: whether polygons are written for QuPath; "gz": compressed.
+        geojson_type: what polygons are in QuPath, "annotation" or "detection"; None: annotations, or detections in
+            images with more than 5,000.
         coco: whether regions are written as COCO annotations.
-        soft_masks: whether soft masks are written as .npy, float16.
+        soft_masks: whether soft masks are written as .npy, float16; "ome-tiff": as OME-TIFF of 8 bits.
         least_area: regions with fewer pixels are left out of counts, polygons and annotations; masks keep them.
-        tolerance: in pixels, by how much polygons may be simplified.
+        tolerance: in pixels, by how much polygons may be simplified; 0: they follow the pixels exactly.
         batch_size: images, or tiles, of one shape that are predicted together.
         tile_size: side of the tiles, in pixels of the file, in which larger images are predicted; 0: all images are
             predicted in one pass; None: images too large for one pass are, in tiles of the size of training crops.
@@ -29,11 +31,12 @@ class Options:
     """
 
     threshold: float = 0.5
-    geojson: bool = False
+    geojson: bool | str = False
+    geojson_type: str | None = None
     coco: bool = False
-    soft_masks: bool = False
+    soft_masks: bool | str = False
     least_area: int = 16
-    tolerance: float = 0.5
+    tolerance: float = 1.0
     batch_size: int = 8
     tile_size: int | None = None
     tile_overlap: float = 0.25
@@ -42,8 +45,11 @@ class Options:
 
     def __post_init__(self):
         options.check_range("threshold", self.threshold, 1e-6, 1 - 1e-6)
+        options.check_choice("geojson", self.geojson, (False, True, "gz"))
+        options.check_choice("geojson_type", self.geojson_type, (None, "annotation", "detection"))
+        options.check_choice("soft_masks", self.soft_masks, (False, True, "ome-tiff"))
         options.check_range("least_area", self.least_area, 1)
-        options.check_range("tolerance", self.tolerance, 0)
+        options.check_range("tolerance", self.tolerance, 0, 1e6)
         options.check_range("batch_size", self.batch_size, 1)
         if self.tile_size:
             options.check_range("tile_size", self.tile_size, preprocessing.LEAST_SIDE)

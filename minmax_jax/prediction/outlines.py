@@ -1,79 +1,158 @@
-"""Outlines of a mask as polygons with holes, in pixels of the image; the corner of the first pixel is (0, 0)."""
+"""Outlines of pixels along their edges; the corner of the first pixel is (0, 0).
 
-from collections.abc import Iterator
-import itertools
+A part is a set of pixels that are connected by their edges. Its outline is one outer ring and a ring around each hole.
+No ring crosses or touches itself: where pixels meet at a corner only, rings are split at that corner.
+"""
 
-import contourpy
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
 import numpy as np
+import shapely
 
-Polygon = list[np.ndarray]  # the outer ring, then the holes; [n, 2] (x, y), the last point equal to the first
+Ring = np.ndarray  # [n, 2] int (x, y), the last point equal to the first; counter-clockwise by the sign of its area
 
 
-def find(mask: np.ndarray, *, threshold: float, least_area: float = 0.0, tolerance: float = 0.0) -> Iterator[Polygon]:
-    """The polygons of {mask >= threshold}, between pixels by linear interpolation.
+class Part(NamedTuple):
+    """The outline of pixels that are connected by their edges.
+
+    Attributes:
+        shell: the outer ring, whose area is positive.
+        holes: rings, whose areas are negative; two rings may share single corners.
+        area: number of pixels.
+    """
+
+    shell: Ring
+    holes: list[Ring]
+    area: int
+
+
+def find(bands: Iterable[np.ndarray], *, most_corners: int | None = None) -> list[Part] | None:
+    """The outlines of all parts of a mask.
 
     Args:
-        mask: [H, W] soft mask.
-        threshold: level of the outlines.
-        least_area: polygons of less pixels, but for the largest, and holes are left out.
-        tolerance: in pixels, how far an outline may move where points are dropped (Douglas and Peucker); 0 keeps all.
+        bands: [n, W] bool, the rows of the mask from top to bottom; one band is in memory.
+        most_corners: of the outlines, for which there is memory.
+
+    Returns:
+        The parts; None if there are more corners.
     """
-    # A margin closes outlines at the border: on the edge of the image, half a pixel from its last pixels.
-    padded = np.pad(np.asarray(mask, np.float64), 1, mode="edge")
-    margin = np.ones(padded.shape, bool)
-    margin[1:-1, 1:-1] = False
-    padded[margin] = np.minimum(padded[margin], 2 * threshold - padded[margin])
-    coordinates = [np.arange(-1, side + 1) + 0.5 for side in mask.shape]
-    generator = contourpy.contour_generator(
-        coordinates[1], coordinates[0], padded, fill_type=contourpy.FillType.OuterOffset
-    )
-    pieces = [
-        [points[start:end] for start, end in itertools.pairwise(offsets)]
-        for points, offsets in zip(*generator.filled(threshold, np.inf))
-    ]
-    # Between pixels, an outline encloses less than the pixels: that of a region of `least_area` pixels is kept.
-    areas = [abs(ring_area(rings[0])) for rings in pieces]
-    least = min(least_area, max(areas, default=0.0))
-    for rings, area in zip(pieces, areas):
-        if area < max(least, 1e-12):
-            continue
-        holes = [ring for ring in rings[1:] if abs(ring_area(ring)) >= max(least_area, 1e-12)]
-        polygon = [_simplify(ring, tolerance) for ring in (rings[0], *holes)]
-        yield [ring for number, ring in enumerate(polygon) if number == 0 or len(ring) >= 4]
+    corners = _find_corners(bands, most_corners)
+    return None if corners is None else _assign(list(_rings(corners)))
 
 
-def ring_area(ring: np.ndarray) -> float:
-    """Signed area of a closed ring [n, 2]."""
+def area(ring: Ring) -> int:
+    """Signed area of a closed ring."""
     x, y = ring[:, 0], ring[:, 1]
-    return float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2)
+    return int(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) // 2
 
 
-def polygon_area(polygon: Polygon) -> float:
-    """Area without the holes, in pixels."""
-    return abs(ring_area(polygon[0])) - sum(abs(ring_area(ring)) for ring in polygon[1:])
+def _find_corners(bands: Iterable[np.ndarray], most: int | None) -> np.ndarray | None:
+    """[N, 5] int64 corners of the outlines: y, x, whether edges lead right and down, and the one along the row starts.
+
+    A corner has one edge along its row and one along its column. Where two pixels meet at a corner only, there are two.
+    """
+    found, count, top, above = [], 0, 0, None
+    for band in bands:
+        above = np.zeros((1, band.shape[1]), bool) if above is None else above
+        found.append(_corners_of_rows(np.concatenate([above, band]), top))
+        count, top, above = count + len(found[-1]), top + len(band), band[-1:]
+        if most is not None and count > most:
+            return None
+    if above is not None:
+        found.append(_corners_of_rows(np.concatenate([above, np.zeros_like(above)]), top))
+    return np.concatenate([np.zeros((0, 5), np.int64), *found])
 
 
-def _simplify(ring: np.ndarray, tolerance: float) -> np.ndarray:
-    """A closed ring of at least four points, by Douglas and Peucker from two points that are far apart."""
-    if tolerance <= 0 or len(ring) <= 5:
-        return ring
-    far = int(np.argmax(np.sum((ring[:-1] - ring[0]) ** 2, axis=1)))
-    kept = np.zeros(len(ring), bool)
-    kept[[0, far, -1]] = True
-    pending = [(0, far), (far, len(ring) - 1)]
-    while pending:
-        start, end = pending.pop()
-        if end - start < 2:
+def _corners_of_rows(rows: np.ndarray, top: int) -> np.ndarray:
+    """Corners between the rows; the first of them is at the height `top`."""
+    padded = np.pad(rows, [(0, 0), (1, 1)])
+    pixels = [padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]]
+    count = np.sum(pixels, axis=0, dtype=np.uint8)
+    is_double = (count == 2) & (pixels[0] == pixels[3])
+    found = []
+    # Of a single corner, the pixel that differs from the three others is the one that its edges enclose.
+    for index, pixel in enumerate(pixels):
+        is_single = ((count == 1) & pixel) | ((count == 3) & ~pixel)
+        y, x = np.nonzero(is_single | (is_double & pixel))
+        is_right, is_down = index % 2, index // 2
+        # An outline has its pixels on the left, seen in the direction of the y axis: it goes right above them.
+        is_above_foreground = padded[y + 1, x + is_right]
+        leaves = is_above_foreground == bool(is_right)
+        found.append(np.stack([y + top, x, np.full_like(y, is_right), np.full_like(y, is_down), leaves], axis=1))
+    return np.concatenate(found)
+
+
+def _rings(corners: np.ndarray) -> Iterator[Ring]:
+    """Follows edges from corner to corner: along a row, then along a column."""
+    y, x, is_right, is_down, leaves = corners.T
+    across, down = _pairs(np.lexsort([is_right, x, y])), _pairs(np.lexsort([is_down, y, x]))
+    after = np.where(leaves, across, down).tolist()
+    places, pending = (x * (y.max(initial=0) + 1) + y).tolist(), np.ones(len(corners), bool).tolist()
+    for start in np.nonzero(leaves)[0].tolist():
+        if not pending[start]:
             continue
-        first, chord = ring[start], ring[end] - ring[start]
-        between, length = ring[start + 1 : end] - first, np.hypot(*chord)
-        if length > 0:
-            distances = np.abs(chord[0] * between[:, 1] - chord[1] * between[:, 0]) / length
-        else:
-            distances = np.hypot(*between.T)
-        farthest = int(np.argmax(distances))
-        if distances[farthest] > tolerance:
-            middle = start + 1 + farthest
-            kept[middle] = True
-            pending += [(start, middle), (middle, end)]
-    return ring[kept] if kept.sum() >= 4 else ring
+        ring, corner = [], start
+        while pending[corner]:
+            pending[corner] = False
+            ring.append(corner)
+            corner = after[corner]
+        for simple in _split(ring, places):
+            yield np.stack([x[simple], y[simple]], axis=1)
+
+
+def _pairs(order: np.ndarray) -> np.ndarray:
+    """[N] the corner at the other end of an edge; in the order of corners along a line, every other gap is an edge."""
+    other = np.empty_like(order)
+    other[order[0::2]], other[order[1::2]] = order[1::2], order[0::2]
+    return other
+
+
+def _split(ring: list[int], places: list[int]) -> Iterator[list[int]]:
+    """Closed rings that come to no place twice."""
+    if len({places[corner] for corner in ring}) == len(ring):
+        yield [*ring, ring[0]]
+        return
+    path, index = [], {}  # the corners since the start, and where a place is among them
+    for corner in ring:
+        place = places[corner]
+        if place in index:
+            first = index[place]
+            yield [*path[first:], path[first]]
+            for left in path[first:]:
+                del index[places[left]]
+            del path[first:]
+        index[place] = len(path)
+        path.append(corner)
+    yield [*path, path[0]]
+
+
+def _assign(rings: list[Ring]) -> list[Part]:
+    """Parts from rings: a hole belongs to the smallest outer ring around it."""
+    areas = [area(ring) for ring in rings]
+    shells = [(ring, size) for ring, size in zip(rings, areas) if size > 0]
+    holes = [(ring, size) for ring, size in zip(rings, areas) if size < 0]
+    parts: list[list] = [[] for _ in shells]
+    for (ring, size), owner in zip(holes, _owners([ring for ring, _ in holes], shells)):
+        parts[owner].append((ring, size))
+    return [
+        Part(shell, [ring for ring, _ in inner], size + sum(less for _, less in inner))
+        for (shell, size), inner in zip(shells, parts)
+    ]
+
+
+def _owners(holes: list[Ring], shells: list[tuple[Ring, int]]) -> np.ndarray:
+    """[number of holes] the index of the shell of each."""
+    if len(shells) == 1 or not holes:
+        return np.zeros(len(holes), int)
+    polygons = shapely.polygons([shapely.linearrings(ring) for ring, _ in shells])
+    shapely.prepare(polygons)
+    # A point of the pixel to the lower right of the first corner along the rows, which is inside.
+    first = np.array([ring[np.lexsort([ring[:, 0], ring[:, 1]])[0]] for ring in holes]) + 0.5
+    inside, around = shapely.STRtree(polygons).query(shapely.points(first))
+    contains = shapely.contains_xy(polygons[around], *first[inside].T)
+    inside, around = inside[contains], around[contains]
+    order = np.lexsort([-np.array([size for _, size in shells])[around], inside])
+    owners = np.zeros(len(holes), int)
+    owners[inside[order]] = around[order]  # the last one is the smallest
+    return owners

@@ -2,11 +2,13 @@
 
 import numpy as np
 from PIL import Image, ImageDraw
+import shapely
 
 from minmax_jax.prediction import outlines
 
 _COLOR = (255, 212, 0)
 _TINT = 0.25
+_TOLERANCE = 1.0  # pixels, so that outlines do not show the steps from pixel to pixel
 _GREATEST_SIDE = 2048  # pixels; larger images are shrunk
 
 
@@ -25,8 +27,9 @@ def draw(image: np.ndarray, mask: np.ndarray, *, threshold: float, width: int | 
     if scale < 1:
         picture = picture.resize(tuple(max(1, round(side * scale)) for side in picture.size), Image.Resampling.BOX)
     pen, width = ImageDraw.Draw(picture), width or max(1, round(max(picture.size) / 300))
-    for polygon in outlines.find(mask, threshold=threshold, least_area=1.0):
-        for ring in polygon:
+    for part in outlines.find([foreground[..., 0]]):
+        for ring in (part.shell, *part.holes):
             # Pillow's coordinates are those of pixel centres.
-            pen.line([tuple(point) for point in (ring * scale - 0.5).tolist()], fill=_COLOR, width=width, joint="curve")
+            points = shapely.get_coordinates(shapely.LineString(ring).simplify(_TOLERANCE)) * scale - 0.5
+            pen.line([tuple(point) for point in points.tolist()], fill=_COLOR, width=width, joint="curve")
     return picture

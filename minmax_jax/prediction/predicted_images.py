@@ -28,6 +28,11 @@ class Predicted:
     mask: np.ndarray | DiskArray
     num_tiles: int = 1
 
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the image in one of the mask, down and across."""
+        return self.source.size[0] / self.mask.shape[0], self.source.size[1] / self.mask.shape[1]
+
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:

@@ -2,20 +2,17 @@
 
 import dataclasses
 import functools
-import logging
 from typing import NamedTuple
 
 import numpy as np
 
-from minmax_jax.data import padding, preprocessing
+from minmax_jax.data import lossy_reading, padding, pixel_size, preprocessing, readings
 from minmax_jax.data.importing import slides
 from minmax_jax.errors import naming
-from minmax_jax.prediction import resolution
 from minmax_jax.prediction.inputs import Input
 from minmax_jax.prediction.options import Options
 from minmax_jax.runs.predictor import Predictor
 
-logger = logging.getLogger(__name__)
 # More than these is too large for one pass: times the training crop, as the networks see it, and pixels of a file.
 _MOST_CROPS = 16
 _MOST_PIXELS = 1 << 24
@@ -44,7 +41,8 @@ class Source:
         rescaling: the factor by which it is enlarged to have the magnification of the training.
         preprocessing: what the networks see of it.
         tiling: None for one pass.
-        flags: what its magnification says against its mask.
+        flags: what its magnification, and what of the file is not read, say against its mask.
+        said: what the file says of the size of its pixels; nothing where the options give it.
     """
 
     input: Input
@@ -54,6 +52,7 @@ class Source:
     preprocessing: preprocessing.Preprocessing
     tiling: Tiling | None
     flags: tuple[str, ...]
+    said: pixel_size.PixelSize = pixel_size.UNKNOWN
 
     @property
     def size(self) -> tuple[int, int]:
@@ -78,23 +77,26 @@ def open_source(item: Input, predictor: Predictor, options: Options) -> Source:
         UserError: if it cannot be read, or is too small or of an impossible magnification.
         OSError: if it cannot be read.
     """
-    image = slides.open_image(item.path)
-    microns = options.microns_per_pixel or resolution.read(item.path)
+    image = slides.open_image(item.path, readings.from_json(predictor.card.get("reading")))
+    said = pixel_size.UNKNOWN if options.microns_per_pixel else pixel_size.read(item.path)
+    microns = options.microns_per_pixel or said.microns
     of_training = predictor.card.get("microns_per_pixel", 0.0)
-    factor, flags = resolution.rescaling(microns, of_training), ()
-    if factor != 1:
-        logger.info(
-            "%s has %.3g microns a pixel, the images of the training %.3g%s.",
-            *(item.path, microns, of_training),
-            f": it is resized by {factor:.3g}" if options.rescale else "",
-        )
-        if not options.rescale:
-            flags = (f"the image has {microns:.3g} microns a pixel, the images of the training {of_training:.3g}",)
-            factor = 1.0
+    factor, flags = pixel_size.rescaling(microns, of_training), find_flags(said)
+    if factor != 1 and not options.rescale:
+        flags += (f"the image has {microns:.3g} microns a pixel, the images of the training {of_training:.3g}",)
+        factor = 1.0
     with naming(f"{item.path}: "):
         prepare = dataclasses.replace(predictor.preprocessing, scale=predictor.preprocessing.scale * factor)
     tiling = find_tiling(image.size, prepare, crop_size=predictor.card["crop_size"], tile_size=options.tile_size)
-    return Source(item, image, microns, factor, prepare, tiling, flags)
+    flags = (*flags, *lossy_reading.flags(image.lossy))
+    return Source(item, image, microns, factor, prepare, tiling, flags, said)
+
+
+def find_flags(said: pixel_size.PixelSize) -> tuple[str, ...]:
+    """What the pixel size that a file gives says against its mask."""
+    if said.ignored != pixel_size.NOT_SQUARE:
+        return ()
+    return (f"{pixel_size.NOT_SQUARE} ({pixel_size.format_sides(said.sides)})",)
 
 
 def find_tiling(

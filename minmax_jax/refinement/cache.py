@@ -10,6 +10,7 @@ import numpy as np
 
 from minmax_jax import progress
 from minmax_jax.data import dataset, padding
+from minmax_jax.errors import OptionError
 from minmax_jax.models import decoder, trunks
 from minmax_jax.refinement import seeds
 from minmax_jax.refinement.options import RefineOptions
@@ -45,6 +46,9 @@ def collect(
 ) -> list[Group]:
     """Runs the first stage once on the training images, as many as fit into `options.cache_gib`.
 
+    Images of classes without a region are left out: they have no seeds of a foreground. So are images of other classes
+    for which the first stage names such a class, and whose mask is empty.
+
     Args:
         masks_fn: [B, H, W, 3] uint8 images to [B, H, W, 1] masks, the source of the seeds.
         stages_fn: the same images to the trunk's features.
@@ -52,9 +56,14 @@ def collect(
         options: of the second stage.
         batch_size: images of one shape that are computed together.
         seed: of the choice, where not all images fit.
+
+    Raises:
+        OptionError: if no image is left.
     """
     from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
 
+    skips_empty = bool(split.background_labels)
+    split = dataset.subset(split, np.flatnonzero(split.has_region))
     split = dataset.subset(split, _choose(stages_fn, split, options, batch_size, seed))
     shapes = list(map(tuple, padding.padded_sizes(split.sizes).tolist()))
     groups: dict[tuple[int, ...], Group] = {}
@@ -72,19 +81,28 @@ def collect(
                 foreground=seeds.cumulative_foreground(half, valid, power=options.seed_power),
                 background=seeds.cumulative_background(half, valid, share=options.background_share),
             )
-            shape = part.images.shape[1:3]
+            if skips_empty:
+                part = jax.tree.map(functools.partial(np.compress, masks.any(axis=(1, 2, 3)), axis=0), part)
+            shape, num_kept = part.images.shape[1:3], len(part.images)
             if shape not in groups:
                 groups[shape] = jax.tree.map(_allocate(shapes.count(shape)), part)
-            rows = slice(filled[shape], filled[shape] + count)
+            rows = slice(filled[shape], filled[shape] + num_kept)
             jax.tree.map(functools.partial(_fill, rows), groups[shape], part)
-            filled[shape] += count
+            filled[shape] += num_kept
             update(count)
-    return list(groups.values())
+    if not filled.total():
+        raise OptionError("background_classes: the first stage finds a region in no training image. Train it longer.")
+    return [jax.tree.map(_first(filled[shape]), group) for shape, group in groups.items() if filled[shape]]
 
 
 def _allocate(count: int) -> Callable[[np.ndarray], np.ndarray]:
     """Room for so many images, filled one batch after another: no second copy is held."""
     return lambda array: np.empty((count, *array.shape[1:]), array.dtype)
+
+
+def _first(count: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The part that was filled."""
+    return lambda array: array[:count]
 
 
 def _fill(rows: slice, whole: np.ndarray, part: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from minmax_jax import progress
+from minmax_jax.errors import OptionError
 from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.ops import intensity
 from minmax_jax.refinement import edges, seeds
@@ -39,17 +40,27 @@ def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineO
 
     Returns:
         Its parameters, and the weight of the pairwise term that they were trained with.
+
+    Raises:
+        OptionError: if a loss or a parameter is no number, whatever the weight.
     """
     while True:
         params, terms = _train_once(groups, decoder, options, seed)
         described = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
         logger.info("Second stage, last step: %s.", described)
-        if terms["seed_loss"] <= _COLLAPSED or options.edge_weight < _LEAST_WEIGHT:
+        # What is no number is worse than any: it must not pass for a loss that is low enough.
+        is_finite = all(np.isfinite(values).all() for values in jax.tree.leaves((terms, params)))
+        if is_finite and (terms["seed_loss"] <= _COLLAPSED or options.edge_weight < _LEAST_WEIGHT):
             return params, options.edge_weight
+        if not is_finite and options.edge_weight < _LEAST_WEIGHT:
+            raise OptionError(
+                f"learning_rate={options.learning_rate}: the second stage diverged ({described}). Lower it; the first"
+                " stage is kept."
+            )
         options = dataclasses.replace(options, edge_weight=options.edge_weight / 2)
         logger.warning(
-            "Its masks are nearly constant (of such, seed_loss is 0.69): it is trained again with half the weight of"
-            " the pairwise term, config.refine.edge_weight=%g.",
+            "%s: it is trained again with half the weight of the pairwise term, config.refine.edge_weight=%g.",
+            "Its masks are nearly constant (of such, seed_loss is 0.69)" if is_finite else "It diverged",
             options.edge_weight,
         )
 
@@ -72,7 +83,7 @@ def _train_once(
             seed_losses.append(terms["seed_loss"])
             update(1)
             is_checked = index >= 2 * _CHECKED_STEPS and index % _CHECKED_STEPS == 0
-            if is_checked and np.mean(jax.device_get(seed_losses[-_CHECKED_STEPS:])) > _HOPELESS:
+            if is_checked and not np.mean(jax.device_get(seed_losses[-_CHECKED_STEPS:])) <= _HOPELESS:
                 break
     return jax.device_get(params), {name: float(value) for name, value in terms.items()}
 

@@ -1,6 +1,6 @@
 """Inference of the second stage: classes of the first, masks of the decoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ def predict(
     first_stage: Callable[[dict[str, Any], jax.Array], Prediction],
     stages: Callable[[dict[str, Any], jax.Array], trunks.Stages],
     decoder: decoder_lib.Decoder,
+    background_classes: Sequence[int] = (),
     flip_horizontal: bool = False,
     flip_vertical: bool = False,
 ) -> Prediction:
@@ -35,6 +36,7 @@ def predict(
         first_stage: a method's predict.
         stages: a method's stages.
         decoder: the network.
+        background_classes: those without a region: their masks are empty.
         flip_horizontal: whether masks are means over the images and their mirror images.
         flip_vertical: the same with top and bottom exchanged.
     """
@@ -50,6 +52,7 @@ def predict(
     )
     spread = _spread(masks)
     scores = {name: values / spread for name, values in of_views.items()}
+    masks = inference.without_background(masks, prediction.probabilities, background_classes)
     return prediction.replace(masks=masks, scores=prediction.scores | scores | {inference.SPREAD: spread})
 
 

@@ -1,6 +1,6 @@
 """Charts as SVG, with the colours of the page: a report needs no other file and no network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import html
 import math
 
@@ -11,11 +11,17 @@ _NUM_INTERVALS = 4  # at most, between ticks
 Points = Sequence[tuple[float, float]]
 
 
+def finite_points(points: Iterable[tuple[float | None, float | None]]) -> list[tuple[float, float]]:
+    """The points of which both numbers are known and finite."""
+    return [point for point in points if all(value is not None and math.isfinite(value) for value in point)]
+
+
 def lines(series: Mapping[str, Points], *, x_label: str, y_label: str, mark: float | None = None) -> str:
     """A chart of lines.
 
     Args:
-        series: (x, y) points by name; those without points are left out.
+        series: (x, y) points by name; points with a number that is not finite or None are left out, and series without
+            any other.
         x_label: below.
         y_label: unit, at the left.
         mark: x of a dotted line, or None.
@@ -23,7 +29,7 @@ def lines(series: Mapping[str, Points], *, x_label: str, y_label: str, mark: flo
     Returns:
         The SVG element; "" without any point.
     """
-    series = {name: list(points) for name, points in series.items() if points}
+    series = {name: kept for name, points in series.items() if (kept := finite_points(points))}
     if not series:
         return ""
     xs, ys = ([point[axis] for points in series.values() for point in points] for axis in (0, 1))

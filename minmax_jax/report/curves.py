@@ -2,7 +2,7 @@
 
 import pathlib
 
-from minmax_jax.report import metric_records
+from minmax_jax.report import charts, metric_records
 
 # Title, unit, and the (kind, name, label) of each line; the chart of the loss terms depends on the method.
 _CHARTS = (
@@ -29,6 +29,7 @@ _CHARTS = (
         (
             ("validation", "f1_foreground", "F1+"),
             ("validation", "f1_background", "F1-"),
+            ("validation", "false_foreground_share", "false foreground"),
         ),
     ),
 )
@@ -49,12 +50,14 @@ def draw_curves(
 
     records = metric_records.read(metrics_path)
     terms = tuple(("train", name, name.removesuffix("_loss")) for name in ("loss", *log_terms))
-    charts = (("Loss and its terms, training", "nats", terms), *_CHARTS)
+    panels = (("Loss and its terms, training", "nats", terms), *_CHARTS)
     figure = matplotlib.figure.Figure(figsize=(11, 7), layout="constrained")
-    for axis, (title, unit, lines) in zip(figure.subplots(2, 2).flat, charts):
+    for axis, (title, unit, lines) in zip(figure.subplots(2, 2).flat, panels):
+        axis.set_visible(False)  # of a chart without any value, such as F1 without masks, nothing is drawn
         for kind, name, label in lines:
-            points = [(r["step"], r[name]) for r in records if r["kind"] == kind and r.get(name) is not None]
+            points = charts.finite_points((r["step"], r.get(name)) for r in records if r["kind"] == kind)
             if points:
+                axis.set_visible(True)
                 axis.plot(*zip(*points), label=label, marker="." if len(points) < 40 else None)
         axis.axvline(selected_step, color="0.6", linestyle=":", label="selected")
         axis.set(title=title, xlabel="step", ylabel=unit)

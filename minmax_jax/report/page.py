@@ -9,16 +9,19 @@ from typing import Any
 
 import jinja2
 
+from minmax_jax import disk
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import comparison
-from minmax_jax.report import charts, metric_records
+from minmax_jax.report import charts, metric_records, tables
 
 NAME = "report.html"
 # Name and label of the headline numbers, in this order; those that a run lacks are left out.
 _HEADLINE = (
     ("classification_error", "Classification error"),
+    ("balanced_error", "Balanced error"),
     ("f1_foreground", "F1+"),
     ("f1_background", "F1-"),
+    ("false_foreground_share", "False foreground"),
     ("pxap", "PxAP"),
     ("gt_known_localization", "GT-known localization"),
     ("foreground_entropy", "Foreground entropy"),
@@ -30,6 +33,12 @@ _POLICIES = {
     "oracle": "best threshold for these images: an upper bound",
     "all": "all thresholds",
 }
+
+
+# What the swap test puts in place of an image's mask.
+_SWAPS = {"own": "its own", "other": "another image's", "moved": "its own, moved", "random": "random, with its values"}
+# Compared image by image.
+_PAIRED = ("classification_error", "f1_foreground", "f1_background")
 
 
 class ReportError(UserError):
@@ -50,11 +59,12 @@ def write(folders: Sequence[pathlib.Path]) -> pathlib.Path:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     source = importlib.resources.files("minmax_jax.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(runs=runs, comparison=_compare(folders, runs), policies=_POLICIES)
+    page = environment.from_string(source).render(
+        runs=runs, comparison=_compare(folders, runs), policies=_POLICIES, swap_labels=_SWAPS
+    )
     path = folders[0] / NAME
-    replacement = path.with_name(f"{NAME}.new")
-    replacement.write_text(page, encoding="utf-8")
-    replacement.replace(path)
+    with disk.replacing(path) as replacement:
+        replacement.write_text(page, encoding="utf-8")
     return path
 
 
@@ -65,26 +75,39 @@ def _read_run(folder: pathlib.Path) -> dict[str, Any]:
             f"{folder} has no results.json with metrics. Finish its training; of a run of an earlier version, delete"
             " results.json and rerun its training command: it is only tested again."
         )
-    card, metrics = _read_json(folder / "model_card.json"), results["metrics"]
+    card = _read_json(folder / "model_card.json")
+    # Of images without masks, no metric of masks has a value.
+    metrics = {name: metric for name, metric in results["metrics"].items() if metric["value"] is not None}
     records = metric_records.read(folder / "metrics.jsonl")
-    curves = _read_json(folder / "curves.json")
+    curves, gallery = _read_json(folder / "curves.json"), _read_gallery(folder / "gallery")
     return {
         "name": folder.resolve().name,
         "results": results,
         "class_names": card.get("class_names", []),
-        "headline": [(label, metrics[name]) for name, label in _HEADLINE if name in metrics],
+        "background_classes": [card["class_names"].index(name) for name in card.get("background_classes", [])],
+        "headline": [
+            (label, metrics[name], tables.describe_trivial(name, results))
+            for name, label in _HEADLINE
+            if name in metrics
+        ],
         "metrics": metrics,
+        "has_masks": any("baselines" in metric for metric in metrics.values()),
+        "classes": tables.read_classes(results, curves),
+        "flags": tables.count_flags(metric_records.read(folder / "predictions.jsonl")),
         "training": _draw_training(records, results["step"]),
         "charts": _draw_curves(curves),
         "confusion": curves.get("confusion", []),
-        "gallery": _read_gallery(folder / "gallery"),
+        "gallery": gallery,
+        "has_truth": any(entry["truth"] for entry in gallery),
         "faithfulness": _read_json(folder / "faithfulness.json"),
         "film": _read_film(folder / "film"),
     }
 
 
 def _read_json(path: pathlib.Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    # Earlier versions wrote NaN, which no page can show.
+    text = path.read_text(encoding="utf-8") if path.exists() else "{}"
+    return json.loads(text, parse_constant=lambda name: None)
 
 
 def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:
@@ -92,8 +115,7 @@ def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:
 
     def series(kind, **names):
         return {
-            label: [(r["step"], r[name]) for r in records if r["kind"] == kind and r.get(name) is not None]
-            for label, name in names.items()
+            label: [(r["step"], r.get(name)) for r in records if r["kind"] == kind] for label, name in names.items()
         }
 
     options = dict(x_label="step", mark=step)
@@ -103,7 +125,12 @@ def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:
             "Classification error",
             charts.lines(
                 series("train", training="classification_error")
-                | series("validation", validation="classification_error", localizer="localizer_classification_error"),
+                | series(
+                    "validation",
+                    validation="classification_error",
+                    balanced="balanced_error",
+                    localizer="localizer_classification_error",
+                ),
                 y_label="%",
                 **options,
             ),
@@ -119,7 +146,12 @@ def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:
         (
             "Masks, validation",
             charts.lines(
-                series("validation", **{"F1+": "f1_foreground", "F1-": "f1_background"}), y_label="%", **options
+                series(
+                    "validation",
+                    **{"F1+": "f1_foreground", "F1-": "f1_background", "false foreground": "false_foreground_share"},
+                ),
+                y_label="%",
+                **options,
             ),
         ),
     ]
@@ -133,7 +165,7 @@ def _draw_curves(curves: dict[str, Any]) -> list[tuple[str, str]]:
     table, reliability = curves["thresholds"], curves["reliability"]
 
     def points(x, y):
-        return [(a, b) for a, b in zip(table[x], table[y]) if a is not None and b is not None]
+        return list(zip(table[x], table[y]))
 
     drawn = [
         (
@@ -172,6 +204,8 @@ def _read_gallery(folder: pathlib.Path) -> list[dict[str, Any]]:
         for layer in ("mask", "outline", "instances"):
             entry[layer] = _embed(folder / f"{entry['index']}_{layer}.png")
         entry["truth"] = _embed(folder / f"{entry['index']}_true.png") if entry["has_truth"] else ""
+        scores = entry["f1_foreground"], entry["f1_background"]
+        entry["score"] = "" if None in scores else sum(scores)
         entry["is_wrong"] = entry["predicted"] != entry["label"]
     return entries
 
@@ -195,13 +229,21 @@ def _compare(folders: Sequence[pathlib.Path], runs: list[dict[str, Any]]) -> dic
     """Means over the runs, and each further run against the first, image by image where they tested the same images."""
     if len(runs) == 1:
         return None
-    rows = [metric_records.read(folder / "predictions.jsonl") for folder in folders]
+    rows = [
+        [row | {"classification_error": float(row["predicted"] != row["label"])} for row in of_run]
+        for of_run in (metric_records.read(folder / "predictions.jsonl") for folder in folders)
+    ]
     pairs = []
     for run, of_run in zip(runs[1:], rows[1:]):
         try:
-            found = {name: comparison.paired(rows[0], of_run, name) for name in ("f1_foreground", "f1_background")}
+            found = {name: comparison.paired(rows[0], of_run, name) for name in _comparable(rows[0], of_run)}
         except UserError as error:
             pairs.append((run["name"], str(error), {}))
         else:
             pairs.append((run["name"], "", found))
     return {"over_seeds": comparison.over_seeds([run["results"] for run in runs]), "pairs": pairs}
+
+
+def _comparable(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[str]:
+    """The numbers that images of both runs have: without masks, whether the class is right."""
+    return [name for name in _PAIRED if all(any(row.get(name) is not None for row in rows) for rows in (first, second))]

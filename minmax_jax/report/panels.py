@@ -29,26 +29,25 @@ def draw_panel(path: pathlib.Path, split: dataset.Split, prediction: ImagePredic
     true_mask = split.read_mask(prediction.index)
     height, width = image.shape[:2]
     figure = matplotlib.figure.Figure(
-        figsize=(4 * _HEIGHT_INCHES * width / height + 0.6, _HEIGHT_INCHES + 0.7), layout="constrained"
+        figsize=((3 if true_mask is None else 4) * _HEIGHT_INCHES * width / height + 0.6, _HEIGHT_INCHES + 0.7),
+        layout="constrained",
     )
-    axes = figure.subplots(1, 4)
+    axes = figure.subplots(1, 3 if true_mask is None else 4)
     # Scales masks of another resolution to the image.
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes[0].imshow(image)
     axes[0].set_title("image", fontsize=9)
-    if true_mask is None:
-        axes[1].set_title("no true mask", fontsize=9)
-    else:
+    if true_mask is not None:
         axes[1].imshow(true_mask, cmap="gray", vmin=0, vmax=1, extent=extent)
         axes[1].set_title("true mask", fontsize=9)
-    heat = axes[2].imshow(prediction.mask, cmap="inferno", vmin=0, vmax=1)
-    figure.colorbar(heat, ax=axes[2], fraction=0.05, pad=0.02).ax.tick_params(labelsize=7)
-    axes[2].set_title("predicted mask", fontsize=9)
-    axes[3].imshow(image)
+    heat = axes[-2].imshow(prediction.mask, cmap="inferno", vmin=0, vmax=1)
+    figure.colorbar(heat, ax=axes[-2], fraction=0.05, pad=0.02).ax.tick_params(labelsize=7)
+    axes[-2].set_title("predicted mask", fontsize=9)
+    axes[-1].imshow(image)
     if true_mask is not None:
-        _outline(axes[3], true_mask, 0.5, _TRUE_COLOR, extent)
-    _outline(axes[3], prediction.mask, threshold, _PREDICTED_COLOR, extent)
-    axes[3].set_title("outlines: predicted yellow, true blue", fontsize=9)
+        _outline(axes[-1], true_mask, 0.5, _TRUE_COLOR, extent)
+    _outline(axes[-1], prediction.mask, threshold, _PREDICTED_COLOR, extent)
+    axes[-1].set_title("outline" if true_mask is None else "outlines: predicted yellow, true blue", fontsize=9)
     for axis in axes:
         axis.set_axis_off()
     # Names are no formulas: without parse_math, a dollar sign would begin one.

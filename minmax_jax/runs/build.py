@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import ml_collections
 
-from minmax_jax import errors
+from minmax_jax import errors, inference
 from minmax_jax.crf import RefineFn
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, padding
 from minmax_jax.distributed import devices, engines
 from minmax_jax.evaluation import Evaluator, selection
 from minmax_jax.evaluation.metrics import (
@@ -19,6 +19,7 @@ from minmax_jax.evaluation.metrics import (
     classification,
     dice,
     entropy,
+    false_foreground,
     flags,
     instances,
     overlap,
@@ -26,6 +27,7 @@ from minmax_jax.evaluation.metrics import (
     thresholds,
 )
 from minmax_jax.method import Method, Prediction
+from minmax_jax.models import classifier
 from minmax_jax.runs import build_data, build_model, config_checks
 from minmax_jax.state import TrainState
 
@@ -71,8 +73,15 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
     splits = build_data.create_splits(config)
     _check_selection(config, splits["validation"])
     steps_per_epoch = max(1, len(splits["train"]) // config.batch_size)
-    num_classes = len(splits["train"].class_names)
-    method = build_model.create_method(config, num_classes=num_classes, steps_per_epoch=steps_per_epoch)
+    _check_classifier(config, splits)
+    background_classes = splits["train"].background_labels
+    method = build_model.create_method(
+        config,
+        num_classes=len(splits["train"].class_names),
+        steps_per_epoch=steps_per_epoch,
+        # Where there is none, a method need not know of them.
+        **({"background_classes": background_classes} if background_classes else {}),
+    )
     engine = engines.ENGINES[config.train.engine]
     state = method.init(jax.random.key(config.seed), build_data.crop_size(config.data, splits["train"]))
     return Run(
@@ -83,8 +92,8 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         train_step=engine.parallelize_train_step(method.train_step),
         predict=engine.parallelize_predict(method.predict),
         classify=engine.parallelize_predict(method.classify) if method.classify else None,
-        evaluators=create_evaluators(config.evaluation),
-        test_evaluators=create_test_evaluators(config.evaluation),
+        evaluators=create_evaluators(config.evaluation, background_classes=background_classes),
+        test_evaluators=create_test_evaluators(config.evaluation, background_classes=background_classes),
         refine_fn=build_model.create_refine(config.evaluation.crf) if config.evaluation.crf.enabled else None,
         state=devices.replicate(state),
     )
@@ -92,11 +101,20 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
 
 def _check_selection(config: ml_collections.ConfigDict, split: dataset.Split) -> None:
     uses_masks = config.evaluation.selection == selection.USES_MASKS
-    if uses_masks and all(split.read_mask(index) is None for index in range(len(split))):
+    if uses_masks and not dataset.any_mask(split):
         raise errors.OptionError(
             f"config.evaluation.selection={config.evaluation.selection!r} needs masks of validation images, and no"
             " image has one. Choose 'classification_error'."
         )
+
+
+def _check_classifier(config: ml_collections.ConfigDict, splits: dict[str, dataset.Split]) -> None:
+    """Raises OptionError if of a crop, or of an image at the least of the sizes it is seen at, no pixel is left."""
+    least = min(int(padding.padded_sizes(split.sizes).min()) for split in splits.values())
+    resized = [inference.view_side(least, scale) for scale in (*config.evaluation.scales, *config.refine.scales)]
+    side = min(*build_data.crop_size(config.data, splits["train"]), least, *resized)
+    with errors.naming("config.model."):
+        classifier.check_size(config.model.classifier_scale, (side, side))
 
 
 def check_config(config: ml_collections.ConfigDict, *, num_devices: int, num_local_devices: int) -> None:
@@ -121,13 +139,16 @@ def check_config(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
     build_data.create_augmentation(config.data, (0, 0))  # the size of the crops is not known yet
 
 
-def create_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ...]:
-    """The metrics of validations, of group `evaluation` of a configuration."""
+def create_evaluators(
+    options: ml_collections.ConfigDict, *, background_classes: tuple[int, ...] = ()
+) -> tuple[Evaluator, ...]:
+    """The metrics of validations, of group `evaluation` of a configuration; `background_classes` have no region."""
     with errors.naming("config.evaluation."):
         return (
             classification.EVALUATOR,
             dice.evaluator(threshold=options.threshold, empty=options.empty),
-            entropy.EVALUATOR,
+            false_foreground.evaluator(threshold=options.threshold),
+            entropy.evaluator(background_classes=background_classes),
         )
 
 
@@ -142,15 +163,18 @@ def create_mask_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluato
             boundary.evaluator(threshold=options.threshold),
             boxes.evaluator(threshold=options.threshold),
             instances.evaluator(threshold=options.threshold),
+            false_foreground.evaluator(threshold=options.threshold),
         )
 
 
-def create_test_evaluators(options: ml_collections.ConfigDict) -> tuple[Evaluator, ...]:
+def create_test_evaluators(
+    options: ml_collections.ConfigDict, *, background_classes: tuple[int, ...] = ()
+) -> tuple[Evaluator, ...]:
     """All metrics; validations leave most out, as they take longer and nothing is selected by them."""
     return (
         classification.EVALUATOR,
         *create_mask_evaluators(options),
-        entropy.EVALUATOR,
+        entropy.evaluator(background_classes=background_classes),
         calibration.EVALUATOR,
-        flags.evaluator(threshold=options.threshold),
+        flags.evaluator(threshold=options.threshold, background_classes=background_classes),
     )

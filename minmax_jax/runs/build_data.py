@@ -1,6 +1,7 @@
 """From a configuration to data: the three splits, and training batches. Fields: configs/common.py."""
 
 import dataclasses
+import logging
 
 import grain
 import jax
@@ -8,9 +9,11 @@ import ml_collections
 import numpy as np
 
 from minmax_jax import errors
-from minmax_jax.data import dataset, load, pipeline, preprocessing, synthetic, transforms
+from minmax_jax.data import dataset, load, pipeline, pixel_size, preprocessing, synthetic, transforms
 
+logger = logging.getLogger(__name__)
 _GREATEST_CROP = 480  # as published
+_GREATEST_IMBALANCE = 5  # images of the largest class for each of the smallest, without a warning
 
 
 # In the order of the published labels.
@@ -41,7 +44,31 @@ def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]
         splits = {name: synthetic.load(name, count, config=options) for name, count in counts.items()}
     else:
         splits = _load_prepared(data)
+        _compare_pixel_sizes(data.microns_per_pixel, splits["train"].microns_per_pixel)
+    splits = {name: _declare_background(name, split, data) for name, split in splits.items()}
     return {name: _prepare(name, split, counts[name], data) for name, split in splits.items()}
+
+
+def _declare_background(name: str, split: dataset.Split, data: ml_collections.ConfigDict) -> dataset.Split:
+    """The split with the classes without a region that the configuration names, if any, in place of its own."""
+    with errors.naming("config.data."):
+        names = dataset.check_background(tuple(data.background_classes) or split.background_classes, split.class_names)
+    declared = dataclasses.replace(split, background_classes=names)
+    if data.background_classes and name != "train":  # a preparation refuses such images; training reads no mask
+        _warn_of_regions(name, declared)
+    return declared
+
+
+def _warn_of_regions(name: str, split: dataset.Split) -> None:
+    """Warns where images of classes without a region have a foreground, which counts nowhere."""
+    images = np.flatnonzero(~split.has_region).tolist()
+    found = [index for index in images if np.any(split.read_mask(index)) or len(split.read_boxes(index))]
+    if found:
+        logger.warning(
+            "config.data.background_classes: %d of %d %s images of %s, such as %s, have a foreground or a box, which"
+            " count in no metric. Is this a class without a region?",
+            *(len(found), len(images), name, ", ".join(split.background_classes), split.names[found[0]]),
+        )
 
 
 def _load_prepared(data: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
@@ -64,6 +91,15 @@ def _load_prepared(data: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
             f"  minmax-jax prepare-data {flags} --source=FOLDER_OR_ARCHIVE --data_dir=DIR\n"
             "(docs/data.md describes other sources) and set --config.data.dir=DIR."
         ) from error
+
+
+def _compare_pixel_sizes(configured: float, prepared: float) -> None:
+    if configured and prepared and not pixel_size.is_same(configured, prepared):
+        logger.warning(
+            "config.data.microns_per_pixel=%g, but the prepared images have %.4g: the model card gets the former. Leave"
+            " it at 0 for the latter.",
+            *(configured, prepared),
+        )
 
 
 def _prepare(name: str, split: dataset.Split, count: int, data: ml_collections.ConfigDict) -> dataset.Split:
@@ -110,6 +146,20 @@ def crop_size(data: ml_collections.ConfigDict, split: dataset.Split) -> tuple[in
     return side, side
 
 
+def warn_of_imbalance(config: ml_collections.ConfigDict, split: dataset.Split) -> None:
+    """Names the largest and the smallest class of the training images where one has many times those of the other."""
+    counts = np.bincount(split.labels, minlength=len(split.class_names))
+    most, fewest = int(np.argmax(counts)), int(np.argmin(np.where(counts, counts, counts.max())))
+    if config.data.balanced or counts[most] <= _GREATEST_IMBALANCE * counts[fewest]:
+        return
+    logger.warning(
+        "The classes are imbalanced: %d training images of %r, %d of %r. A model may never name a small class:"
+        " --config.data.balanced=True draws all classes equally often, and"
+        " --config.evaluation.selection=balanced_error selects the model by the mean over classes.",
+        *(counts[most], split.class_names[most], counts[fewest], split.class_names[fewest]),
+    )
+
+
 def create_train_batches(
     config: ml_collections.ConfigDict, split: dataset.Split, *, first_batch: int = 0
 ) -> grain.DatasetIterator:
@@ -119,6 +169,7 @@ def create_train_batches(
         batch_size=config.batch_size,
         seed=config.seed,
         augmentation=create_augmentation(config.data, crop_size(config.data, split)),
+        balanced=config.data.balanced,
         first_batch=first_batch,
         num_workers=config.data.num_workers,
         process_index=jax.process_index(),

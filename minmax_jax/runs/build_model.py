@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,32 +22,72 @@ from minmax_jax.models.trunks import Stages
 from minmax_jax.paths import local_path
 from minmax_jax.refinement import calibration, refined_inference
 from minmax_jax.refinement.options import RefineOptions
-from minmax_jax.runs import config_checks
 from minmax_jax.state import TrainState
 
 _ALL_LOCATIONS = 2**31 - 1  # more than any map has
 
 
-def create_method(config: ml_collections.ConfigDict, *, num_classes: int, steps_per_epoch: int) -> Method:
-    """The method that `config.method` names."""
+def create_method(
+    config: ml_collections.ConfigDict,
+    *,
+    num_classes: int,
+    steps_per_epoch: int,
+    background_classes: tuple[int, ...] = (),
+) -> Method:
+    """The method that `config.method` names, as its entry in `METHODS` creates it.
+
+    Args:
+        config: with all fields. For a saved model, those that its card holds, and the defaults of all others.
+        num_classes: C.
+        steps_per_epoch: of the training; prediction does not depend on it.
+        background_classes: those without a region.
+    """
+    return METHODS[config.method](
+        config, num_classes=num_classes, steps_per_epoch=steps_per_epoch, background_classes=background_classes
+    )
+
+
+def _create_minmax(config: ml_collections.ConfigDict, **of_data: Any) -> Method:
+    create = functools.partial(minmax.create_method, accumulation=config.train.accumulation)
+    return _create_on_networks(create, config, **of_data)
+
+
+def _create_localizer_alone(config: ml_collections.ConfigDict, **of_data: Any) -> Method:
+    if config.train.accumulation > 1:
+        raise errors.OptionError(
+            f"config.train.accumulation={config.train.accumulation} is for config.method=minmax, not {config.method}."
+        )
+    return _create_on_networks(localizer_alone.create_method, config, **of_data)
+
+
+# By the name of `config.method`: (config, *, num_classes, steps_per_epoch, background_classes) -> Method. Training, the
+# checks of a configuration, and all that opens a saved model read this table.
+METHODS: dict[str, Callable[..., Method]] = {
+    "minmax": _create_minmax,
+    "wildcat": _create_localizer_alone,
+    "cam": _create_localizer_alone,
+}
+
+
+def _create_on_networks(
+    create: Callable[..., Method],
+    config: ml_collections.ConfigDict,
+    *,
+    num_classes: int,
+    steps_per_epoch: int,
+    background_classes: tuple[int, ...],
+) -> Method:
+    """A method of localizer and classifier."""
     flips = config.evaluation.flips
     if config.model.mask_head and (config.method, config.mask.gradient) != ("minmax", "flow"):
         raise errors.OptionError(
             f"config.model.mask_head=True learns through config.mask.gradient='flow' of config.method='minmax', not"
             f" {config.mask.gradient!r} of {config.method!r}."
         )
-    if config.method == "minmax":
-        create = functools.partial(minmax.create_method, accumulation=config.train.accumulation)
-    elif config.train.accumulation > 1:
-        raise errors.OptionError(
-            f"config.train.accumulation={config.train.accumulation} is for config.method=minmax, not {config.method}."
-        )
-    else:
-        create = localizer_alone.create_method
     return create(
         create_model(config.model, num_classes=num_classes, method=config.method, alignment=config.mask.alignment),
         create_optimizer(config, steps_per_epoch=steps_per_epoch),
-        create_objective(config, steps_per_epoch=steps_per_epoch),
+        create_objective(config, steps_per_epoch=steps_per_epoch, background_classes=background_classes),
         average_decay=config.train.average_decay,
         shared_statistics=config.model.shared_statistics,
         flip_horizontal=flips and config.data.flip_horizontal,
@@ -130,14 +171,14 @@ def load_pretrained(config: ml_collections.ConfigDict, state: TrainState) -> Tra
         variables = interop.load_trunk(interop.read_tensors(path), state.variables, family=family)
     except interop.InteropError as error:
         sources = "" if config.model.pretrained == "imagenet" or path.exists() else f" {family.SOURCES}"
-        raise config_checks.ConfigError(
-            f"config.model.pretrained={config.model.pretrained!r}: {error}{sources}"
-        ) from error
+        raise errors.ConfigError(f"config.model.pretrained={config.model.pretrained!r}: {error}{sources}") from error
     average = state.average and jax.tree.map(jnp.copy, variables)
     return devices.replicate(state.replace(**variables, average=average))
 
 
-def create_objective(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> objective_lib.Objective:
+def create_objective(
+    config: ml_collections.ConfigDict, *, steps_per_epoch: int, background_classes: tuple[int, ...] = ()
+) -> objective_lib.Objective:
     """The objective, each option group from the configuration's group of the same name."""
     with errors.naming("config.loss."):
         loss = objective_lib.LossOptions(**config.loss)
@@ -146,7 +187,7 @@ def create_objective(config: ml_collections.ConfigDict, *, steps_per_epoch: int)
     with errors.naming("config.erasing."):
         erasing = objective_lib.ErasingOptions(**config.erasing)
     with errors.naming("config."):
-        return objective_lib.Objective(loss, mask, erasing, steps_per_epoch)
+        return objective_lib.Objective(loss, mask, erasing, steps_per_epoch, background_classes)
 
 
 def create_optimizer(config: ml_collections.ConfigDict, *, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -182,6 +223,7 @@ def create_refined_predict(
     refine: ml_collections.ConfigDict,
     *,
     trunk: str,
+    background_classes: tuple[int, ...] = (),
     flip_horizontal: bool,
     flip_vertical: bool,
 ) -> Callable[..., Prediction]:
@@ -192,6 +234,7 @@ def create_refined_predict(
         stages: of the method.
         refine: group `refine` of a configuration.
         trunk: name of the trunk.
+        background_classes: as in `refined_inference.predict`.
         flip_horizontal: as in `refined_inference.predict`.
         flip_vertical: as in `refined_inference.predict`.
     """
@@ -200,6 +243,7 @@ def create_refined_predict(
         first_stage=predict,
         stages=stages,
         decoder=create_decoder(refine, trunk=trunk),
+        background_classes=background_classes,
         flip_horizontal=flip_horizontal,
         flip_vertical=flip_vertical,
     )
@@ -224,7 +268,7 @@ def create_postprocessing(crf: ml_collections.ConfigDict, refine: ml_collections
 
 
 def create_refine(options: ml_collections.ConfigDict) -> crf_lib.RefineFn:
-    """The CRF for one mask and its image, compiled once per size.
+    """The CRF for one mask and its image, compiled once per size; an empty mask remains as it is.
 
     Args:
         options: group `evaluation.crf` of a configuration, enabled or not.
@@ -232,4 +276,8 @@ def create_refine(options: ml_collections.ConfigDict) -> crf_lib.RefineFn:
     with errors.naming("config.evaluation.crf."):
         crf = crf_lib.Crf(**{name: value for name, value in options.items() if name != "enabled"})
     refine = jax.jit(functools.partial(crf_lib.refine, crf=crf))
-    return lambda mask, image: np.asarray(refine(mask[None, :, :, None], image[None]))[0, :, :, 0]
+
+    def refine_one(mask, image):
+        return np.asarray(refine(mask[None, :, :, None], image[None]))[0, :, :, 0] if mask.any() else mask
+
+    return refine_one

@@ -17,9 +17,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from minmax_jax import digests, disk
+from minmax_jax import digests, disk, strict_json
 from minmax_jax.distributed import devices, hosts
 from minmax_jax.errors import UserError
+from minmax_jax.evaluation import selection
 from minmax_jax.runs import interrupts
 from minmax_jax.state import TrainState
 
@@ -126,7 +127,7 @@ class Checkpoints:
                 int(state.step),
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(on_host),
-                    progress=ocp.args.JsonSave(content),
+                    progress=ocp.args.JsonSave(strict_json.finite(content)),
                 ),
             )
 
@@ -189,7 +190,12 @@ class Checkpoints:
             restored = self._read_twice(step, state)
             content = dict(restored["progress"])
             expected = content.pop("digest")
-            record = RunRecord(**content)
+            # JSON has no infinity: before the first validation the score is null.
+            record = RunRecord(
+                **{**content, "selected_score": selection.worst_unless_number(content["selected_score"])}
+            )
+            if record.validations and not record.selected_step:  # of an earlier version, where no score was a number
+                record.selected_step = record.validations[-1]["step"]
         except Exception as error:  # Damage can surface as nearly any exception on its way through orbax.
             if reason := disk.find_read_error(error, self.folder / str(step)):
                 raise CheckpointError(

@@ -5,17 +5,19 @@ import math
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from minmax_jax import interop, options
 from minmax_jax.data import padding, preprocessing
 from minmax_jax.distributed import engines
-from minmax_jax.errors import UserError
+from minmax_jax.errors import ConfigError
 from minmax_jax.evaluation import selection
 from minmax_jax.models import efficientnet_lite, resnet, vit
+from minmax_jax.runs import build_model
 
 DATASETS = ("synthetic", "glas", "cub", "cub5", "oxford_flowers", "custom")
 _CHOICES = {
-    "method": ("minmax", "wildcat", "cam"),
+    "method": build_model.METHODS,
     "data.dataset": DATASETS,
     "data.split": ("released", "patients"),
     "model.trunk": (*resnet.TRUNKS, *efficientnet_lite.TRUNKS, *vit.TRUNKS),
@@ -66,10 +68,6 @@ _SEQUENCES = {
 }
 
 
-class ConfigError(UserError, ValueError):
-    """A configuration that cannot be trained; the message names the field, its value and what it must be."""
-
-
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """All fields by dotted name, with values as JSON writes them (tuples as lists)."""
 
@@ -117,8 +115,8 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
         ConfigError: naming every such field, its value, and what it must be.
     """
     fields = flatten(config)
-    problems = [
-        f"config.{name}={fields[name]!r} must be one of {choices}."
+    problems = _problems_of_numbers(fields) + [
+        f"config.{name}={fields[name]!r} must be one of {tuple(choices)}."
         for name, choices in _CHOICES.items()
         if fields[name] not in choices
     ]
@@ -159,6 +157,16 @@ def check_values(config: ml_collections.ConfigDict, *, num_devices: int, num_loc
             f"config.model.resnet.stage_strides={fields['model.resnet.stage_strides']} needs one stride for each of the"
             f" {len(sizes)} stages of sizes {list(sizes)}."
         )
+
+
+def _problems_of_numbers(fields: dict[str, Any]) -> list[str]:
+    """Numbers that are too great for a float32 or an int32; what is NaN is refused with the range of its field."""
+    greatest = {float: float(np.finfo(np.float32).max), int: np.iinfo(np.int32).max}
+    return [
+        f"config.{name}={value!r} must be a number from {-limit:g} to {limit:g}."
+        for name, value in fields.items()
+        if (limit := greatest.get(type(value))) and abs(value) > limit
+    ]
 
 
 def _problems_of_sequences(fields: dict[str, Any]) -> list[str]:
@@ -210,7 +218,7 @@ def _problems_of_feature_alignment(fields: dict[str, Any]) -> list[str]:
             f" change model.resnet.stage_strides={strides}, or set it to 'corners'."
         ]
     crop = fields["data.crop_size"]
-    if crop % stride and math.ceil(crop / math.ceil(crop / stride)) != stride:
+    if crop > 0 and crop % stride and math.ceil(crop / math.ceil(crop / stride)) != stride:
         below = crop // stride * stride
         return [
             f"config.data.crop_size={crop} must be a multiple of the output stride {stride} with"

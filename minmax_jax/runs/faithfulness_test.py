@@ -43,7 +43,9 @@ def test_workdir(
 
     Returns:
         {"split", "num_images", "num_steps", "faithfulness": as of `faithfulness.summarize`, "randomized": {what: as of
-        `randomization.summarize`}}.
+        `randomization.summarize`}}; with classes without a region, whose images are not taken, also "num_left_out",
+        the images for which one is predicted, and the same of each randomized model, whose correlation is None where
+        none is left.
 
     Raises:
         UserError: as `finished_runs.evaluate_workdir`; for less than one image or step.
@@ -57,9 +59,18 @@ def test_workdir(
     model = finished_runs.open_model(folder, config, split)
     run, images, variables = model.run, model.run.splits[split], state_lib.inference_variables(model.state)
     variables |= {} if model.decoder is None else {"decoder": model.decoder}
+    images, left_out = dataset.subset(images, np.flatnonzero(images.has_region)), {}
+    if not len(images):
+        raise options.OptionError(f"split={split!r} has no image of a class with a region.")
     count = min(num_images, len(images))
     images = dataset.subset(images, np.linspace(0, len(images) - 1, count).round().astype(int))
     masks = _predict_masks(run, variables, images)
+    if images.background_labels:  # an empty mask is that of a predicted class without a region, and shows nothing
+        shown = [index for index, mask in enumerate(masks) if mask.any()]
+        left_out = {"num_left_out": count - len(shown)}
+        images, masks, count = dataset.subset(images, shown), [masks[index] for index in shown], len(shown)
+        if not shown:
+            raise options.OptionError(f"split={split!r}: no image of a class with a region has a mask to test.")
     # No more than a curve needs; evaluations of small images have larger batches.
     batch_size = min(run.config.evaluation.batch_size, _round_up(num_steps + 1, jax.local_device_count()))
     rows = [
@@ -75,6 +86,7 @@ def test_workdir(
     content = {
         "split": split,
         "num_images": count,
+        **left_out,
         "num_steps": num_steps,
         "faithfulness": faithfulness.summarize(rows),
         "randomized": _randomize(run, variables, images, masks),
@@ -121,8 +133,22 @@ def _randomize(
     # A decoder's masks do not depend on the class maps.
     levels = "decoder" if "decoder" in variables else "head", "all"
     return {
-        level: randomization.summarize(
-            masks, _predict_masks(run, randomization.randomize(variables, _LEVELS[level]), images)
+        level: _compare_masks(
+            masks, _predict_masks(run, randomization.randomize(variables, _LEVELS[level]), images), images
         )
         for level in levels
     }
+
+
+def _compare_masks(masks: list[np.ndarray], others: list[np.ndarray], images: dataset.Split) -> dict[str, float | None]:
+    """`randomization.summarize`, without images where the other mask is empty: that of a class without a region.
+
+    It is made from no class map, and its correlation of 0 would not show what the masks depend on.
+    """
+    if not images.background_labels:
+        return randomization.summarize(masks, others)
+    kept = [(mask, other) for mask, other in zip(masks, others) if other.any()]
+    left_out = {"num_left_out": len(masks) - len(kept)}
+    if not kept:
+        return {"rank_correlation": None, "standard_error": None, **left_out}
+    return randomization.summarize(*zip(*kept)) | left_out

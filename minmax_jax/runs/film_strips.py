@@ -1,12 +1,12 @@
 """Recursive erasing on test images, pass by pass, for the report: `film/`, with an index."""
 
-import json
 import pathlib
 
 import jax
 import numpy as np
 
 from minmax_jax import state as state_lib
+from minmax_jax import strict_json
 from minmax_jax.data import padding
 from minmax_jax.ops import intensity
 from minmax_jax.recorded_erasing import RecordedPass
@@ -18,7 +18,7 @@ _NUM_IMAGES = 6
 
 
 def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:
-    """Writes what each pass saw and found, for test images evenly spaced over the split; nothing without erasing.
+    """Writes what each pass saw and found, for test images that have a region, evenly spaced; nothing without erasing.
 
     Args:
         run: the run.
@@ -29,7 +29,8 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> 
     if run.method.record_erasing is None or not run.config.erasing.num_erasures:
         return
     variables, record, strips = state_lib.inference_variables(state), jax.jit(run.method.record_erasing), []
-    for index in np.linspace(0, len(split) - 1, min(_NUM_IMAGES, len(split))).round().astype(int).tolist():
+    erased = np.flatnonzero(split.has_region)
+    for index in erased[np.linspace(0, len(erased) - 1, min(_NUM_IMAGES, len(erased))).round().astype(int)].tolist():
         image = split.read_image(index)
         passes = _until_untrusted(
             jax.device_get(record(variables, padding.pad(image)[None], split.labels[index : index + 1]))
@@ -46,7 +47,7 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> 
                 ],
             }
         )
-    (target / INDEX).write_text(json.dumps(strips))
+    (target / INDEX).write_text(strict_json.dumps(strips))
 
 
 def _until_untrusted(passes: list[RecordedPass]) -> list[RecordedPass]:

@@ -9,12 +9,12 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from minmax_jax import digests, evaluation
+from minmax_jax import digests, evaluation, strict_json
 from minmax_jax import state as state_lib
 from minmax_jax.crf import RefineFn
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
-from minmax_jax.evaluation import baselines, curves, diagnosis, metric_table
+from minmax_jax.evaluation import baselines, class_table, curves, diagnosis, metric_table
 from minmax_jax.evaluation.evaluators import Evaluator, Row
 from minmax_jax.evaluation.metrics import pixel_curve, thresholds
 from minmax_jax.runs import build, build_data, build_model, model_card, pictures, results, second_stage
@@ -74,7 +74,7 @@ def test_selected(
         logger.info("Evaluating the first stage of step %d on the test split.", state.step)
         _, summary = evaluate_split(run, run.splits["test"], state, refine_fn=run.refine_fn)
         stage = second_stage.restore(folder, run.config, state) or second_stage.train(run, state)
-        further = {"test_unrefined": results.without_nan(summary), "edge_weight_used": stage.edge_weight}
+        further = {"test_unrefined": strict_json.finite(summary), "edge_weight_used": stage.edge_weight}
         run = second_stage.refine(run, stage)
     if hosts.is_main_host():
         # Earlier results are of another model from here on. It is saved before the test, so that a run that is stopped
@@ -97,7 +97,7 @@ def test_selected(
 def read_results(folder: pathlib.Path, config: ml_collections.ConfigDict, step: int) -> dict[str, Any] | None:
     """The content of `results.json`, or None if there is none, or one of another second stage or selected step."""
     content = results.read(folder)
-    refine = json.loads(json.dumps(config.refine.to_dict())) if config.refine.enabled else None
+    refine = json.loads(strict_json.dumps(config.refine.to_dict())) if config.refine.enabled else None
     return content if content and content.get("refine") == refine and content["step"] == step else None
 
 
@@ -117,7 +117,7 @@ def evaluate_model(
         run, run.splits[split], state, run.test_evaluators, refine_fn=run.refine_fn, baselines=baselines.BASELINES
     )
     summary = evaluation.summarize(rows, run.test_evaluators)
-    swaps = _diagnose(run, run.splits[split], state)
+    swaps = _diagnose(run, run.splits[split], state, rows)
     content = results.collect(
         split,
         summary,
@@ -131,21 +131,36 @@ def evaluate_model(
     content["metrics"] = metric_table.describe(
         rows, run.splits[split], run.test_evaluators, validated_threshold=threshold
     )
+    content |= class_table.describe(rows, run.splits[split], run.splits["train"].labels)
     return rows, content | ({"diagnosis": swaps} if swaps else {})
 
 
 def _choose_threshold(run: build.Run, state: state_lib.TrainState) -> float | None:
     """The best threshold for the validation images, if any has a true mask."""
     split = run.splits["validation"]
-    if all(split.read_mask(index) is None for index in range(len(split))):
+    if not dataset.any_mask(split):
         return None
     return thresholds.best_threshold(_evaluate(run, split, state, [pixel_curve.EVALUATOR], refine_fn=run.refine_fn))
 
 
-def _diagnose(run: build.Run, split: dataset.Split, state: state_lib.TrainState) -> dict[str, Any] | None:
-    """The swap test, where the method has a classifier that reads regions."""
+def _diagnose(
+    run: build.Run, split: dataset.Split, state: state_lib.TrainState, rows: Sequence[Row]
+) -> dict[str, Any] | None:
+    """The swap test, where the method has a classifier that reads regions, of the images that have and show one."""
     if run.classify is None:
         return None
+    background, left_out = split.background_labels, {}
+    if background:
+        predicted = np.array([row["predicted"] for row in rows])
+        kept = np.flatnonzero(split.has_region & ~np.isin(predicted, background))
+        left_out = {"num_left_out": len(split) - len(kept)}
+        logger.info(
+            "The swap test leaves out %d images that are, or are predicted to be, of a class without a region.",
+            left_out["num_left_out"],
+        )
+        if not len(kept):
+            return None
+        split = dataset.subset(split, kept)
     variables = state_lib.inference_variables(state)
 
     def classify(images, masks):
@@ -159,7 +174,10 @@ def _diagnose(run: build.Run, split: dataset.Split, state: state_lib.TrainState)
         batch_size=run.config.evaluation.batch_size,
         refine_fn=run.refine_fn,
     )
-    summary = diagnosis.summarize(hosts.gather_from_hosts(rows))
+    rows = hosts.gather_from_hosts(rows)
+    if not rows:  # of one image, there is no other's mask
+        return None
+    summary = diagnosis.summarize(rows) | left_out
     if not summary["has_evidence"]:
         logger.warning("The masks carry no evidence: %s", results.describe_diagnosis(summary))
     return summary
@@ -173,10 +191,13 @@ def _save_model(
         run.config,
         build_model.create_objective(run.config, steps_per_epoch=run.steps_per_epoch),
         class_names=run.splits["train"].class_names,
+        background_classes=run.splits["train"].background_classes,
         crop_size=build_data.crop_size(run.config.data, run.splits["train"]),
         train_labels=run.splits["train"].labels,
+        reading=run.splits["train"].reading,
         step=int(variables.pop("step")),
         state_digest=digests.model_digest(state),
+        microns_per_pixel=run.splits["train"].microns_per_pixel,
     )
     if stage is not None:
         card["edge_weight_used"] = stage.edge_weight

@@ -1,7 +1,6 @@
 """Images for the report of a run: the worst, the best, the wrong, the flagged and some others, in `gallery/`."""
 
 from collections.abc import Sequence
-import json
 import logging
 import pathlib
 import shutil
@@ -9,11 +8,12 @@ import shutil
 import numpy as np
 
 from minmax_jax import state as state_lib
+from minmax_jax import strict_json
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import predict_split
 from minmax_jax.evaluation.evaluators import Row
 from minmax_jax.report import layers
-from minmax_jax.runs import build, results
+from minmax_jax.runs import build
 
 logger = logging.getLogger(__name__)
 FOLDER, INDEX = "gallery", "index.json"
@@ -96,7 +96,7 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, row
             "num_instances": num_regions,
             **{name: row[name] for name in ("foreground_entropy", "background_entropy") if name in row},
         }
-    (target / INDEX).write_text(json.dumps([results.without_nan(entries[index]) for index in indices]))
+    (target / INDEX).write_text(strict_json.dumps([entries[index] for index in indices]))
 
 
 def empty_folder(path: pathlib.Path) -> pathlib.Path:

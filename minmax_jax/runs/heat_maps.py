@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from minmax_jax import evaluation
+from minmax_jax import evaluation, strict_json
 from minmax_jax.configs import common
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import ImagePrediction, baselines, metric_table
 from minmax_jax.paths import local_path
-from minmax_jax.runs import build, build_data, results
+from minmax_jax.runs import build, build_data
 
 ENDINGS = (".npy", ".npz", ".png")
 _GREY = ("L", "I;16", "I;16B")  # Pillow's modes
@@ -52,7 +52,7 @@ def evaluate_folder(
     evaluators = build.create_mask_evaluators(config.evaluation)
     rows = evaluation.score(_read_all(paths), images, evaluators, baselines=baselines.BASELINES)
     return {
-        split: results.without_nan(evaluation.summarize(rows, evaluators)),
+        split: strict_json.finite(evaluation.summarize(rows, evaluators)),
         "threshold": {"policy": "fixed", "value": threshold},
         "empty_masks": config.evaluation.empty,
         "metrics": metric_table.describe(rows, images, evaluators),

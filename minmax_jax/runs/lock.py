@@ -1,4 +1,4 @@
-"""Keeps a second training out of a run's folder.
+"""Keeps a second training out of a run's folder, and a second prediction out of its output folder.
 
 A lock is a file that names its holder. A process that ends, however it ends, gives its file lock back; where a shared
 file system keeps no file locks between hosts, the holder also shows that it lives by touching the file.
@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 
+from minmax_jax import strict_json
 from minmax_jax.distributed import hosts
 from minmax_jax.errors import UserError
 
@@ -26,32 +27,43 @@ _SIGNS_MISSED = 3
 
 
 class LockedError(UserError, RuntimeError):
-    """Another process trains in the folder; the message names it."""
+    """Another process works in the folder; the message names it."""
+
+
+class _InUse(Exception):
+    """The message describes the process that holds the lock."""
 
 
 @contextlib.contextmanager
-def hold(folder: pathlib.Path) -> Iterator[None]:
+def hold(folder: pathlib.Path, *, flag: str = "--workdir", work: str = "trains") -> Iterator[None]:
     """Holds the lock of a folder; of several hosts, the main one does.
 
     Args:
-        folder: of the run; must exist.
+        folder: must exist.
+        flag: by which the user named the folder.
+        work: what a process does that holds the lock, as in "trains".
 
     Raises:
-        LockedError: naming process, host and start of the training that holds it.
+        LockedError: naming process, host and start of the work that holds it.
     """
     if not hosts.is_main_host():
         yield
         return
     file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _acquire(file, folder)
+        try:
+            _acquire(file, folder)
+        except _InUse as error:
+            raise LockedError(
+                f"{flag}={str(folder)!r} is in use: {error} {work} in it. Wait for it, end it, or give another {flag}."
+            ) from None
         ended = threading.Event()
         threading.Thread(target=_show_signs, args=(file, ended), daemon=True).start()
         try:
             yield
         finally:
             ended.set()
-            with contextlib.suppress(OSError):  # a full disk must not hide what ended the training
+            with contextlib.suppress(OSError):  # a full disk must not hide what ended the work
                 os.ftruncate(file, 0)
     finally:
         os.close(file)
@@ -62,16 +74,16 @@ def _acquire(file: int, folder: pathlib.Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         has_file_locks = True
     except BlockingIOError:
-        raise _locked(folder, _read_holder(file)) from None
+        raise _InUse(_describe(_read_holder(file))) from None
     except OSError:  # a file system without file locks
         has_file_locks = False
     holder = _read_holder(file)
     # Of this machine the free file lock proves that the holder is gone.
     if holder and not (has_file_locks and holder.get("machine") == _machine()) and _gives_signs(folder, holder):
-        raise _locked(folder, holder)
+        raise _InUse(_describe(holder))
     if holder:
-        logger.info("The training of %s in this folder has ended; this one takes over.", _describe(holder))
-    content = json.dumps(
+        logger.info("The work of %s in this folder has ended; this process takes over.", _describe(holder))
+    content = strict_json.dumps(
         {
             "host": socket.gethostname(),
             "process": os.getpid(),
@@ -113,7 +125,7 @@ def _show_signs(file: int, ended: threading.Event) -> None:
 
 def _gives_signs(folder: pathlib.Path, holder: dict) -> bool:
     """Whether the file is touched while we watch: needs no clocks that agree."""
-    logger.info("Waiting for signs of life of the training of %s in %s.", _describe(holder), folder)
+    logger.info("Waiting for signs of life of %s in %s.", _describe(holder), folder)
     first = _modified(folder / NAME)
     for _ in range(_SIGNS_MISSED):
         time.sleep(_SECONDS_BETWEEN_SIGNS)
@@ -128,11 +140,6 @@ def _modified(path: pathlib.Path) -> int:
 
 
 def _describe(holder: dict) -> str:
+    if not holder:
+        return "another process"
     return f"process {holder.get('process', '?')} on {holder.get('host', '?')} (started {holder.get('started', '?')})"
-
-
-def _locked(folder: pathlib.Path, holder: dict) -> LockedError:
-    who = _describe(holder) if holder else "another process"
-    return LockedError(
-        f"--workdir={str(folder)!r} is in use: {who} trains in it. Wait for it, end it, or give another --workdir."
-    )

@@ -3,10 +3,10 @@
 Of several hosts only the main one writes; all compute the same numbers.
 """
 
-import json
 import pathlib
 from typing import Any
 
+from minmax_jax import disk, strict_json
 from minmax_jax.distributed import hosts
 from minmax_jax.errors import OptionError
 from minmax_jax.report import metric_records
@@ -32,16 +32,15 @@ class MetricWriter:
         if tensorboard:
             self._board = _summary_writer(folder / "tensorboard", first_step + 1)
         kept = [line for line in metric_records.read(self._path) if line["step"] <= first_step]
-        replacement = self._path.with_suffix(".new")
-        replacement.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        replacement.replace(self._path)
+        with disk.replacing(self._path) as replacement:
+            replacement.write_text("".join(strict_json.dumps(line) + "\n" for line in kept))
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
         """Adds the measurements of a step; kind is "train", "validation" or "test"."""
         if not hosts.is_main_host():
             return
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, "kind": kind} | values) + "\n")
+            file.write(strict_json.dumps({"step": step, "kind": kind} | values) + "\n")
         if self._board is not None:
             for name, value in values.items():
                 if isinstance(value, (int, float)):

@@ -4,8 +4,10 @@ The two files need neither the checkpoints nor the dataset, so that a workdir ca
 """
 
 from collections.abc import Sequence
+import hashlib
 import json
 import pathlib
+import time
 from typing import Any
 
 import flax
@@ -15,14 +17,26 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from minmax_jax import batch_stats as stats_lib
-from minmax_jax import digests
-from minmax_jax.errors import UserError
+from minmax_jax import digests, disk
+from minmax_jax.data import readings
+from minmax_jax.errors import OptionError, UserError
 from minmax_jax.objective import Objective
 from minmax_jax.runs import results
 from minmax_jax.runs import workdir as workdir_lib
 
 CARD, MODEL = "model_card.json", "model.safetensors"
 _FORMAT = 1
+# Another process may replace the two files, one after the other, while they are read.
+_ATTEMPTS, _SECONDS_BETWEEN_ATTEMPTS = 5, 0.3
+# What the file says of its own arrays, for programs that bring them to another library.
+LAYOUT = {
+    "convolution_kernels": "HWIO: height, width, input channels, output channels",
+    "depthwise_kernels": "HWIO with one input channel: height, width, 1, channels",
+    "dense_kernels": "input features, output features",
+    "order": "C: the last index changes fastest",
+    "images": "NHWC: batch, height, width, channels",
+    "names": "of Flax, joined by /",
+}
 # What a predictor reads.
 _NEEDED = {"class_names", "crf", "flips", "mask", "method", "model", "preprocessing", "step"}
 
@@ -36,14 +50,21 @@ def save(folder: pathlib.Path, card: dict[str, Any], variables: dict[str, Any]) 
 
     Args:
         folder: of the run.
-        card: as of `describe`; the digest of a second stage is added.
+        card: as of `describe`; the digests of a second stage and of the other file are added.
         variables: "params", "batch_stats" and, of a run with a second stage, "decoder".
     """
     leaves = flax.traverse_util.flatten_dict(variables, sep="/")
-    replacement = folder / f"{MODEL}.new"
-    replacement.write_bytes(safetensors_numpy.save({name: np.asarray(leaf) for name, leaf in leaves.items()}))
-    replacement.replace(folder / MODEL)
-    workdir_lib.write_json(folder / CARD, card | {"second_stage_digest": digest_second_stage(card, variables)})
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
+    metadata = LAYOUT | {"minmax_jax": str(card.get("versions", {}).get("minmax_jax"))}
+    content = safetensors_numpy.save(arrays, metadata=metadata)
+    of_files = {"second_stage_digest": digest_second_stage(card, variables), "model_sha256": _sha256(content)}
+    with disk.replacing(folder / MODEL) as replacement:
+        replacement.write_bytes(content)
+    workdir_lib.write_json(folder / CARD, card | of_files)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def digest_second_stage(card: dict[str, Any], variables: dict[str, Any]) -> str:
@@ -58,10 +79,13 @@ def describe(
     objective: Objective,
     *,
     class_names: Sequence[str],
+    background_classes: Sequence[str] = (),
     crop_size: tuple[int, int],
     train_labels: np.ndarray,
     step: int,
     state_digest: str,
+    reading: readings.Reading = readings.AS_STORED,
+    microns_per_pixel: float = 0.0,
 ) -> dict[str, Any]:
     """The card of a model, as JSON values.
 
@@ -69,10 +93,13 @@ def describe(
         config: of the run.
         objective: of the training.
         class_names: of the C classes.
+        background_classes: names of those without a region.
         crop_size: height and width of the training crops.
         train_labels: [N] of the training images.
         step: that trained the model.
         state_digest: SHA-256 of its parameters and statistics.
+        reading: how the training images were read from their files.
+        microns_per_pixel: of the prepared images, 0 if unknown; the configuration's counts before it.
     """
     evaluation, data, environment = config.evaluation, config.data, results.environment()
     threshold = objective.mask.threshold(objective.epoch(max(step - 1, 0)))
@@ -80,10 +107,12 @@ def describe(
         "format": _FORMAT,
         "method": config.method,
         "class_names": list(class_names),
+        "background_classes": list(background_classes),
         "preprocessing": {name: data[name] for name in ("stain_normalization", "scale", "min_side", "max_side")},
+        "reading": reading.to_json(),  # of image files
         "normalization": {"mean": 127.5, "std": 127.5},  # of uint8 pixels
         "crop_size": list(crop_size),
-        "microns_per_pixel": data.microns_per_pixel,
+        "microns_per_pixel": data.microns_per_pixel or microns_per_pixel,
         "model": config.model.to_dict(),
         # The threshold of this step; it grows no further.
         "mask": config.mask.to_dict() | {"sigma": float(threshold), "sigma_growth": 0.0},
@@ -108,11 +137,12 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The card and the variables of a saved model.
 
     Raises:
-        ModelCardError: if a file is missing or damaged, or was written by a newer version.
+        ModelCardError: if a file is missing or damaged, was written by a newer version, or belongs to another model
+            than the other file.
     """
     try:
-        card = json.loads((folder / CARD).read_text())
-        tensors = safetensors_numpy.load_file(folder / MODEL)
+        card, content = _read_files(folder)
+        tensors = safetensors_numpy.load(content)
     except FileNotFoundError as error:
         raise ModelCardError(
             f"workdir={str(folder)!r} holds no saved model ({pathlib.Path(error.filename or folder / MODEL).name} is"
@@ -129,14 +159,39 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     if missing := _NEEDED - card.keys():
         raise ModelCardError(f"{folder / CARD} lacks {', '.join(sorted(missing))}. Get an intact copy.")
+    try:
+        readings.from_json(card.get("reading"))
+    except (OptionError, KeyError, TypeError) as error:
+        raise ModelCardError(f"{folder / CARD}: reading={card['reading']!r} is none. Get an intact copy.") from error
     # A trunk without batch norm has no statistics: nothing of them is in the file.
     return complete(card), {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")
 
 
+def _read_files(folder: pathlib.Path, *, attempts: int = _ATTEMPTS) -> tuple[Any, bytes]:
+    """The card and the content of the other file, of one model."""
+    card, content = json.loads((folder / CARD).read_text()), (folder / MODEL).read_bytes()
+    # Older cards do not say it.
+    if not isinstance(card, dict) or card.get("model_sha256") in (None, _sha256(content)):
+        return card, content
+    if attempts == 1:
+        raise ModelCardError(
+            f"{folder / MODEL} is not the file that {folder / CARD} describes: one of them was changed, damaged, or"
+            " replaced without the other. Copy both from the same run, or rerun the command that trained it."
+        )
+    time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+    return _read_files(folder, attempts=attempts - 1)
+
+
 def identify(card: dict[str, Any]) -> dict[str, str]:
-    """Digests of what predicts by a card: equal for the same variables and the same second stage."""
-    names = ("state_digest", "second_stage_digest") if card["refine"]["enabled"] else ("state_digest",)
+    """What predicts by a card: equal for the same variables, second stage and classes without a region."""
+    names = ["state_digest"] + ["second_stage_digest"] * card["refine"]["enabled"]
+    names += ["background_classes"] * bool(card["background_classes"])
     return {name: card[name] for name in names}
+
+
+def background_labels(card: dict[str, Any]) -> tuple[int, ...]:
+    """The numbers of the classes without a region."""
+    return tuple(map(card["class_names"].index, card["background_classes"]))
 
 
 def complete(card: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +200,8 @@ def complete(card: dict[str, Any]) -> dict[str, Any]:
         "scales": [1.0],
         "refine": {"enabled": False},
         "second_stage_digest": "",
+        "background_classes": [],
         "training_flips": {"horizontal": True, "vertical": False},
+        "reading": readings.AS_STORED.to_json(),
     }
     return older | card | {"model": {"mask_head": False} | card["model"]}

@@ -10,13 +10,12 @@ import jax
 import ml_collections
 import numpy as np
 
-from minmax_jax import inference, localizer_alone, minmax
+from minmax_jax.configs import common
 from minmax_jax.crf import RefineFn
-from minmax_jax.data import padding, preprocessing
+from minmax_jax.data import image_reading, padding, preprocessing, readings
 from minmax_jax.errors import OptionError
 from minmax_jax.masks import resize_mask
 from minmax_jax.method import Prediction
-from minmax_jax.objective import MaskOptions, Objective
 from minmax_jax.paths import local_path
 from minmax_jax.refinement import calibration
 from minmax_jax.runs import build_model, inference_options, model_card
@@ -49,6 +48,28 @@ class Predictor:
     def class_names(self) -> tuple[str, ...]:
         """Names of the C classes, in the order of the probabilities."""
         return tuple(self.card["class_names"])
+
+    def read(self, file: str | pathlib.Path | bytes) -> np.ndarray:
+        """Reads an image file as those of the training were: the same channels and intensities.
+
+        Args:
+            file: its path, or its content.
+
+        Returns:
+            [H, W, 3] uint8, upright; `self(image[None])` predicts it.
+
+        Raises:
+            DataError: if it is no image, or lacks these channels.
+            OSError: if there is no such file.
+        """
+        content = file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
+        name = "The file" if isinstance(file, bytes) else str(file)
+        return image_reading.read(content, name, readings.from_json(self.card.get("reading"))).pixels
+
+    @property
+    def background_classes(self) -> tuple[int, ...]:
+        """The numbers of the classes without a region, whose masks are empty."""
+        return model_card.background_labels(self.card)
 
     def __call__(self, images: np.ndarray) -> Prediction:
         """Predicts class and mask of images of one size; compiles once per size and number of images.
@@ -141,27 +162,39 @@ def load(
 
 def _create_predict(card: dict[str, Any]) -> tuple[Callable[..., Prediction], Callable[..., Prediction]]:
     """The functions (variables, images) -> Prediction of the whole model, and of its first stage."""
-    model = build_model.create_model(
-        ml_collections.ConfigDict(card["model"] | {"cross_replica_norm": False}),
+    background_classes = model_card.background_labels(card)
+    if card["method"] not in build_model.METHODS:
+        raise model_card.ModelCardError(
+            f"The model is of method {card['method']!r}, and this version has {', '.join(build_model.METHODS)}. Install"
+            f" the version that wrote it ({card.get('versions', {}).get('minmax_jax')}), or add the method to"
+            " minmax_jax.runs.build_model.METHODS."
+        )
+    method = build_model.create_method(
+        _read_config(card),
         num_classes=len(card["class_names"]),
-        method=card["method"],
-        alignment=card["mask"]["alignment"],
-    )
-    flips = {f"flip_{axis}": card["flips"][axis] for axis in ("horizontal", "vertical")}
-    first_stage = functools.partial(
-        (minmax if card["method"] == "minmax" else localizer_alone).predict,
-        model=model,
-        objective=Objective(mask=MaskOptions(**card["mask"])),
-        scales=tuple(card["scales"]),
-        **flips,
+        steps_per_epoch=1,
+        background_classes=background_classes,
     )
     if not card["refine"]["enabled"]:
-        return first_stage, first_stage
+        return method.predict, method.predict
     refined = build_model.create_refined_predict(
-        first_stage,
-        functools.partial(inference.trunk_stages, model=model),
+        method.predict,
+        method.stages,
         ml_collections.ConfigDict(card["refine"]),
         trunk=card["model"]["trunk"],
-        **flips,
+        background_classes=background_classes,
+        **{f"flip_{axis}": card["flips"][axis] for axis in ("horizontal", "vertical")},
     )
-    return refined, first_stage
+    return refined, method.predict
+
+
+def _read_config(card: dict[str, Any]) -> ml_collections.ConfigDict:
+    """A configuration whose method predicts as the card says; fields that only training reads have their defaults."""
+    config = common.get_config()
+    config.method = card["method"]
+    config.model = ml_collections.ConfigDict(card["model"] | {"cross_replica_norm": False})
+    config.mask = ml_collections.ConfigDict(card["mask"])
+    config.evaluation.scales, config.evaluation.flips = tuple(card["scales"]), any(card["flips"].values())
+    for axis, is_flipped in card["flips"].items():
+        config.data[f"flip_{axis}"] = is_flipped
+    return config

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 import importlib.metadata
 import json
-import math
 import pathlib
 import platform
 import subprocess
@@ -13,6 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from minmax_jax import disk, strict_json
 from minmax_jax.evaluation import selection
 
 _PACKAGES = ("minmax_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
@@ -46,7 +46,7 @@ def collect(
     crf = config.evaluation.crf.to_dict()
     refine = config.refine.to_dict() | {"scales": list(config.refine.scales)}
     return {
-        split: without_nan(summary),
+        split: strict_json.finite(summary),
         "trained_on": describe_training_data(train_labels, config.data),
         "selection": config.evaluation.selection,
         # Whether no mask and no prior about masks was used, neither to train nor to select.
@@ -88,21 +88,13 @@ def write_rows(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
 
     Histograms and curves of single images, and what baselines score, are left out.
     """
-    replacement = path.with_suffix(".new")
     kept = ({name: value for name, value in row.items() if _is_kept(name, value)} for row in rows)
-    replacement.write_text("".join(json.dumps(without_nan(row)) + "\n" for row in kept))
-    replacement.replace(path)
+    with disk.replacing(path) as replacement:
+        replacement.write_text("".join(strict_json.dumps(row) + "\n" for row in kept))
 
 
 def _is_kept(name: str, value: Any) -> bool:
     return name != "baselines" and not isinstance(value, np.ndarray)
-
-
-def without_nan(value: Any) -> Any:
-    """The value with null for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {name: without_nan(item) for name, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def environment() -> dict[str, Any]:
@@ -148,7 +140,6 @@ def describe_diagnosis(summary: dict) -> str:
 def describe(results: dict, split: str = "test") -> str:
     """The numbers of a split in a few lines."""
     summary = results[split]
-    baseline = summary["baselines"]["all_ones"]
     refined = ", masks refined by the second stage" if "refine" in results else ""
     refined += f" from the prior {results['prior']!r}, not from labels alone" if "prior" in results else ""
     refined += ", masks refined by the CRF" if "crf" in results else ""
@@ -160,10 +151,15 @@ def describe(results: dict, split: str = "test") -> str:
         found = results.get("metrics", {}).get(name, {})
         return f" ({found['low']:.1f} to {found['high']:.1f})" if found.get("low") is not None else ""
 
+    majority = ""
+    if "majority_class" in results:
+        always = results["majority_class"]
+        majority = f"   (always {always['class']!r}: {always['classification_error']:.2f} %)"
+
     def error():
         of_localizer = summary.get("localizer_classification_error")
         localizer = "" if of_localizer is None else f" (localizer {number(of_localizer)} %)"
-        return f"{number(summary['classification_error'])} %{interval('classification_error')}{localizer}"
+        return f"{number(summary['classification_error'])} %{interval('classification_error')}{localizer}{majority}"
 
     def entropies():
         if "foreground_entropy" not in summary:
@@ -173,14 +169,32 @@ def describe(results: dict, split: str = "test") -> str:
             f"   background {number(summary['background_entropy'], '.3f')} nats"
         )
 
-    without = summary["num_images"] - summary["num_images_with_mask"]
-    without_mask = f" ({without} without a mask are left out of F1)" if without else ""
+    def balanced():
+        if "balanced_error" not in summary:  # of an earlier version
+            return ""
+        return f"\n  balanced error         {number(summary['balanced_error'])} %{interval('balanced_error')}"
+
+    of_background = summary.get("num_images_without_region", 0)
+
+    def masks():
+        false = ""
+        if of_background:
+            share = f"{number(summary['false_foreground_share'])} %{interval('false_foreground_share')}"
+            false = f"\n  false foreground   {share}   ({of_background} images without a region, left out of F1)"
+        if not summary["num_images_with_mask"]:
+            return f"\n  no image has a true mask: F1 is unknown{false}"
+        baseline = summary["baselines"]["all_ones"]
+        return (
+            f"\n  F1+ {number(summary['f1_foreground'])} %{interval('f1_foreground')}"
+            f"   F1- {number(summary['f1_background'])} %{interval('f1_background')}"
+            f"   (all foreground: {number(baseline['f1_foreground'])} %, {number(baseline['f1_background'])} %){false}"
+        )
+
+    of_objects = summary["num_images"] - of_background
+    without = of_objects - summary["num_images_with_mask"]
+    without_mask = f" ({without} without a mask, left out of F1)" if 0 < without < of_objects else ""
     swaps = f"\n  swap test: {describe_diagnosis(results['diagnosis'])}" if "diagnosis" in results else ""
     return (
         f"{split}, {summary['num_images']} images{without_mask}, model of step {results['step']}{refined}:\n"
-        f"  classification error   {error()}\n"
-        f"  F1+ {number(summary['f1_foreground'])} %{interval('f1_foreground')}"
-        f"   F1- {number(summary['f1_background'])} %{interval('f1_background')}"
-        f"   (all foreground: {number(baseline['f1_foreground'])} %, {number(baseline['f1_background'])} %)"
-        f"{entropies()}{swaps}"
+        f"  classification error   {error()}{balanced()}{masks()}{entropies()}{swaps}"
     )

@@ -11,7 +11,7 @@ import numpy as np
 from minmax_jax import digests
 from minmax_jax import state as state_lib
 from minmax_jax.distributed import engines
-from minmax_jax.errors import OptionError
+from minmax_jax.errors import OptionError, naming
 from minmax_jax.refinement import cache, decoder_training, priors
 from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs import build, build_model, config_checks, model_card
@@ -58,8 +58,11 @@ def train(run: build.Run, state: state_lib.TrainState) -> SecondStage:
     )
     num_images = sum(len(group.images) for group in groups)
     logger.info("The second stage trains on %d of %d images.", num_images, len(run.splits["train"]))
+    if left_out := int(np.count_nonzero(~run.splits["train"].has_region)):
+        logger.info("%d of them are of classes without a region and give no seeds.", left_out)
     decoder = build_model.create_decoder(config.refine, trunk=config.model.trunk)
-    return SecondStage(*decoder_training.train(groups, decoder=decoder, options=options, seed=config.seed))
+    with naming("config.refine."):
+        return SecondStage(*decoder_training.train(groups, decoder=decoder, options=options, seed=config.seed))
 
 
 def _create_masks_fn(run: build.Run, options: RefineOptions, variables: dict[str, Any]) -> cache.MasksFn:
@@ -75,8 +78,13 @@ def _create_seed_method(run: build.Run) -> Any:
     """The method with the test-time augmentation of the seeds: all mirror images of training, and `refine.scales`."""
     config = ml_collections.ConfigDict(run.config.to_dict())
     config.evaluation.flips, config.evaluation.scales = True, run.config.refine.scales
-    num_classes = len(run.splits["train"].class_names)
-    return build_model.create_method(config, num_classes=num_classes, steps_per_epoch=run.steps_per_epoch)
+    split = run.splits["train"]
+    return build_model.create_method(
+        config,
+        num_classes=len(split.class_names),
+        steps_per_epoch=run.steps_per_epoch,
+        background_classes=split.background_labels,
+    )
 
 
 def refine(run: build.Run, stage: SecondStage) -> build.Run:
@@ -87,6 +95,7 @@ def refine(run: build.Run, stage: SecondStage) -> build.Run:
         run.method.stages,
         config.refine,
         trunk=config.model.trunk,
+        background_classes=run.splits["train"].background_labels,
         flip_horizontal=config.evaluation.flips and config.data.flip_horizontal,
         flip_vertical=config.evaluation.flips and config.data.flip_vertical,
     )

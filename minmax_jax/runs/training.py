@@ -59,6 +59,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     """
     started = time.monotonic()
     run = build.build_run(config)
+    build_data.warn_of_imbalance(config, run.splits["train"])
     # Before any host writes: the configuration in the folder is that of the first.
     _check_hosts(config, run)
     # A resumed run does not need the pretrained file any more. A save that was not finished has another name.
@@ -238,8 +239,11 @@ def _describe_validation(step: int, summary: dict, *, is_selected: bool) -> str:
     parts = [f"validation {step}", f"error {summary['classification_error']:.2f} %"]
     if "localizer_classification_error" in summary:
         parts[-1] += f" (localizer {summary['localizer_classification_error']:.2f} %)"
+    parts.append(f"balanced {summary['balanced_error']:.2f} %")
     if summary["num_images_with_mask"]:
         parts += [f"F1+ {summary['f1_foreground']:.1f}", f"F1- {summary['f1_background']:.1f}"]
+    if "false_foreground_share" in summary:
+        parts.append(f"false foreground {summary['false_foreground_share']:.1f}")
     if "foreground_entropy" in summary:
         parts.append(f"entropy {summary['foreground_entropy']:.3f}/{summary['background_entropy']:.3f}")
     return "  ".join(parts + ["selected"] * is_selected)

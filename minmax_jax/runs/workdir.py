@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 import json
 import logging
-import os
 import pathlib
 import tempfile
 from typing import Any
 
 import ml_collections
 
-from minmax_jax import digests
+from minmax_jax import digests, disk, strict_json
 from minmax_jax.configs import common
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
@@ -37,13 +36,8 @@ class WorkdirError(UserError, ValueError):
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes a file under another name and renames it, so that a killed run leaves the old one or the new one."""
-    replacement = path.with_suffix(".new")
-    with replacement.open("w") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    replacement.replace(path)
+    with disk.replacing(path) as replacement:
+        replacement.write_text(strict_json.dumps(value, indent=2) + "\n")
 
 
 def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict) -> pathlib.Path:
@@ -107,8 +101,8 @@ def differing_splits(folder: pathlib.Path, splits: Mapping[str, dataset.Split]) 
     path = folder / "data.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     return [
-        f"The {name} split has {len(split)} images, and had {known[name]['num_images']}; or names, classes or sizes"
-        " differ."
+        f"The {name} split has {len(split)} images, and had {known[name]['num_images']}; or names, classes,"
+        " sizes, or the intensities or channels that are read, differ."
         for name, split in splits.items()
         if name in known and known[name]["digest"] != digests.split_digest(split)
     ]

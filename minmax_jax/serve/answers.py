@@ -10,20 +10,30 @@ import numpy as np
 from PIL import Image
 
 from minmax_jax import options as options_lib
-from minmax_jax.data import image_files, padding, preprocessing
+from minmax_jax.data import (
+    image_endings,
+    image_files,
+    image_reading,
+    lossy_reading,
+    padding,
+    pixel_size,
+    preprocessing,
+    readings,
+    tiff_files,
+    unread_formats,
+)
 from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import trust
 from minmax_jax.evaluation.image_predictions import ImagePrediction, NotFiniteError
-from minmax_jax.prediction import regions, resolution, sources
+from minmax_jax.prediction import regions, sources
 from minmax_jax.prediction.options import Options
 from minmax_jax.runs.predictor import Predictor
 
 LEAST_AREA = Options.least_area  # pixels; smaller regions are no instances
-# What Pillow reads by itself; for some others it would start programs.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "JPEG2000", "PPM", "AVIF")
 _GREATEST_SIDE = 16384  # pixels; what a browser draws
 _GREATEST_SHOWN_SIDE = 2048  # pixels of the picture that goes back; masks keep the size of the image
 _GREATEST_SEEN_SIDE = 512
+_LEAST_PIXELS = 128 * 128  # to compute with
 _LARGE = "the image is much larger than those of the training: predict cuts it into tiles, which this page does not"
 
 
@@ -38,6 +48,8 @@ class Limits:
     Attributes:
         max_megabytes: of the file, 1e6 bytes each.
         max_megapixels: of the image as it is, and after the preprocessing of the run.
+        max_pixels: at which an image is computed: one that has more after the preprocessing is shrunk to that many;
+            0 computes each at its full size.
 
     Raises:
         OptionError: for a number out of range.
@@ -45,10 +57,13 @@ class Limits:
 
     max_megabytes: float = 20.0
     max_megapixels: float = 16.0
+    max_pixels: int = 1 << 20
 
     def __post_init__(self):
         options_lib.check_range("max_megabytes", self.max_megabytes, 0.01, 1000)
         options_lib.check_range("max_megapixels", self.max_megapixels, 0.01, 1000)
+        if self.max_pixels:
+            options_lib.check_range("max_pixels", self.max_pixels, _LEAST_PIXELS, 1_000_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +75,7 @@ class Prepared:
         preprocessed: [h, w, 3] uint8.
         padded: [h', w', 3] uint8; each new size of these compiles the networks.
         microns: a pixel of the image, None if the file does not say.
-        flags: what the size of the image says against its mask.
+        flags: what the size of the image and of its pixels, and what of the file is not read, say against its mask.
     """
 
     image: np.ndarray
@@ -86,19 +101,41 @@ def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared
         raise too_many_bytes(limits)
     width, height = _read_size(content)
     _check_size((height, width), "", limits)
-    microns = resolution.read(io.BytesIO(content))
-    factor = resolution.rescaling(microns, predictor.card.get("microns_per_pixel", 0.0))
+    said = pixel_size.read(io.BytesIO(content))
+    factor = pixel_size.rescaling(said.microns, predictor.card.get("microns_per_pixel", 0.0))
     try:
         prepare = dataclasses.replace(predictor.preprocessing, scale=predictor.preprocessing.scale * factor)
         (size,) = prepare.sizes(np.array([[height, width]])).tolist()
+        prepare, is_reduced = _reduce(prepare, size, limits.max_pixels)
+        (size,) = prepare.sizes(np.array([[height, width]])).tolist()
         _check_size(tuple(size), " after the preprocessing of the run", limits)
-        image = image_files.read_rgb(content, "The file")
+        read = image_reading.read(content, "The file", readings.from_json(predictor.card.get("reading")))
+        image = read.pixels
         preprocessed = prepare(image)
     except OptionError as error:
         raise UserError(f"The image does not suit the run: {error}") from error
     crop_size = predictor.card["crop_size"]
     is_large = sources.find_tiling(image.shape[:2], prepare, crop_size=crop_size, tile_size=None) is not None
-    return Prepared(image, preprocessed, padding.pad(preprocessed), microns, (_LARGE,) * is_large)
+    flags = (*sources.find_flags(said), *(_LARGE,) * is_large, *lossy_reading.flags(read.lossy))
+    if is_reduced:
+        flags += (f"{_describe_size(preprocessed, image)}: small objects can be lost (max_pixels={limits.max_pixels})",)
+    return Prepared(image, preprocessed, padding.pad(preprocessed), said.microns, flags)
+
+
+def _reduce(
+    prepare: preprocessing.Preprocessing, size: Sequence[int], max_pixels: int
+) -> tuple[preprocessing.Preprocessing, bool]:
+    """Preprocessing to at most so many pixels, and whether that differs; no side gets too small for the networks."""
+    if not max_pixels or size[0] * size[1] <= max_pixels:
+        return prepare, False
+    # Rounded down, and the larger side is rounded: a pixel less for that.
+    side = max(preprocessing.LEAST_SIDE, int(min(size) * (max_pixels / (size[0] * size[1])) ** 0.5) - 1)
+    return dataclasses.replace(prepare, min_side=min(prepare.min_side, side), max_side=side), True
+
+
+def _describe_size(preprocessed: np.ndarray, image: np.ndarray) -> str:
+    (height, width), (full_height, full_width) = preprocessed.shape[:2], image.shape[:2]
+    return f"computed at {width} x {height} of {full_width} x {full_height} pixels"
 
 
 def too_many_bytes(limits: Limits) -> TooLargeError:
@@ -117,12 +154,16 @@ def _read_size(content: bytes) -> tuple[int, int]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError(f"The image has too many pixels ({error}). Shrink it, or cut it into tiles.") from error
     except Exception as error:  # of Pillow's many readers
+        if tiff_files.is_tiff(content) and (tiff := tiff_files.describe(io.BytesIO(content))) is not None:
+            return tiff.size[::-1]  # of a kind that Pillow does not know
+        if kind := unread_formats.name_format(content):
+            raise UserError(f"The file is {kind}, which is not read here. Save it as JPEG, PNG or TIFF.") from error
         if content:
             raise UserError(
                 "The file cannot be read as an image. Give a JPEG, PNG, TIFF, WebP, BMP or GIF that is intact."
             ) from error
         raise UserError("The file is empty.") from error
-    if kind not in _FORMATS:
+    if kind not in image_endings.formats():  # for some, Pillow would start programs
         raise UserError(f"The file is {kind}, which is not read here. Save it as JPEG, PNG, TIFF or WebP.")
     return size
 
@@ -160,10 +201,17 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
     names, best = predictor.class_names, prediction.predicted
     threshold = predictor.card["foreground_threshold"]
     entropies = {name: value for name, value in prediction.scores.items() if name.endswith("entropy")}
+    has_region, first_mask = best not in predictor.background_classes, np.asarray(first_masks)[0, ..., 0]
+    if not has_region:  # the classifier read the whole image, and nothing is left for a background
+        first_mask = np.ones_like(first_mask)
+        entropies |= {"background_entropy": None} if "background_entropy" in entropies else {}
     return {
         "height": prediction.mask.shape[0],
         "width": prediction.mask.shape[1],
+        "computed_height": prepared.preprocessed.shape[0],
+        "computed_width": prepared.preprocessed.shape[1],
         "class": names[best],
+        "has_region": has_region,
         "probability": float(prediction.probabilities[best]),
         "probabilities": dict(zip(names, map(float, prediction.probabilities))),
         **entropies,
@@ -171,23 +219,27 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
         "foreground_share": float(np.mean(prediction.mask >= threshold)),
         "num_instances": len(regions.find(prediction.mask, threshold=threshold, least_area=LEAST_AREA)[1]),
         "microns_per_pixel": prepared.microns,
-        "flags": [*trust.find_flags(prediction, threshold=threshold), *prepared.flags, *model_flags],
+        "flags": [
+            *trust.find_flags(prediction, threshold=threshold, background_classes=predictor.background_classes),
+            *prepared.flags,
+            *model_flags,
+        ],
         "image": _to_url(_shrink(prepared.image, _GREATEST_SHOWN_SIDE)),
         # Rounded half up, so that a level is at least 255 t where the mask is at least t = 0.5.
         "mask": _to_url(np.floor(255 * np.clip(prediction.mask, 0, 1) + 0.5).astype(np.uint8)),
         # Methods without these entropies have no classifier that reads masked images.
-        "seen": _draw_seen(predictor, prepared, np.asarray(first_masks)[0, ..., 0]) if entropies else {},
+        "seen": _draw_seen(predictor, prepared, first_mask, has_background=has_region) if entropies else {},
     }
 
 
-def _draw_seen(predictor: Predictor, prepared: Prepared, mask: np.ndarray) -> dict[str, str]:
+def _draw_seen(predictor: Predictor, prepared: Prepared, mask: np.ndarray, *, has_background: bool) -> dict[str, str]:
     """The classifier's two inputs, X+ and X-, at its resolution: grey, 0 of [-1, 1], is what a mask hides."""
     image = prepared.preprocessed.astype(np.float32) - 127.5
     mask = padding.crop_back(mask, image.shape[:2])[..., None]
     scale = predictor.card["model"]["classifier_scale"]
     size = tuple(max(1, int(scale * side)) for side in image.shape[:2])
     drawn = {}
-    for name, weight in (("foreground", mask), ("background", 1 - mask)):
+    for name, weight in (("foreground", mask), ("background", 1 - mask))[: 1 + has_background]:
         shown = np.clip(np.round(127.5 + image * weight), 0, 255).astype(np.uint8)
         drawn[name] = _to_url(_shrink(preprocessing.resize(shown, size), _GREATEST_SEEN_SIDE))
     return drawn

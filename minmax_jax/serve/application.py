@@ -14,13 +14,13 @@ from typing import Any
 import jax
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from minmax_jax.errors import UserError
 from minmax_jax.evaluation import trust
 from minmax_jax.runs.predictor import Predictor
-from minmax_jax.serve import answers, guard
+from minmax_jax.serve import answer_page, answers, guard, uploads
 
 _FILES = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css")} | {
     f"/{name}": (name, "text/javascript") for name in ("page.js", "mask.js")
@@ -28,6 +28,10 @@ _FILES = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css")
 _MOST_WAITING = 8  # predictions; each holds a file in memory
 _MOST_SHAPES = 16  # sizes of images whose compiled networks are kept in memory
 logger = logging.getLogger(__name__)
+
+
+class _TooManyError(UserError):
+    """As many images are waiting as may."""
 
 
 @dataclasses.dataclass
@@ -39,8 +43,9 @@ class _Service:
         limits: of an image.
         run: facts for the page.
         executor: of one thread, apart from those that the event loop waits for when it ends.
+        uploads: that are not complete.
         turn: held by the request whose image is predicted.
-        waiting: number of requests for a prediction.
+        waiting: number of requests for a prediction whose files are complete.
         activity: "idle", "predicting" or "compiling".
         shapes: sizes that are compiled.
     """
@@ -49,6 +54,7 @@ class _Service:
     limits: answers.Limits
     run: dict[str, Any]
     executor: concurrent.futures.Executor
+    uploads: uploads.Uploads
     turn: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
     waiting: int = 0
     activity: str = "idle"
@@ -56,7 +62,13 @@ class _Service:
 
 
 def create(
-    predictor: Predictor, *, name: str, results: Mapping[str, Any], limits: answers.Limits, port: int
+    predictor: Predictor,
+    *,
+    name: str,
+    results: Mapping[str, Any],
+    limits: answers.Limits,
+    port: int,
+    public_url: guard.PublicUrl | None = None,
 ) -> Callable[..., Any]:
     """The application, an ASGI callable.
 
@@ -66,6 +78,7 @@ def create(
         results: content of the run's `results.json`, {} without.
         limits: of an image.
         port: at which it is served on this machine; other hosts are refused.
+        public_url: the address at which a proxy shows it, if any.
     """
     run = {
         "name": name,
@@ -80,14 +93,20 @@ def create(
         "flags": trust.find_model_flags(results),
         **dataclasses.asdict(limits),
     }
-    service = _Service(predictor, limits, run, concurrent.futures.ThreadPoolExecutor(1, "prediction"))
+    service = _Service(
+        predictor,
+        limits,
+        run,
+        concurrent.futures.ThreadPoolExecutor(1, "prediction"),
+        uploads.Uploads(int(limits.max_megabytes * 1e6)),
+    )
     routes = [Route(path, functools.partial(_send_file, *file)) for path, file in _FILES.items()]
     routes += [
         Route("/run", functools.partial(_describe, service)),
         Route("/activity", functools.partial(_tell_activity, service)),
         Route("/predict", functools.partial(_predict, service), methods=["POST"]),
     ]
-    return guard.wrap(Starlette(routes=routes), port=port)
+    return guard.wrap(Starlette(routes=routes), port=port, public_url=public_url)
 
 
 async def _send_file(name: str, media_type: str, request: Request) -> Response:
@@ -103,48 +122,84 @@ async def _tell_activity(service: _Service, request: Request) -> Response:
 
 
 async def _predict(service: _Service, request: Request) -> Response:
-    """The answer for the image in the request's body, one image after another; {"error": text} if there is none."""
+    """The answer for the image in the request's body, one image after another; {"error": text} if there is none.
+
+    As JSON, or as a page for a browser that sends a form, which accepts HTML.
+    """
+    status, content = 200, {}
+    try:
+        file = await service.uploads.read(request)
+        if file is None:
+            raise answers.too_many_bytes(service.limits)
+        content = await _wait_and_answer(service, request, file)
+    except ClientDisconnect:
+        return Response(status_code=204)  # to nobody: the page was given another image
+    except Exception as error:
+        status, content = _explain(error)
+    # Of an upload that was broken off, the rest is not read.
+    headers = {"Connection": "close"} if status == 408 else {}
+    if "text/html" in request.headers.get("accept", ""):
+        page = await asyncio.get_running_loop().run_in_executor(None, answer_page.render, service.run, content)
+        return HTMLResponse(page, status, headers)
+    return JSONResponse(content, status, headers)
+
+
+def _explain(error: Exception) -> tuple[int, dict[str, str]]:
+    """The status and the content of the answer to a request that failed."""
+    statuses = {
+        answers.TooLargeError: 413,
+        uploads.StalledError: 408,
+        uploads.BusyError: 503,
+        _TooManyError: 503,
+        UserError: 422,
+    }
+    for kind, status in statuses.items():
+        if isinstance(error, kind):
+            return status, {"error": str(error)}
+    logger.error("An image could not be predicted.", exc_info=error)
+    reason = f"The prediction failed ({type(error).__name__}): the terminal of the server has the reason."
+    return 500, {"error": reason}
+
+
+async def _wait_and_answer(service: _Service, request: Request, file: bytes) -> dict[str, Any]:
+    """The answer for a file, once all files before it have theirs; a client that goes away gives up its place."""
     if service.waiting >= _MOST_WAITING:
-        return _refuse(503, f"{_MOST_WAITING} images are waiting. Try again when they are done.")
+        raise _TooManyError(f"{_MOST_WAITING} images are waiting. Try again when they are done.")
     service.waiting += 1
     try:
-        content = await _read_body(request, service.limits)
-        async with service.turn:
-            if await request.is_disconnected():
-                return Response(status_code=204)  # to nobody: the page was given another image
+        await _wait_for_turn(service, request)
+        try:
             loop = asyncio.get_running_loop()
-            return JSONResponse(await loop.run_in_executor(service.executor, _answer, service, content))
-    except ClientDisconnect:
-        return Response(status_code=204)
-    except answers.TooLargeError as error:
-        return _refuse(413, str(error))
-    except UserError as error:
-        return _refuse(422, str(error))
-    except Exception as error:
-        logger.exception("An image could not be predicted.")
-        return _refuse(
-            500, f"The prediction failed ({type(error).__name__}): the terminal of the server has the reason."
-        )
+            return await loop.run_in_executor(service.executor, _answer, service, file)
+        finally:
+            service.turn.release()
     finally:
         service.waiting -= 1
 
 
-def _refuse(status: int, reason: str) -> Response:
-    return JSONResponse({"error": reason}, status_code=status)
+async def _wait_for_turn(service: _Service, request: Request) -> None:
+    """Takes the turn.
+
+    Raises:
+        ClientDisconnect: if the client goes away before.
+    """
+    turn, gone = asyncio.ensure_future(service.turn.acquire()), asyncio.ensure_future(_wait_for_end(request))
+    try:
+        await asyncio.wait((turn, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        is_gone, has_turn = gone.done(), turn.done()
+        gone.cancel()
+        turn.cancel()
+    if is_gone:
+        if has_turn:
+            service.turn.release()
+        raise ClientDisconnect
 
 
-async def _read_body(request: Request, limits: answers.Limits) -> bytes:
-    """The whole body; of one that is too long nothing is kept, but all is read: clients hear no answer before."""
-    body, size = bytearray(), 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= limits.max_megabytes * 1e6:
-            body += chunk
-        else:
-            body.clear()
-    if size > limits.max_megabytes * 1e6:
-        raise answers.too_many_bytes(limits)
-    return bytes(body)
+async def _wait_for_end(request: Request) -> None:
+    """Returns when the client has gone away."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _answer(service: _Service, content: bytes) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 // The page: an image goes to the server, its answer is shown; the threshold works here, without the server.
 
-import { decode, encode, measure, paint, readMask, resize } from "/mask.js";
+import { decode, encode, measure, paint, readMask, resize } from "./mask.js";
 
 const element = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -9,7 +9,7 @@ let shown = null; // {answer, picture, mask, name} of the image that is shown
 let pending = null; // AbortController of the image under way
 
 async function start() {
-  run = await (await fetch("/run")).json();
+  run = await (await fetch("run")).json();
   document.title = `${run.name}: try the model`;
   element("name").textContent = run.name;
   element("about").textContent =
@@ -17,7 +17,8 @@ async function start() {
     (run.prior ? ` Its masks come from the declared prior “${run.prior}”, not from labels alone.` : "") +
     " Images stay on this machine, and nothing is stored.";
   element("limits").textContent =
-    `JPEG, PNG, TIFF, WebP, BMP or GIF; at most ${run.max_megabytes} MB and ${run.max_megapixels} megapixels, at the scale of the training images.`;
+    `JPEG, PNG, TIFF, WebP, BMP or GIF; at most ${run.max_megabytes} MB and ${run.max_megapixels} megapixels, at the scale of the training images.` +
+    (run.max_pixels ? ` Larger ones than ${(run.max_pixels / 1e6).toFixed(1)} megapixels are computed at that size.` : "");
   element("model-flags").textContent = run.flags.join("; ");
   element("model-flags").hidden = !run.flags.length;
   element("of-run-option").value = run.threshold;
@@ -55,7 +56,7 @@ async function send(file) {
   tell(`Predicting ${file.name} …`, true);
   const watch = setInterval(() => watchActivity(mine), 500);
   try {
-    const response = await fetch("/predict", { method: "POST", body: file, signal: mine.signal });
+    const response = await fetch("predict", { method: "POST", body: file, signal: mine.signal });
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error);
     const [picture, mask] = [await decode(answer.image), await readMask(answer.mask)];
@@ -72,8 +73,9 @@ async function send(file) {
 /** Says when the networks are compiled: that takes much longer than a prediction. */
 async function watchActivity(mine) {
   try {
-    const { activity } = await (await fetch("/activity", { signal: mine.signal })).json();
-    const text = "Compiling the networks for images of this size: only once, but that can take a minute …";
+    const { activity } = await (await fetch("activity", { signal: mine.signal })).json();
+    // For this image or for one before it, of this page or of another.
+    const text = "The server compiles the networks for a new size of images: only once, but that can take a minute …";
     if (pending === mine && activity === "compiling" && element("status").textContent !== text) tell(text, true);
   } catch {
     // The request of the image itself tells what is wrong.
@@ -87,15 +89,20 @@ function show(result) {
   element("result").hidden = false;
   element("result").classList.remove("stale");
   element("class").textContent = answer.class;
+  element("no-region").hidden = answer.has_region;
   element("probability").textContent = `with probability ${round(answer.probability, 2)}`;
   showProbabilities(answer.probabilities);
   showFlags(answer.flags);
   showSeen(answer);
-  element("facts").textContent = `${name}: ${answer.width} x ${answer.height} pixels, ${describeScale(answer)}${answer.seconds.toFixed(1)} s${answer.compiled ? ", most of them to compile" : ""}.`;
+  element("facts").textContent = `${name}: ${answer.width} x ${answer.height} pixels, ${describeReduction(answer)}${describeScale(answer)}${answer.seconds.toFixed(1)} s${answer.compiled ? ", most of them to compile" : ""}.`;
   element("threshold").value = run.threshold;
   draw();
   const flags = answer.flags.length ? `${answer.flags.length} reason${answer.flags.length > 1 ? "s" : ""} not to trust the mask` : "no flag";
   tell(`${name}: ${answer.class}, probability ${round(answer.probability, 2)}; ${element("share").textContent} foreground; ${flags}.`);
+}
+
+function describeReduction({ computed_width: width, computed_height: height, ...full }) {
+  return width === full.width && height === full.height ? "" : `computed at ${width} x ${height}, `;
 }
 
 function describeScale({ microns_per_pixel: microns }) {
@@ -151,6 +158,8 @@ function showSeen(answer) {
   element("not-seen").hidden = isSeen;
   if (!isSeen) return;
   for (const side of ["foreground", "background"]) {
+    element(`seen-${side}`).parentElement.hidden = !(side in answer.seen);
+    if (!(side in answer.seen)) continue;
     element(`seen-${side}`).src = answer.seen[side];
     const entropy = answer[`${side}_entropy`], share = entropy / run.greatest_entropy;
     element(`${side}-entropy`).textContent = `Entropy ${entropy.toFixed(2)} of ${run.greatest_entropy.toFixed(2)} nats: ${share > 0.5 ? "identifies no class" : "identifies a class"}`;
@@ -214,6 +223,7 @@ element("file").addEventListener("change", (event) => {
   if (event.target.files.length) send(event.target.files[0]);
   event.target.value = ""; // so that the same file can be chosen again
 });
+element("drop").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) send(event.clipboardData.files[0]);
 });

@@ -1,9 +1,11 @@
 """The server of the page: on 127.0.0.1 alone, until Ctrl-C or SIGTERM."""
 
+import asyncio
 import errno
 import importlib.util
 import os
 import socket
+import threading
 from typing import Any
 
 from minmax_jax import options as options_lib
@@ -11,6 +13,7 @@ from minmax_jax.errors import OptionError, UserError
 
 ADDRESS = "127.0.0.1"
 _PACKAGES = ("starlette", "uvicorn")
+_SECONDS_TO_ASK = 10.0  # from the beginning of a connection to the end of the head of its request
 _SECONDS_TO_END = 2  # that a prediction under way has when the server is stopped
 
 
@@ -41,7 +44,8 @@ def listen(port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise OptionError(
-                f"port={port} is in use by another program. Choose another, or 0 for a free one."
+                f"port={port} is in use by another program. Give another port, or 0 for a free one; a server of yours"
+                " that is still running is ended by Ctrl-C in its terminal."
             ) from error
         raise OptionError(
             f"port={port} cannot be used ({error.strerror}). Choose another, or 0 for a free one."
@@ -56,17 +60,48 @@ def run(listener: socket.socket, application: Any) -> None:
         listener: as of `listen`.
         application: as of `application.create`.
     """
-    create(application).run(sockets=[listener])
+    running = create(application)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        running.run(sockets=[listener])
+        return
+    # A notebook has a loop in this thread, and a thread has one loop.
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        thread.join()
+    finally:
+        running.should_exit = True
+        thread.join()
 
 
 def create(application: Any) -> Any:
     """A `uvicorn.Server` of an application."""
     import uvicorn
+    from uvicorn.protocols.http import h11_impl
+
+    class Protocol(h11_impl.H11Protocol):
+        """Closes connections that send no complete request: their number is limited, and uvicorn waits for ever."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(_SECONDS_TO_ASK, self._close_if_stalled)
+
+        def _close_if_stalled(self) -> None:
+            if self.transport.is_closing():
+                return
+            is_idle = self.cycle is None or self.cycle.response_complete
+            # Nothing yet, or the beginning of a further request.
+            if is_idle and (self.cycle is None or self.conn.trailing_data[0]):
+                self.transport.close()
+            else:
+                self.loop.call_later(_SECONDS_TO_ASK, self._close_if_stalled)
 
     options = uvicorn.Config(
         application,
         loop="asyncio",
-        http="h11",
+        http=Protocol,
         ws="none",
         lifespan="off",
         log_config=None,

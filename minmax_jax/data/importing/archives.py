@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 import errno
+import functools
 import gzip
 import logging
 import lzma
 import pathlib
-import shutil
+import re
 import tarfile
-from typing import BinaryIO
 import zipfile
 import zlib
 
@@ -17,6 +17,9 @@ from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
 logger = logging.getLogger(__name__)
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_NOT_READ = {b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!\x1a\x07": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard"}
+_UNPACK = "Unpack it by another program and give the folder."
 
 
 def find(sources: Sequence[str], part: str, *, archive: str, scratch: pathlib.Path, homepage: str) -> pathlib.Path:
@@ -57,30 +60,88 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
     """Writes the files of a ZIP or tar archive into a new folder; links and devices are left out.
 
     Raises:
-        DataError: if it is no archive, is damaged, or names a file outside the folder.
+        DataError: if it is of another kind, is damaged or encrypted, names a file outside the folder, or has names that
+            this file system cannot hold.
     """
     logger.info("Unpacking %s.", archive)
     folder.mkdir(parents=True)
     try:
-        for name, content in _read_zip(archive) if zipfile.is_zipfile(archive) else _read_tar(archive):
-            path = pathlib.PurePosixPath(name.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts or ":" in name:
-                raise dataset.DataError(f"{archive} names {name!r}, a file outside its folder: do not trust it.")
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file:
-                shutil.copyfileobj(content, file)
-    except (
-        *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError),
-        # Of encrypted files, and of compression that is not known.
-        RuntimeError,
-    ) as error:
+        if _is_zip(archive):
+            _unpack_zip(archive, folder)
+        else:
+            with tarfile.open(archive, "r:*") as tar:
+                tar.extractall(folder, filter=functools.partial(_filter_member, archive))
+    except tarfile.FilterError as error:
+        raise _outside(archive, error.tarinfo.name) from error
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
         raise _damaged(archive, error) from error
     except OSError as error:
-        # What a decoder says of its input has no number, and a seek beyond the file has this one.
-        if error.errno not in (None, errno.EINVAL):
-            raise
-        raise _damaged(archive, error) from error
+        raise _explain(archive, folder, error) from error
+
+
+def _is_zip(archive: pathlib.Path) -> bool:
+    """Whether it begins as a ZIP file does. Its end, where zipfile.is_zipfile looks, may be that of a tar's last file.
+
+    Raises:
+        DataError: if it begins as an archive of a kind that is not read.
+    """
+    with archive.open("rb") as file:
+        start = file.read(max(map(len, _NOT_READ)))
+    if kind := next((kind for magic, kind in _NOT_READ.items() if start.startswith(magic)), ""):
+        raise dataset.DataError(f"{archive} is a {kind} archive; ZIP and tar are read. {_UNPACK}")
+    return start.startswith(_ZIP) or (zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive))
+
+
+def _filter_member(archive: pathlib.Path, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    if not member.isfile():
+        return None
+    return tarfile.data_filter(member.replace(name=_safe_name(archive, member.name), deep=False), folder)
+
+
+def _unpack_zip(archive: pathlib.Path, folder: pathlib.Path) -> None:
+    with zipfile.ZipFile(archive) as files:
+        for member in files.infolist():
+            # The upper half is the mode that Unix gives a file; a link's content is a path.
+            if member.is_dir() or (member.external_attr >> 16) & 0o170000 == 0o120000:
+                continue
+            name = member.filename
+            member.filename = _safe_name(archive, name)
+            try:
+                files.extract(member, folder)
+            # Of encrypted files, and of compression that is not known.
+            except RuntimeError as error:
+                raise dataset.DataError(f"{archive}: {name!r} cannot be read ({error}). {_UNPACK}") from error
+
+
+def _safe_name(archive: pathlib.Path, name: str) -> str:
+    """The path of a file in an archive, with slashes; zipfile and tarfile would make others of some that are refused.
+
+    Raises:
+        DataError: for one that is not below the archive's folder.
+    """
+    path = pathlib.PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:[\\/]", name):
+        raise _outside(archive, name)
+    if not path.parts or "\0" in name:
+        raise dataset.DataError(f"{archive} names {name!r}, which cannot be a file. Get it again from its source.")
+    return str(path)
+
+
+def _outside(archive: pathlib.Path, name: str) -> dataset.DataError:
+    return dataset.DataError(f"{archive} names {name!r}, a file outside its folder: do not trust it.")
+
+
+def _explain(archive: pathlib.Path, folder: pathlib.Path, error: OSError) -> Exception:
+    """What to raise for an error of reading the archive or of writing its files."""
+    name = error.filename
+    if isinstance(name, str) and pathlib.Path(name).is_relative_to(folder):
+        name = str(pathlib.Path(name).relative_to(folder))
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
+        return dataset.DataError(f"{archive} names {name!r} as a file and as a folder. {_UNPACK}")
+    if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
+        return dataset.DataError(f"{archive} names {name!r}, which this file system cannot hold. Rename it there.")
+    # What a decoder says of its input has no number, and a seek beyond the file has this one.
+    return _damaged(archive, error) if error.errno in (None, errno.EINVAL) else error
 
 
 def unpacked(source: str, scratch: pathlib.Path) -> str:
@@ -101,19 +162,3 @@ def unpacked(source: str, scratch: pathlib.Path) -> str:
 
 def _damaged(archive: pathlib.Path, error: Exception) -> dataset.DataError:
     return dataset.DataError(f"{archive} is not a complete archive ({error}). Delete it and download it again.")
-
-
-def _read_tar(archive: pathlib.Path) -> Iterator[tuple[str, BinaryIO]]:
-    with tarfile.open(archive, "r:*") as tar:
-        for member in tar:
-            if member.isfile():
-                yield member.name, tar.extractfile(member)
-
-
-def _read_zip(archive: pathlib.Path) -> Iterator[tuple[str, BinaryIO]]:
-    with zipfile.ZipFile(archive) as files:
-        for member in files.infolist():
-            # The upper half is the mode that Unix gives a file; a link's content is a path.
-            if not member.is_dir() and (member.external_attr >> 16) & 0o170000 != 0o120000:
-                with files.open(member) as content:
-                    yield member.filename, content

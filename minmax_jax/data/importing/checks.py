@@ -1,18 +1,23 @@
 """Reads a raw dataset once, before anything is written; unusable images are refused or left out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import dataclasses
 import hashlib
 import logging
 
 from minmax_jax import progress
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, load, lossy_reading
 from minmax_jax.data.importing import problems, raw_dataset
 
 logger = logging.getLogger(__name__)
 # Of an image that is in two splits, the first of these keeps it: what tests or validates must not train.
 _PRECEDENCE = ("test", "validation", "train")
 _MOST_NAMED = 5
+_REMEDIES = {
+    "dark": "Add --intensity=percentiles.",
+    "channels": "--channels=0,1,2, or one or two others, chooses those that are read.",
+    "frames": "If pages of a TIFF are channels, --channels chooses among them.",
+}
 
 
 def check(raw: raw_dataset.RawDataset, *, skip_bad: bool = False) -> raw_dataset.RawDataset:
@@ -46,6 +51,8 @@ def check(raw: raw_dataset.RawDataset, *, skip_bad: bool = False) -> raw_dataset
             "; ".join(sorted_items.copies[:_MOST_NAMED]),
             " and others" if len(sorted_items.copies) > _MOST_NAMED else "",
         )
+    for line in lossy_reading.summarize(sorted_items.lossy, remedies=_REMEDIES):
+        logger.warning("%s", line)
     if not bad:
         return raw
     if not skip_bad:
@@ -63,6 +70,7 @@ class _Filter:
         self.good = {split: [] for split in raw.splits}
         self.bad: list[problems.Problem] = []
         self.copies: list[str] = []
+        self.lossy: list[Mapping[str, int]] = []
 
     def put(self, item: raw_dataset.Item, split: str) -> None:
         reason = next(self._reasons(item, split), "")
@@ -82,12 +90,16 @@ class _Filter:
             yield f"{path} would be the second image named {item.name!r}. Rename it."
         self._names.add(item.name)
         try:
-            digest = hashlib.blake2b(digest_size=16)
+            digest, lossy = hashlib.blake2b(digest_size=16), {}
             for record in self._found.read_records(item, self._found):
                 digest.update(record["image"])
+                lossy = record["lossy"]
+                if item.class_name in self._found.background_classes:
+                    _refuse_region(item, record)
         except (dataset.DataError, OSError) as error:
             yield problems.printable(error)
             return
+        self.lossy.append(lossy)
         first_split, first = self._places.setdefault(digest.digest(), (split, item))
         if first_split == split:
             if first.class_name != item.class_name and not self._found.official:
@@ -99,6 +111,15 @@ class _Filter:
         else:
             copy = f"{problems.printable(first.image)} of the {first_split} split"
             yield f"{path} is the same image as {copy}. Delete one."
+
+
+def _refuse_region(item: raw_dataset.Item, record: dict) -> None:
+    """Raises DataError for a foreground, or a box, in an image of a class that was declared to have none."""
+    advice = f"background_classes declares that the class {item.class_name!r} has no region. Correct the class, or"
+    if record["mask"] and load.decode_mask(record["mask"], str(item.mask), is_ignored=False).any():
+        raise dataset.DataError(f"{item.mask} has a foreground, and {advice} remove the mask.")
+    if len(record["boxes"]):
+        raise dataset.DataError(f"{item.image} has a box, and {advice} remove the box.")
 
 
 def _refuse_gaps(

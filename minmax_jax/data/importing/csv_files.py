@@ -12,7 +12,7 @@ import numpy as np
 
 from minmax_jax.data import dataset
 from minmax_jax.data import splits as splits_lib
-from minmax_jax.data.importing import mask_rules, problems, raw_dataset
+from minmax_jax.data.importing import class_cells, mask_rules, problems, raw_dataset
 from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
@@ -21,6 +21,20 @@ _BOX = ("left", "top", "right", "bottom")
 _COLUMNS = ("image", "mask", "class", *_BOX)
 # What the columns of a file without header are.
 _WITHOUT_HEADER = (_COLUMNS[:3], _COLUMNS)
+_SEPARATORS = (",", ";", "\t")  # the last two of spreadsheets, by country
+# What others call the first column.
+_USUAL_HEADS = (
+    "image",
+    "images",
+    "image_id",
+    "image_name",
+    "image_path",
+    "img",
+    "file",
+    "filename",
+    "file_name",
+    "path",
+)
 
 
 def read_raw(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw_dataset.RawDataset:
@@ -61,6 +75,7 @@ def read_raw(source: str, folder: str, *, mask_rule: mask_rules.Rule) -> raw_dat
     for split in ("test", "validation", "train"):
         for path in files[split]:
             _read_file(path, root, split, seen=seen, items=splits[split], bad=bad)
+    _set_aside_several(splits, seen, bad)
     return raw_dataset.of_own_images(
         splits, bad, mask_rule=mask_rule, description=f"Images of the folder {root}, split by the files in {folder}."
     )
@@ -81,12 +96,13 @@ def _read_file(
         where = f"{path}, line {line}"
         try:
             item = _to_item(row, root)
-            before = places.get(item.name)
-            if before is not None and _is_further_box(item, items[before]):
-                items[before] = dataclasses.replace(item, boxes=items[before].boxes + item.boxes)
+            before = items[places[item.name]] if item.name in places else None
+            if before is not None and _is_further_box(item, before):
+                items[places[item.name]] = dataclasses.replace(item, boxes=before.boxes + item.boxes)
                 continue
             if item.name in seen:
-                raise dataset.DataError(f"image {item.name!r} is already in {seen[item.name]}. Keep one row.")
+                other = f", with the class {before.class_name!r}" if _is_other_class(item, before) else ""
+                raise dataset.DataError(f"image {item.name!r} is already in {seen[item.name]}{other}. Keep one row.")
         except dataset.DataError as error:
             bad.append(problems.Problem(split, row["image"] or f"line {line}", f"{where}: {error}", row["class"]))
         else:
@@ -96,6 +112,23 @@ def _read_file(
         raise dataset.DataError(
             f"{path} lists no images. Add some" + (", or delete it." if split == "validation" else ".")
         )
+
+
+def _set_aside_several(
+    splits: dict[str, list[raw_dataset.Item]], seen: dict[str, str], bad: list[problems.Problem]
+) -> None:
+    """Moves the images whose class is a list to what is bad."""
+    known = {item.class_name for items in splits.values() for item in items}
+    listed = {name: reason for name in known if (reason := class_cells.explain(name, known))}
+    for split, items in splits.items():
+        for item in items:
+            if item.class_name in listed:
+                bad.append(problems.Problem(split, item.name, f"{seen[item.name]}: {listed[item.class_name]}"))
+        splits[split] = [item for item in items if item.class_name not in listed]
+
+
+def _is_other_class(item: raw_dataset.Item, before: raw_dataset.Item | None) -> bool:
+    return before is not None and item.class_name != before.class_name
 
 
 def _is_further_box(item: raw_dataset.Item, before: raw_dataset.Item) -> bool:
@@ -135,7 +168,7 @@ def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
     if "\0" in text:
         raise dataset.DataError(f"{path} has NUL bytes. Save it as a CSV file in UTF-8.")
     layouts = _WITHOUT_HEADER
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_find_separator(text), strict=True)
     try:
         for row in reader:
             values = [value.strip() for value in row]
@@ -143,6 +176,11 @@ def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
             if reader.line_num == 1 and {"image", "class"} <= set(names):
                 _check_header(names, path)
                 layouts = (names,)
+            elif reader.line_num == 1 and names and names[0] in _USUAL_HEADS:
+                raise dataset.DataError(
+                    f"{path}, line 1: {row} looks like the names of columns, of which one must be 'image' and one"
+                    " 'class', with the name of its class in each row. A column for each class is not read."
+                )
             elif any(values):
                 columns = next((layout for layout in layouts if len(layout) == len(values)), None)
                 if columns is None:
@@ -153,6 +191,16 @@ def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise dataset.DataError(
             f"{path}, line {reader.line_num}, is not a row of a CSV file ({error}). Correct it."
         ) from error
+
+
+def _find_separator(text: str) -> str:
+    """The first character by which the first row is a header or has as many columns as a row without header."""
+    first = next(iter(text.splitlines()), "")
+    for separator in _SEPARATORS:
+        values = [value.strip(' "').lower() for value in first.split(separator)]
+        if {"image", "class"} <= set(values) or len(values) in map(len, _WITHOUT_HEADER):
+            return separator
+    return _SEPARATORS[0]
 
 
 def _check_header(names: list[str], path: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """Own images in folders: DIR/<split>/<class>/* or DIR/<class>/*, with masks in a second such folder."""
 
+from collections.abc import Collection
 import logging
 import pathlib
 import re
@@ -7,7 +8,7 @@ import unicodedata
 
 import numpy as np
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, image_endings
 from minmax_jax.data import splits as splits_lib
 from minmax_jax.data.importing import mask_rules, raw_dataset
 from minmax_jax.errors import OptionError
@@ -15,12 +16,10 @@ from minmax_jax.paths import local_path
 
 logger = logging.getLogger(__name__)
 # By the name of a folder in lower case.
-_SPLIT_NAMES = {
+SPLIT_NAMES = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"valid": "validation", "val": "validation", "validation": "validation"},
 }
-# What desktops and servers leave in folders, in lower case; files whose name begins with a dot, too.
-_LITTER = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 # Folders of these names are rarely classes.
 _PARTS = {"image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotation", "annotations", "gt"}
 _LAYOUTS = "The layout is DIR/<class>/* or DIR/<split>/<class>/*, with splits named train, valid and test."
@@ -35,17 +34,20 @@ def read_raw(
     mask_rule: mask_rules.Rule,
     test_share: float = 0.2,
     seed: int = 0,
+    left_out: Collection[pathlib.Path] = (),
 ) -> raw_dataset.RawDataset:
     """The images of a folder; the name of an image is its path in it.
 
     Args:
         source: DIR. Where its folders are named train, valid (or val, validation; can be left out) and test, they are
-            the splits; otherwise they are the classes, and a share of each class tests.
+            the splits; otherwise they are the classes, and a share of each class tests. Files with endings that
+            `image_endings` lacks are left out, with a warning.
         masks: folder with the masks, laid out alike; a mask has the name of its image, with any ending. Images without
             one are used as such.
         mask_rule: which pixels of a mask are foreground.
         test_share: of each class, rounded up, where the folders are classes.
         seed: of that choice.
+        left_out: files and folders among the images that are not read, such as annotations.
 
     Raises:
         DataError: if the folders are laid out otherwise, if one is empty or cannot be read, or if no mask belongs to an
@@ -56,15 +58,18 @@ def read_raw(
         raise OptionError(f"source={source!r} is not a folder.")
     if of_masks and not of_masks.is_dir():
         raise OptionError(f"masks={masks!r} is not a folder.")
-    folders = {folder.name: folder for folder in _entries(root)}
-    if not {name.lower() for name in folders} & _SPLIT_NAMES.keys():
-        everything = _read_classes(root, root, of_masks)
+    folders, others = {folder.name: folder for folder in _entries(root, left_out)}, []
+    if not {name.lower() for name in folders} & SPLIT_NAMES.keys():
+        everything = _read_classes(root, root, of_masks, left_out, others)
         train, test = _choose_test(everything, share=test_share, seed=seed)
         splits = {"train": [everything[index] for index in train], "test": [everything[index] for index in test]}
     else:
-        splits = {_split_of(name, root): _read_classes(folder, root, of_masks) for name, folder in folders.items()}
+        splits = {
+            _split_of(name, root): _read_classes(folder, root, of_masks, left_out, others)
+            for name, folder in folders.items()
+        }
         if "test" not in splits and "validation" in splits:
-            given = next(name for name in folders if _SPLIT_NAMES[name.lower()] == "validation")
+            given = next(name for name in folders if SPLIT_NAMES[name.lower()] == "validation")
             raise dataset.DataError(
                 f"{root} has no folder 'test', only {sorted(folders)}. Rename {given!r} to 'test': a share of the"
                 " training images then validates. Or move a part of 'train' to 'test'."
@@ -76,22 +81,20 @@ def read_raw(
             raise dataset.DataError(f"{root} has two folders of one split: {sorted(folders)}. Keep one.")
     if masks and not any(item.mask for items in splits.values() for item in items):
         raise OptionError(f"masks={masks!r} contains no mask of an image: it must have the layout of {root}.")
+    if others:
+        logger.warning("%s.", image_endings.describe(image_endings.count(others)))
     _warn(splits, of_masks)
     return raw_dataset.of_own_images(splits, mask_rule=mask_rule, description=f"Images of the folder {root}.")
 
 
-def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+def _entries(folder: pathlib.Path, left_out: Collection[pathlib.Path] = ()) -> list[pathlib.Path]:
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
         raise dataset.DataError(
             f"{folder} cannot be read ({error.strerror}). Change its permissions or move it."
         ) from error
-    return [path for path in paths if not _is_litter(path)]
-
-
-def _is_litter(path: pathlib.Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in _LITTER
+    return [path for path in paths if not image_endings.is_litter(path.name) and path not in left_out]
 
 
 def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None) -> None:
@@ -111,7 +114,8 @@ def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None)
     if masks is None:
         return
     used = {item.mask for item in items}
-    unused = [path for path in sorted(masks.rglob("*")) if path.is_file() and not _is_litter(path) and path not in used]
+    files = [path for path in sorted(masks.rglob("*")) if path.is_file() and not image_endings.is_litter(path.name)]
+    unused = [path for path in files if path not in used]
     if unused:
         logger.warning(
             "%d of %d masks belong to no image, and %d of %d images have no mask. A mask has the folder and the name of"
@@ -130,23 +134,37 @@ def _find_masks_among(items: list[raw_dataset.Item]) -> list[str]:
 
 
 def _split_of(name: str, root: pathlib.Path) -> str:
-    if name.lower() not in _SPLIT_NAMES:
+    if name.lower() not in SPLIT_NAMES:
         raise dataset.DataError(
             f"{root / name} is not a split: if one folder is named train, valid or test, all must be. Where that is the"
             " name of a class, use DIR/train/<class>/* and DIR/test/<class>/*."
         )
-    return _SPLIT_NAMES[name.lower()]
+    return SPLIT_NAMES[name.lower()]
 
 
-def _read_classes(folder: pathlib.Path, root: pathlib.Path, masks: pathlib.Path | None) -> list[raw_dataset.Item]:
+def _read_classes(
+    folder: pathlib.Path,
+    root: pathlib.Path,
+    masks: pathlib.Path | None,
+    left_out: Collection[pathlib.Path],
+    others: list[pathlib.Path],
+) -> list[raw_dataset.Item]:
+    """The images of the classes; files with other endings are added to `others`."""
     items = []
-    for class_folder in _entries(folder):
+    for class_folder in _entries(folder, left_out):
         if not class_folder.is_dir():
-            raise dataset.DataError(f"{class_folder} is outside of the class folders. Move or delete it.")
+            raise dataset.DataError(
+                f"{class_folder} is outside of the class folders. Move or delete it. The class of an image is its"
+                " folder, or is in a list (--dataset=csv), whatever annotations it has."
+            )
         known = _find_masks(_find(masks, class_folder.relative_to(root))) if masks else {}
-        paths = _entries(class_folder)
+        paths, not_read = [], []
+        for path in _entries(class_folder, left_out):
+            (paths if path.is_dir() or image_endings.is_image(path) else not_read).append(path)
+        others += not_read
         if not paths:
-            raise dataset.DataError(f"{class_folder} holds no images. Add some, or delete the folder.")
+            reason = f" ({image_endings.describe(image_endings.count(not_read))})" if not_read else ""
+            raise dataset.DataError(f"{class_folder} holds no images{reason}. Add some, or delete the folder.")
         images_by_stem = {}
         for path in paths:
             if path.is_dir():

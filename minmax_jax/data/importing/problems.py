@@ -2,9 +2,10 @@
 
 import collections
 from collections.abc import Sequence
-import csv
 import dataclasses
 import pathlib
+
+from minmax_jax import tables
 
 LIST = "skipped.csv"
 _MOST_LISTED = 20
@@ -61,17 +62,12 @@ def printable(text: object) -> str:
 def write(problems: Sequence[Problem], folder: pathlib.Path) -> None:
     """Writes skipped.csv, with the columns split, image and reason, if there are any problems."""
     if problems:
-        with (folder / LIST).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["split", "image", "reason"])
-            writer.writerows(
-                [problem.split, printable(problem.name), printable(problem.reason)] for problem in problems
-            )
+        rows = ([problem.split, printable(problem.name), printable(problem.reason)] for problem in problems)
+        tables.write(folder / LIST, ["split", "image", "reason"], rows)
 
 
 def read(folder: pathlib.Path) -> list[Problem]:
     """The problems that `write` wrote."""
     if not (folder / LIST).exists():
         return []
-    with (folder / LIST).open(newline="", encoding="utf-8") as file:
-        return [Problem(*row) for row in list(csv.reader(file))[1:]]
+    return [Problem(*row) for row in tables.read(folder / LIST)[1:]]

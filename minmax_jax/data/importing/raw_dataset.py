@@ -1,5 +1,6 @@
 """A dataset as downloaded: its files, and how they become records."""
 
+import codecs
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import pathlib
@@ -8,10 +9,9 @@ import zipfile
 import zlib
 
 import numpy as np
-from PIL import Image
 
-from minmax_jax.data import dataset, image_files
-from minmax_jax.data.importing import mask_rules, problems
+from minmax_jax.data import dataset, image_files, image_reading, readings
+from minmax_jax.data.importing import class_cells, mask_rules, problems, region_masks, regions
 from minmax_jax.errors import OptionError
 
 # A path in a folder, or in a ZIP file: both can be read alike.
@@ -29,6 +29,7 @@ class Item:
         mask: the file with its foreground, if there is one.
         boxes: around its objects, (top, left, bottom, right) each, in pixels of the image as stored.
         patient: whom it is of, "" where that is not known.
+        annotation: what another program drew on it, in place of mask and boxes.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Item:
     mask: Path | None = None
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     patient: str = ""
+    annotation: regions.Annotation | None = None
 
 
 def _read_whole(item: Item, raw: "RawDataset") -> Iterator[dict]:
@@ -56,6 +58,9 @@ class RawDataset:
         read_records: (item, raw dataset) -> the records that the item becomes: one, or its tiles.
         bad: images of its lists that are in no split, for what is wrong there.
         official: whether its splits are published; they are then kept even where they share images.
+        reading: how the values of image files become 8 bits.
+        microns_per_pixel: of its records' images; 0 where it is unknown, or where they differ.
+        background_classes: names of the classes without a region: no image of theirs may have a foreground or a box.
     """
 
     class_names: tuple[str, ...]
@@ -66,6 +71,9 @@ class RawDataset:
     read_records: Callable[[Item, "RawDataset"], Iterator[dict]] = _read_whole
     bad: tuple[problems.Problem, ...] = ()
     official: bool = False
+    reading: readings.Reading = readings.AS_STORED
+    microns_per_pixel: float = 0.0
+    background_classes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Item]:
         """All items."""
@@ -106,7 +114,7 @@ def of_own_images(
         description: of the dataset.
 
     Raises:
-        DataError: for an empty split, a single class, or a class whose name cannot be stored.
+        DataError: for an empty split, a single class, a class whose name cannot be stored or lists several classes.
     """
     reasons = f" {problems.listing(bad)}" if bad else ""
     for split, items in splits.items():
@@ -119,6 +127,11 @@ def of_own_images(
                 f"The class '{problems.printable(name)}' has a name that is not UTF-8, or with a line break, or a space"
                 " at its end. Rename it."
             )
+    everywhere = {item.class_name for items in splits.values() for item in items}
+    for name in sorted(everywhere):
+        if reason := class_cells.explain(name, everywhere):
+            raise dataset.DataError(reason)
+    class_cells.warn(everywhere)
     if len(known) < 2:
         raise dataset.DataError(f"There is one class, {min(known)!r}; at least two are needed.{reasons}")
     class_names = sorted(known, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
@@ -134,34 +147,39 @@ def read_record(item: Item, raw: RawDataset) -> dict:
 
     Returns:
         Its record, see `records.features`: the image in the format that it has, the mask as PNG with one bit a pixel,
-        the numbers of its objects as PNG with 8 or 16 bits.
+        the numbers of its objects as PNG with 8 or 16 bits; and "lossy", what of the image file is not read.
 
     Raises:
         DataError: if a file is missing, is not a complete image, is too small, or if sizes or boxes do not fit.
     """
-    content = read_file(item.image)
-    picture = image_files.open_picture(content, str(item.image))
-    size = image_files.to_rgb(picture, str(item.image)).shape[:2]
+    image = image_reading.read(read_file(item.image), str(item.image), raw.reading)
+    size = image.pixels.shape[:2]
     if min(size) < dataset.LEAST_SIDE:
         raise dataset.DataError(
             f"{item.image} has {size} pixels (height, width); each side needs at least {dataset.LEAST_SIDE}."
         )
+    drawing = item.annotation and item.annotation.read(item.image, image.stored_size, image.orientation)
     return {
-        "image": image_files.compact(content, picture, str(item.image)),
-        **(_encode_mask(item, picture, size, raw.mask_rule) if item.mask else {"mask": b"", "instances": b""}),
-        "boxes": relative_boxes(item, picture.size, image_files.orientation(picture)).astype(np.float32),
+        "image": image.encoded,
+        **(_encode_mask(item, image, raw.mask_rule) if item.mask else {"mask": b"", "instances": b""}),
+        **(_encode_drawing(item, drawing, size, raw.mask_rule) if drawing and drawing.has_mask else {}),
+        "boxes": relative_boxes(item, image.stored_size, image.orientation, drawing=drawing).astype(np.float32),
         "label": item.class_name,
         "name": item.name,
         "size": np.array(size, np.int32),
         "patient": item.patient,
+        "lossy": image.lossy,
     }
 
 
-def _encode_mask(item: Item, picture: Image.Image, size: tuple[int, int], rule: mask_rules.Rule) -> dict[str, bytes]:
+def _encode_mask(item: Item, image: image_reading.ImageFile, rule: mask_rules.Rule) -> dict[str, bytes]:
     """Its foreground as "mask", and where the rule numbers them, its objects as "instances"."""
     stored = image_files.open_picture(read_file(item.mask), str(item.mask))
     mask_rules.refuse_blurred(rule, stored, str(item.mask))
-    upright = image_files.upright_mask(stored, tag=image_files.orientation(picture), size=picture.size)
+    upright, size = (
+        image_files.upright_mask(stored, tag=image.orientation, size=image.stored_size),
+        image.pixels.shape[:2],
+    )
     try:
         foreground = rule(upright)
         objects = rule.number_objects(upright) if rule.numbers_objects else None
@@ -171,10 +189,23 @@ def _encode_mask(item: Item, picture: Image.Image, size: tuple[int, int], rule: 
         raise dataset.DataError(
             f"{item.mask} has {foreground.shape} pixels (height, width), its image {item.image} {size}."
         )
-    return {
-        "mask": image_files.to_png(foreground),
-        "instances": b"" if objects is None else image_files.to_png(objects.astype(np.min_scalar_type(objects.max()))),
-    }
+    return {"mask": image_files.to_png(foreground), "instances": _encode_objects(objects)}
+
+
+def _encode_objects(objects: np.ndarray | None) -> bytes:
+    return b"" if objects is None else image_files.to_png(objects.astype(np.min_scalar_type(objects.max())))
+
+
+def _encode_drawing(
+    item: Item, drawing: regions.Drawing, size: tuple[int, int], rule: mask_rules.Rule
+) -> dict[str, bytes]:
+    """As `_encode_mask`, of the regions that another program drew."""
+    try:
+        objects = region_masks.number_objects(drawing, size) if rule.numbers_objects else None
+    except dataset.DataError as error:
+        raise dataset.DataError(f"{item.annotation.path}: {item.image}: {error}") from error
+    mask = region_masks.draw(drawing, (0, 0, *size), size)
+    return {"mask": image_files.to_png(mask), "instances": _encode_objects(objects)}
 
 
 def read_file(path: Path) -> bytes:
@@ -205,28 +236,35 @@ def read_text(path: Path) -> str:
         DataError: as `read_file`; if it is no such text.
     """
     try:
-        return read_file(path).decode("utf-8-sig")
+        return (content := read_file(path)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise dataset.DataError(
+                f'{path} is UTF-16, such as Excel\'s "Unicode Text". Save it as UTF-8, in Excel as "CSV UTF-8".'
+            ) from error
         raise dataset.DataError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
-def relative_boxes(item: Item, size: tuple[int, int], tag: int) -> np.ndarray:
+def relative_boxes(
+    item: Item, size: tuple[int, int], tag: int, *, drawing: regions.Drawing | None = None
+) -> np.ndarray:
     """Boxes [K, 4] as shares of the upright image; what reaches over its border is cut.
 
     Args:
         item: that has the boxes.
         size: width and height of its image as it is stored.
         tag: the image's orientation.
+        drawing: what its annotation says, whose boxes are upright.
 
     Raises:
         DataError: for a box that holds no pixel.
     """
-    width, height = size
-    boxes = np.array(item.boxes, np.float64).reshape(-1, 4)
+    width, height = size if drawing is None or tag < 5 else size[::-1]
+    boxes = np.array(item.boxes, np.float64).reshape(-1, 4) if drawing is None else drawing.boxes
     boxes = np.clip(boxes / [height, width, height, width], 0, 1)
     if not (boxes[:, :2] < boxes[:, 2:]).all():
         raise dataset.DataError(
-            f"{item.image} of {height}x{width} pixels has the boxes {item.boxes} (top, left,"
+            f"{item.image} of {height}x{width} pixels has the boxes {item.boxes or drawing.boxes.tolist()} (top, left,"
             " bottom, right), at least one of which contains no pixel of it."
         )
-    return image_files.turn_boxes(boxes, tag)
+    return image_files.turn_boxes(boxes, tag) if drawing is None else boxes

@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 
 from minmax_jax import disk, progress
-from minmax_jax.data import dataset, load
+from minmax_jax.data import dataset, load, metadata
 from minmax_jax.data.importing import checks, problems, raw_dataset
 from minmax_jax.paths import local_path
 
@@ -22,15 +22,18 @@ _RECORDS_PER_FILE = 1000
 
 
 def features(class_names: tuple[str, ...]):
-    """What a record holds: files as they are encoded, empty where there is none, boxes as shares."""
+    """What a record holds. TFDS decodes the image; mask and objects are files, empty where there is none."""
     import tensorflow_datasets as tfds  # Here, because it takes seconds to import.
 
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),
-            "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
-            "instances": tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png"),
-            "boxes": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
+            # TFDS's Image cannot be empty, nor has it 16 bits without OpenCV.
+            "mask": tfds.features.Text(doc="PNG of the foreground, bool, or uint8 with 2 where ignored; b'' without."),
+            "instances": tfds.features.Text(doc="PNG of the number of each pixel's object, 0 of none; b'' without."),
+            "boxes": tfds.features.Tensor(
+                shape=(None, 4), dtype=np.float32, doc="(top, left, bottom, right), shares of height and width."
+            ),
             "label": tfds.features.ClassLabel(names=list(class_names)),
             "name": tfds.features.Text(),
             "size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
@@ -122,18 +125,21 @@ def _write(name: str, raw: raw_dataset.RawDataset, folder: pathlib.Path) -> None
 
     folder.mkdir(parents=True)
     identity = tfds.core.DatasetIdentity(name, tfds.core.Version(load.VERSION), str(folder), module_name=__name__)
+    known = metadata.Metadata(raw.microns_per_pixel, raw.background_classes, raw.reading).to_json()
     info = tfds.core.DatasetInfo(
         builder=identity,
         features=features(raw.class_names),
         description=raw.description,
         homepage=raw.homepage,
+        metadata=tfds.core.MetadataDict(known) if known else None,
     )
     writer = tfds.core.SequentialWriter(info, _RECORDS_PER_FILE, file_format="array_record")
     try:
         writer.initialize_splits(list(raw.splits))
         for split, items in raw.splits.items():
             tracked = progress.track(items, f"Writing {split}")
-            writer.add_examples({split: (record for item in tracked for record in raw.read_records(item, raw))})
+            records = (record for item in tracked for record in raw.read_records(item, raw))
+            writer.add_examples({split: ({key: record[key] for key in info.features} for record in records)})
         writer.close_all()
         problems.write(raw.bad, folder)
     # What array_record raises where the disk is full.

@@ -17,14 +17,15 @@ def describe(data_dir: str, name: str) -> str:
     Lines below it count objects, masks that are empty or full, and images that were left out.
     """
     objects, empty, full, mean = {}, {}, {}, {}
+    splits = load.read_splits(data_dir, name)
     lines = [
         f"{'split':<10}{'images':>8}{'classes':>9}{'with mask':>11}{'with box':>10}"
         f"  {'sizes (pixels)':<22}{'foreground':>10}  images per class"
     ]
-    for split_name, split in load.read_splits(data_dir, name).items():
+    for split_name, split in splits.items():
         least, greatest = split.sizes.min(axis=0), split.sizes.max(axis=0)
         sizes = f"{least[0]}x{least[1]} to {greatest[0]}x{greatest[1]}"
-        masks = (split.read_mask(index) for index in range(len(split)))
+        masks = (split.read_mask(index) for index in np.flatnonzero(split.has_region).tolist())
         shares = [mask.mean() for mask in masks if mask is not None]
         empty[split_name] = shares.count(0)
         full[split_name] = sum(share > _FULL for share in shares)
@@ -38,6 +39,11 @@ def describe(data_dir: str, name: str) -> str:
             f"{split_name:<10}{len(split):>8}{np.count_nonzero(counts):>9}{len(shares):>11}{with_box:>10}"
             f"  {sizes:<22}{foreground:>10}  {_describe_counts(counts, split.class_names)}"
         )
+    first = next(iter(splits.values()))
+    if first.microns_per_pixel:
+        lines.append(f"{first.microns_per_pixel:.4g} microns a pixel.")
+    if first.background_classes:
+        lines.append(f"Classes without a region: {', '.join(first.background_classes)}.")
     if any(objects.values()):
         lines.append(f"Annotated instances: {_describe_splits(objects)}.")
     if any(empty.values()):

@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 
 from minmax_jax.data import dataset, image_files, splits
-from minmax_jax.data.importing import raw_dataset, slides
+from minmax_jax.data.importing import magnification, problems, raw_dataset, region_masks, slides
 from minmax_jax.errors import OptionError
 
 # Saturation of HSV, 0 to 1: glass, white and grey are below it; 89 % of the pixels of GlaS, all tissue, are above it.
@@ -27,24 +27,40 @@ class Tiling:
         side: of a tile, in pixels; a smaller image is one tile.
         scale: share of full resolution at which images are cut.
         least_tissue: share of a tile's pixels that must be tissue; 0 keeps all tiles.
+        microns: side of a tile in microns, which brings all images to one pixel size; 0: all have the same scale.
     """
 
     side: int
     scale: float = 1.0
     least_tissue: float = 0.1
+    microns: float = 0.0
+
+    def scale_of(self, microns_per_pixel: float | None) -> float:
+        """The factor by which an image is resized before it is cut."""
+        return microns_per_pixel * self.side / self.microns if self.microns else self.scale
 
 
-def cut(raw: raw_dataset.RawDataset, tiling: Tiling, *, seed: int = 0) -> raw_dataset.RawDataset:
+def cut(
+    raw: raw_dataset.RawDataset,
+    tiling: Tiling,
+    *,
+    seed: int = 0,
+    sizes: magnification.Sizes | None = None,
+    skip_bad: bool = False,
+) -> raw_dataset.RawDataset:
     """The dataset with tiles instead of images; no image has tiles in two splits.
 
     Args:
         raw: the dataset, its files in folders, not in archives.
         tiling: options.
         seed: of the choice of validation images, 20 % of each training class, where none are given.
+        sizes: microns a pixel of the images; by default they are read.
+        skip_bad: whether images of unknown size are left out where it must be known, instead of refused.
 
     Raises:
         OptionError: for a number out of range.
-        DataError: if a class has one training image, and no validation images are given.
+        DataError: if a class has one training image, and no validation images are given; listing the images of unknown
+            size.
     """
     if tiling.side < dataset.LEAST_SIDE:
         raise OptionError(f"tile_size={tiling.side} must be 0 or at least {dataset.LEAST_SIDE} pixels.")
@@ -54,6 +70,8 @@ def cut(raw: raw_dataset.RawDataset, tiling: Tiling, *, seed: int = 0) -> raw_da
         raise OptionError(f"tile_scale={tiling.scale} must be above 0 and at most 1, full resolution.")
     if not 0 <= tiling.least_tissue <= 1:
         raise OptionError(f"least_tissue={tiling.least_tissue} must be from 0, which keeps all tiles, to 1.")
+    sizes = magnification.read(raw) if sizes is None else sizes
+    raw = _at_one_size(raw, tiling, sizes, skip_bad=skip_bad)
     splits = raw.splits
     if "validation" not in splits:
         splits = {**_split_training(splits["train"], seed), "test": splits["test"]}
@@ -61,8 +79,31 @@ def cut(raw: raw_dataset.RawDataset, tiling: Tiling, *, seed: int = 0) -> raw_da
         raw,
         splits=splits,
         description=f"{raw.description} Cut: {tiling}.",
-        read_records=functools.partial(read_records, tiling=tiling),
+        read_records=functools.partial(read_records, tiling=tiling, sizes=sizes),
     )
+
+
+def _at_one_size(
+    raw: raw_dataset.RawDataset, tiling: Tiling, sizes: magnification.Sizes, *, skip_bad: bool
+) -> raw_dataset.RawDataset:
+    """The dataset with the pixel size of its tiles, without images that cannot be brought to it."""
+    if not tiling.microns:
+        magnification.warn_of_tiles(sizes, side=tiling.side, scale=tiling.scale)
+        common = magnification.common(list(sizes.values()))
+        return dataclasses.replace(raw, microns_per_pixel=common / tiling.scale)
+    if tiling.scale != 1:
+        raise OptionError(f"tile_scale={tiling.scale} and tile_microns={tiling.microns} both scale images. Give one.")
+    microns = tiling.microns / tiling.side
+    magnification.check_range("tile_microns / tile_size", microns)
+    bad = magnification.find_unknown(raw, sizes)
+    if bad and not skip_bad:
+        raise dataset.DataError(f"{problems.listing(bad)}\nNothing was prepared. skip_bad leaves these images out.")
+    magnification.warn_of_enlarged(sizes, microns, side=tiling.side)
+    left_out = {(problem.split, problem.name) for problem in bad}
+    splits = {
+        split: [item for item in items if (split, item.name) not in left_out] for split, items in raw.splits.items()
+    }
+    return dataclasses.replace(raw, splits=splits, bad=(*raw.bad, *bad), microns_per_pixel=microns)
 
 
 def _split_training(items: list[raw_dataset.Item], seed: int) -> dict[str, list[raw_dataset.Item]]:
@@ -77,23 +118,32 @@ def _split_training(items: list[raw_dataset.Item], seed: int) -> dict[str, list[
     return {"train": [items[index] for index in train], "validation": [items[index] for index in validation]}
 
 
-def read_records(item: raw_dataset.Item, raw: raw_dataset.RawDataset, *, tiling: Tiling) -> Iterator[dict]:
+def read_records(
+    item: raw_dataset.Item, raw: raw_dataset.RawDataset, *, tiling: Tiling, sizes: magnification.Sizes | None = None
+) -> Iterator[dict]:
     """Yields the records of an image's tiles, in rows, as `raw_dataset.read_record` those of whole images.
 
-    A tile's name is that of the image, "/", and its TOP_LEFT in pixels of full resolution.
+    A tile's name is that of the image, "/", and its TOP_LEFT in pixels of full resolution, of a slide with bounds
+    counted from there.
 
     Raises:
         DataError: as `raw_dataset.read_record`; if no tile has enough tissue.
     """
-    image = slides.open_image(item.image)
-    mask = slides.open_mask(item.mask, image, rule=raw.mask_rule) if item.mask else None
-    boxes = raw_dataset.relative_boxes(item, image.stored_size, image.orientation) * (image.size * 2)
-    windows = grid(_scaled_size(item, image, tiling.scale), tiling.side)
+    image = slides.open_image(item.image, raw.reading)
+    drawing = item.annotation and item.annotation.read(item.image, image.stored_size, image.orientation)
+    if drawing and drawing.has_mask:
+        mask = slides.LargeImage(image.size, functools.partial(region_masks.draw, drawing))
+    else:
+        mask = slides.open_mask(item.mask, image, rule=raw.mask_rule) if item.mask else None
+    shares = raw_dataset.relative_boxes(item, image.stored_size, image.orientation, drawing=drawing)
+    boxes = shares * (image.size * 2)
+    scale = tiling.scale_of((sizes or {}).get(item.image))
+    windows = grid(_scaled_size(item, image, scale), tiling.side)
     num_kept = 0
     for window in windows:
         size = (window[2] - window[0], window[3] - window[1])
-        box = tuple(side / tiling.scale for side in window)
-        pixels = image.read(box, size)
+        box = tuple(side / scale for side in window)
+        pixels = image.read(box, size) if scale <= 1 else slides.read_enlarged(image, box, size)
         if tissue_share(pixels) < tiling.least_tissue:
             continue
         num_kept += 1
@@ -106,6 +156,7 @@ def read_records(item: raw_dataset.Item, raw: raw_dataset.RawDataset, *, tiling:
             "name": f"{item.name}/{round(box[0])}_{round(box[1])}",
             "size": np.array(size, np.int32),
             "patient": item.patient,
+            "lossy": image.lossy,
         }
     if not num_kept:
         raise dataset.DataError(
@@ -120,7 +171,7 @@ def _scaled_size(item: raw_dataset.Item, image: slides.LargeImage, scale: float)
     size = tuple(int(side * scale + 1e-6) for side in image.size)
     if min(size) < dataset.LEAST_SIDE:
         raise dataset.DataError(
-            f"{item.image} has {size} pixels (height, width) at tile_scale={scale}; each side needs at least"
+            f"{item.image} has {size} pixels (height, width) at tile_scale={scale:.4g}; each side needs at least"
             f" {dataset.LEAST_SIDE}."
         )
     return size

@@ -99,10 +99,13 @@ def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
 
     def greatest(*of_levels):
         """Mean over levels of IoU of the share of the images, at the threshold where it is greatest."""
-        with np.errstate(invalid="ignore"):
-            return lambda weights: np.mean(
-                [100 * np.max(weights @ hit, axis=1) / (weights @ known) for hit in of_levels], axis=0
-            )
+
+        def values(weights):
+            with np.errstate(invalid="ignore"):  # of a resample without any image with a box, 0 / 0 is NaN
+                shares = [100 * np.max(weights @ hit, axis=1) / (weights @ known) for hit in of_levels]
+            return np.mean(shares, axis=0)
+
+        return values
 
     largest = hits("largest_box_ious", LEAST_IOU)
     fixed = np.array([(row["box_iou"] or 0) >= LEAST_IOU for row in rows])

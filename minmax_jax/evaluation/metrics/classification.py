@@ -1,4 +1,7 @@
-"""Classification error, top-1 and top-5, of the classifier and, where the method reports one, of the localizer."""
+"""Classification error, top-1 and top-5, of the classifier and, where the method reports one, of the localizer.
+
+The balanced error is the mean over classes of each one's error, so that small classes count as much as large ones.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,12 +30,40 @@ def confusion(rows: Sequence[Row]) -> np.ndarray:
     return matrix
 
 
+def class_errors(rows: Sequence[Row], num_classes: int) -> list[Metric]:
+    """The error of each of C classes, in percent of its images; NaN of a class without any."""
+    labels = np.array([row["label"] for row in rows])
+    is_wrong = 100.0 * np.array([row["predicted"] != row["label"] for row in rows])
+    return [Metric(evaluators.ratio(is_wrong * members, members), "%") for members in _members(labels, num_classes)]
+
+
+def _members(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """[C, N] bool: which images are of which class."""
+    return labels == np.arange(num_classes)[:, None]
+
+
+def _balanced_error(rows: Sequence[Row]) -> Metric:
+    """Of the classes of whose images some count: in a resample, a small class may have none."""
+    labels = np.array([row["label"] for row in rows])
+    is_wrong = 100.0 * np.array([row["predicted"] != row["label"] for row in rows])
+    members = _members(labels, len(rows[0]["probabilities"])).T.astype(float)
+
+    def values(weights):
+        counts = weights @ members
+        errors = (weights @ (is_wrong[:, None] * members)) / np.maximum(counts, 1e-12)
+        return errors.sum(axis=1) / (counts > 0).sum(axis=1)
+
+    return Metric(values, "%")
+
+
 def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
     found = {
         name: Metric(evaluators.ratio([100.0 * (row[column] != row["label"]) for row in rows]), "%")
         for name, column in _ERRORS.items()
         if rows and column in rows[0]
     }
+    if rows:
+        found["balanced_error"] = _balanced_error(rows)
     if rows and len(rows[0]["probabilities"]) > 5:  # of five classes and fewer, it is 0
         found["top5_error"] = Metric(evaluators.ratio([100.0 * (not is_among_best(row, 5)) for row in rows]), "%")
     return found

@@ -1,6 +1,7 @@
 """Trust flags: the share of images that carry one, and the classification error with and without them."""
 
 from collections.abc import Sequence
+import functools
 
 import numpy as np
 
@@ -8,15 +9,15 @@ from minmax_jax.evaluation import evaluators, trust
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row
 
 
-def evaluator(*, threshold: float) -> Evaluator:
+def evaluator(*, threshold: float, background_classes: Sequence[int] = ()) -> Evaluator:
     """Rows hold the flags in words as "flags".
 
     Args:
         threshold: a pixel is foreground where the mask is at least this.
+        background_classes: those without a region.
     """
-    return Evaluator(
-        score=lambda prediction, truth: {"flags": trust.find_flags(prediction, threshold=threshold)}, metrics=_metrics
-    )
+    find_flags = functools.partial(trust.find_flags, threshold=threshold, background_classes=background_classes)
+    return Evaluator(score=lambda prediction, truth: {"flags": find_flags(prediction)}, metrics=_metrics)
 
 
 def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from minmax_jax.export.onnx_conversion.elementwise import cast
-from minmax_jax.export.onnx_conversion.graph import Dimension, Graph, Tensor, UnsupportedError, Value, is_free
+from minmax_jax.export.onnx_conversion.graph import Dimension, Graph, Tensor, UnsupportedError, Value
 
 _END = np.iinfo(np.int64).max
 
@@ -34,8 +34,9 @@ def _cut(graph: Graph, x: Value, shape, bounds: Sequence[tuple[int, int, int, in
     """The part between (axis, start, end, step)."""
     if not bounds:
         return x
-    axes, starts, ends, steps = (np.array(column, np.int64) for column in zip(*bounds))
-    return graph.apply("Slice", x, starts, ends, axes, steps, shape=shape)
+    axes, starts, ends, steps = zip(*bounds)
+    starts, ends = graph.sizes(starts), graph.sizes(ends)
+    return graph.apply("Slice", x, starts, ends, np.array(axes), np.array(steps), shape=shape)
 
 
 def _rev(graph: Graph, x: Value, *, shapes, dimensions) -> list[Value]:
@@ -59,7 +60,9 @@ def _pad(graph: Graph, x: Value, value: Value, *, shapes, padding_config) -> lis
 
 
 def _reduce(operation: str, graph: Graph, x: Value, *, shapes, axes, **params) -> list[Tensor]:
-    return [graph.apply(operation, x, np.array(axes, np.int64), shape=shapes[0], keepdims=0)]
+    if operation == "ReduceSum":  # whose axes are an input since opset 13; those of the others since 18
+        return [graph.apply(operation, x, np.array(axes, np.int64), shape=shapes[0], keepdims=0)]
+    return [graph.apply(operation, x, shape=shapes[0], axes=list(map(int, axes)), keepdims=0)]
 
 
 def _reduce_or(graph: Graph, x: Value, *, shapes, axes, **params) -> list[Tensor]:
@@ -78,14 +81,14 @@ def _cumsum(graph: Graph, x: Value, *, shapes, axis: int, reverse: bool) -> list
 
 
 def _top_k(graph: Graph, x: Value, *, shapes, k: int, axis: int) -> list[Tensor]:
-    values, indices = graph.apply_many("TopK", x, np.array([k]), shapes=shapes, axis=axis)
+    values, indices = graph.apply_many("TopK", x, graph.sizes([k]), shapes=shapes, axis=axis)
     return [values, cast(graph, indices, shape=shapes[1], new_dtype=np.int32)]
 
 
 def _sort(graph: Graph, *values: Value, shapes, dimension: int, **params) -> list[Tensor]:
     if len(values) > 1:
         raise UnsupportedError("the primitive 'sort' of several arrays has no form in ONNX here.")
-    count = np.array([shapes[0][dimension]], np.int64)
+    count = graph.sizes([shapes[0][dimension]])
     return graph.apply_many("TopK", *values, count, shapes=[shapes[0]] * 2, axis=dimension, largest=0)[:1]
 
 
@@ -99,21 +102,24 @@ def _dynamic_slice(graph: Graph, x: Value, *starts: Value, shapes, slice_sizes) 
 
 def _part(graph: Graph, x: Value, shape, starts: Mapping[int, int], sizes: Sequence[Dimension]) -> Value:
     """The part of these sizes that starts there, with fewer dimensions where the shape has fewer."""
-    bounds = [(axis, start, start + sizes[axis], 1) for axis, start in starts.items() if not is_free(sizes[axis])]
+    bounds = [(axis, start, start + sizes[axis], 1) for axis, start in starts.items()]
+    bounds = [cut for cut in bounds if not _is_whole(x.shape[cut[0]], *cut[1:])]
     return graph.reshape(_cut(graph, x, sizes, bounds), shape)
 
 
 def _gather(
     graph: Graph, x: Value, indices: Value, *, shapes, dimension_numbers, slice_sizes, mode, **params
 ) -> list[Value]:
-    """Slices at places that are constants: one slice, or several along one dimension."""
+    """Slices at places that are constants: one slice, or several along one dimension; or one at a computed place."""
     axes = tuple(dimension_numbers.start_index_map)
     others = [axis for axis in range(len(x.shape)) if axis not in axes]
     is_whole = all(str(slice_sizes[axis]) == str(x.shape[axis]) for axis in others)
+    if not isinstance(indices, np.ndarray) and is_whole and len(axes) == 1 and str(slice_sizes[axes[0]]) == "1":
+        return [_gather_computed(graph, x, axes[0], indices, shapes[0], dimension_numbers, mode)]
     if not isinstance(indices, np.ndarray) or not is_whole:
         raise UnsupportedError("the primitive 'gather' at computed places has no form in ONNX here.")
     last = np.array([x.shape[axis] - slice_sizes[axis] for axis in axes])
-    if np.any((indices < 0) | (indices > last)):
+    if "PROMISE" not in str(mode) and np.any((indices < 0) | (indices > last)):
         raise UnsupportedError("the primitive 'gather' out of bounds has no form in ONNX here.")
     if indices.ndim == 1:
         return [_part(graph, x, shapes[0], dict(zip(axes, indices.tolist())), slice_sizes)]
@@ -122,10 +128,27 @@ def _gather(
     return [_gather_along(graph, x, axes[0], indices[..., 0], shapes[0], dimension_numbers, slice_sizes)]
 
 
+def _gather_computed(graph: Graph, x: Value, axis: int, indices: Value, shape, numbers, mode) -> Value:
+    starts = graph.reshape(indices, indices.shape[:-1])
+    if "CLIP" in str(mode):
+        least, last = (
+            np.array(0, np.int32),
+            cast(graph, graph.sizes([x.shape[axis] - 1]), shape=(1,), new_dtype=np.int32),
+        )
+        starts = graph.apply("Max", starts, least, shape=starts.shape)
+        starts = graph.apply("Min", starts, last, shape=starts.shape)
+    elif "PROMISE" not in str(mode):
+        raise UnsupportedError(f"the primitive 'gather' with mode {mode} at computed places has no form in ONNX here.")
+    return _gather_at(graph, x, axis, graph.reshape(starts, [*starts.shape, 1]), shape, numbers)
+
+
 def _gather_along(graph: Graph, x: Value, axis: int, starts: np.ndarray, shape, numbers, slice_sizes) -> Value:
-    places = starts[..., None] + np.arange(slice_sizes[axis])
+    return _gather_at(graph, x, axis, starts[..., None] + np.arange(slice_sizes[axis]), shape, numbers)
+
+
+def _gather_at(graph: Graph, x: Value, axis: int, places: Value, shape, numbers) -> Value:
     # What each dimension is, as ONNX orders them and as JAX does: one of the array, or one of the places.
-    of_places = [("places", number) for number in range(starts.ndim)]
+    of_places = [("places", number) for number in range(len(places.shape) - 1)]
     given = [("x", number) for number in range(len(x.shape))]
     given[axis:axis] = of_places
     kept = iter([("x", n) for n in range(len(x.shape)) if n not in numbers.collapsed_slice_dims])
@@ -136,13 +159,30 @@ def _gather_along(graph: Graph, x: Value, axis: int, starts: np.ndarray, shape, 
     return graph.reshape(graph.transpose(read, [given.index(label) for label in [*dropped, *wanted]]), shape)
 
 
+def _iota(graph: Graph, *sizes: Value, shapes, dtype, dimension: int, **params) -> list[Value]:
+    """0, 1, ... along a dimension, where one of the shape is free."""
+    del sizes
+    (shape,) = shapes
+    count = graph.reshape(graph.sizes([shape[dimension]]), ())
+    numbers = graph.apply("Range", np.array(0), count, np.array(1), shape=(shape[dimension],))
+    numbers = cast(graph, numbers, shape=numbers.shape, new_dtype=dtype)
+    return [graph.reshape(numbers, [size if axis == dimension else 1 for axis, size in enumerate(shape)])]
+
+
+def _dim_as_value(graph: Graph, *, shapes, dim) -> list[Value]:
+    value = cast(graph, graph.sizes([dim]), shape=(1,), new_dtype=np.int32)
+    return [graph.reshape(value, ())]
+
+
 OPERATIONS = {
     "argmax": _argmax,
     "concatenate": _concatenate,
+    "dim_as_value": _dim_as_value,
     "cumsum": _cumsum,
     "dynamic_slice": _dynamic_slice,
     "expand_dims": _reshape,
     "gather": _gather,
+    "iota": _iota,
     "pad": _pad,
     "reduce_max": functools.partial(_reduce, "ReduceMax"),
     "reduce_min": functools.partial(_reduce, "ReduceMin"),

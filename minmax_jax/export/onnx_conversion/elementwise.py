@@ -24,7 +24,6 @@ _SAME = {
     "log": "Log",
     "logistic": "Sigmoid",
     "lt": "Less",
-    "max": "Max",
     "min": "Min",
     "mul": "Mul",
     "neg": "Neg",
@@ -44,8 +43,36 @@ def broadcast_shape(shapes: Iterable[tuple[Dimension, ...]]) -> tuple[Dimension,
     return tuple(next((size for size in sizes if str(size) != "1"), 1) for sizes in zip(*shapes, strict=True))
 
 
+def without_leading_ones(inputs: Iterable[Value], *, rank: int) -> list[Value]:
+    """The inputs of an operation, with constants [1, ..., 1, K] as vectors [K], which ONNX broadcasts alike.
+
+    Programs that join a product with the bias that is added to it take a bias for what it is by its rank.
+    """
+    inputs = list(inputs)
+    if not any(isinstance(value, Tensor) and len(value.shape) == rank for value in inputs):
+        return inputs
+    return [_as_vector(value) if isinstance(value, np.ndarray) else value for value in inputs]
+
+
+def _as_vector(value: np.ndarray) -> np.ndarray:
+    while value.ndim > 1 and value.shape[0] == 1:
+        value = value[0]
+    return value
+
+
 def _same(operation: str, graph: Graph, *inputs: Value, shape, **params) -> Tensor:
     return graph.apply(operation, *inputs, shape=shape)
+
+
+def _max(graph: Graph, *inputs: Value, shape, **params) -> Tensor:
+    """A maximum with 0 by the name that programs look for after a convolution."""
+    others = [value for value in inputs if not (isinstance(value, np.ndarray) and _is_zero(value))]
+    is_relu = len(others) == 1 and isinstance(others[0], Tensor) and len(others[0].shape) == len(shape)
+    return graph.apply("Relu", *others, shape=shape) if is_relu else graph.apply("Max", *inputs, shape=shape)
+
+
+def _is_zero(value: np.ndarray) -> bool:
+    return value.size == 1 and value.dtype == np.float32 and not value.any()
 
 
 def _not_equal(graph: Graph, x: Value, y: Value, *, shape, **params) -> Tensor:
@@ -54,6 +81,10 @@ def _not_equal(graph: Graph, x: Value, y: Value, *, shape, **params) -> Tensor:
 
 def _rsqrt(graph: Graph, x: Value, *, shape, **params) -> Tensor:
     return graph.apply("Reciprocal", graph.apply("Sqrt", x, shape=shape), shape=shape)
+
+
+def _rem(graph: Graph, x: Value, y: Value, *, shape, **params) -> Tensor:
+    return graph.apply("Mod", x, y, shape=shape, fmod=1)  # of the sign of the dividend
 
 
 def _square(graph: Graph, x: Value, *, shape, **params) -> Tensor:
@@ -103,7 +134,9 @@ OPERATIONS = {name: functools.partial(_same, operation) for name, operation in _
     "erfc": _erfc,
     "integer_pow": _integer_pow,
     "log1p": _log1p,
+    "max": _max,
     "ne": _not_equal,
+    "rem": _rem,
     "rsqrt": _rsqrt,
     "select_n": _select,
     "square": _square,

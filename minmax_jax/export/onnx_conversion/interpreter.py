@@ -12,7 +12,7 @@ from minmax_jax.export.onnx_conversion.graph import Graph, UnsupportedError, Val
 _OPERATIONS = arrays.OPERATIONS | products.OPERATIONS
 # Parameters that hold the function of a call: of jit, of custom derivatives, of rematerialisation.
 _FUNCTIONS = ("jaxpr", "call_jaxpr")
-_SIZE = "dim_as_value"  # the number of images as a value
+_SIZE = "dim_as_value"  # a free dimension as a value
 
 
 def convert(
@@ -23,7 +23,7 @@ def convert(
     What depends on constants alone is computed here, by JAX.
 
     Args:
-        jaxpr: as of `jax.jit(f).trace(...).jaxpr`; the first dimension of its input may be symbolic.
+        jaxpr: as of `jax.jit(f).trace(...).jaxpr`; dimensions of its input may be symbolic.
         input_name: of the array.
         output_names: of the results, in the order of the function's.
         metadata: text to keep in the file, by name.
@@ -69,6 +69,7 @@ def _evaluate_equation(graph: Graph, equation: core.JaxprEqn, inputs: list[Value
             return _compute(equation, np.broadcast_arrays(*inputs))
         # Not the shape of JAX's result: what is broadcast there may not be here yet.
         shape = elementwise.broadcast_shape(value.shape for value in inputs)
+        inputs = elementwise.without_leading_ones(inputs, rank=len(shape))
         return [elementwise.OPERATIONS[name](graph, *inputs, shape=shape, **equation.params)]
     inputs = [graph.expand(value, variable.aval.shape) for value, variable in zip(inputs, equation.invars)]
     shapes = [variable.aval.shape for variable in equation.outvars]

@@ -26,11 +26,13 @@ def _convolve(
         raise UnsupportedError("the primitive 'conv_general_dilated' of a transposed kind has no form in ONNX here.")
     outputs = dimension_numbers.out_spec
     shape = [shapes[0][axis] for axis in outputs]
+    window = [kernel.shape[axis] for axis in dimension_numbers.rhs_spec[2:]]
     sums = graph.apply(
         "Conv",
         graph.transpose(images, dimension_numbers.lhs_spec),
         graph.transpose(kernel, dimension_numbers.rhs_spec),
         shape=shape,
+        kernel_shape=window,  # optional, but some readers of ONNX ask for it
         strides=window_strides,
         pads=_pads(padding),
         dilations=rhs_dilation,
