@@ -447,7 +447,7 @@ def test_seeds_come_from_images_with_a_region_and_a_mask():
     assert len(group.foreground) == len(group.stages[4]) == 2
     with pytest.raises(OptionError, match="finds a region in no training image"):
         cache.collect(
-            lambda images, labels: np.zeros((*images.shape[:3], 1), np.float32),
+            lambda images: np.zeros((*images.shape[:3], 1), np.float32),
             stages_fn,
             split,
             options=RefineOptions(),
