@@ -172,7 +172,8 @@ def test_an_empty_mask_of_randomized_weights_is_no_correlation_of_0(finished, mo
         "decoder": {"rank_correlation": pytest.approx(-1), "standard_error": None, "num_left_out": 2},
         "all": {"rank_correlation": None, "standard_error": None, "num_left_out": 3},
     }
-    assert "decoder -1.00, all -." in page_lib.write([folder]).read_text()
+    text = page_lib.write([folder]).read_text()
+    assert "decoder -1.00 (2 empty masks left out), all - (3 empty masks left out)." in text
 
 
 def test_the_swap_test_counts_what_it_leaves_out(finished, monkeypatch):
