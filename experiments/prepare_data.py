@@ -117,11 +117,11 @@ def _check_target(folder: pathlib.Path) -> None:
 
 def _check_reading(name: str) -> None:
     """Raises OptionError where the dataset is prepared already, with other channels or intensities."""
-    from minmax_jax.data import load, readings, stored_reading
+    from minmax_jax.data import load, metadata, readings
 
     wanted = readings.parse(_INTENSITY.value, _CHANNELS.value)
     folder = local_path("data_dir", _DATA_DIR.value) / name / load.VERSION
-    if folder.exists() and (found := stored_reading.read(folder)) != wanted:
+    if folder.exists() and (found := metadata.read(folder).reading) != wanted:
         raise OptionError(
             f"intensity={wanted.intensity} and channels={_CHANNELS.value!r}: {folder} was prepared with"
             f" {found.intensity!r} and {','.join(map(str, found.channels))!r}. Delete it to prepare it anew."

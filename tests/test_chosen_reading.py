@@ -70,8 +70,10 @@ def test_prepared_data_know_how_they_were_read(root):
     # A run goes on with the same reading only; the digest of data that are read as stored is that of earlier versions.
     digest = digests.split_digest(whole)
     assert digest != digests.split_digest(dataclasses.replace(whole, reading=readings.AS_STORED))
-    (root / "out/cells" / load.VERSION / "reading.json").write_text("{")
-    with pytest.raises(UserError, match="cells/2.0.0 is damaged .reading.json"):
+    path = root / "out/cells" / load.VERSION / "metadata.json"
+    assert json.loads(path.read_text()) == {"reading": {"intensity": "percentiles", "channels": [2, 0]}}
+    path.write_text('{"reading": {"intensity": "percentiles"}}')
+    with pytest.raises(UserError, match="cells/2.0.0 is damaged .metadata.json: 'channels'"):
         load.load(str(root / "out"), "cells")
 
 

@@ -406,11 +406,27 @@ def test_a_flag_that_is_given_alone_or_with_a_value():
         values(["program", "--geojson=zip"])
 
 
+def test_a_line_for_each_reason_to_skip_files(tmp_path, caplog):
+    _touch(tmp_path / "in", *(f"{index}.jpg" for index in range(4)))
+    (tmp_path / "in/4.jpg").write_bytes(b"abc")
+    manifest = _predict(tmp_path)
+    assert len(manifest["skipped"]) == 5
+    said = [record.message for record in caplog.records if "kipped" in record.message]
+    assert ["0.jpg cannot be read" in said[0], "4.jpg cannot be read" in said[1], len(said)] == [True, True, 3]
+    assert (
+        said[2] == f"3 more images were skipped for the same reasons: {tmp_path / 'out' / 'manifest.json'} lists all."
+    )
+
+
 def test_images_that_are_too_small_are_skipped(tmp_path):
     _write_image(tmp_path / "in/a.png", (64, 64))
     Image.new("RGB", (10, 10)).save(tmp_path / "in/b.png")
     (skipped,) = _predict(tmp_path)["skipped"]
-    assert skipped["path"].endswith("b.png") and "at least 32" in skipped["reason"]
+    assert skipped["path"].endswith("b.png")
+    # The log has nothing but the reason.
+    assert skipped["reason"] == (
+        f"{tmp_path}/in/b.png: images of 10x10 pixels become 10x10 at scale=1.0; each side needs at least 32."
+    )
 
 
 def test_an_unreadable_file_does_not_end_the_batches(tmp_path, images):

@@ -131,7 +131,7 @@ def test_images_are_arrays_and_masks_files(prepared):
 def test_the_lines_of_the_page(prepared):
     """In a process that knows neither this library nor TensorFlow."""
     out, _ = prepared
-    text = (programs.ROOT / "docs" / "data.md").read_text()
+    text = (programs.ROOT / "docs" / "image_files.md").read_text()
     lines = text.partition("```python\n")[2].partition("```")[0]
     assert "as_data_source" in lines
     check = (

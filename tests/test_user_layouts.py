@@ -249,26 +249,57 @@ def test_one_picture_in_two_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "cell", ['"dog;cat"', "cat|dog", '"cat, dog"', '"[""cat"", ""dog""]"', "['cat']", '"{""cat"": 1}"']
+    "cell",
+    [
+        *('"dog;cat"', "cat|dog", '"cat, dog"', "cat/dog", "cat + dog", "cat & dog", "cat\tdog", '"cat\ndog"'),
+        *('"[""cat"", ""dog""]"', '"[""fox"", null]"', '"[fox, cow]"', '"{fox,cow}"', '"{""cat"": 1, ""dog"": 0}"'),
+    ],
 )
 def test_several_labels_of_an_image(tmp_path, cell):
     _classes(tmp_path / "images", "cat", "dog")
     rows = [*ROWS, f"cat/2.png,,{cell}"]
     raw = _lists(tmp_path, train=rows, test=["cat/1.png,,cat"])
     assert raw.class_names == ("cat", "dog") and len(raw.splits["train"]) == 2
-    with pytest.raises(
-        dataset.DataError, match=r"train.csv, line 3: the class .* lists [12] labels. .* Keep one of them"
-    ):
+    with pytest.raises(dataset.DataError, match=r"train.csv, line [34]: The class .* lists 2 labels. .* Keep one of"):
         checks.check(raw)
     assert [problem.name for problem in checks.check(raw, skip_bad=True).bad] == ["cat/2.png"]
 
 
+@pytest.mark.parametrize("cell", ['"[""cat""]"', "['cat']", '"{""cat"": 1}"'])
+def test_a_list_of_one_label(tmp_path, cell):
+    _classes(tmp_path / "images", "cat", "dog")
+    raw = _lists(tmp_path, train=[*ROWS, f"cat/2.png,,{cell}"], test=["cat/1.png,,cat"])
+    with pytest.raises(
+        dataset.DataError, match=r"line 3: The class .* is a list of one label. Write the label alone: cat"
+    ):
+        checks.check(raw)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("header", [[], ["image,mask,class"]])
+def test_lists_of_spreadsheets_in_other_countries(tmp_path, separator, header):
+    _classes(tmp_path / "images", "cat", "dog")
+    rows = [row.replace(",", separator) for row in [*header, *ROWS]]
+    raw = _lists(tmp_path, train=rows, test=["cat/1.png,,cat"])
+    assert raw.class_names == ("cat", "dog") and len(raw.splits["train"]) == 2
+
+
+def test_a_list_in_utf_16(tmp_path):
+    _classes(tmp_path / "images", "cat", "dog")
+    _lists(tmp_path, train=ROWS, test=["cat/1.png,,cat"])
+    (path,) = tmp_path.rglob("train.csv")
+    path.write_text("\n".join(ROWS), encoding="utf-16")
+    with pytest.raises(dataset.DataError, match='train.csv is UTF-16, .* Save it as UTF-8, in Excel as "CSV UTF-8"'):
+        csv_files.read_raw(str(tmp_path / "images"), str(path.parent), mask_rule=mask_rules.above(0))
+
+
 def test_a_name_with_a_separator_may_be_one_class(tmp_path, caplog):
     _classes(tmp_path / "images", "cat", "dog")
-    rows = [*ROWS, 'cat/2.png,,"spruce, Norway"', "dog/2.png,,[x"]
+    rows = [*ROWS, 'cat/2.png,,"spruce, Norway"', "dog/2.png,,[x", "cat/3.png,,n/a", "dog/3.png,,cat dog"]
     raw = _lists(tmp_path, train=rows, test=["cat/1.png,,cat"])
-    assert raw.class_names == ("[x", "cat", "dog", "spruce, Norway")
-    assert "1 classes have a separator in their name and are read as one class each: 'spruce, Norway'." in caplog.text
+    assert raw.class_names == ("[x", "cat", "cat dog", "dog", "n/a", "spruce, Norway")
+    message = "2 of 6 classes are read as one class each, though their names have separators"
+    assert f"{message}: 'cat dog', 'spruce, Norway'. If they list several: An image" in caplog.text
 
 
 def test_a_folder_that_names_several_classes(tmp_path):

@@ -2,13 +2,12 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from minmax_jax.data import dataset, image_files, readings, record_index, splits, stored_reading
+from minmax_jax.data import dataset, image_files, metadata, record_index, splits
 from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
 
@@ -17,11 +16,8 @@ VERSION = "2.0.0"
 # Defaults of the choice of validation images; 0.2 is published.
 _VALIDATION_SHARE, _VALIDATION_SEED = 0.2, 0
 SPLITS = ("train", "validation", "test")
-BACKGROUND = "background_classes"  # in the metadata of the records: names of the classes without a region
 # Without the second, TFDS would call the classes 0, 1 and so on.
 _PARTS = ("dataset_info.json", "label.labels.txt")
-_METADATA = "metadata.json"  # as TFDS names it
-MICRONS = "microns_per_pixel"  # its entry
 
 
 class NotPreparedError(OptionError):
@@ -114,14 +110,13 @@ def read_splits(data_dir: str | pathlib.Path, name: str) -> dict[str, dataset.Sp
         older = ", ".join(path.parent.name for path in folder.parent.glob("[0-9]*/dataset_info.json"))
         other = f" of version {VERSION}, only of {older}, by another version of this library" if older else ""
         raise NotPreparedError(f"dir={str(data_dir)!r} holds no prepared {name!r} dataset{other}.")
-    reading = stored_reading.read(folder)
+    of_all = metadata.read(folder)
     return {
-        split: _to_split(folder, split, part, reading)
-        for split, part in record_index.read(folder, _build_index).items()
+        split: _to_split(folder, split, part, of_all) for split, part in record_index.read(folder, _build_index).items()
     }
 
 
-def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any], reading: readings.Reading) -> dataset.Split:
+def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any], of_all: metadata.Metadata) -> dataset.Split:
     stamp = (folder / _PARTS[0]).stat().st_mtime_ns
     everything = dataset.Split(
         names=tuple(index["names"]),
@@ -129,23 +124,15 @@ def _to_split(folder: pathlib.Path, split: str, index: dict[str, Any], reading: 
         class_names=tuple(index["class_names"]),
         sizes=np.array(index["sizes"]),
         patients=tuple(index["patients"]),
-        reading=reading,
-        microns_per_pixel=_read_microns(folder),
-        background_classes=tuple(index.get(BACKGROUND, ())),  # an earlier version indexed none
+        reading=of_all.reading,
+        microns_per_pixel=of_all.microns_per_pixel,
+        background_classes=of_all.background_classes,
         **{
             f"read_{feature}": _Reader(str(folder), split, stamp, feature)
             for feature in ("image", "mask", "boxes", "ignored", "instances")
         },
     )
     return dataset.subset(everything, np.argsort(index["names"]))
-
-
-def _read_microns(folder: pathlib.Path) -> float:
-    path = folder / _METADATA
-    try:
-        return float(json.loads(path.read_text()).get(MICRONS, 0.0)) if path.exists() else 0.0
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise _damaged(folder, f"{_METADATA}: {error}") from error
 
 
 def _build_index(folder: pathlib.Path) -> dict[str, Any]:
@@ -156,9 +143,8 @@ def _build_index(folder: pathlib.Path) -> dict[str, Any]:
     """
     builder = _open_builder(str(folder))
     class_names = list(builder.info.features["label"].names or ())
-    background = list((builder.info.metadata or {}).get(BACKGROUND, ()))
     return {
-        split: {"class_names": class_names, BACKGROUND: background, **_index_split(folder, split, len(class_names))}
+        split: {"class_names": class_names, **_index_split(folder, split, len(class_names))}
         for split in SPLITS
         if split in builder.info.splits
     }

@@ -142,7 +142,7 @@ def _predict_rest(
     update: Callable[[int], None],
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Writes the files of each image, and its row, at once; returns the rows, and the files that were skipped."""
-    rows, skipped, scratch = [], [], output / _SCRATCH
+    rows, skipped, kinds, scratch = [], [], set(), output / _SCRATCH
     files = {item.stem: _describe_file(item.path) for item in rest}  # before they are read
     with (
         (output / ROWS).open("a", encoding="utf-8") as file,
@@ -152,8 +152,11 @@ def _predict_rest(
         for answer in answers:
             update(1)
             if isinstance(answer, Skipped):
-                logger.warning("Skipped: %s", answer.reason)
                 skipped.append({"path": str(answer.input.path), "reason": answer.reason})
+                kind = answer.reason.replace(str(answer.input.path), "")
+                if kind not in kinds:  # a line each would hide what else is said
+                    logger.warning("Skipped: %s", answer.reason)
+                kinds.add(kind)
                 continue
             names = predictor.class_names
             with disk.explained(output, needed_bytes=image_outputs.most_bytes(answer, options)):
@@ -170,6 +173,8 @@ def _predict_rest(
             file.write(strict_json.dumps(row) + "\n")
             file.flush()
             rows.append(row)
+    if more := len(skipped) - len(kinds):
+        logger.warning("%d more images were skipped for the same reasons: %s lists all.", more, output / MANIFEST)
     return rows, skipped
 
 

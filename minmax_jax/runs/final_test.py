@@ -77,11 +77,11 @@ def test_selected(
         further = {"test_unrefined": strict_json.finite(summary), "edge_weight_used": stage.edge_weight}
         run = second_stage.refine(run, stage)
     if hosts.is_main_host():
-        # Earlier results are of another model from here on. It is saved before the test, so that a run that is stopped
-        # there does not train its decoder twice.
-        (folder / "results.json").unlink(missing_ok=True)
+        # The model is saved before the test, so that a run that is stopped there does not train its decoder twice. On a
+        # full disk the earlier model remains, with its results; from here on they are of another model.
         workdir_lib.write_json(folder / "config.json", run.config.to_dict())
         _save_model(run, folder, state, stage)
+        (folder / "results.json").unlink(missing_ok=True)
     rows, content = evaluate_model(run, state, "test", wall_seconds=wall_seconds)
     content |= further
     if hosts.is_main_host():

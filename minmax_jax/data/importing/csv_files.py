@@ -21,6 +21,7 @@ _BOX = ("left", "top", "right", "bottom")
 _COLUMNS = ("image", "mask", "class", *_BOX)
 # What the columns of a file without header are.
 _WITHOUT_HEADER = (_COLUMNS[:3], _COLUMNS)
+_SEPARATORS = (",", ";", "\t")  # the last two of spreadsheets, by country
 # What others call the first column.
 _USUAL_HEADS = (
     "image",
@@ -116,15 +117,13 @@ def _read_file(
 def _set_aside_several(
     splits: dict[str, list[raw_dataset.Item]], seen: dict[str, str], bad: list[problems.Problem]
 ) -> None:
-    """Moves the images whose class lists several classes to what is bad."""
+    """Moves the images whose class is a list to what is bad."""
     known = {item.class_name for items in splits.values() for item in items}
-    listed = {name: parts for name in known if (parts := class_cells.several(name, known))}
+    listed = {name: reason for name in known if (reason := class_cells.explain(name, known))}
     for split, items in splits.items():
         for item in items:
             if item.class_name in listed:
-                reason = f"the class {item.class_name!r} lists {len(listed[item.class_name])} labels."
-                reason = f"{seen[item.name]}: {reason} {class_cells.ADVICE}"
-                bad.append(problems.Problem(split, item.name, reason))
+                bad.append(problems.Problem(split, item.name, f"{seen[item.name]}: {listed[item.class_name]}"))
         splits[split] = [item for item in items if item.class_name not in listed]
 
 
@@ -169,7 +168,7 @@ def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
     if "\0" in text:
         raise dataset.DataError(f"{path} has NUL bytes. Save it as a CSV file in UTF-8.")
     layouts = _WITHOUT_HEADER
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_find_separator(text), strict=True)
     try:
         for row in reader:
             values = [value.strip() for value in row]
@@ -192,6 +191,16 @@ def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise dataset.DataError(
             f"{path}, line {reader.line_num}, is not a row of a CSV file ({error}). Correct it."
         ) from error
+
+
+def _find_separator(text: str) -> str:
+    """The first character by which the first row is a header or has as many columns as a row without header."""
+    first = next(iter(text.splitlines()), "")
+    for separator in _SEPARATORS:
+        values = [value.strip(' "').lower() for value in first.split(separator)]
+        if {"image", "class"} <= set(values) or len(values) in map(len, _WITHOUT_HEADER):
+            return separator
+    return _SEPARATORS[0]
 
 
 def _check_header(names: list[str], path: pathlib.Path) -> None:

@@ -47,7 +47,7 @@ FILES = (
 _SPLITS = {"train": "trnid", "validation": "valid", "test": "tstid"}
 _BLUE = np.array([0, 0, 254])
 # Euclidean distance in RGB. JPEG leaves less around a flower (all but 1 % of it at quality 75), and blue flowers are
-# farther: docs/data.md has the measurements.
+# farther: docs/image_files.md has the measurements.
 _TOLERANCE = 60
 PUBLISHED = "published"
 

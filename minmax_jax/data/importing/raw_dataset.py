@@ -1,5 +1,6 @@
 """A dataset as downloaded: its files, and how they become records."""
 
+import codecs
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import pathlib
@@ -128,8 +129,8 @@ def of_own_images(
             )
     everywhere = {item.class_name for items in splits.values() for item in items}
     for name in sorted(everywhere):
-        if parts := class_cells.several(name, everywhere):
-            raise dataset.DataError(f"The class {name!r} lists {len(parts)} labels. {class_cells.ADVICE}")
+        if reason := class_cells.explain(name, everywhere):
+            raise dataset.DataError(reason)
     class_cells.warn(everywhere)
     if len(known) < 2:
         raise dataset.DataError(f"There is one class, {min(known)!r}; at least two are needed.{reasons}")
@@ -235,8 +236,12 @@ def read_text(path: Path) -> str:
         DataError: as `read_file`; if it is no such text.
     """
     try:
-        return read_file(path).decode("utf-8-sig")
+        return (content := read_file(path)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise dataset.DataError(
+                f'{path} is UTF-16, such as Excel\'s "Unicode Text". Save it as UTF-8, in Excel as "CSV UTF-8".'
+            ) from error
         raise dataset.DataError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 

@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 
 from minmax_jax import disk, progress
-from minmax_jax.data import dataset, load, stored_reading
+from minmax_jax.data import dataset, load, metadata
 from minmax_jax.data.importing import checks, problems, raw_dataset
 from minmax_jax.paths import local_path
 
@@ -125,8 +125,7 @@ def _write(name: str, raw: raw_dataset.RawDataset, folder: pathlib.Path) -> None
 
     folder.mkdir(parents=True)
     identity = tfds.core.DatasetIdentity(name, tfds.core.Version(load.VERSION), str(folder), module_name=__name__)
-    metadata = {load.MICRONS: raw.microns_per_pixel, load.BACKGROUND: list(raw.background_classes)}
-    known = {name: value for name, value in metadata.items() if value}
+    known = metadata.Metadata(raw.microns_per_pixel, raw.background_classes, raw.reading).to_json()
     info = tfds.core.DatasetInfo(
         builder=identity,
         features=features(raw.class_names),
@@ -143,7 +142,6 @@ def _write(name: str, raw: raw_dataset.RawDataset, folder: pathlib.Path) -> None
             writer.add_examples({split: ({key: record[key] for key in info.features} for record in records)})
         writer.close_all()
         problems.write(raw.bad, folder)
-        stored_reading.write(folder, raw.reading)
     # What array_record raises where the disk is full.
     except RuntimeError as error:
         raise _cannot_write(folder.parent, error, raw_dataset.num_bytes(raw)) from error
