@@ -195,6 +195,17 @@ def test_the_swap_test_counts_what_it_leaves_out(finished, monkeypatch):
     assert final_test._diagnose(model.run, split, model.state, [{"predicted": 4}] * 12) is None
 
 
+def test_a_class_that_is_renamed_in_one_place_of_the_card_is_named(tmp_path):
+    saved_models.write(tmp_path / "run", background_classes=("dog",))
+    path = tmp_path / "run/model_card.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps(card | {"class_names": ["cat", "empty", "some bird"]}))
+    with pytest.raises(
+        UserError, match="model_card.json: background_classes names 'dog', which is none of class_names"
+    ):
+        mm.load(tmp_path / "run")
+
+
 # Files of predictions.
 
 

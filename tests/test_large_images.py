@@ -424,12 +424,12 @@ def test_windows_that_cannot_be_read_are(tmp_path, monkeypatch, green):
         return image if path.name == "b.tif" else dataclasses.replace(image, read=lambda *arguments: _raise(error))
 
     lost = OSError(5, "Input/output error")
-    monkeypatch.setattr(sources.slides, "open_image", lambda path: open_failing(path, lost))
+    monkeypatch.setattr(sources.slides, "open_image", lambda path, reading: open_failing(path, lost))
     (skipped,) = _predict(tmp_path)["skipped"]
     assert skipped["path"].endswith("a.tif") and "Input/output error" in skipped["reason"]
     shutil.rmtree(tmp_path / "out")
     many = OSError(24, "Too many open files")
-    monkeypatch.setattr(sources.slides, "open_image", lambda path: open_failing(path, many))
+    monkeypatch.setattr(sources.slides, "open_image", lambda path, reading: open_failing(path, many))
     with pytest.raises(UserError, match="Too many open files"):
         _predict(tmp_path)
 

@@ -84,7 +84,11 @@ def _read_run(folder: pathlib.Path) -> dict[str, Any]:
         "name": folder.resolve().name,
         "results": results,
         "class_names": card.get("class_names", []),
-        "background_classes": [card["class_names"].index(name) for name in card.get("background_classes", [])],
+        "background_classes": [
+            label
+            for label, name in enumerate(card.get("class_names", []))
+            if name in card.get("background_classes", [])
+        ],
         "headline": [
             (label, metrics[name], tables.describe_trivial(name, results))
             for name, label in _HEADLINE

@@ -163,6 +163,11 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         readings.from_json(card.get("reading"))
     except (OptionError, KeyError, TypeError) as error:
         raise ModelCardError(f"{folder / CARD}: reading={card['reading']!r} is none. Get an intact copy.") from error
+    if unknown := set(card.get("background_classes", [])) - set(card["class_names"]):
+        raise ModelCardError(
+            f"{folder / CARD}: background_classes names {min(unknown)!r}, which is none of class_names. Rename a"
+            " class in both."
+        )
     # A trunk without batch norm has no statistics: nothing of them is in the file.
     return complete(card), {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")
 
