@@ -226,13 +226,9 @@ def get_config() -> ml_collections.ConfigDict:
     refine.width = 32  # channels of the decoder
     refine.num_seeds = 20  # pixels of the foreground in each image and step, and as many of the background
     refine.seed_power = 2.0  # foreground seeds: in proportion to (mask - its least value)^seed_power
-    refine.num_erasures = 0  # passes of recursive erasing that add to the first stage's masks of the training images
     refine.background_share = 0.5  # background seeds: from this share of the pixels, those with the least values
     refine.edge_weight = 20.0  # of the pairwise term; 0 leaves it out
     refine.edge_bandwidth = 0.02  # squared distance of colours in [0, 1] at which a mask may change
-    # What must change where a mask changes: "colors", "features" of the frozen trunk, "either", or "both".
-    refine.edge_source = "colors"
-    refine.feature_bandwidth = 1.0  # squared distance of features of length 1, 0 to 4, at which a mask may change
     refine.edge_reach = 4  # pixels at half the image's size, between the two of a pair
     # What makes 0.5 the threshold: "percentiles" (5th and 95th of each mask become 0 and 1), "otsu" or "none".
     refine.calibration = "percentiles"

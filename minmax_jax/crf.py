@@ -89,7 +89,7 @@ def refine(masks: jax.Array, images: jax.Array, *, crf: Crf) -> jax.Array:
         crf: kernels and number of updates.
 
     Returns:
-        [B, H, W, 1] probabilities of the foreground.
+        [B, H, W, 1] probabilities of the foreground; 0 of a mask that is 0 everywhere.
 
     Raises:
         ValueError: if the shapes of masks and images do not match.
@@ -111,6 +111,7 @@ def _refine(masks, images, crf, create_filters) -> jax.Array:
         mask, image = pair
         colors = 127.5 * intensity.normalize(image).astype(jnp.float32)
         gaussian, bilateral = (create(colors, crf) for create in create_filters)
+        is_empty = jnp.all(mask == 0)  # that of a class without a region: there is nothing to refine
         mask = jnp.clip(mask.astype(jnp.float32), _CLIP, 1 - _CLIP)
         unary = jnp.log(mask) - jnp.log1p(-mask)
 
@@ -118,7 +119,8 @@ def _refine(masks, images, crf, create_filters) -> jax.Array:
             signs = jnp.tanh(log_odds / 2)
             return unary + crf.gaussian_weight * gaussian(signs) + crf.bilateral_weight * bilateral(signs)
 
-        return jax.nn.sigmoid(lax.fori_loop(0, crf.num_iterations, update, unary))
+        refined = jax.nn.sigmoid(lax.fori_loop(0, crf.num_iterations, update, unary))
+        return jnp.where(is_empty, 0, refined)
 
     return lax.map(refine_one, (masks[..., 0], images))[..., None]
 

@@ -324,7 +324,7 @@ OTHERS = [
     Case(
         "too small for its tiles",
         put(f"images/{BAD}", encoded.encode(pixels(50, (31, 37)))),
-        r"1.png has \(31, 37\) pixels .* tile_scale=1.0",
+        r"1.png has \(31, 37\) pixels .* tile_scale=1;",
         read_tiles,
         "train",
         NUM_TILES_KEPT,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 
+import jax
 from minmax_jax.configs import synthetic as synthetic_config
 import numpy as np
 import onnxruntime
@@ -18,11 +19,21 @@ import minmax_jax as mm
 from minmax_jax.data import load, synthetic
 from minmax_jax.data.importing import checks, records, summary
 from minmax_jax.errors import UserError
+from minmax_jax.evaluation import diagnosis
 from minmax_jax.export import model_files, verification
 from minmax_jax.prediction import folder as folder_lib
 from minmax_jax.prediction import inputs
 from minmax_jax.refinement import calibration
-from minmax_jax.runs import build_data, faithfulness_test, heat_maps, results, training
+from minmax_jax.report import page as page_lib
+from minmax_jax.runs import (
+    build_data,
+    faithfulness_test,
+    final_test,
+    finished_runs,
+    heat_maps,
+    results,
+    training,
+)
 from tests import encoded, own_layout, programs, saved_models, served
 from tests.predictors import BrightPixels
 
@@ -52,6 +63,16 @@ def test_names_of_a_configuration_are_checked(names, message):
     config.data.synthetic.num_classes = 2
     with pytest.raises(UserError, match=message):
         build_data.create_splits(config)
+
+
+def test_a_foreground_in_a_class_that_a_configuration_declares_is_warned_of(caplog):
+    build_data.create_splits(_config(("empty",)))
+    assert not caplog.records
+    build_data.create_splits(_config(("checkerboard", "empty")))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2  # of the 8 validation and the 12 test images; training reads no mask
+    assert "background_classes: 2 of 3 validation images of checkerboard, empty, such as " in messages[0]
+    assert "2 of 4 test images of checkerboard, empty, such as test_000002, have a foreground" in messages[1]
 
 
 def _config(names=("empty",), **changes):
@@ -118,22 +139,60 @@ def _assert_empty_where(prediction, background):
 
 
 def test_faithfulness_leaves_them_out(finished, monkeypatch):
+    """Of the 7 validation images with a region 4 are taken, and one of these has an empty mask."""
     folder, _ = finished
-    seen = []
-    score = faithfulness_test.faithfulness.score
+    split = build_data.create_splits(_config())["validation"]
+    assert split.labels.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    seen, score = [], faithfulness_test.faithfulness.score
 
     def remembered(probabilities, image, mask, **options):
-        seen.append((image, mask))
+        seen.append(image)
         return score(probabilities, image, mask, **options)
 
     monkeypatch.setattr(faithfulness_test.faithfulness, "score", remembered)
-    try:
-        found = faithfulness_test.test_workdir(folder, "validation", num_images=4, num_steps=1)
-    except UserError as error:  # an untrained model may call all images empty
-        assert "no image of a class with a region has a mask to test" in str(error)
-        return
-    assert found["num_images"] + found["num_left_out"] == 4
-    assert all(mask.any() for _, mask in seen) and len(seen) == found["num_images"]
+    masks = [np.zeros((32, 32), np.float32)] + [np.tile(np.linspace(0, 1, 32, dtype=np.float32), (32, 1))] * 3
+    monkeypatch.setattr(faithfulness_test, "_predict_masks", lambda run, variables, images: masks[-len(images) :])
+    found = faithfulness_test.test_workdir(folder, "validation", num_images=4, num_steps=1)
+    assert (found["num_images"], found["num_left_out"]) == (3, 1)
+    np.testing.assert_array_equal(seen, [split.read_image(index) for index in (2, 5, 7)])
+    masks[1:] = masks[:1] * 3
+    with pytest.raises(UserError, match="'validation': no image of a class with a region has a mask to test"):
+        faithfulness_test.test_workdir(folder, "validation", num_images=4, num_steps=1)
+
+
+def test_an_empty_mask_of_randomized_weights_is_no_correlation_of_0(finished, monkeypatch):
+    """Of 3 images the randomized head leaves one mask, which runs the other way; the whole randomized model none."""
+    folder, _ = finished
+    rising, empty = np.tile(np.linspace(0, 1, 32, dtype=np.float32), (32, 1)), np.zeros((32, 32), np.float32)
+    answers = iter([[rising] * 3, [empty, 1 - rising, empty], [empty] * 3])
+    monkeypatch.setattr(faithfulness_test, "_predict_masks", lambda run, variables, images: next(answers))
+    found = faithfulness_test.test_workdir(folder, "validation", num_images=3, num_steps=1)
+    assert found["num_images"] == 3 and found["num_left_out"] == 0
+    assert found["randomized"] == {
+        "decoder": {"rank_correlation": pytest.approx(-1), "standard_error": None, "num_left_out": 2},
+        "all": {"rank_correlation": None, "standard_error": None, "num_left_out": 3},
+    }
+    text = page_lib.write([folder]).read_text()
+    assert "decoder -1.00 (2 empty masks left out), all - (3 empty masks left out)." in text
+
+
+def test_the_swap_test_counts_what_it_leaves_out(finished, monkeypatch):
+    """Of 12 images 2 are of the class without a region; of the others, two are predicted to be."""
+    folder, _ = finished
+    model = finished_runs.open_model(folder, finished_runs.read_config(folder), "test")
+    split, seen, score = model.run.splits["test"], [], diagnosis.score
+
+    def remembered(predict, classify, images, **options):
+        seen.extend(images.labels.tolist())
+        return score(predict, classify, images, **options)
+
+    monkeypatch.setattr(final_test.diagnosis, "score", remembered)
+    assert split.labels.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
+    predicted = [4, 0, 0, 4, 4, 0, 0, 0, 0, 0, 0, 0]
+    rows = [{"predicted": label} for label in predicted]
+    found = final_test._diagnose(model.run, split, model.state, rows)
+    assert seen == [1, 2, 0, 1, 2, 3, 0, 1] and (found["num_images"], found["num_left_out"]) == (8, 4)
+    assert final_test._diagnose(model.run, split, model.state, [{"predicted": 4}] * 12) is None
 
 
 # Files of predictions.
@@ -203,6 +262,40 @@ def test_tiles_of_such_a_class_add_nothing_to_a_large_image(tmp_path, kind):
     np.testing.assert_allclose(soft[:, 256:], expected, atol=0.02)
 
 
+def test_a_large_image_that_is_mostly_of_such_a_class_has_no_region(tmp_path):
+    """A quarter of the tiles has a mask below the threshold: what counts is the mean of all, which names the others."""
+    (tmp_path / "in").mkdir()
+    image = np.zeros((256, 256, 3), np.uint8)
+    image[..., 0], image[:, :64, 0], image[:, :64, 1] = 255, 0, 100
+    Image.fromarray(image).save(tmp_path / "in/a.png")
+    _, (row,) = _predict(tmp_path, _RedIsNormal(crop_size=(64, 64)), tile_size=64, tile_overlap=0.0)
+    assert row["num_tiles"] == 16 and row["class"] == "red"
+    assert row["probability"] == pytest.approx((4 * 0.1 + 12 * 0.9) / 16)
+    assert not np.load(tmp_path / "out/soft_masks/a.npy").any() and row["foreground_share"] == row["num_instances"] == 0
+    assert row["background_entropy"] is None and row["flags"] == []
+
+
+def test_tiles_of_other_classes_may_name_such_a_class_together(tmp_path):
+    """Each tile shows all of itself, one half of them as one class and one half as another: the second is normal."""
+
+    class Undecided(_RedIsNormal):
+        class_names, background_classes = ("plain", "normal", "blue"), (1,)
+
+        def predict(self, images):
+            answer = super().predict(images)
+            blue = images[:, 0, 0, 2] > 200
+            of_tile = np.where(blue[:, None], [0.02, 0.48, 0.5], [0.5, 0.48, 0.02])
+            return answer.replace(probabilities=of_tile, masks=np.ones_like(answer.masks))
+
+    (tmp_path / "in").mkdir()
+    image = np.zeros((256, 256, 3), np.uint8)
+    image[:, :128, 2] = 255
+    Image.fromarray(image).save(tmp_path / "in/a.png")
+    _, (row,) = _predict(tmp_path, Undecided(crop_size=(64, 64)), tile_size=64, tile_overlap=0.0)
+    assert row["class"] == "normal" and row["probability"] == pytest.approx(0.48)
+    assert row["foreground_share"] == 0 and not np.load(tmp_path / "out/soft_masks/a.npy").any()
+
+
 def test_a_large_image_of_such_a_class_alone_has_no_region(tmp_path):
     (tmp_path / "in").mkdir()
     Image.fromarray(np.full((256, 512, 3), 255, np.uint8)).save(tmp_path / "in/a.png")
@@ -214,27 +307,48 @@ def test_a_large_image_of_such_a_class_alone_has_no_region(tmp_path):
 
 # Exported files.
 
+_SIZE = (64, 64)
 
-def test_a_file_is_compared_on_an_empty_mask_as_well(tmp_path):
-    size = (64, 64)
+
+@pytest.fixture(scope="module")
+def with_both(tmp_path_factory):
+    """A saved model that calls some random images normal and others not; its folder, images of both, its answers."""
+    folder = tmp_path_factory.mktemp("both")
     for name in saved_models.CLASS_NAMES:
-        saved_models.write(tmp_path / name, background_classes=(name,))
-        predictor = mm.load(tmp_path / name)
-        images = verification.choose_images(predictor, size)
+        saved_models.write(folder / name, background_classes=(name,))
+        predictor = mm.load(folder / name)
+        images = verification.choose_images(predictor, _SIZE)
         expected = verification.predict(predictor, images)
         if not expected["masks"][0].any() and expected["masks"][1].any():
-            break
-    else:
-        raise AssertionError("no class has both kinds of masks")
-    label = saved_models.CLASS_NAMES.index(name)
-    assert expected["probabilities"].argmax(-1)[0] == label != expected["probabilities"].argmax(-1)[1]
-    model_files.write(tmp_path / name, tmp_path / "model.onnx", format="onnx", size=size)
+            label = saved_models.CLASS_NAMES.index(name)
+            assert expected["probabilities"].argmax(-1)[0] == label != expected["probabilities"].argmax(-1)[1]
+            return folder / name, images, expected
+    raise AssertionError("no class has both kinds of masks")
+
+
+def test_a_file_is_compared_on_an_empty_mask_as_well(with_both, tmp_path):
+    folder, images, expected = with_both
+    model_files.write(folder, tmp_path / "model.onnx", format="onnx", size=_SIZE)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
     found = dict(zip(outputs, session.run(outputs, {"images": np.float32(images) / 127.5 - 1})))
     assert not found["masks"][0].any()
     np.testing.assert_allclose(found["masks"], expected["masks"], atol=1e-4)
-    assert json.loads(session.get_modelmeta().custom_metadata_map["background_classes"]) == [name]
+    assert json.loads(session.get_modelmeta().custom_metadata_map["background_classes"]) == [folder.name]
+    assert "without a region, mask empty" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+def test_stablehlo_has_the_empty_mask_inside(with_both, tmp_path):
+    pytest.importorskip("flatbuffers")
+    folder, images, expected = with_both
+    written = model_files.write(folder, tmp_path / "model.stablehlo", format="stablehlo", size=_SIZE)
+    found = jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes())).call(
+        np.float32(images) / 127.5 - 1
+    )
+    assert not np.asarray(found["masks"])[0].any() and np.asarray(found["masks"])[1].any()
+    for name in ("masks", "probabilities"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
+    assert max(written["differences"].values()) < 1e-4
     assert "without a region, mask empty" in (tmp_path / "MODEL_CARD.md").read_text()
 
 

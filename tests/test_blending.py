@@ -33,6 +33,14 @@ def test_windows_of_an_array_in_a_file(tmp_path, monkeypatch, most):
     np.testing.assert_array_equal(array[2:3, :], values[2:3])
 
 
+def test_one_value_is_written_to_all_of_the_rows(tmp_path):
+    array = _on_disk(tmp_path / "a", np.ones((4, 3), np.float16))
+    array[1:3] = 0
+    np.testing.assert_array_equal(array[0:4, :], [[1] * 3, [0] * 3, [0] * 3, [1] * 3])
+    with pytest.raises(ValueError, match="broadcast"):
+        array[0:2] = np.zeros((3, 3), np.float16)
+
+
 def test_half_precision_is_read_as_single(tmp_path):
     array = _on_disk(tmp_path / "a", np.full((2, 2), 0.1, np.float16))
     assert array[0:2, :].dtype == np.float32 and array[0:1, 0:1] == np.float32(np.float16(0.1))

@@ -125,6 +125,15 @@ def test_hard_masks_are_clipped(refine):
     np.testing.assert_allclose(found, np.where(hard == 1, 0.99999, 0.00001), rtol=1e-2)
 
 
+@BOTH
+def test_an_empty_mask_stays_empty(refine):
+    """That of a class without a region, next to one with a single value."""
+    masks, images = _random(batch=2)
+    masks[0], masks[1, 1:] = 0, 0
+    found = _refine(refine, masks, images)
+    assert not found[0].any() and found[1].all()
+
+
 def _noisy_disc():
     """The mask of a disc, a soft mask of it with errors, and an image of two noisy colours."""
     rng, size = np.random.default_rng(0), (40, 48)

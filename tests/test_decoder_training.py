@@ -34,7 +34,7 @@ def _collect(sizes=_SIZES, seed=0, predict_fn=_predict_alike, **options):
     split = splits.make_split(sizes, read_mask=splits.refuse)
     options = RefineOptions(**options)
     groups = cache.collect(
-        lambda images, labels: predict_fn(images).masks, _stages_alike, split, options=options, batch_size=2, seed=seed
+        lambda images: predict_fn(images).masks, _stages_alike, split, options=options, batch_size=2, seed=seed
     )
     return split, groups
 
@@ -57,7 +57,7 @@ def test_the_cache_holds_no_second_copy():
     options = RefineOptions()
     tracemalloc.start()
     groups = cache.collect(
-        lambda images, labels: _predict_alike(images).masks,
+        lambda images: _predict_alike(images).masks,
         _stages_alike,
         images,
         options=options,
@@ -135,7 +135,7 @@ def _collect_discs():
         return Prediction(np.full((len(found), 2), 0.5), found, {})
 
     groups = cache.collect(
-        lambda images, labels: predict(images).masks,
+        lambda images: predict(images).masks,
         _stages_alike,
         split,
         options=RefineOptions(),

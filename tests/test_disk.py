@@ -9,11 +9,11 @@ import subprocess
 import sys
 import threading
 
+from minmax_jax.experiments import cli
 import numpy as np
 from PIL import Image
 import pytest
 
-from experiments import cli
 from minmax_jax import disk, interop
 from minmax_jax.errors import UserError
 from tests import programs, saved_models

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -121,6 +122,59 @@ def test_every_network_answers_from_onnx_as_by_itself(tmp_path, small_transforme
     for entropy in entropies:
         np.testing.assert_allclose(results[entropy], prediction.scores[entropy], atol=1e-4)
     assert set(written["differences"]) == set(results) and max(written["differences"].values()) < 1e-4
+
+
+_ANY_SIZE = ("resnet", "mask head, percentiles, second stage as it is", "cam, second stage, Otsu")
+_ANY_SIZE += ("resnet50, corners", "efficientnet, second stage", "wildcat, second stage")
+
+
+@pytest.mark.parametrize("format", model_files.FORMATS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "resnet" else [pytest.mark.slow]) for name in _ANY_SIZE]
+)
+def test_one_file_for_images_of_any_size(tmp_path, name, format):
+    """Compared at sizes other than those that the export compares."""
+    saved_models.write(tmp_path / "run", **_NETWORKS[name])
+    written = _write(tmp_path / "run", tmp_path / "out", format, size=None)
+    assert (
+        f"| `model.{format}` |" in (card := (tmp_path / "out/MODEL_CARD.md").read_text()) and "| [B, H, W, 3] |" in card
+    )
+    run = model_files.FORMATS[format].read(pathlib.Path(written["file"]))
+    model = predictor.load(tmp_path / "run", dtype="float32")
+    for size in ((33, 130), (96, 32)):
+        images = _images(2, size)
+        results, prediction = run(images.astype(np.float32) / 127.5 - 1), model(images)
+        assert results["masks"].shape == (2, *size, 1)
+        np.testing.assert_allclose(results["masks"], prediction.masks, atol=1e-4)
+        np.testing.assert_allclose(results["probabilities"], prediction.probabilities, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"evaluation__scales": (1.0, 1.5)}, "scales=1,1.5 are rounded for one size .scales=1 leaves them out"),
+        ({"model__trunk": "vit_small14", "mask__alignment": "patches"}, "trunk='vit_small14' resizes its position"),
+        ({"model__classifier_scale": 0.7}, "classifier_scale=0.7 of a free side has no exact form"),
+        ({"model__k_max": 0.123456789}, "a share of 0.123457 of a free number of locations has no exact form"),
+    ],
+)
+def test_models_that_need_one_size_say_why(tmp_path, small_transformer, changes, message):
+    saved_models.write(tmp_path / "run", **changes)
+    with pytest.raises(
+        OptionError, match=f"size=any has no form for this model: {message}.*Give H,W, one file for each"
+    ):
+        _write(tmp_path / "run", tmp_path / "out", size=None)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_jax_cannot_trace_without_a_size_is_refused(workdir, tmp_path, monkeypatch):
+    def write(path, network, size, metadata):
+        return onnx_file.write(path, lambda images: network(images) if images.shape[1] < 50 else None, size, metadata)
+
+    monkeypatch.setattr(model_files, "FORMATS", {"onnx": mock.Mock(wraps=onnx_file, write=write)})
+    with pytest.raises(OptionError, match="size=any has no form for this model: JAX cannot trace it .*Give H,W"):
+        _write(workdir, tmp_path, size=None)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["resnet", "wildcat, second stage"])

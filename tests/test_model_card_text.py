@@ -172,6 +172,18 @@ def test_a_second_file_of_a_model_joins_its_card(exported, tmp_path):
     assert card.read_text().splitlines()[-2:] == [text.splitlines()[-1], "| `model.onnx` | written again |"]
 
 
+def test_a_file_for_any_size_is_described_as_one(exported, tmp_path):
+    spec = pytest.importorskip("bioimageio.spec", reason="bioimageio.spec is not installed")
+    model_files.write(exported[0] / "my | <run>", tmp_path / "any.onnx", format="onnx", size=None)
+    described = yaml.safe_load((tmp_path / "rdf.yaml").read_text())
+    assert [axis.get("size") for axis in described["inputs"][0]["axes"]] == [None, *[{"min": 32, "step": 1}] * 2, None]
+    masks = next(output for output in described["outputs"] if output["id"] == "masks")
+    sides = [{"tensor_id": "images", "axis_id": axis} for axis in "yx"]
+    assert [axis.get("size") for axis in masks["axes"]] == [None, *sides, None]
+    found = spec.load_description(tmp_path / "rdf.yaml")
+    assert found.validation_summary.status in ("valid-format", "passed"), found.validation_summary
+
+
 def test_a_second_size_joins_the_folder(exported, tmp_path):
     """The description for the zoo stays that of the first file."""
     folder = shutil.copytree(exported[0], tmp_path / "copy")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import uuid
 from xml.etree import ElementTree
 
 import numpy as np
@@ -53,6 +54,21 @@ def test_levels_and_pixel_size(tmp_path, monkeypatch, mask, on_disk):
     with openslide.OpenSlide(tmp_path / "a.ome.tif") as slide:
         assert slide.properties["openslide.vendor"] == "generic-tiff" and slide.dimensions == (1301, 700)
         np.testing.assert_array_equal(np.asarray(slide.read_region((0, 0), 0, (1301, 700)))[..., 0], levels[0])
+
+
+def test_one_mask_is_one_file_and_says_nothing_of_the_machine(tmp_path, mask):
+    """Bytes are equal at any time; uuid1, which tifffile takes by default, holds time and network address."""
+    contents = []
+    for folder_name, values in (("first", mask), ("again", mask.copy()), ("other", 1 - mask)):
+        (tmp_path / folder_name).mkdir()
+        ome_tiff.write(tmp_path / folder_name / "a.ome.tif", values, microns=None, scratch=tmp_path)
+        contents.append((tmp_path / folder_name / "a.ome.tif").read_bytes())
+    assert contents[0] == contents[1]
+    identifiers = []
+    for folder_name in ("first", "other"):
+        with tifffile.TiffFile(tmp_path / folder_name / "a.ome.tif") as file:
+            identifiers.append(uuid.UUID(ElementTree.fromstring(file.ome_metadata).get("UUID")))
+    assert identifiers[0] != identifiers[1] and {identifier.version for identifier in identifiers} == {5}
 
 
 def test_without_pixel_size_nothing_is_said_of_it(tmp_path):

@@ -3,7 +3,7 @@
 import functools
 
 import jax
-from jax import export, lax
+from jax import core, export, lax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -95,6 +95,7 @@ _OPERATIONS = {
     "quantile": lambda x: jnp.quantile(x, jnp.array([0.05, 0.5, 0.95]), axis=(1, 2, 3), keepdims=True),
     "gather": lambda x: x[:, np.array([[0, 3], [5, 3]])],
     "gather of the last": lambda x: jnp.take(x, np.array([3, 0, 2]), axis=-1),
+    "gather at a computed place": lambda x: x[:, jnp.argmax(x.sum((0, 1, 2)))],
     "dense": lambda x: x @ _kernel(4, 5),
     "product of the rows": lambda x: jnp.einsum("oh,bhwk->bowk", _kernel(9, 6), x),
     "product of images": lambda x: jnp.einsum("bhwk,bgwk->bhg", x, jnp.tanh(x)),
@@ -124,9 +125,7 @@ def test_operations_say_what_jax_says(tmp_path, name):
         (lambda x: lax.select_n((x * 2).astype(jnp.int32), x, -x, x), "'select_n' with 3"),
         (lambda x: lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0))), "'pad' with interior"),
         (lambda x: lax.sort((x, -x))[1], "'sort' of several"),
-        (lambda x: x / x.mean(), "'dim_as_value'"),
-        (lambda x: x + lax.iota(jnp.float32, x.shape[0])[:, None, None, None], "'iota'"),
-        (lambda x: x[:, jnp.argmax(x.sum((0, 1, 2)))], "'gather' at computed places"),
+        (lambda x: x[:, jnp.argmax(x.sum((0, 1, 2))), jnp.argmax(-x.sum((0, 1, 2)))], "'gather' at computed places"),
         (lambda x: x[:, np.array([0, 1]), np.array([2, 3])], "'gather' along several"),
         (lambda x: jnp.take(x, np.array([9]), axis=1, mode="clip"), "'gather' out of bounds"),
         (
@@ -136,7 +135,6 @@ def test_operations_say_what_jax_says(tmp_path, name):
             "'conv_general_dilated' of a transposed",
         ),
         (lambda x: lax.reduce_window(x, 0.0, lax.add, (1, 1, 1, 2), (1, 1, 1, 1), "VALID"), "'reduce_window' over"),
-        (lambda x: jnp.broadcast_to(x[:1, 0], (2 * x.shape[0], 8, 4)), "has no form in ONNX"),
     ],
 )
 def test_what_has_no_form_in_onnx_is_named(f, name):
@@ -144,12 +142,47 @@ def test_what_has_no_form_in_onnx_is_named(f, name):
         _convert(f)
 
 
-def test_several_free_dimensions_are_refused():
-    def outer(x):
-        return (x[:, None] * x[None]).reshape(x.shape[0], x.shape[0], 2, 96)
+_FREE = "b, h, w, 4"
+_ON_FREE_SIDES = {
+    "number of images as a value": lambda x: x / x.mean() + lax.iota(jnp.float32, x.shape[0])[:, None, None, None],
+    "twice the images": lambda x: jnp.broadcast_to(x[:1, 0], (2 * x.shape[0], *x.shape[2:])),
+    "several free dimensions": lambda x: (x[:, None] * x[None]).reshape(x.shape[0], x.shape[0], 2, -1),
+    "rounded sides": lambda x: x[:, : x.shape[1] // 2, : (x.shape[2] + 3) // 4 * 4 - x.shape[2] % 5],
+    "negative quotients": lambda x: x[:, : -((1 - 3 * x.shape[1]) // 5)],
+    "powers": lambda x: x.reshape(x.shape[0], -1) / (x.shape[1] ** 2 * 3),
+    "greatest and least": lambda x: x[:, : core.min_dim(x.shape[1], 5), : core.max_dim(x.shape[2] - 4, 2)],
+    "reversed, joined": lambda x: jnp.concatenate([x[:, ::-1], x[:, 1:], x[:, -1:]], axis=1),
+    "places": lambda x: jnp.take(x, jnp.abs(jnp.arange(x.shape[1] + 2) - 2), axis=1, mode="clip"),
+    "places beyond the ends": lambda x: jnp.take(x, jnp.arange(x.shape[2]) * 2 - 1, axis=2, mode="clip"),
+    "remainder": lambda x: x * lax.rem(jnp.arange(x.shape[2]) - 2, 3)[:, None],
+    "sort": lambda x: jnp.sort(x.reshape(x.shape[0], -1, 4), axis=1),
+    "quantile": lambda x: jnp.quantile(x, jnp.array([0.05, 0.95]), axis=(1, 2, 3)),
+    "strides": functools.partial(_convolve, strides=(2, 1), padding=((1, 1), (0, 1))),
+    "pool": lambda x: _pool(x, -np.inf, lax.max, (3, 3), (2, 2), (1, 1)),
+    "reductions": lambda x: x.mean((1, 2)) + x.max((1, 2)),
+    "product": lambda x: jnp.einsum("bhwk,bhvk->bhwv", x, x),
+}
 
-    with pytest.raises(UserError, match="several free dimensions"):
-        _convert(outer)
+
+@pytest.mark.parametrize("name", _ON_FREE_SIDES)
+def test_operations_on_free_sides_say_what_jax_says(tmp_path, name):
+    f = _ON_FREE_SIDES[name]
+    model = _convert(f, _FREE)
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    assert [size.dim_param or size.dim_value for size in shape] == ["batch", "height", "width", 4]
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    run, rng = onnx_file.read(tmp_path / "model.onnx"), np.random.default_rng(0)
+    for sizes in ((1, 6, 8, 4), (3, 7, 5, 4), (2, 16, 9, 4)):
+        images = rng.normal(size=sizes).astype(np.float32)
+        expected = np.asarray(f(images))
+        (result,) = run(images).values()
+        assert result.shape == expected.shape
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_places_that_may_be_out_of_bounds_are_refused():
+    with pytest.raises(UserError, match="'gather' with mode .* at computed places"):
+        _convert(lambda x: jnp.take(x, jnp.arange(x.shape[1]) + 1, axis=1, mode="fill"), _FREE)
 
 
 def test_a_fixed_number_of_images(tmp_path):

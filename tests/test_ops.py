@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax.ops import conv, device_means, fused_conv, max_pool, platforms, resize
+from minmax_jax.ops import conv, device_means, free_sizes, fused_conv, max_pool, platforms, resize
 from minmax_jax.ops.cpu import native
 
 CONVOLUTIONS = [  # height, width, window, stride, padding, channels of the images and of the output
@@ -459,3 +459,37 @@ def test_other_platforms_get_the_forms_of_xla():
         for xlas in (gpus, tpus):
             assert "@minmax_" not in xlas and "stablehlo.convolution" in xlas
     assert "select_and_scatter" in tpus and "select_and_scatter" not in gpus  # of the max pool's gradient
+
+
+# Sides that are known when a program runs only.
+
+
+@pytest.mark.parametrize("alignment", resize.ALIGNMENTS)
+def test_the_matrix_of_free_sides_is_that_of_known_ones(alignment):
+    size_in, size_out = export.symbolic_shape("n, m")
+
+    def create(x, y):
+        return resize._free_matrix(x.shape[0], y.shape[0], alignment)
+
+    shapes = (jax.ShapeDtypeStruct((size,), np.float32) for size in (size_in, size_out))
+    program = export.export(jax.jit(create))(*shapes)
+    larger = [(4, 64), (7, 50), (1, 9), (9, 9), (64, 128), (65, 2048), (3, 9)]
+    for sides in larger if alignment == "features" else [*larger, (64, 32), (9, 1), (50, 7), (2080, 1040)]:
+        matrix = program.call(*(np.zeros(side, np.float32) for side in sides))
+        np.testing.assert_allclose(matrix, resize.interpolation_matrix(*sides, alignment=alignment), atol=2e-6)
+
+
+@pytest.mark.parametrize("share", [0.09, 0.2, 0.25, 0.5, 0.001, 1 / 3])
+def test_shares_of_free_numbers_are_rounded_as_by_python(share):
+    counts = np.arange(5000, dtype=np.int32)
+    expected = [round(share * count) for count in range(5000)]
+    np.testing.assert_array_equal(free_sizes.round_share(jnp.asarray(counts), share), expected)
+
+
+def test_shares_without_an_exact_form_are_refused():
+    (side,) = export.symbolic_shape("h")
+    assert free_sizes.cut_share(30, 0.7, name="s") == int(0.7 * 30) and str(free_sizes.cut_share(side, 0.75, name="s"))
+    with pytest.raises(free_sizes.FreeSizeError, match="s=0.7 of a free side has no exact form; multiples of 1/64"):
+        free_sizes.cut_share(side, 0.7, name="s")
+    with pytest.raises(free_sizes.FreeSizeError, match="a share of 0.123457 of a free number of locations"):
+        free_sizes.round_share(np.int32(5), 0.123456789)

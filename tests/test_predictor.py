@@ -1,5 +1,6 @@
 """The saved model: the same answers as the run's own evaluation, without checkpoints and without data."""
 
+import hashlib
 import json
 import shutil
 
@@ -160,6 +161,39 @@ def test_a_folder_without_a_usable_model_is_named(finished, tmp_path):
     (copy / "model_card.json").write_text(json.dumps(card | {"format": 99}))
     with pytest.raises(UserError, match="format 99"):
         mm.load(copy)
+
+
+def test_the_two_files_must_be_of_one_model(tmp_path, monkeypatch):
+    """A training that was killed between them, or files that were copied from two runs."""
+    for name, width in (("first", 8), ("second", 16)):
+        saved_models.write(tmp_path / name, model__resnet__width=width)
+    card = tmp_path / "first" / model_card.CARD
+    content = (tmp_path / "first" / model_card.MODEL).read_bytes()
+    assert json.loads(card.read_text())["model_sha256"] == hashlib.sha256(content).hexdigest()
+    shutil.copy(tmp_path / "second" / model_card.MODEL, tmp_path / "first")
+    monkeypatch.setattr(model_card, "_SECONDS_BETWEEN_ATTEMPTS", 0)
+    message = r"first/model.safetensors is not the file that .*first/model_card.json describes: .* Copy both"
+    with pytest.raises(UserError, match=message):
+        model_card.read(tmp_path / "first")
+    # Those of a version that did not note it are read.
+    older = json.loads((tmp_path / "second" / model_card.CARD).read_text())
+    del older["model_sha256"]
+    card.write_text(json.dumps(older))
+    found, variables = model_card.read(tmp_path / "first")
+    assert found["model"]["resnet"]["width"] == 16 and variables["params"]
+
+
+def test_files_that_are_replaced_while_they_are_read(tmp_path, monkeypatch):
+    """A training that finishes at that moment: its card follows its model."""
+    for name, width in (("first", 8), ("second", 16)):
+        saved_models.write(tmp_path / name, model__resnet__width=width)
+    shutil.copy(tmp_path / "second" / model_card.MODEL, tmp_path / "first")
+    monkeypatch.setattr(
+        model_card.time,
+        "sleep",
+        lambda _: shutil.copy(tmp_path / "second" / model_card.CARD, tmp_path / "first"),
+    )
+    assert model_card.read(tmp_path / "first")[0]["model"]["resnet"]["width"] == 16
 
 
 def test_the_file_of_a_model_says_how_kernels_are_laid_out(tmp_path):

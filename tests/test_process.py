@@ -11,11 +11,11 @@ import warnings
 
 from absl import flags
 from absl import logging as absl_logging
+from minmax_jax.experiments import cli, process
 import numpy as np
 from PIL import Image
 import pytest
 
-from experiments import cli, process
 from minmax_jax import interop
 from minmax_jax.report import page
 from tests import programs, saved_models

@@ -134,7 +134,7 @@ def test_draws_follow_the_distribution():
     assert counts[0] == 0 and np.sum((counts - expected)[1:] ** 2 / expected[1:]) < 27.9
 
 
-_edge_loss = jax.jit(edges.edge_loss, static_argnames=("reach", "needs_all"))
+_edge_loss = jax.jit(edges.edge_loss, static_argnames=("reach",))
 _cross_entropy = jax.jit(decoder_training.partial_cross_entropy)
 
 
@@ -169,7 +169,7 @@ def test_edge_loss_equals_a_loop_over_pairs(size, reach):
     """Also where the reach is greater than a side, or than both: then there is no pair, and the loss is 0."""
     rng = np.random.default_rng(0)
     masks, colors = rng.uniform(0, 1, (2, *size)), rng.uniform(0, 1, (2, *size, 3))
-    found = _edge_loss(jnp.float32(masks), [edges.Guide(jnp.float32(colors), 0.3)], reach=reach)
+    found = _edge_loss(jnp.float32(masks), jnp.float32(colors), bandwidth=0.3, reach=reach)
     expected = [_edge_loops(masks[row], colors[row], 0.3, reach) for row in range(2)]
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-7)
 
@@ -181,34 +181,12 @@ def test_only_where_the_image_changes_may_a_mask():
     image, plain = np.repeat(mask[..., None], 3, axis=-1), np.full((1, 6, 8, 3), 0.5, np.float32)
 
     def loss(mask, image):
-        return float(_edge_loss(jnp.asarray(mask), [edges.Guide(jnp.asarray(image), 0.02)], reach=1)[0])
+        return float(_edge_loss(jnp.asarray(mask), jnp.asarray(image), bandwidth=0.02, reach=1)[0])
 
     assert loss(mask, image) < 1e-12
     # 6 of the 42 pairs along rows, none of the 40 along columns, 5 of the 35 along each diagonal.
     assert loss(mask, plain) == pytest.approx((6 + 5 + 5) / (42 + 40 + 35 + 35), rel=1e-6)
     assert loss(np.full_like(mask, 0.3), image) == 0
-
-
-@pytest.mark.parametrize("needs_all, expected", [(False, [0, 0, 0, 4]), (True, [0, 4, 4, 4])])
-def test_several_guides_allow_a_change_where_any_or_all_change(needs_all, expected):
-    """A mask edge between columns 1 and 2 of 4 x 4: 4 pairs along rows cost 1 each, and 3 along each diagonal."""
-    step, plain = np.broadcast_to(np.arange(4) < 2, (1, 4, 4)).astype(np.float32), np.zeros((1, 4, 4, 1), np.float32)
-    edge = step[..., None]
-    losses = []
-    for guides in ((edge, edge), (edge, plain), (plain, edge), (plain, plain)):
-        guides = [edges.Guide(jnp.asarray(values), 1e-3) for values in guides]
-        losses.append(float(_edge_loss(jnp.asarray(step), guides, reach=1, needs_all=needs_all)[0]))
-    np.testing.assert_allclose(losses, np.array(expected) / 4 * (4 + 3 + 3) / (12 + 12 + 9 + 9), atol=1e-6)
-
-
-def test_features_have_length_one_without_what_all_places_share():
-    """Two places with the features (3, 1) and (1, 1): less their mean, (1, 0) and (-1, 0)."""
-    features = jnp.float32([[[[3, 1], [1, 1]]]])
-    coarse = jnp.float32([[[[5, 5]]]])
-    found = edges.unit_features({8: features, 16: coarse, 4: features[:, :, :1]}, (1, 2), alignment="features")
-    np.testing.assert_allclose(found, [[[[1, 0], [-1, 0]]]], atol=1e-5)
-    only = edges.unit_features({16: features}, (1, 2), alignment="features")  # the finest, if all are coarser
-    np.testing.assert_allclose(only, found)
 
 
 def test_partial_cross_entropy_reads_the_seeds_alone():
@@ -248,11 +226,7 @@ def test_cross_entropy_of_extreme_logits_is_finite():
     "field, value",
     [
         *((name, 0) for name in ("num_steps", "batch_size", "width", "num_seeds", "edge_reach")),
-        *(
-            (name, 0.0)
-            for name in ("learning_rate", "edge_bandwidth", "feature_bandwidth", "cache_gib", "background_share")
-        ),
-        ("edge_source", "textures"),
+        *((name, 0.0) for name in ("learning_rate", "edge_bandwidth", "cache_gib", "background_share")),
         *(("seed_power", -0.5), ("edge_weight", float("nan")), ("background_share", 1.0), ("calibration", "platt")),
     ],
 )

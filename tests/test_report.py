@@ -157,6 +157,11 @@ def test_runs_are_compared(finished, tmp_path):
     assert "Comparison of 2 runs" in text and "two, f1_foreground: +0.0 points" in text
     first = results["metrics"]["pxap"]["value"] - 2
     assert f"<td>{first:.2f}</td><td>{first + 2:.2f}</td><td>{first + 1:.2f}</td><td>{2**0.5:.2f}</td>" in text
+    assert "not of the same images" not in text
+    results["test"]["num_images_with_mask"] = 7
+    path.write_text(json.dumps(results))
+    text = page.write([tmp_path / "one", tmp_path / "two"]).read_text()
+    assert "Metrics of masks are not of the same images: 12 with a true mask in one, 7 with a true mask in two." in text
     rows = (tmp_path / "two" / "predictions.jsonl").read_text().splitlines()
     (tmp_path / "two" / "predictions.jsonl").write_text("\n".join(rows[1:]))
     assert "different images" in page.write([tmp_path / "one", tmp_path / "two"]).read_text()

@@ -1,5 +1,6 @@
 """The second stage in whole programs: after training, on a finished run, interrupted, and what is refused."""
 
+import errno
 import json
 import shutil
 
@@ -170,6 +171,20 @@ def test_a_second_stage_that_was_not_finished_leaves_the_one_before(copy, monkey
     (folder / "config.json").write_text(json.dumps(before | {"refine": before["refine"] | {"num_steps": 99}}))
     again = finished_runs.evaluate_workdir(folder, "test")
     assert again["test"] == found["test"] and again["refine"] == found["refine"]
+
+
+@_of_refined
+def test_a_full_disk_leaves_the_model_with_its_results(copy, monkeypatch):
+    folder, found = copy
+    model = (folder / MODEL).read_bytes()
+
+    def fill(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(final_test.model_card, "save", fill)
+        finished_runs.refine_workdir(folder, {"num_steps": 2})
+    assert (folder / MODEL).read_bytes() == model and _read(folder / "results.json") == found
 
 
 @_of_refined

@@ -92,6 +92,15 @@ def test_a_proxy_with_another_name(path):
         assert status == 307 and headers["location"] == "/user/me/proxy/8000/"
 
 
+def test_a_proxy_whose_path_is_encoded():
+    """JupyterHub has a user's mail address in the path."""
+    path = "/user/me%40example.org/proxy/8000"
+    with served.serve(served.GreenMask(), public_url=f"https://hub.example.org{path}/") as port:
+        assert served.ask(port, path=f"{path}/run", Host="hub.example.org")[0] == 200
+        status, headers, _ = served.ask(port, path=path, Host="hub.example.org")
+        assert status == 307 and headers["location"] in (f"{path}/", "/user/me@example.org/proxy/8000/")
+
+
 @pytest.mark.parametrize(
     ("url", "origin", "path"),
     [
@@ -99,6 +108,7 @@ def test_a_proxy_with_another_name(path):
         ("https://A.example:443/", "https://a.example", ""),
         ("http://a.example:8080/x/y/", "http://a.example:8080", "/x/y"),
         ("http://[::1]:80", "http://[::1]", ""),
+        ("https://a.example/user/me%40b.org/%C3%BC/", "https://a.example", "/user/me@b.org/ü"),  # as a request has it
     ],
 )
 def test_public_addresses(url, origin, path):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 
 from minmax_jax.configs import custom
 import numpy as np
@@ -164,6 +165,26 @@ def test_a_score_that_is_no_number_is_the_worst(root):
     for step, (f1, selected) in enumerate([(math.nan, 1), (math.nan, 2), (80.0, 3), (math.nan, 3), (70.0, 3)], start=1):
         training._select(record, {"f1_foreground": 60.0, "f1_background": f1}, step, config)
         assert record.selected_step == selected
+
+
+def test_a_run_that_an_earlier_version_ended_without_a_selected_step_is_finished(root, tmp_path):
+    """Its F1 of all validations was no number, so that its checkpoints select step 0, which none of them has."""
+    folder = tmp_path / "run"
+    shutil.copytree(root / "run", folder)
+    finished = json.loads((folder / "results.json").read_text())
+    records = list((folder / "checkpoints").glob("*/progress/metadata"))
+    for path in records:
+        content = json.loads(path.read_text()) | {"selected_step": 0, "selected_score": math.inf}
+        path.write_text(json.dumps(content))
+    assert len(records) == 2 and "Infinity" in records[0].read_text()
+    for name in ("results.json", "model_card.json", "model.safetensors"):
+        (folder / name).unlink()
+    assert finished_runs.evaluate_workdir(folder, "test")["step"] == 4
+    found = training.train_and_evaluate(_config(root), folder)
+    assert found["step"] == 4 and json.loads((folder / "results.json").read_text()) == found
+    if finished["step"] == 4:
+        assert found["test"] == finished["test"]
+    assert mm.load(folder).card["step"] == 4
 
 
 @pytest.mark.slow

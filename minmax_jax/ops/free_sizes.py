@@ -4,11 +4,12 @@ Programs for images of any size are traced with symbols of `jax.export` in the p
 quotients of whole numbers have a form for symbols; numbers with a fraction have none.
 """
 
+from collections.abc import Callable
 import fractions
 from typing import Any
 
 import jax
-from jax import core
+from jax import core, lax
 import numpy as np
 
 from minmax_jax.errors import UserError
@@ -63,15 +64,15 @@ def round_share(count: jax.Array, share: float) -> jax.Array:
     """
     exact = fractions.Fraction(share).limit_denominator(_GREATEST_DENOMINATOR)
     counts = np.arange(_MOST_LOCATIONS + 1)
-    if np.any(np.round(share * counts) != _round_half_even(counts, exact)):
+    if np.any(np.round(share * counts) != _round_half_even(counts, exact, np.floor_divide, np.remainder)):
         raise FreeSizeError(f"a share of {share:g} of a free number of locations has no exact form.")
-    return _round_half_even(count, exact)
+    return _round_half_even(count, exact, lax.div, lax.rem)
 
 
-def _round_half_even(count: Any, share: fractions.Fraction) -> Any:
-    """With whole numbers alone: the two roundings of a half, up and down, differ by 1, and one of them is even."""
-    numerator, denominator = share.numerator, share.denominator
-    up = (2 * numerator * count + denominator) // (2 * denominator)
-    down = -((denominator - 2 * numerator * count) // (2 * denominator))
-    half = (up + down) // 2
-    return half + (up + down) % 2 * (half % 2)
+def _round_half_even(count: Any, share: fractions.Fraction, divide: Callable, rest: Callable) -> Any:
+    """With whole numbers alone: half a unit more, rounded down; at a half exactly, an odd result is one too many."""
+    numerator, denominator = (np.asarray(number, count.dtype) for number in (share.numerator, share.denominator))
+    two, doubled = np.asarray(2, count.dtype), 2 * numerator * count + denominator
+    rounded = divide(doubled, 2 * denominator)
+    is_half = rest(doubled, 2 * denominator) == 0
+    return rounded - is_half.astype(count.dtype) * rest(rounded, two)

@@ -10,7 +10,7 @@ import numpy as np
 
 from minmax_jax import disk
 from minmax_jax.data import padding
-from minmax_jax.errors import UserError
+from minmax_jax.errors import UserError, naming
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 from minmax_jax.prediction import large_images, resampling, sources
 from minmax_jax.prediction.inputs import Input
@@ -43,7 +43,8 @@ def predict(
     for index, item in enumerate(inputs):
         try:
             source = sources.open_source(item, predictor, options)
-            prepared = None if source.tiling else source.preprocessing(source.pixels)
+            with naming(f"{item.path}: "):
+                prepared = None if source.tiling else source.preprocessing(source.pixels)
         except (UserError, OSError) as error:
             if not _is_of_file(error):
                 raise

@@ -40,11 +40,13 @@ class DiskArray:
             values[first - start : last - start] = rows[:, window[1]]
         return values
 
-    def __setitem__(self, rows: slice, values: np.ndarray) -> None:
-        """Writes whole rows; not by a map: a full disk would kill the process."""
+    def __setitem__(self, rows: slice, values: np.typing.ArrayLike) -> None:
+        """Writes whole rows, also of one value; not by a map: a full disk would kill the process."""
+        start, stop, _ = rows.indices(self.shape[0])
+        filled = np.broadcast_to(np.asarray(values, self._dtype), (stop - start, self.shape[1]))
         with self._path.open("r+b") as file:
-            file.seek(self._offset(rows.indices(self.shape[0])[0]))
-            file.write(np.ascontiguousarray(values, self._dtype))
+            file.seek(self._offset(start))
+            file.write(np.ascontiguousarray(filled))
 
     def _offset(self, row: int) -> int:
         return row * self.shape[1] * self._dtype.itemsize

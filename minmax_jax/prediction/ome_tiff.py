@@ -1,8 +1,10 @@
 """Soft masks as pyramids of tiles in OME-TIFF, which viewers of slides lay over a slide."""
 
 from collections.abc import Iterator
+import hashlib
 import itertools
 import pathlib
+import uuid
 
 import numpy as np
 
@@ -36,7 +38,7 @@ def write(
     if microns:
         physical = {"PhysicalSizeX": microns[0], "PhysicalSizeXUnit": "µm"}
         physical |= {"PhysicalSizeY": microns[1], "PhysicalSizeYUnit": "µm"}
-    metadata = {"axes": "YX", "Channel": {"Name": "Soft mask"}, **physical}
+    metadata = {"axes": "YX", "Channel": {"Name": "Soft mask"}, "UUID": _identify(path.name, mask), **physical}
     is_large = 4 / 3 * mask.shape[0] * mask.shape[1] > _MOST_CLASSIC
     with tifffile.TiffWriter(path, ome=True, bigtiff=is_large) as file:
         for number, level in enumerate(levels):
@@ -55,6 +57,14 @@ def write(
                 photometric="minisblack",
                 **place,
             )
+
+
+def _identify(name: str, mask: np.ndarray | DiskArray) -> str:
+    """A UUID of name and values: one mask is one file; tifffile's has the time and the machine's network address."""
+    sha = hashlib.sha256(f"{name} {tuple(mask.shape)}".encode(errors="surrogateescape"))
+    for top, bottom in resampling.bands(*mask.shape):
+        sha.update(_in_bytes(mask[top:bottom, :]).tobytes())
+    return f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, sha.hexdigest())}"
 
 
 def _levels(mask: np.ndarray | DiskArray, scratch: pathlib.Path) -> Iterator[np.ndarray | DiskArray]:

@@ -15,7 +15,7 @@ from minmax_jax.models import decoder, trunks
 from minmax_jax.refinement import seeds
 from minmax_jax.refinement.options import RefineOptions
 
-MasksFn = Callable[[np.ndarray, np.ndarray], jax.Array]
+MasksFn = Callable[[np.ndarray], jax.Array]
 StagesFn = Callable[[np.ndarray], trunks.Stages]
 
 
@@ -50,7 +50,7 @@ def collect(
     for which the first stage names such a class, and whose mask is empty.
 
     Args:
-        masks_fn: [B, H, W, 3] uint8 images and [B] labels to [B, H, W, 1] masks, the source of the seeds.
+        masks_fn: [B, H, W, 3] uint8 images to [B, H, W, 1] masks, the source of the seeds.
         stages_fn: the same images to the trunk's features.
         split: the training images.
         options: of the second stage.
@@ -71,8 +71,7 @@ def collect(
     with progress.meter("First-stage masks and features", total=len(split), unit="image") as update:
         for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
             count = len(batch.indices)
-            labels = np.resize(split.labels[batch.indices], len(batch.images))  # of the copies, any
-            masks = np.asarray(masks_fn(batch.images, labels))[:count]
+            masks = np.asarray(masks_fn(batch.images))[:count]
             stages = decoder.select_stages(stages_fn(batch.images))
             half = np.asarray(decoder.halve(masks))[..., 0]
             valid = np.stack([_valid(split.sizes[index], half.shape[1:]) for index in batch.indices])

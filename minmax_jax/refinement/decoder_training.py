@@ -13,7 +13,6 @@ import optax
 from minmax_jax import progress
 from minmax_jax.errors import OptionError
 from minmax_jax.models import decoder as decoder_lib
-from minmax_jax.models import trunks
 from minmax_jax.ops import intensity
 from minmax_jax.refinement import edges, seeds
 from minmax_jax.refinement.cache import Group
@@ -107,31 +106,19 @@ def _draw_batch(group: Group, rng: np.random.Generator, options: RefineOptions) 
 
 def _train_step(params, opt_state, batch, *, decoder, tx, options: RefineOptions):
     images = intensity.normalize(batch["images"])
-    guides = _guides(images, batch["stages"], decoder.alignment, options)
+    colors = (decoder_lib.halve(images) + 1) / 2
 
     def loss_fn(params):
         logits = decoder.apply({"params": params}, batch["stages"], images)[..., 0]
         on_seeds = jnp.mean(partial_cross_entropy(logits, batch["foreground"], batch["background"]))
         pairwise = jnp.mean(
-            edges.edge_loss(
-                jax.nn.sigmoid(logits), guides, reach=options.edge_reach, needs_all=options.edge_source == "both"
-            )
+            edges.edge_loss(jax.nn.sigmoid(logits), colors, bandwidth=options.edge_bandwidth, reach=options.edge_reach)
         )
         return on_seeds + options.edge_weight * pairwise, {"seed_loss": on_seeds, "edge_loss": pairwise}
 
     gradients, terms = jax.grad(loss_fn, has_aux=True)(params)
     updates, opt_state = tx.update(gradients, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, terms
-
-
-def _guides(images: jax.Array, stages: trunks.Stages, alignment: str, options: RefineOptions) -> list[edges.Guide]:
-    half, guides = decoder_lib.halve(images), []
-    if options.edge_source != "features":
-        guides.append(edges.Guide((half + 1) / 2, options.edge_bandwidth))
-    if options.edge_source != "colors":
-        features = edges.unit_features(stages, half.shape[1:3], alignment=alignment)
-        guides.append(edges.Guide(features, options.feature_bandwidth))
-    return guides
 
 
 def partial_cross_entropy(logits: jax.Array, foreground: jax.Array, background: jax.Array) -> jax.Array:

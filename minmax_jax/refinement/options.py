@@ -3,7 +3,7 @@
 import dataclasses
 
 from minmax_jax import options
-from minmax_jax.refinement import calibration, edges, priors
+from minmax_jax.refinement import calibration, priors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +18,9 @@ class RefineOptions:
         width: channels of the decoder.
         num_seeds: foreground pixels that are drawn in each image and step, and as many of the background.
         seed_power: foreground seeds are drawn in proportion to (mask - its least value)^seed_power.
-        num_erasures: passes of recursive erasing that add to the masks of the training images; 0 for none.
         background_share: background seeds are drawn among this share of the pixels, those with the least values.
         edge_weight: of the pairwise term; 0 leaves it out.
         edge_bandwidth: squared distance of colours in [0, 1] at which a mask may change.
-        edge_source: what must change where a mask changes: "colors" of the image, "features" of the frozen trunk,
-            "either", or "both".
-        feature_bandwidth: squared distance of features of length 1, from 0 to 4, at which a mask may change.
         edge_reach: pixels of the mask, at half the image's size, between the two of a pair.
         calibration: "percentiles", "otsu" or "none", as in `refinement.calibration`.
         scales: sizes of the training images, as shares, that the first stage's masks are means over.
@@ -41,12 +37,9 @@ class RefineOptions:
     width: int = 32
     num_seeds: int = 20
     seed_power: float = 2.0
-    num_erasures: int = 0
     background_share: float = 0.5
     edge_weight: float = 20.0
     edge_bandwidth: float = 0.02
-    edge_source: str = "colors"
-    feature_bandwidth: float = 1.0
     edge_reach: int = 4
     calibration: str = "percentiles"
     scales: tuple[float, ...] = (1.0, 1.5)
@@ -55,11 +48,10 @@ class RefineOptions:
     def __post_init__(self):
         for field in ("num_steps", "batch_size", "width", "num_seeds", "edge_reach"):
             options.check_range(field, getattr(self, field), 1)
-        for field in ("learning_rate", "edge_bandwidth", "feature_bandwidth", "cache_gib"):
+        for field in ("learning_rate", "edge_bandwidth", "cache_gib"):
             options.check_range(field, getattr(self, field), 1e-9)
-        for field in ("seed_power", "num_erasures", "edge_weight"):
+        for field in ("seed_power", "edge_weight"):
             options.check_range(field, getattr(self, field), 0)
         options.check_range("background_share", self.background_share, 1e-3, 1 - 1e-3)
-        options.check_choice("edge_source", self.edge_source, edges.SOURCES)
         options.check_choice("prior", self.prior, ("", *priors.PRIORS))
         options.check_choice("calibration", self.calibration, tuple(calibration.CALIBRATIONS))

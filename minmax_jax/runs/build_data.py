@@ -45,15 +45,30 @@ def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]
     else:
         splits = _load_prepared(data)
         _compare_pixel_sizes(data.microns_per_pixel, splits["train"].microns_per_pixel)
-    splits = {name: _declare_background(split, data) for name, split in splits.items()}
+    splits = {name: _declare_background(name, split, data) for name, split in splits.items()}
     return {name: _prepare(name, split, counts[name], data) for name, split in splits.items()}
 
 
-def _declare_background(split: dataset.Split, data: ml_collections.ConfigDict) -> dataset.Split:
+def _declare_background(name: str, split: dataset.Split, data: ml_collections.ConfigDict) -> dataset.Split:
     """The split with the classes without a region that the configuration names, if any, in place of its own."""
     with errors.naming("config.data."):
         names = dataset.check_background(tuple(data.background_classes) or split.background_classes, split.class_names)
-    return dataclasses.replace(split, background_classes=names)
+    declared = dataclasses.replace(split, background_classes=names)
+    if data.background_classes and name != "train":  # a preparation refuses such images; training reads no mask
+        _warn_of_regions(name, declared)
+    return declared
+
+
+def _warn_of_regions(name: str, split: dataset.Split) -> None:
+    """Warns where images of classes without a region have a foreground, which counts nowhere."""
+    images = np.flatnonzero(~split.has_region).tolist()
+    found = [index for index in images if np.any(split.read_mask(index)) or len(split.read_boxes(index))]
+    if found:
+        logger.warning(
+            "config.data.background_classes: %d of %d %s images of %s, such as %s, have a foreground or a box, which"
+            " count in no metric. Is this a class without a region?",
+            *(len(found), len(images), name, ", ".join(split.background_classes), split.names[found[0]]),
+        )
 
 
 def _load_prepared(data: ml_collections.ConfigDict) -> dict[str, dataset.Split]:

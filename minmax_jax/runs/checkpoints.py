@@ -194,6 +194,8 @@ class Checkpoints:
             record = RunRecord(
                 **{**content, "selected_score": selection.worst_unless_number(content["selected_score"])}
             )
+            if record.validations and not record.selected_step:  # of an earlier version, where no score was a number
+                record.selected_step = record.validations[-1]["step"]
         except Exception as error:  # Damage can surface as nearly any exception on its way through orbax.
             if reason := disk.find_read_error(error, self.folder / str(step)):
                 raise CheckpointError(

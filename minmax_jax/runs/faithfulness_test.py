@@ -44,7 +44,8 @@ def test_workdir(
     Returns:
         {"split", "num_images", "num_steps", "faithfulness": as of `faithfulness.summarize`, "randomized": {what: as of
         `randomization.summarize`}}; with classes without a region, whose images are not taken, also "num_left_out",
-        the images for which one is predicted.
+        the images for which one is predicted, and the same of each randomized model, whose correlation is None where
+        none is left.
 
     Raises:
         UserError: as `finished_runs.evaluate_workdir`; for less than one image or step.
@@ -132,8 +133,22 @@ def _randomize(
     # A decoder's masks do not depend on the class maps.
     levels = "decoder" if "decoder" in variables else "head", "all"
     return {
-        level: randomization.summarize(
-            masks, _predict_masks(run, randomization.randomize(variables, _LEVELS[level]), images)
+        level: _compare_masks(
+            masks, _predict_masks(run, randomization.randomize(variables, _LEVELS[level]), images), images
         )
         for level in levels
     }
+
+
+def _compare_masks(masks: list[np.ndarray], others: list[np.ndarray], images: dataset.Split) -> dict[str, float | None]:
+    """`randomization.summarize`, without images where the other mask is empty: that of a class without a region.
+
+    It is made from no class map, and its correlation of 0 would not show what the masks depend on.
+    """
+    if not images.background_labels:
+        return randomization.summarize(masks, others)
+    kept = [(mask, other) for mask, other in zip(masks, others) if other.any()]
+    left_out = {"num_left_out": len(masks) - len(kept)}
+    if not kept:
+        return {"rank_correlation": None, "standard_error": None, **left_out}
+    return randomization.summarize(*zip(*kept)) | left_out

@@ -77,11 +77,11 @@ def test_selected(
         further = {"test_unrefined": strict_json.finite(summary), "edge_weight_used": stage.edge_weight}
         run = second_stage.refine(run, stage)
     if hosts.is_main_host():
-        # Earlier results are of another model from here on. It is saved before the test, so that a run that is stopped
-        # there does not train its decoder twice.
-        (folder / "results.json").unlink(missing_ok=True)
+        # The model is saved before the test, so that a run that is stopped there does not train its decoder twice. On a
+        # full disk the earlier model remains, with its results; from here on they are of another model.
         workdir_lib.write_json(folder / "config.json", run.config.to_dict())
         _save_model(run, folder, state, stage)
+        (folder / "results.json").unlink(missing_ok=True)
     rows, content = evaluate_model(run, state, "test", wall_seconds=wall_seconds)
     content |= further
     if hosts.is_main_host():
@@ -154,7 +154,10 @@ def _diagnose(
         predicted = np.array([row["predicted"] for row in rows])
         kept = np.flatnonzero(split.has_region & ~np.isin(predicted, background))
         left_out = {"num_left_out": len(split) - len(kept)}
-        logger.info("The swap test leaves out %d images without a region or a mask.", left_out["num_left_out"])
+        logger.info(
+            "The swap test leaves out %d images that are, or are predicted to be, of a class without a region.",
+            left_out["num_left_out"],
+        )
         if not len(kept):
             return None
         split = dataset.subset(split, kept)

@@ -4,8 +4,10 @@ The two files need neither the checkpoints nor the dataset, so that a workdir ca
 """
 
 from collections.abc import Sequence
+import hashlib
 import json
 import pathlib
+import time
 from typing import Any
 
 import flax
@@ -24,6 +26,8 @@ from minmax_jax.runs import workdir as workdir_lib
 
 CARD, MODEL = "model_card.json", "model.safetensors"
 _FORMAT = 1
+# Another process may replace the two files, one after the other, while they are read.
+_ATTEMPTS, _SECONDS_BETWEEN_ATTEMPTS = 5, 0.3
 # What the file says of its own arrays, for programs that bring them to another library.
 LAYOUT = {
     "convolution_kernels": "HWIO: height, width, input channels, output channels",
@@ -46,15 +50,21 @@ def save(folder: pathlib.Path, card: dict[str, Any], variables: dict[str, Any]) 
 
     Args:
         folder: of the run.
-        card: as of `describe`; the digest of a second stage is added.
+        card: as of `describe`; the digests of a second stage and of the other file are added.
         variables: "params", "batch_stats" and, of a run with a second stage, "decoder".
     """
     leaves = flax.traverse_util.flatten_dict(variables, sep="/")
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
     metadata = LAYOUT | {"minmax_jax": str(card.get("versions", {}).get("minmax_jax"))}
+    content = safetensors_numpy.save(arrays, metadata=metadata)
+    of_files = {"second_stage_digest": digest_second_stage(card, variables), "model_sha256": _sha256(content)}
     with disk.replacing(folder / MODEL) as replacement:
-        replacement.write_bytes(safetensors_numpy.save(arrays, metadata=metadata))
-    workdir_lib.write_json(folder / CARD, card | {"second_stage_digest": digest_second_stage(card, variables)})
+        replacement.write_bytes(content)
+    workdir_lib.write_json(folder / CARD, card | of_files)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def digest_second_stage(card: dict[str, Any], variables: dict[str, Any]) -> str:
@@ -127,11 +137,12 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The card and the variables of a saved model.
 
     Raises:
-        ModelCardError: if a file is missing or damaged, or was written by a newer version.
+        ModelCardError: if a file is missing or damaged, was written by a newer version, or belongs to another model
+            than the other file.
     """
     try:
-        card = json.loads((folder / CARD).read_text())
-        tensors = safetensors_numpy.load_file(folder / MODEL)
+        card, content = _read_files(folder)
+        tensors = safetensors_numpy.load(content)
     except FileNotFoundError as error:
         raise ModelCardError(
             f"workdir={str(folder)!r} holds no saved model ({pathlib.Path(error.filename or folder / MODEL).name} is"
@@ -154,6 +165,21 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ModelCardError(f"{folder / CARD}: reading={card['reading']!r} is none. Get an intact copy.") from error
     # A trunk without batch norm has no statistics: nothing of them is in the file.
     return complete(card), {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")
+
+
+def _read_files(folder: pathlib.Path, *, attempts: int = _ATTEMPTS) -> tuple[Any, bytes]:
+    """The card and the content of the other file, of one model."""
+    card, content = json.loads((folder / CARD).read_text()), (folder / MODEL).read_bytes()
+    # Older cards do not say it.
+    if not isinstance(card, dict) or card.get("model_sha256") in (None, _sha256(content)):
+        return card, content
+    if attempts == 1:
+        raise ModelCardError(
+            f"{folder / MODEL} is not the file that {folder / CARD} describes: one of them was changed, damaged, or"
+            " replaced without the other. Copy both from the same run, or rerun the command that trained it."
+        )
+    time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+    return _read_files(folder, attempts=attempts - 1)
 
 
 def identify(card: dict[str, Any]) -> dict[str, str]:

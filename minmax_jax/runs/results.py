@@ -192,7 +192,7 @@ def describe(results: dict, split: str = "test") -> str:
 
     of_objects = summary["num_images"] - of_background
     without = of_objects - summary["num_images_with_mask"]
-    without_mask = f" ({without} without a mask are left out of F1)" if 0 < without < of_objects else ""
+    without_mask = f" ({without} without a mask, left out of F1)" if 0 < without < of_objects else ""
     swaps = f"\n  swap test: {describe_diagnosis(results['diagnosis'])}" if "diagnosis" in results else ""
     return (
         f"{split}, {summary['num_images']} images{without_mask}, model of step {results['step']}{refined}:\n"

@@ -1,7 +1,6 @@
 """The second stage of a run: its decoder, and the run whose masks the decoder predicts."""
 
 import dataclasses
-import functools
 import logging
 import pathlib
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from minmax_jax import digests
 from minmax_jax import state as state_lib
 from minmax_jax.distributed import engines
 from minmax_jax.errors import OptionError, naming
-from minmax_jax.refinement import cache, decoder_training, erased_masks, priors
+from minmax_jax.refinement import cache, decoder_training, priors
 from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs import build, build_model, config_checks, model_card
 
@@ -70,14 +69,9 @@ def _create_masks_fn(run: build.Run, options: RefineOptions, variables: dict[str
     """Where the seeds come from: a declared prior, or the first stage."""
     if options.prior:
         compute = priors.PRIORS[options.prior]
-        return lambda images, labels: np.stack([compute(image) for image in images])[..., None]
-    accumulate = functools.partial(
-        erased_masks.accumulate_masks,
-        predict=_create_seed_method(run).predict,
-        num_erasures=options.num_erasures,
-    )
-    masks = engines.ENGINES[run.config.train.engine].parallelize_predict(accumulate)
-    return lambda images, labels: masks(variables, {"images": images, "labels": labels})
+        return lambda images: np.stack([compute(image) for image in images])[..., None]
+    predict = engines.ENGINES[run.config.train.engine].parallelize_predict(_create_seed_method(run).predict)
+    return lambda images: predict(variables, images).masks
 
 
 def _create_seed_method(run: build.Run) -> Any:
@@ -123,8 +117,9 @@ def read_saved(folder: pathlib.Path, state: state_lib.TrainState) -> tuple[Secon
         return None
     if card["second_stage_digest"] not in ("", model_card.digest_second_stage(card, variables)):
         return None  # a decoder that was stopped before its card was written
-    # A card that is older than an option reads as with its default.
-    options = dataclasses.asdict(RefineOptions()) | card["refine"]
+    # A card that is older than an option reads as with its default; options that are gone count for nothing.
+    known = {"enabled": True} | dataclasses.asdict(RefineOptions())
+    options = {name: card["refine"].get(name, default) for name, default in known.items()}
     return SecondStage(variables["decoder"], card.get("edge_weight_used")), options
 
 

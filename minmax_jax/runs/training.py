@@ -101,8 +101,6 @@ def _train(
         {"step": int(state.step), "digest of the state": digests.state_digest(state)},
         advice="Give all hosts the same pretrained weights, and one workdir whose checkpoints all see.",
     )
-    if record.validations and not record.selected_step:  # of an earlier version, where no score was a number
-        record.selected_step = record.validations[-1]["step"]
     first_step, total_steps = int(state.step), config.train.epochs * run.steps_per_epoch
     if first_step == total_steps and (finished := final_test.read_results(folder, config, record.selected_step)):
         logger.info("This run is finished.")

@@ -35,7 +35,7 @@ class PublicUrl:
 
     Attributes:
         origin: scheme, name and port as browsers write them: without the scheme's own port.
-        path: begins with a slash and does not end with one; "/" itself is "".
+        path: decoded; begins with a slash and does not end with one; "/" itself is "".
     """
 
     origin: str
@@ -68,7 +68,8 @@ def parse_url(public_url: str) -> PublicUrl | None:
         )
     name = f"[{name}]" if ":" in name else name
     ending = "" if port in ("", _DEFAULT_PORTS[parts.scheme]) else f":{port}"
-    return PublicUrl(f"{parts.scheme}://{name}{ending}", parts.path.rstrip("/"))
+    # Requests have their path decoded: "%40" of a user's name is "@".
+    return PublicUrl(f"{parts.scheme}://{name}{ending}", urllib.parse.unquote(parts.path).rstrip("/"))
 
 
 def wrap(application: Callable[..., Any], *, port: int, public_url: PublicUrl | None = None) -> Callable[..., Any]:

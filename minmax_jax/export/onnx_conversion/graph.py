@@ -1,6 +1,6 @@
 """An ONNX graph under construction: nodes, constants, and shapes whose dimensions may be free."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import hashlib
 from typing import Any
@@ -134,17 +134,15 @@ class Graph:
         import onnx
         from onnx import helper, numpy_helper
 
-        nodes, free = self._name_outputs(outputs), {str(s): FREE[axis] for axis, s in enumerate(self.input.shape)}
+        free = {str(size): FREE[axis] for axis, size in enumerate(self.input.shape)}
         named = [_describe(name, value.shape, free) for name, value in outputs.items()]
-        used, kept = set(outputs), []
-        for node in reversed(nodes):
-            if used & set(node.output):
-                used |= set(node.input)
-                kept.append(node)
+        sources = {name: self._name(value, "Identity") for name, value in outputs.items()}
+        kept = self._needed_for(set(sources.values()))
+        kept += _name_outputs(kept, sources, produced={name for node in kept for name in node.output})
+        used = {name for node in kept for name in node.input}
         constants = [numpy_helper.from_array(array, n) for n, array in self._constants.values() if n in used]
-        graph = helper.make_graph(
-            kept[::-1], "minmax_jax", [_describe(self.input.name, self.input.shape, free)], named, constants
-        )
+        given = [_describe(self.input.name, self.input.shape, free)]
+        graph = helper.make_graph(kept, "minmax_jax", given, named, constants)
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="minmax_jax"
         )
@@ -152,24 +150,35 @@ class Graph:
         onnx.checker.check_model(model, full_check=True)
         return model
 
-    def _name_outputs(self, outputs: Mapping[str, Value]) -> list[Any]:
-        """The nodes, with results that bear the names of the outputs alone: some programs show any name of a tensor."""
-        from onnx import helper
+    def _needed_for(self, used: set[str]) -> list[Any]:
+        """The nodes that these values depend on, in order."""
+        kept = []
+        for node in reversed(self._nodes):
+            if used & set(node.output):
+                used = used | set(node.input)
+                kept.append(node)
+        return kept[::-1]
 
-        new_names, copies = {}, []
-        for name, value in outputs.items():
-            is_new = isinstance(value, Tensor) and value != self.input and value.name not in new_names
-            if is_new:
-                new_names[value.name] = name
-            else:
-                copies.append((self._name(value, "Identity"), name))
-        for node in self._nodes:
-            for names in (node.input, node.output):
-                names[:] = [new_names.get(name, name) for name in names]
-        return self._nodes + [
-            helper.make_node("Identity", [new_names.get(source, source)], [name], name=f"output_{name}")
-            for source, name in copies
-        ]
+
+def _name_outputs(nodes: Sequence[Any], sources: Mapping[str, str], *, produced: Collection[str]) -> list[Any]:
+    """Gives results the names of the outputs, of which some programs show any: a new name, or one more node.
+
+    A copy is made of what other nodes read as well: conversion to float16 fails for an output that is read.
+    """
+    from onnx import helper
+
+    read, new_names, copies = {name for node in nodes for name in node.input}, {}, []
+    for name, source in sources.items():
+        if source in produced and source not in read and source not in new_names:
+            new_names[source] = name
+        else:
+            copies.append((source, name))
+    for node in nodes:
+        node.output[:] = [new_names.get(name, name) for name in node.output]
+    return [
+        helper.make_node("Identity", [new_names.get(source, source)], [name], name=f"output_{name}")
+        for source, name in copies
+    ]
 
 
 def _describe(name: str, shape: Sequence[Dimension], free: Mapping[str, str]) -> Any:
