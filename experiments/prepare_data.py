@@ -190,7 +190,9 @@ def _read_own(source: str, scratch: pathlib.Path):
         mask_rule = mask_rules.parse(_FOREGROUND.value, ignore=_IGNORE.value, instances=_INSTANCES.value)
     elif _INSTANCES.value:
         mask_rule = mask_rules.parse(">0", instances=True)
-    source = archives.unpacked(source, scratch)
+    source, drawn = archives.unpacked(source, scratch), _ANNOTATIONS.value
+    if drawn and not local_path("annotations", drawn).exists() and (pathlib.Path(source) / drawn).exists():
+        drawn = str(pathlib.Path(source) / drawn)  # in the archive
     if _DATASET.value == "csv":
         raw = csv_files.read_raw(source, _FOLDS.value, mask_rule=mask_rule)
     else:
@@ -200,11 +202,11 @@ def _read_own(source: str, scratch: pathlib.Path):
             mask_rule=mask_rule,
             test_share=_TEST_SHARE.value,
             seed=_SEED.value,
-            left_out=annotations.among(source, _ANNOTATIONS.value) if _ANNOTATIONS.value else (),
+            left_out=annotations.among(source, drawn) if drawn else (),
         )
-    if _ANNOTATIONS.value:
+    if drawn:
         foreground = _FOREGROUND.value if flags.FLAGS["foreground"].present else ""
-        raw = annotations.attach(raw, _ANNOTATIONS.value, foreground=foreground, ignore=_IGNORE.value)
+        raw = annotations.attach(raw, drawn, foreground=foreground, ignore=_IGNORE.value)
     elif not (flags.FLAGS["foreground"].present or _IGNORE.value or _INSTANCES.value):
         mask_checks.warn_of_values(raw)
     raw = dataclasses.replace(

@@ -140,7 +140,7 @@ LISTS = {
     "empty list": (put("lists/test.csv", b""), "test.csv lists no images"),
     "empty list of validation": (put("lists/valid.csv", b"\n\n"), "valid.csv lists no images. .* or delete it"),
     "Latin-1": (put("lists/test.csv", "a.png,,größe".encode("latin-1")), "test.csv is not UTF-8 text"),
-    "UTF-16": (put("lists/test.csv", "a.png,,cat".encode("utf-16")), "test.csv is not UTF-8 text"),
+    "UTF-16": (put("lists/test.csv", "a.png,,cat".encode("utf-16")), "test.csv is UTF-16"),
     "UTF-16 without mark": (put("lists/test.csv", "a.png,,cat".encode("utf-16-le")), "test.csv has NUL bytes"),
     "NUL bytes": (edit("lists/train.csv", "cat/1.png", "cat/\0.png"), "train.csv has NUL bytes"),
     "open quotation": (edit("lists/train.csv", ROW, f'"{ROW}'), "train.csv, line 6, is not a row of a CSV file"),

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -683,8 +684,9 @@ def test_the_program(tmp_path, images):
     _put(tmp_path / "ann", "cat/3.xml", _voc(("cell", (5, 3, 20, 12))))
     flags = ("--dataset=image_folder", f"--source={images}", f"--annotations={tmp_path / 'ann'}")
 
-    def run(name, *more):
-        command = [sys.executable, "-m", "experiments.prepare_data", *flags, f"--name={name}", *more]
+    def run(name, *more, source=True):
+        given = flags if source else flags[:1]
+        command = [sys.executable, "-m", "experiments.prepare_data", *given, f"--name={name}", *more]
         environment = os.environ | {"PYTHONWARNINGS": "ignore"}
         command.append(f"--data_dir={tmp_path / 'out'}")
         return subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, env=environment)
@@ -709,6 +711,14 @@ def test_the_program(tmp_path, images):
         for index, name in enumerate(split.names)
     }
     np.testing.assert_array_equal(masks["cat/1.png/8_16"], WITH_HOLE[8:40, 16:48])
+    _put(images, "instances.json", _coco([{"segmentation": [_flat(OUTER)]}]))
+    archive = shutil.make_archive(str(tmp_path / "packed"), "gztar", images)
+    done = run("packed", f"--source={archive}", "--annotations=instances.json", source=False)
+    assert done.returncode == 0 and "1 of 8 images have an annotation" in done.stderr, done.stderr
+    done = run("packed_alone", f"--source={archive}", source=False)
+    assert done.returncode == 1 and "instances.json is outside of the class folders" in done.stderr
+    assert "of annotations, give it by --annotations." in done.stderr
+    (images / "instances.json").unlink()
     done = run("bad", "--foreground=liver")
     assert done.returncode == 1 and "--foreground='liver': 'liver' is no category" in done.stderr
     done = run("bad", f"--masks={images}")

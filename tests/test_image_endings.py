@@ -26,7 +26,7 @@ def _put(root: pathlib.Path, *names: str, content: bytes = b"x") -> None:
 def test_endings_are_those_that_pillow_and_openslide_read():
     found = image_endings.endings()
     assert {".jpg", ".jpe", ".jfif", ".jp2", ".j2k", ".png", ".apng", ".tif", ".tiff", ".bmp", ".gif"} <= found
-    assert {".svs", ".ndpi", ".mrxs", ".dcm", ".webp", ".ppm", ".pgm", ".tga", ".btf", ".lsm"} <= found
+    assert {".svs", ".ndpi", ".mrxs", ".dcm", ".webp", ".ppm", ".pgm", ".tga", ".btf", ".lsm", ".mpo"} <= found
     assert (".avif" in found) == features.check("avif")
     # Formats that Pillow writes only, recognises only, or reads by another program.
     assert not found & {".pdf", ".h5", ".hdf", ".mpg", ".eps", ".ps", ".grib", ".emf", ".txt", ".json", ""}
@@ -42,6 +42,14 @@ def test_a_format_that_this_build_of_pillow_lacks_has_no_endings(monkeypatch):
         monkeypatch.undo()
         image_endings.formats.cache_clear()
         image_endings.endings.cache_clear()
+
+
+def test_pictures_of_phones_with_further_frames_are_images(tmp_path):
+    pictures = [Image.fromarray(own_layout.pixels(seed)) for seed in range(2)]
+    for name in ("a.mpo", "IMG_2"):
+        pictures[0].save(tmp_path / name, "MPO", save_all=True, append_images=pictures[1:])
+    found = inputs.find([str(tmp_path)])
+    assert [item.path.name for item in found] == ["IMG_2", "a.mpo"] and not found.left_out
 
 
 def test_what_a_folder_holds_besides_is_counted(tmp_path):

@@ -23,7 +23,8 @@ def formats() -> frozenset[str]:
     """The formats that this build of Pillow reads by itself, without another program."""
     Image.init()
     missing = {kind for kind, codec in _CODECS.items() if not features.check(codec)}
-    return frozenset(Image.OPEN) - missing - set(unread_formats.RECOGNIZED_ONLY)
+    # Pillow opens MPO, the JPEG of some phones, as JPEG.
+    return frozenset({*Image.OPEN, "MPO"}) - missing - set(unread_formats.RECOGNIZED_ONLY)
 
 
 @functools.cache

@@ -154,8 +154,8 @@ def _read_classes(
     for class_folder in _entries(folder, left_out):
         if not class_folder.is_dir():
             raise dataset.DataError(
-                f"{class_folder} is outside of the class folders. Move or delete it. The class of an image is its"
-                " folder, or is in a list (--dataset=csv), whatever annotations it has."
+                f"{class_folder} is outside of the class folders. Move or delete it; of annotations, give it by"
+                " --annotations. The class of an image is its folder, or is in a list (--dataset=csv)."
             )
         known = _find_masks(_find(masks, class_folder.relative_to(root))) if masks else {}
         paths, not_read = [], []

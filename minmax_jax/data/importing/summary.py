@@ -8,7 +8,7 @@ from minmax_jax.paths import local_path
 
 # Shares of foreground: of one mask, and of all on average. Objects rarely fill their image.
 _FULL, _SUSPICIOUS = 0.99, 0.6
-_ADVICE = "Look at them, and give the values of the foreground by --foreground, such as '>127' or '1'."
+_ADVICE = "Look at them; of masks as images, --foreground gives the values of the foreground, such as '>127' or '1'."
 
 
 def describe(data_dir: str, name: str) -> str:
