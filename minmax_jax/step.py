@@ -66,8 +66,8 @@ def train_step(
         the passes), "foreground_loss", "background_loss", "size_loss"; "foreground_entropy" and "background_entropy"
         in nats; "classification_error" and "localizer_classification_error" in percent; "foreground_share" of the
         pixels; "num_passes" of the localizer; "gradient_norm"; the objective's further terms, such as "area_loss".
-        With `objective.background_classes`, what tells of a region or its background ("background_loss",
-        "background_entropy", "size_loss", "area_loss", "foreground_share") is the mean over the images that have one,
+        With `objective.background_classes`, the metrics of a region or its background ("background_loss",
+        "background_entropy", "size_loss", "area_loss", "foreground_share") are means over the images that have one,
         and 0 of a batch without any.
 
     Raises:
@@ -174,7 +174,7 @@ def _metrics(
 
 
 def _over_regions(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """What tells of regions as means over the images that have one, from means over all devices and images."""
+    """Metrics of regions as means over the images that have one, from means over all devices and images."""
     if _REGION_SHARE not in metrics:
         return metrics
     share = metrics.pop(_REGION_SHARE)

@@ -47,7 +47,7 @@ def _message(monkeypatch, command, **paths):
 
 @pytest.mark.parametrize("command", _COMMANDS)
 def test_a_full_disk_names_folder_and_space(root, tmp_path, monkeypatch, command):
-    """The limit on the size of a file stands for it: the same writers fail, in the same places."""
+    """The limit on the size of a file replaces it: the same writers fail, in the same places."""
     # Before the programs may not write more: what they compile is kept elsewhere.
     monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -87,7 +87,7 @@ def predict(
         rough, mask = mask, DiskArray(scratch / "refined", grid.size, np.float16)
         with progress.meter(f"CRF of {source.input.path.name}", total=len(grid.windows), unit="tile") as update:
             blending.blend(mask, grid, _counted(_refine(rough, predictor.crf_fn, read, grid), update))
-    # A tile of a class without a region may show a neighbour's foreground, which tells nothing of its class.
+    # A tile of a class without a region may show a neighbour's foreground, which is no evidence of its class.
     shares = [
         np.mean(mask[top:bottom, left:right] >= threshold) * is_shown
         for (top, left, bottom, right), is_shown in zip(grid.windows, has_region)

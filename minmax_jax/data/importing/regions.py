@@ -26,7 +26,7 @@ class Region:
         box: around it.
         polygons: rings [N, 2] of (x, y); of one polygon, a ring inside another is a hole. Polygons are united.
         pixels: its mask [H, W] bool, in place of polygons.
-        is_crowd: whether it covers several objects that were not told apart.
+        is_crowd: whether it covers several objects that were not separated.
     """
 
     category: str

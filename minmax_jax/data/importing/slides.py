@@ -142,7 +142,7 @@ def from_pixels(pixels: np.ndarray, *, orientation: int = 1) -> LargeImage:
 def open_mask(path: pathlib.Path, image: LargeImage, *, rule: mask_rules.Rule) -> LargeImage:
     """Opens the mask of an image, which may have fewer pixels but the same shape; boxes are given in the image's.
 
-    The mask of a slide with bounds may cover them or the whole slide: its shape tells.
+    The mask of a slide with bounds may cover them or the whole slide: its shape decides.
 
     Raises:
         DataError: if it is missing, is not a complete image, has another shape than its image, or is a JPEG while the
