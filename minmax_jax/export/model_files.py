@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import jax
+from jax.extend import core
 import numpy as np
 
 from minmax_jax import disk, options, strict_json
@@ -134,7 +135,7 @@ def _write_traced(
         if size is not None:
             raise
         raise OptionError(f"size=any has no form for this model: {error} Give H,W, one file for each size.") from error
-    except jax.core.InconclusiveDimensionOperation as error:
+    except core.InconclusiveDimensionOperation as error:
         reason = str(error).strip().partition("\n")[0]
         raise OptionError(
             f"size=any has no form for this model: JAX cannot trace it ({reason}). Give H,W, one file for each size."

@@ -17,7 +17,7 @@ from minmax_jax.errors import UserError
 # A whole number, or an expression of JAX's that holds free sides.
 Size = Any
 
-_GREATEST_DENOMINATOR = 1000
+_GREATEST_DENOMINATOR = 4000  # so that products with numbers of locations fit into 32 bits
 _MOST_LOCATIONS = 2**18  # of a map of features of a 2048x2048 image at stride 4
 
 
