@@ -34,7 +34,7 @@ class _Net(nn.Module):
         return jnp.mean(maps, axis=(1, 2)), maps
 
 
-def _create_method(config, *, num_classes, steps_per_epoch, background_classes):
+def _create_method(config, *, num_classes, steps_per_epoch, background_classes=()):
     """Reads the steepness of its masks from the configuration, as a saved model's card holds it."""
     del steps_per_epoch
     assert num_classes == 4
