@@ -1,5 +1,6 @@
 """Four fake devices, one compilation cache, and tests that need data which is not everywhere."""
 
+import itertools
 import os
 import pathlib
 
@@ -8,6 +9,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 )
 
+from absl import flags
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,3 +46,19 @@ def batch():
         "images": jnp.asarray(rng.integers(0, 256, (8, 32, 32, 3), np.uint8)),
         "labels": jnp.arange(8, dtype=jnp.int32) % 3,
     }
+
+
+@pytest.fixture
+def own_flags():
+    """No flags but those that programs share: modules that other tests have imported define flags of the same names."""
+    others = {
+        module: list(found)
+        for module, found in flags.FLAGS.flags_by_module_dict().items()
+        if module.startswith(("benchmarks.", "minmax_jax.experiments.")) and not module.endswith(".program")
+    }
+    for flag in itertools.chain.from_iterable(others.values()):
+        delattr(flags.FLAGS, flag.name)
+    yield
+    for module, found in others.items():
+        for flag in found:
+            flags.DEFINE_flag(flag, module_name=module)

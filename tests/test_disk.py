@@ -18,6 +18,8 @@ from minmax_jax import disk, interop
 from minmax_jax.errors import UserError
 from tests import programs, saved_models
 
+pytestmark = pytest.mark.usefixtures("own_flags")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

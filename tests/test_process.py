@@ -20,6 +20,8 @@ from minmax_jax import interop
 from minmax_jax.report import page
 from tests import programs, saved_models
 
+pytestmark = pytest.mark.usefixtures("own_flags")
+
 
 def _run(monkeypatch, command, *arguments):
     """The status of a program in this process: a number, or the text that it ends with."""

@@ -144,7 +144,8 @@ def test_bounds_of_any_slide(monkeypatch, given, expected):
         dimensions = (200, 150)
 
         def __init__(self):
-            self.properties = {f"openslide.bounds-{name}": str(v) for name, v in zip(names, given) if v is not None}
+            bounds = {f"openslide.bounds-{name}": str(v) for name, v in zip(names, given) if v is not None}
+            self.properties = bounds | {"openslide.vendor": "mirax"}
 
         def read_region(self, place, level, size):
             return Image.fromarray(np.full((size[1], size[0], 4), (*place, 0, 255), np.uint8))
