@@ -110,10 +110,15 @@ def _tiff_seeds(pixels: np.ndarray) -> list[bytes]:
 def _read_image(content: bytes, folder: pathlib.Path) -> None:
     del folder
     for reading in (readings.Reading("percentiles"), readings.Reading(channels=(1,)), readings.AS_STORED):
-        with contextlib.suppress(UserError) if not reading.is_default else contextlib.nullcontext():
+        try:
             image = image_reading.read(content, "image", reading)
-            # What is kept must read as the same in training.
-            np.testing.assert_array_equal(image_files.read_rgb(image.encoded, "kept"), image.pixels)
+        except UserError as error:
+            # Floating point has no range but its percentiles; not all files have a second channel.
+            if reading.is_default and "floating-point" not in str(error):
+                raise
+            continue
+        # What is kept must read as the same in training.
+        np.testing.assert_array_equal(image_files.read_rgb(image.encoded, "kept"), image.pixels)
 
 
 def _mask_seeds() -> list[bytes]:
