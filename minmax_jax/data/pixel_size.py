@@ -1,16 +1,14 @@
 """The size of an image's pixels: what a file says of it, and how it compares with the images of the training."""
 
-from collections.abc import Iterator, Sequence
-import contextlib
+from collections.abc import Sequence
 import dataclasses
 import io
-import logging
 import math
 import pathlib
 import re
 from typing import BinaryIO
 
-from minmax_jax.data import length_units, ome_xml
+from minmax_jax.data import length_units, ome_xml, tiff_files
 
 GREATEST_DIFFERENCE = 0.1  # share, between the pixels of two images that count as of one size
 # Microns. Sizes in inches, centimetres or millimetres are mostly those of printers and screens: 72 or 300 dots an inch
@@ -154,7 +152,7 @@ def _of_tiff(file: BinaryIO, name: str) -> PixelSize:
     import tifffile  # Here, because it takes a third of a second to import.
 
     try:
-        with _quiet("tifffile"), tifffile.TiffFile(file) as tiff:
+        with tiff_files.without_log(), tifffile.TiffFile(file) as tiff:
             tags = tiff.pages[0].tags
             description = tags.valueof(_DESCRIPTION) or ""
             resolution = [_number(tags.valueof(tag)) for tag in (_X, _Y)]
@@ -169,18 +167,6 @@ def _of_tiff(file: BinaryIO, name: str) -> PixelSize:
         or _of_resolution(resolution, [_TIFF_UNITS.get(unit)] * 2)
         or UNKNOWN
     )
-
-
-@contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keeps a library from logging what it finds wrong in a file."""
-    library = logging.getLogger(name)
-    level = library.level
-    library.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        library.setLevel(level)
 
 
 def _number(value: object) -> float:
