@@ -50,7 +50,7 @@ def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]
 
 
 def _declare_background(name: str, split: dataset.Split, data: ml_collections.ConfigDict) -> dataset.Split:
-    """The split with the classes without a region that the configuration names, if any, in place of its own."""
+    """The split with the background classes of the configuration, if it names any, instead of its own."""
     with errors.naming("config.data."):
         names = dataset.check_background(tuple(data.background_classes) or split.background_classes, split.class_names)
     declared = dataclasses.replace(split, background_classes=names)
