@@ -32,7 +32,7 @@ import tifffile
 
 from minmax_jax import interop
 from minmax_jax import state as state_lib
-from minmax_jax.data import image_files, image_reading, load, readings, splits
+from minmax_jax.data import image_files, image_reading, load, raw_files, readings, splits
 from minmax_jax.data.importing import archives, csv_files, glas, mask_rules, oxford_flowers, raw_dataset, records
 from minmax_jax.errors import UserError
 from minmax_jax.runs import checkpoints, config_checks, model_card, workdir
@@ -214,7 +214,7 @@ def _read_zipped_glas(content: bytes, folder: pathlib.Path) -> None:
     source = glas.open_source(str(folder / "glas.zip"))
     for path in source.iterdir():
         if path.is_file():
-            raw_dataset.read_file(path)
+            raw_files.read_file(path)
     glas.read_grades(source)
 
 

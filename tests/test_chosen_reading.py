@@ -11,8 +11,8 @@ import pytest
 import tifffile
 
 from minmax_jax import digests
-from minmax_jax.data import dataset, load, preprocessing, readings
-from minmax_jax.data.importing import checks, image_folder, mask_rules, records, slides, tiles
+from minmax_jax.data import dataset, load, preprocessing, readings, slides
+from minmax_jax.data.importing import checks, image_folder, mask_rules, records, tiles
 from minmax_jax.errors import UserError
 from minmax_jax.prediction import folder, inputs
 from minmax_jax.runs import predictor as predictor_lib

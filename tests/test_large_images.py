@@ -12,8 +12,7 @@ import pytest
 from scipy import ndimage
 import shapely
 
-from minmax_jax.data import preprocessing, stains
-from minmax_jax.data.importing import slides
+from minmax_jax.data import preprocessing, slides, stains
 from minmax_jax.errors import OptionError, UserError
 from minmax_jax.method import Prediction
 from minmax_jax.prediction import (

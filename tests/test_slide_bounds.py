@@ -9,8 +9,8 @@ import openslide
 from PIL import Image
 import pytest
 
-from minmax_jax.data import dataset, image_files
-from minmax_jax.data.importing import mask_rules, raw_dataset, slides, tiles
+from minmax_jax.data import dataset, image_files, slide_windows, slides
+from minmax_jax.data.importing import mask_rules, raw_dataset, slide_masks, tiles
 from minmax_jax.prediction import folder, inputs
 from tests import encoded, scn_slide, tiled_tiff
 from tests.predictors import BrightPixels
@@ -101,7 +101,7 @@ def test_coarse_masks_in_either_frame(tmp_path, slide):
         values = np.zeros(size, np.uint8)
         values[:, :left_half] = 1
         (tmp_path / "mask.png").write_bytes(encoded.encode(values))
-        mask = slides.open_mask(tmp_path / "mask.png", image, rule=mask_rules.above(0))
+        mask = slide_masks.open_mask(tmp_path / "mask.png", image, rule=mask_rules.above(0))
         found = mask.read((0, 0, *AREA), AREA)
         assert found[:, :80].all() and not found[:, 80:].any()
 
@@ -113,11 +113,11 @@ def test_masks_of_another_shape_and_of_both(tmp_path, caplog):
     with pytest.raises(
         dataset.DataError, match=r"\(50, 50\) .* \(64, 96\), or \(192, 288\) of the whole slide: the shapes"
     ):
-        slides.open_mask(tmp_path / "mask.png", image, rule=mask_rules.above(0))
+        slide_masks.open_mask(tmp_path / "mask.png", image, rule=mask_rules.above(0))
     values = np.zeros((32, 48), np.uint8)
     values[:16] = 1
     (tmp_path / "mask.png").write_bytes(encoded.encode(values))
-    mask = slides.open_mask(tmp_path / "mask.png", image, rule=mask_rules.above(0))
+    mask = slide_masks.open_mask(tmp_path / "mask.png", image, rule=mask_rules.above(0))
     assert "is read as covering the bounds. Save it with the (64, 96) or (192, 288) pixels" in caplog.text
     found = mask.read((0, 0, 64, 96), (64, 96))
     assert found[:32].all() and not found[32:].any()
@@ -155,7 +155,7 @@ def test_bounds_of_any_slide(monkeypatch, given, expected):
 
         level_downsamples = (1.0,)
 
-    monkeypatch.setattr(slides, "_open_slide", lambda path: Slide())
+    monkeypatch.setattr(slide_windows, "open_slide", lambda path: Slide())
     image = slides.open_image(pathlib.Path("a.mrxs"))
     assert image.bounds == expected
     left, top, width, height = expected or (0, 0, 200, 150)

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
-from minmax_jax.data import dataset, image_files, load
-from minmax_jax.data.importing import image_folder, mask_rules, raw_dataset, records, slides, tiles
+from minmax_jax.data import dataset, image_files, load, slide_windows, slides
+from minmax_jax.data.importing import image_folder, mask_rules, raw_dataset, records, slide_masks, tiles
 from minmax_jax.errors import UserError
 from tests import encoded, tiled_tiff
 
@@ -130,7 +130,7 @@ def test_bands_make_no_difference(tmp_path, monkeypatch):
     image = tiled_tiff.encode(_pixels(0, (300, 400)))
     whole = _read(tmp_path, image, tiled_tiff.encode(_values((300, 400))), scale=0.5)
     sizes = []
-    monkeypatch.setattr(slides, "_MOST_PIXELS", 128 * 20)
+    monkeypatch.setattr(slide_windows, "_MOST_PIXELS", 128 * 20)
     monkeypatch.setattr(Image.Image, "resize", _recording(Image.Image.resize, sizes))
     banded = _read(tmp_path, image, tiled_tiff.encode(_values((300, 400))), scale=0.5)
     assert whole.keys() == banded.keys()
@@ -321,7 +321,7 @@ def test_files_that_are_missing(tmp_path):
         slides.open_image(tmp_path / "nowhere.svs")
     _write(tmp_path, {"image": tiled_tiff.encode(_pixels())})
     with pytest.raises(UserError, match="nowhere.png is missing"):
-        slides.open_mask(tmp_path / "nowhere.png", slides.open_image(tmp_path / "image"), rule=mask_rules.above(0))
+        slide_masks.open_mask(tmp_path / "nowhere.png", slides.open_image(tmp_path / "image"), rule=mask_rules.above(0))
 
 
 def test_without_openslide_pillow_reads_what_it_can(tmp_path, monkeypatch):

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minmax_jax import progress
-from minmax_jax.data import padding, stains
-from minmax_jax.data.importing import slides
+from minmax_jax.data import padding, slides, stains
 from minmax_jax.errors import UserError
 from minmax_jax.method import Prediction
 from minmax_jax.prediction import blending, resampling, tile_scores

@@ -8,13 +8,12 @@ from typing import Any
 from xml.etree import ElementTree
 import zlib
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, raw_files
 from minmax_jax.data.importing import (
     annotation_entries,
     coco_annotations,
     geojson_annotations,
     labelme_annotations,
-    raw_dataset,
     regions,
     voc_annotations,
 )
@@ -111,7 +110,7 @@ def _load(path: pathlib.Path) -> Any:
 
 
 def _read_text(path: pathlib.Path) -> str:
-    content = raw_dataset.read_file(path)
+    content = raw_files.read_file(path)
     if content[:2] == b"\x1f\x8b":
         try:
             with gzip.open(path) as file:

@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, raw_files
 from minmax_jax.data import splits as splits_lib
 from minmax_jax.data.importing import class_cells, mask_rules, problems, raw_dataset
 from minmax_jax.errors import OptionError
@@ -164,7 +164,7 @@ def _place(row: dict[str, str], column: str, root: pathlib.Path) -> pathlib.Pure
 
 def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (line number, {column: value})."""
-    text = raw_dataset.read_text(path)
+    text = raw_files.read_text(path)
     if "\0" in text:
         raise dataset.DataError(f"{path} has NUL bytes. Save it as a CSV file in UTF-8.")
     layouts = _WITHOUT_HEADER

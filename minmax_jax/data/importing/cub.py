@@ -10,7 +10,7 @@ the mean of five annotators' votes: a pixel is foreground where it is above 255 
 from collections.abc import Sequence
 import pathlib
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, raw_files
 from minmax_jax.data.importing import archives, download, mask_rules, raw_dataset
 
 HOMEPAGE = "https://www.vision.caltech.edu/datasets/cub_200_2011/"
@@ -81,7 +81,7 @@ def _read_list(path: pathlib.Path, num_columns: int) -> dict[str, list[str]]:
     if not path.is_file():
         raise dataset.DataError(f"{path.name} is missing in {path.parent}. Get the dataset again from {HOMEPAGE}.")
     rows = {}
-    for line, text in enumerate(raw_dataset.read_text(path).splitlines(), start=1):
+    for line, text in enumerate(raw_files.read_text(path).splitlines(), start=1):
         number, *values = text.split() or [""]
         if len(values) != num_columns or number in rows:
             raise dataset.DataError(

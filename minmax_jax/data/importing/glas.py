@@ -14,7 +14,7 @@ import io
 import pathlib
 import zipfile
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, raw_files
 from minmax_jax.data.importing import mask_rules, raw_dataset
 from minmax_jax.errors import OptionError
 from minmax_jax.paths import local_path
@@ -64,7 +64,7 @@ def _split_of(name: str) -> str:
     return "train" if name.startswith("train") else "test"
 
 
-def open_source(source: str) -> raw_dataset.Path:
+def open_source(source: str) -> raw_files.Path:
     """The official folder: `source` itself, a folder in it, or a folder in the ZIP file that it is.
 
     Raises:
@@ -85,7 +85,7 @@ def open_source(source: str) -> raw_dataset.Path:
     raise OptionError(f"source={source!r} holds no Grade.csv, neither at its top nor in a folder there.")
 
 
-def read_grades(folder: raw_dataset.Path) -> dict[str, str]:
+def read_grades(folder: raw_files.Path) -> dict[str, str]:
     """Class name of each image, from Grade.csv.
 
     Raises:
@@ -106,14 +106,14 @@ def read_grades(folder: raw_dataset.Path) -> dict[str, str]:
     return grades
 
 
-def read_patients(folder: raw_dataset.Path) -> dict[str, str]:
+def read_patients(folder: raw_files.Path) -> dict[str, str]:
     """The patient of each image, from Grade.csv; "" where it does not say."""
     return {row["name"]: row.get(_PATIENT_COLUMN, "") for row in _read_rows(folder)}
 
 
-def _read_rows(folder: raw_dataset.Path) -> list[dict[str, str]]:
+def _read_rows(folder: raw_files.Path) -> list[dict[str, str]]:
     """The rows of Grade.csv, without the spaces that its fields start with."""
-    rows = csv.DictReader(io.StringIO(raw_dataset.read_text(folder / "Grade.csv")))
+    rows = csv.DictReader(io.StringIO(raw_files.read_text(folder / "Grade.csv")))
     try:
         return [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in rows]
     except csv.Error as error:

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from minmax_jax.data import pixel_size
+from minmax_jax.data import pixel_size, raw_files
 from minmax_jax.data.importing import problems, raw_dataset
 from minmax_jax.errors import OptionError
 
@@ -16,7 +16,7 @@ _MOST_GROUPS = 5
 _RANGE = (1e-3, 1e3)  # microns, of a pixel
 
 # Microns a pixel of each image file, None where it is unknown.
-Sizes = Mapping[raw_dataset.Path, float | None]
+Sizes = Mapping[raw_files.Path, float | None]
 
 
 def read(raw: raw_dataset.RawDataset, *, given: float = 0.0) -> Sizes:

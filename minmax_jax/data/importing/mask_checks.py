@@ -7,7 +7,7 @@ import logging
 import numpy as np
 from PIL import Image
 
-from minmax_jax.data import dataset, image_files
+from minmax_jax.data import dataset, image_files, raw_files
 from minmax_jax.data.importing import raw_dataset
 
 logger = logging.getLogger(__name__)
@@ -48,11 +48,11 @@ def warn_of_values(raw: raw_dataset.RawDataset) -> None:
         )
 
 
-def _open(paths: Sequence[raw_dataset.Path]) -> list[tuple[raw_dataset.Path, Image.Image]]:
+def _open(paths: Sequence[raw_files.Path]) -> list[tuple[raw_files.Path, Image.Image]]:
     pictures = []
     for path in paths:
         with contextlib.suppress(dataset.DataError):  # the check of all files names it
-            pictures.append((path, image_files.open_picture(raw_dataset.read_file(path), str(path))))
+            pictures.append((path, image_files.open_picture(raw_files.read_file(path), str(path))))
     return pictures
 
 

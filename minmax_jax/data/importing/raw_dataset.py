@@ -1,21 +1,15 @@
 """A dataset as downloaded: its files, and how they become records."""
 
-import codecs
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import pathlib
 import re
-import zipfile
-import zlib
 
 import numpy as np
 
-from minmax_jax.data import dataset, image_files, image_reading, readings
+from minmax_jax.data import dataset, image_files, image_reading, raw_files, readings
 from minmax_jax.data.importing import class_cells, mask_rules, problems, region_masks, regions
 from minmax_jax.errors import OptionError
-
-# A path in a folder, or in a ZIP file: both can be read alike.
-Path = pathlib.Path | zipfile.Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +28,8 @@ class Item:
 
     name: str
     class_name: str
-    image: Path
-    mask: Path | None = None
+    image: raw_files.Path
+    mask: raw_files.Path | None = None
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     patient: str = ""
     annotation: regions.Annotation | None = None
@@ -152,7 +146,7 @@ def read_record(item: Item, raw: RawDataset) -> dict:
     Raises:
         DataError: if a file is missing, is not a complete image, is too small, or if sizes or boxes do not fit.
     """
-    image = image_reading.read(read_file(item.image), str(item.image), raw.reading)
+    image = image_reading.read(raw_files.read_file(item.image), str(item.image), raw.reading)
     size = image.pixels.shape[:2]
     if min(size) < dataset.LEAST_SIDE:
         raise dataset.DataError(
@@ -174,7 +168,7 @@ def read_record(item: Item, raw: RawDataset) -> dict:
 
 def _encode_mask(item: Item, image: image_reading.ImageFile, rule: mask_rules.Rule) -> dict[str, bytes]:
     """Its foreground as "mask", and where the rule numbers them, its objects as "instances"."""
-    stored = image_files.open_picture(read_file(item.mask), str(item.mask))
+    stored = image_files.open_picture(raw_files.read_file(item.mask), str(item.mask))
     mask_rules.refuse_blurred(rule, stored, str(item.mask))
     upright, size = (
         image_files.upright_mask(stored, tag=image.orientation, size=image.stored_size),
@@ -206,43 +200,6 @@ def _encode_drawing(
         raise dataset.DataError(f"{item.annotation.path}: {item.image}: {error}") from error
     mask = region_masks.draw(drawing, (0, 0, *size), size)
     return {"mask": image_files.to_png(mask), "instances": _encode_objects(objects)}
-
-
-def read_file(path: Path) -> bytes:
-    """Its content.
-
-    Raises:
-        DataError: if there is no such file, or if it cannot be read.
-    """
-    try:
-        if path.is_file():
-            return path.read_bytes()
-    # What a damaged or encrypted ZIP file raises, besides.
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise dataset.DataError(
-            f"{path} cannot be read ({error}). Get an intact copy or change its permissions."
-        ) from error
-    if path.exists():
-        raise dataset.DataError(f"{path} is not a file.")
-    if isinstance(path, pathlib.Path) and path.is_symlink():
-        raise dataset.DataError(f"{path} is a link to a file that is missing.")
-    raise dataset.DataError(f"{path} is missing.")
-
-
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8.
-
-    Raises:
-        DataError: as `read_file`; if it is no such text.
-    """
-    try:
-        return (content := read_file(path)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise dataset.DataError(
-                f'{path} is UTF-16, such as Excel\'s "Unicode Text". Save it as UTF-8, in Excel as "CSV UTF-8".'
-            ) from error
-        raise dataset.DataError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
 def relative_boxes(

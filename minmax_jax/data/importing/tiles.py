@@ -7,8 +7,8 @@ import itertools
 
 import numpy as np
 
-from minmax_jax.data import dataset, image_files, splits
-from minmax_jax.data.importing import magnification, problems, raw_dataset, region_masks, slides
+from minmax_jax.data import dataset, image_files, slide_windows, slides, splits
+from minmax_jax.data.importing import magnification, problems, raw_dataset, region_masks, slide_masks
 from minmax_jax.errors import OptionError
 
 # Saturation of HSV, 0 to 1: glass, white and grey are below it; 89 % of the pixels of GlaS, all tissue, are above it.
@@ -134,7 +134,7 @@ def read_records(
     if drawing and drawing.has_mask:
         mask = slides.LargeImage(image.size, functools.partial(region_masks.draw, drawing))
     else:
-        mask = slides.open_mask(item.mask, image, rule=raw.mask_rule) if item.mask else None
+        mask = slide_masks.open_mask(item.mask, image, rule=raw.mask_rule) if item.mask else None
     shares = raw_dataset.relative_boxes(item, image.stored_size, image.orientation, drawing=drawing)
     boxes = shares * (image.size * 2)
     scale = tiling.scale_of((sizes or {}).get(item.image))
@@ -203,7 +203,7 @@ def tissue_share(pixels: np.ndarray) -> float:
     return float(np.mean((greatest > 0) & (greatest - least >= np.float32(_LEAST_SATURATION) * greatest)))
 
 
-def cut_boxes(boxes: np.ndarray, window: slides.Box) -> np.ndarray:
+def cut_boxes(boxes: np.ndarray, window: slide_windows.Box) -> np.ndarray:
     """The visible part of boxes, as shares of a window, [k, 4] float32.
 
     Boxes of which less than a quarter is visible, and which fill less than a quarter of the window, are left out.
