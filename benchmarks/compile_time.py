@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import all_erasures
 from benchmarks import figures as figures_lib
 import minmax_jax as mm
-from minmax_jax import strict_json
+from minmax_jax.base import strict_json
 from minmax_jax.models import resnet
 
 _TRUNKS = flags.DEFINE_list("trunks", ["resnet18"], "Trunks, with the deep stem.")

@@ -15,8 +15,8 @@ from minmax_jax.experiments import program
 import numpy as np
 
 from benchmarks import figures as figures_lib
-from minmax_jax import crf as crf_lib
 from minmax_jax.data import synthetic
+from minmax_jax.refinement import crf as crf_lib
 
 PUBLISHED = {
     "GlaS": crf_lib.Crf(num_iterations=2, gaussian_sigma=3, bilateral_sigma=13, color_sigma=3),

@@ -22,7 +22,10 @@ import numpy as np
 from benchmarks import figures as figures_lib
 from benchmarks import torch_evaluation, torch_twin
 from minmax_jax.data import dataset
-from minmax_jax.runs import build, build_model, config_checks, final_test
+from minmax_jax.runs import final_test
+from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import run as build
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, network, evaluation.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Of the test set, evenly spread over it; 0 takes all.", 0)

@@ -6,7 +6,7 @@ from typing import Any
 from absl import flags
 import numpy as np
 
-from minmax_jax import strict_json
+from minmax_jax.base import strict_json
 
 _JSON = flags.DEFINE_string("json", "", "File to write the figures to.")
 

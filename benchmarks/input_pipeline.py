@@ -22,7 +22,9 @@ import numpy as np
 
 from benchmarks import figures as figures_lib
 from minmax_jax.data import dataset
-from minmax_jax.runs import build, build_data, config_checks
+from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import run as build
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, augmentation, network.")
 _WORKERS = flags.DEFINE_list("workers", ["0", "1", "2"], "Numbers of processes that read; 0: two threads.")

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import torch_net, torch_peer
-from minmax_jax import strict_json
+from minmax_jax.base import strict_json
 from tests import recorded
 
 FOLDER = pathlib.Path(recorded.__file__).parent

@@ -14,7 +14,7 @@ from absl import app, flags
 import numpy as np
 from scipy import ndimage
 
-from minmax_jax import strict_json
+from minmax_jax.base import strict_json
 from minmax_jax.evaluation import Truth, evaluators, intervals
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 from minmax_jax.evaluation.metrics import boxes, pixel_curve

@@ -25,7 +25,7 @@ from benchmarks import all_erasures
 from benchmarks import figures as figures_lib
 from benchmarks import flops as flops_lib
 import minmax_jax as mm
-from minmax_jax import erasing
+from minmax_jax.minmax import erasing
 from minmax_jax.models import efficientnet_lite, resnet
 
 _PEER = flags.DEFINE_enum("peer", "torch", ["torch", "torch_compile", "unrolled", "remat"], "What to compare with.")

@@ -4,8 +4,8 @@ import difflib
 import importlib.util
 import pathlib
 
-from minmax_jax.errors import UserError
-from minmax_jax.paths import local_path
+from minmax_jax.base.errors import UserError
+from minmax_jax.base.paths import local_path
 
 
 def resolve(argv: list[str]) -> list[str]:

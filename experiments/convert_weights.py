@@ -11,8 +11,8 @@ import importlib.metadata
 
 from absl import flags
 
-from minmax_jax.errors import OptionError, UserError, naming
-from minmax_jax.paths import local_path
+from minmax_jax.base.errors import OptionError, UserError, naming
+from minmax_jax.base.paths import local_path
 
 from . import program
 
@@ -22,7 +22,8 @@ flags.mark_flags_as_required(["input", "output"])
 
 
 def main() -> None:
-    from minmax_jax import disk, interop
+    from minmax_jax import interop
+    from minmax_jax.base import disk
 
     with naming("--"):
         source, target = local_path("input", _INPUT.value), local_path("output", _OUTPUT.value)

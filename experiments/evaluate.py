@@ -16,9 +16,9 @@ from typing import Any
 
 from absl import flags
 
-from minmax_jax import strict_json
-from minmax_jax.errors import OptionError
-from minmax_jax.paths import local_path
+from minmax_jax.base import strict_json
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 
 from . import program
 
@@ -51,7 +51,7 @@ def _refuse(with_flag: str, *names: str) -> None:
 
 
 def _evaluate_run() -> dict[str, Any]:
-    from minmax_jax.errors import naming
+    from minmax_jax.base.errors import naming
     from minmax_jax.runs import finished_runs
 
     _refuse("workdir", "dataset", "folds")

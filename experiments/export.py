@@ -10,8 +10,8 @@ zoo. docs/export.md has programs that read the files.
 
 from absl import flags
 
-from minmax_jax.errors import OptionError, naming
-from minmax_jax.paths import local_path
+from minmax_jax.base.errors import OptionError, naming
+from minmax_jax.base.paths import local_path
 
 from . import program
 
@@ -33,7 +33,7 @@ flags.mark_flags_as_required(["workdir", "format", "size", "output"])
 
 def main() -> None:
     program.start("")
-    from minmax_jax import disk
+    from minmax_jax.base import disk
     from minmax_jax.export import model_files, stablehlo
 
     with naming("--"), disk.explained(local_path("output", _OUTPUT.value).parent):

@@ -9,9 +9,9 @@ report shows them from then on. docs/interpret.md explains the numbers. An image
 
 from absl import flags
 
-from minmax_jax import strict_json
-from minmax_jax.errors import naming
-from minmax_jax.paths import local_path
+from minmax_jax.base import strict_json
+from minmax_jax.base.errors import naming
+from minmax_jax.base.paths import local_path
 
 from . import program
 
@@ -24,7 +24,7 @@ flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
-    from minmax_jax import disk
+    from minmax_jax.base import disk
     from minmax_jax.report import page
     from minmax_jax.runs import faithfulness_test, finished_runs
 

@@ -12,8 +12,8 @@ import sys
 
 from absl import flags
 
-from minmax_jax.errors import OptionError, naming
-from minmax_jax.paths import local_path
+from minmax_jax.base.errors import OptionError, naming
+from minmax_jax.base.paths import local_path
 
 from . import program
 
@@ -64,9 +64,10 @@ def main(paths: list[str]) -> None:
     if not paths:
         raise OptionError("give at least one PATH (--help explains).")
     program.start("")
-    from minmax_jax import disk
+    from minmax_jax.base import disk
     from minmax_jax.prediction import folder, inputs
-    from minmax_jax.runs import inference_options, model_card, predictor, results
+    from minmax_jax.runs import inference_options, predictor
+    from minmax_jax.runs.folder import model_card, results
 
     workdir, output = local_path("--workdir", _WORKDIR.value), local_path("--output", _OUTPUT.value)
     with naming("--"), disk.explained(output):

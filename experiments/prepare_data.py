@@ -15,8 +15,8 @@ import pathlib
 
 from absl import flags
 
-from minmax_jax.errors import OptionError, naming
-from minmax_jax.paths import local_path
+from minmax_jax.base.errors import OptionError, naming
+from minmax_jax.base.paths import local_path
 
 from . import program
 
@@ -71,9 +71,9 @@ flags.mark_flags_as_required(["dataset", "data_dir"])
 
 
 def main() -> None:
-    from minmax_jax import disk
+    from minmax_jax.base import disk
     from minmax_jax.data.importing import raw_dataset, records, summary
-    from minmax_jax.runs import config_checks
+    from minmax_jax.runs.building import config_checks
 
     name, config = _DATASET.value, _DATASET.value.removesuffix("_flowers")
     with naming("--"):

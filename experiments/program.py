@@ -17,8 +17,8 @@ import warnings
 from absl import app, flags
 from absl import logging as absl_logging
 
-from minmax_jax import disk
-from minmax_jax.errors import OptionError, UserError, naming
+from minmax_jax.base import disk
+from minmax_jax.base.errors import OptionError, UserError, naming
 
 from . import config_files, process
 
@@ -275,7 +275,7 @@ def read_scales(values: list[str] | None) -> tuple[float, ...] | None:
 def print_results(content: dict[str, Any], workdir: str) -> None:
     """Prints the test results of a run in words, on the main host: `content` is that of its results.json."""
     from minmax_jax.distributed import hosts
-    from minmax_jax.runs import results
+    from minmax_jax.runs.folder import results
 
     if hosts.is_main_host():
         print(results.describe(content))

@@ -13,7 +13,7 @@ from absl import flags
 from minmax_jax.configs import common
 from ml_collections import config_flags
 
-from minmax_jax.paths import local_path
+from minmax_jax.base.paths import local_path
 
 from . import program
 
@@ -29,7 +29,7 @@ flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
-    from minmax_jax import disk
+    from minmax_jax.base import disk
     from minmax_jax.runs import finished_runs
 
     folder = local_path("--workdir", _WORKDIR.value)

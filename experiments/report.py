@@ -8,7 +8,7 @@ of the runs alone, no data and no model; a training writes it at its end.
 
 from absl import flags
 
-from minmax_jax.paths import local_path
+from minmax_jax.base.paths import local_path
 
 from . import program
 
@@ -17,7 +17,7 @@ flags.mark_flag_as_required("workdir")
 
 
 def main(others: list[str]) -> None:
-    from minmax_jax import disk
+    from minmax_jax.base import disk
     from minmax_jax.report import page
 
     folders = [local_path("--workdir", folder) for folder in (_WORKDIR.value, *others)]

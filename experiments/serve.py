@@ -10,8 +10,8 @@ keep out whoever should not see the page; an SSH tunnel needs none. Ctrl-C ends 
 
 from absl import flags
 
-from minmax_jax.errors import naming
-from minmax_jax.paths import local_path
+from minmax_jax.base.errors import naming
+from minmax_jax.base.paths import local_path
 
 from . import program
 
@@ -35,7 +35,8 @@ def main() -> None:
 
     server.check_packages()
     program.start("")
-    from minmax_jax.runs import predictor, results
+    from minmax_jax.runs import predictor
+    from minmax_jax.runs.folder import results
     from minmax_jax.serve import answers, application, guard
 
     workdir = local_path("--workdir", _WORKDIR.value)

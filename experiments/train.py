@@ -19,7 +19,8 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main() -> None:
     from minmax_jax.configs import common
 
-    from minmax_jax.runs import config_checks, training
+    from minmax_jax.runs import training
+    from minmax_jax.runs.building import config_checks
 
     config_checks.check_fields(_CONFIG.value, common.get_config())
     program.start(_CONFIG.value.compilation_cache)

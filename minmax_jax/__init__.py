@@ -5,16 +5,17 @@ run inside `jax.jit`, `jax.pmap` and `lax` loops. `load` opens a model that the 
 (`minmax_jax.runs`), `imagenet` reads weights by pip.
 """
 
-from minmax_jax import erasing, losses, masks
-from minmax_jax.inference import Localization, localize
+from minmax_jax import losses, masks
 from minmax_jax.interop.imagenet import imagenet
+from minmax_jax.minmax import erasing
+from minmax_jax.minmax.inference import Localization, localize
+from minmax_jax.minmax.objective import Objective
+from minmax_jax.minmax.step import train_step
 from minmax_jax.models.minmax_net import MinMaxNet, create_model
 from minmax_jax.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101
-from minmax_jax.objective import Objective
-from minmax_jax.optimizers import create_optimizer
 from minmax_jax.runs.predictor import load
-from minmax_jax.state import TrainState, create_train_state
-from minmax_jax.step import train_step
+from minmax_jax.training.optimizers import create_optimizer
+from minmax_jax.training.state import TrainState, create_train_state
 
 __all__ = [
     "Localization",

@@ -11,7 +11,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from minmax_jax import options
+from minmax_jax.base import options
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

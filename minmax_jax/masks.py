@@ -13,7 +13,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from minmax_jax import options
+from minmax_jax.base import options
 from minmax_jax.ops import resize
 
 NORMALIZATIONS = ("image", "batch")

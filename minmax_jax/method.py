@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 
+from minmax_jax.minmax.recorded_erasing import RecordedPass
 from minmax_jax.models.trunks import Stages
-from minmax_jax.recorded_erasing import RecordedPass
-from minmax_jax.state import TrainState
+from minmax_jax.training.state import TrainState
 
 
 @flax.struct.dataclass

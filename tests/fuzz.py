@@ -31,11 +31,12 @@ import scipy.io
 import tifffile
 
 from minmax_jax import interop
-from minmax_jax import state as state_lib
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import image_files, image_reading, load, raw_files, readings, splits
 from minmax_jax.data.importing import archives, csv_files, glas, mask_rules, oxford_flowers, raw_dataset, records
-from minmax_jax.errors import UserError
-from minmax_jax.runs import checkpoints, config_checks, model_card, workdir
+from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.folder import checkpoints, model_card, workdir
+from minmax_jax.training import state as state_lib
 from tests import encoded, own_layout, torch_layout
 from tests import splits as made_splits
 

@@ -16,7 +16,7 @@ import optax
 
 from minmax_jax.data import pipeline, transforms
 from minmax_jax.distributed import devices, engines, hosts
-from minmax_jax.runs import checkpoints
+from minmax_jax.runs.folder import checkpoints
 from tests import networks, splits
 
 # (num_erasures, mask_normalization, whether batch norm is cross-replica, engine)

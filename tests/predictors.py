@@ -8,7 +8,7 @@ import pytest
 
 from minmax_jax.data import padding, preprocessing
 from minmax_jax.method import Prediction
-from minmax_jax.prediction import image_outputs
+from minmax_jax.prediction.outputs import image_outputs
 
 
 class BrightPixels:

@@ -6,9 +6,10 @@ from minmax_jax.configs import synthetic
 import ml_collections
 import numpy as np
 
-from minmax_jax import batch_stats as stats_lib
 from minmax_jax.models import decoder
-from minmax_jax.runs import build_model, model_card
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.folder import model_card
+from minmax_jax.training import batch_stats as stats_lib
 from tests import programs
 
 CLASS_NAMES = ("cat", "dog", "some bird")

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 import pytest
 import shapely
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, image_files, load
 from minmax_jax.data.importing import (
     annotations,
@@ -29,7 +30,6 @@ from minmax_jax.data.importing import (
     run_lengths,
     tiles,
 )
-from minmax_jax.errors import UserError
 from tests import encoded, own_layout, programs, tiled_tiff
 
 SIZE = (40, 48)
@@ -309,7 +309,7 @@ def test_qupath(tmp_path, images, caplog):
 
 def test_what_this_library_writes_it_reads(tmp_path, images):
     """The GeoJSON of a prediction, by its own writer."""
-    from minmax_jax.prediction import geojson
+    from minmax_jax.prediction.outputs import geojson
 
     rings = [np.array([*ring, ring[0]], float) for ring in (OUTER, HOLE)]
     feature = geojson.Feature(rings, "cat", {"score": 0.5})

@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data.importing import archives
-from minmax_jax.errors import UserError
 
 
 def _tar(path, members, mode="w:gz"):

@@ -11,18 +11,20 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import batch_stats as stats_lib
-from minmax_jax import localizer_alone, losses, masks, minmax
+from minmax_jax import losses, masks
+from minmax_jax.base.errors import OptionError
+from minmax_jax.baselines import localizer_alone
 from minmax_jax.data import dataset
 from minmax_jax.distributed import devices as devices_lib
 from minmax_jax.distributed import engines
-from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import ImagePrediction, Truth, evaluators, metric_table, trust
 from minmax_jax.evaluation.baselines import BASELINES
 from minmax_jax.evaluation.metrics import boxes, dice, entropy, false_foreground, overlap, pixel_curve
 from minmax_jax.method import Prediction
+from minmax_jax.minmax import method as minmax
 from minmax_jax.refinement import cache
 from minmax_jax.refinement.options import RefineOptions
+from minmax_jax.training import batch_stats as stats_lib
 from tests import networks, splits
 
 NORMAL = 1  # of three classes

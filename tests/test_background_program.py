@@ -16,24 +16,18 @@ from PIL import Image
 import pytest
 
 import minmax_jax as mm
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import load, synthetic
 from minmax_jax.data.importing import checks, records, summary
-from minmax_jax.errors import UserError
 from minmax_jax.evaluation import diagnosis
 from minmax_jax.export import model_files, verification
 from minmax_jax.prediction import folder as folder_lib
 from minmax_jax.prediction import inputs
 from minmax_jax.refinement import calibration
 from minmax_jax.report import page as page_lib
-from minmax_jax.runs import (
-    build_data,
-    faithfulness_test,
-    final_test,
-    finished_runs,
-    heat_maps,
-    results,
-    training,
-)
+from minmax_jax.runs import faithfulness_test, final_test, finished_runs, heat_maps, training
+from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.folder import results
 from tests import encoded, own_layout, programs, saved_models, served
 from tests.predictors import BrightPixels
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import load
 from minmax_jax.data.importing import checks, cub, glas, problems, records, summary
-from minmax_jax.errors import UserError
 from tests import bad_inputs, cub_layout, encoded, glas_layout, own_layout
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -6,8 +6,9 @@ from pycocotools import mask as coco_mask
 import pytest
 from scipy import ndimage
 
-from minmax_jax.prediction import banded_regions, blending, coco, disk_arrays, png, regions, resampling
-from minmax_jax.prediction.disk_arrays import DiskArray
+from minmax_jax.prediction.large import banded_regions, blending, disk_arrays, resampling
+from minmax_jax.prediction.large.disk_arrays import DiskArray
+from minmax_jax.prediction.outputs import coco, png, regions
 
 
 def _on_disk(path, values):

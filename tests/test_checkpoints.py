@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax import digests
-from minmax_jax import state as state_lib
 from minmax_jax.distributed import devices
-from minmax_jax.runs import checkpoints, finished_runs
+from minmax_jax.runs import finished_runs
+from minmax_jax.runs.folder import checkpoints, digests
+from minmax_jax.training import state as state_lib
 
 # After the first array of a damaged checkpoint, orbax stops to listen to its readers; they complain into the void.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")

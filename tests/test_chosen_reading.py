@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from minmax_jax import digests
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, load, preprocessing, readings, slides
 from minmax_jax.data.importing import checks, image_folder, mask_rules, records, tiles
-from minmax_jax.errors import UserError
 from minmax_jax.prediction import folder, inputs
 from minmax_jax.runs import predictor as predictor_lib
+from minmax_jax.runs.folder import digests
 from minmax_jax.serve import answers
 from tests import encoded, own_layout, programs, saved_models, served, tiled_tiff
 from tests.predictors import BrightPixels

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.evaluation import comparison
 
 

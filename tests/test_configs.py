@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import optimizers, schedules
+from minmax_jax.base.errors import UserError
 from minmax_jax.data.preprocessing import Preprocessing
 from minmax_jax.data.transforms import Augmentation
-from minmax_jax.errors import UserError
 from minmax_jax.masks import MaskOptions
+from minmax_jax.minmax.objective import Objective
 from minmax_jax.models import pooling
-from minmax_jax.objective import Objective
 from minmax_jax.refinement.options import RefineOptions
-from minmax_jax.runs import build, build_model, config_checks
+from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import run as build
+from minmax_jax.training import optimizers, schedules
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _VARIANTS = {
@@ -404,7 +406,7 @@ def test_impossible_values_are_named(field, value, message):
 
 
 def test_few_samples_are_those_of_training_only():
-    from minmax_jax.runs import build_data
+    from minmax_jax.runs.building import data_splits as build_data
 
     config = synthetic.get_config()
     config.update_from_flattened_dict({"data.num_train": 40, "data.train_fraction": 0.2, "data.num_test": 12})
@@ -420,7 +422,7 @@ def test_few_samples_are_those_of_training_only():
 
 
 def test_a_control_permutes_the_labels_of_training_alone():
-    from minmax_jax.runs import build_data
+    from minmax_jax.runs.building import data_splits as build_data
 
     config = synthetic.get_config()
     before = build_data.create_splits(config)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax import crf as crf_lib
+from minmax_jax.refinement import crf as crf_lib
 
 CRF = crf_lib.Crf(num_iterations=2, gaussian_sigma=1.5, bilateral_sigma=2.5, color_sigma=40.0)
 BOTH = pytest.mark.parametrize("refine", [crf_lib.refine, crf_lib.refine_exactly])

@@ -8,10 +8,10 @@ import tarfile
 import numpy as np
 import pytest
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, load
 from minmax_jax.data.importing import cub, records, summary
-from minmax_jax.errors import UserError
-from minmax_jax.runs import build_data
+from minmax_jax.runs.building import data_splits as build_data
 from tests import cub_layout
 
 # Ten training and five test images of each class.

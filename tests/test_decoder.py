@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import batch_stats as stats_lib
-from minmax_jax import inference
 from minmax_jax.method import Prediction
+from minmax_jax.minmax import inference
 from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.refinement import refined_inference
-from minmax_jax.runs import build_model
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.training import batch_stats as stats_lib
 from tests import networks
 
 

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import padding
-from minmax_jax.errors import OptionError
 from minmax_jax.method import Prediction
 from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.refinement import cache, calibration, decoder_training

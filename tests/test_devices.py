@@ -14,10 +14,10 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import minmax
-from minmax_jax import state as state_lib
 from minmax_jax.distributed import devices as devices_lib
 from minmax_jax.distributed import engines
+from minmax_jax.minmax import method as minmax
+from minmax_jax.training import state as state_lib
 from tests import networks
 
 TX = optax.sgd(0.05, momentum=0.9)

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from minmax_jax import disk, interop
-from minmax_jax.errors import UserError
+from minmax_jax import interop
+from minmax_jax.base import disk
+from minmax_jax.base.errors import UserError
 from tests import programs, saved_models
 
 pytestmark = pytest.mark.usefixtures("own_flags")

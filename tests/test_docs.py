@@ -6,7 +6,7 @@ import re
 from minmax_jax.configs import common
 import pytest
 
-from minmax_jax.runs import config_checks
+from minmax_jax.runs.building import config_checks
 from tests import messages, programs
 
 PAGES = sorted([*programs.ROOT.glob("*.md"), *(programs.ROOT / "docs").rglob("*.md")])

@@ -14,7 +14,8 @@ from minmax_jax import interop
 from minmax_jax.interop import imagenet
 from minmax_jax.models import efficientnet_lite
 from minmax_jax.models.efficientnet_lite import Stage
-from minmax_jax.runs import build_model, config_checks
+from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import networks as build_model
 from tests import networks, torch_layout
 
 # Every kind of block: without expansion, with a stride, with the shortcut, 5x5.

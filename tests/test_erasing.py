@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax import erasing
+from minmax_jax.minmax import erasing
 
 LABELS = np.array([0, 1, 2, 0])
 IMAGES = np.random.default_rng(5).uniform(-1, 1, (4, 3, 3, 3)).astype(np.float32)

@@ -17,7 +17,7 @@ from PIL import Image
 import pytest
 
 import minmax_jax as mm
-from minmax_jax.errors import OptionError, UserError
+from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.export import calibrations, model_files, networks, onnx_file, stablehlo, verification
 from minmax_jax.models import vit
 from minmax_jax.refinement import calibration

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.evaluation import faithfulness
 
 _SIZE = (40, 60)

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import load
 from minmax_jax.data.importing import checks, glas, raw_dataset, records, summary
-from minmax_jax.errors import UserError
-from minmax_jax.runs import build_data
+from minmax_jax.runs.building import data_splits as build_data
 from tests import glas_layout
 
 

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import digests
 from minmax_jax.distributed import host_checks, hosts
+from minmax_jax.runs.folder import digests
 from tests import networks, splits
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image, features
 import pytest
 
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset, image_endings
 from minmax_jax.data.importing import image_folder, mask_rules
-from minmax_jax.errors import OptionError
 from minmax_jax.prediction import folder, inputs
 from tests import encoded, own_layout
 from tests.predictors import BrightPixels

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import image_files, image_reading
-from minmax_jax.errors import UserError
 
 GREY = np.arange(6 * 4, dtype=np.uint8).reshape(6, 4) * 10
 COLORS = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)

@@ -9,8 +9,8 @@ from PIL import Image
 import pytest
 import tifffile
 
+from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import image_files, image_reading, lossy_reading, readings, tiff_pages
-from minmax_jax.errors import OptionError, UserError
 from tests import own_layout, tiled_tiff
 
 # A ramp of 100 x 101 values, so that percentiles 1 and 99 of its columns are columns 1 and 99.

@@ -9,9 +9,10 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import masks, minmax
-from minmax_jax import state as state_lib
+from minmax_jax import masks
+from minmax_jax.minmax import method as minmax
 from minmax_jax.ops import resize
+from minmax_jax.training import state as state_lib
 from tests import networks
 
 

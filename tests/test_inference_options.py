@@ -3,7 +3,7 @@
 from minmax_jax.experiments import program
 import pytest
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.runs import inference_options
 
 _NONE, _BOTH = ({"horizontal": value, "vertical": value} for value in (False, True))

@@ -6,9 +6,9 @@ from scipy import ndimage
 from scipy.spatial import distance
 
 from minmax_jax import evaluation
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import load, synthetic
 from minmax_jax.data.importing import image_folder, mask_rules, records
-from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import intervals, objects
 from minmax_jax.evaluation.metrics import instances
 from minmax_jax.runs import heat_maps

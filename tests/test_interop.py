@@ -12,7 +12,8 @@ from safetensors import numpy as safetensors_numpy
 import minmax_jax as mm
 from minmax_jax import interop
 from minmax_jax.models import mask_head
-from minmax_jax.runs import build, build_model
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import run as build
 from tests import networks, torch_layout
 
 NUM_CLASSES, MODALITIES = 3, 2

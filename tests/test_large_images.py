@@ -12,19 +12,12 @@ import pytest
 from scipy import ndimage
 import shapely
 
+from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import preprocessing, slides, stains
-from minmax_jax.errors import OptionError, UserError
 from minmax_jax.method import Prediction
-from minmax_jax.prediction import (
-    folder,
-    image_outputs,
-    inputs,
-    large_images,
-    region_files,
-    resampling,
-    sources,
-    tile_scores,
-)
+from minmax_jax.prediction import folder, inputs, sources
+from minmax_jax.prediction.large import large_images, resampling, tile_scores
+from minmax_jax.prediction.outputs import image_outputs, region_files
 from minmax_jax.refinement import calibration
 from tests import tiled_tiff
 from tests.predictors import BrightPixels, stopped_after

@@ -10,10 +10,12 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import batch_stats as stats_lib
-from minmax_jax import localizer_alone, losses
-from minmax_jax.errors import OptionError
-from minmax_jax.runs import build_model, training
+from minmax_jax import losses
+from minmax_jax.base.errors import OptionError
+from minmax_jax.baselines import localizer_alone
+from minmax_jax.runs import training
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.training import batch_stats as stats_lib
 from tests import networks, programs
 
 

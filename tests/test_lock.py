@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from minmax_jax.runs import lock
+from minmax_jax.base import lock
 
 _HOLD = (
     "import pathlib, sys, time\n"

@@ -7,10 +7,12 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import image_files, load
 from minmax_jax.data.importing import image_folder, magnification, mask_rules, raw_dataset, records, summary, tiles
-from minmax_jax.errors import OptionError, UserError
-from minmax_jax.runs import build_data, build_model, model_card
+from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.folder import model_card
 from tests import encoded, saved_models
 
 STAIN = (170, 90, 160)

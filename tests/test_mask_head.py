@@ -7,9 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.models.mask_head import MaskHead
-from minmax_jax.runs import build_model
+from minmax_jax.runs.building import networks as build_model
 from tests import networks
 
 

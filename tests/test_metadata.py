@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import metadata, readings
-from minmax_jax.errors import UserError
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -13,14 +13,18 @@ import pytest
 
 import minmax_jax as mm
 from minmax_jax import losses, masks
-from minmax_jax.errors import ConfigError
+from minmax_jax.base.errors import ConfigError
 from minmax_jax.export import model_files
 from minmax_jax.method import Method, Prediction
 from minmax_jax.ops import intensity
 from minmax_jax.prediction import folder as prediction_folder
 from minmax_jax.prediction import inputs, options
-from minmax_jax.runs import build, build_data, build_model, finished_runs, model_card, training
-from minmax_jax.state import TrainState
+from minmax_jax.runs import finished_runs, training
+from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import run as build
+from minmax_jax.runs.folder import model_card
+from minmax_jax.training.state import TrainState
 from tests import programs, saved_models, served
 
 

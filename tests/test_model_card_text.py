@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import yaml
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.export import model_card_text, model_files, networks
 from tests import saved_models
 

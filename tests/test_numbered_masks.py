@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset, load
 from minmax_jax.data.importing import image_folder, mask_rules, raw_dataset, records, tiles
-from minmax_jax.errors import OptionError
 from tests import encoded, own_layout, programs
 
 RULE = mask_rules.parse(">0", instances=True)

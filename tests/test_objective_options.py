@@ -11,8 +11,9 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import batch_stats as stats_lib
-from minmax_jax import minmax, passes, random_masks
+from minmax_jax.minmax import method as minmax
+from minmax_jax.minmax import passes, random_masks
+from minmax_jax.training import batch_stats as stats_lib
 from tests import networks
 
 _WEIGHTS = dict(background_weight=0.3, whole_weight=0.5, random_weight=0.2, area_weight=0.7)

@@ -10,8 +10,10 @@ import openslide
 import pytest
 import tifffile
 
-from minmax_jax.prediction import folder, image_outputs, inputs, ome_tiff, resampling
-from minmax_jax.prediction.disk_arrays import DiskArray
+from minmax_jax.prediction import folder, inputs
+from minmax_jax.prediction.large import resampling
+from minmax_jax.prediction.large.disk_arrays import DiskArray
+from minmax_jax.prediction.outputs import image_outputs, ome_tiff
 from tests import tiled_tiff
 from tests.predictors import BrightPixels
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax.errors import UserError
+from minmax_jax.base.errors import UserError
 from minmax_jax.export import onnx_file
 from minmax_jax.export.onnx_conversion import interpreter
 

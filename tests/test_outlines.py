@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 import shapely
 
-from minmax_jax.prediction import coco, geojson, outlines, polygons, region_files, regions
+from minmax_jax.prediction.outputs import coco, geojson, outlines, polygons, region_files, regions
 
 
 def _disc(size, center, radius):

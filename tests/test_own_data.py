@@ -10,9 +10,9 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import load
 from minmax_jax.data.importing import checks, csv_files, image_folder, mask_rules, raw_dataset, records, summary
-from minmax_jax.errors import UserError
 from tests import encoded
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

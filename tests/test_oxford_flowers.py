@@ -11,9 +11,9 @@ from PIL import Image
 import pytest
 import scipy.io
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import load
 from minmax_jax.data.importing import cub, oxford_flowers, raw_dataset, records
-from minmax_jax.errors import UserError
 from tests import encoded, flowers_layout
 
 LABELS = np.array([3, 1, 2, 3, 2, 1, 1])

@@ -10,7 +10,7 @@ import zipfile
 from minmax_jax.experiments import cli, config_files
 import pytest
 
-from minmax_jax.errors import UserError
+from minmax_jax.base.errors import UserError
 from tests import programs
 
 

@@ -21,11 +21,12 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import erasing, interop, losses, masks
-from minmax_jax import state as state_lib
+from minmax_jax import interop, losses, masks
+from minmax_jax.minmax import erasing
 from minmax_jax.models import trunks
 from minmax_jax.ops import resize
-from minmax_jax.runs import build_model
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.training import state as state_lib
 from tests import recorded
 from tests.conftest import SHARED
 

@@ -10,11 +10,13 @@ from minmax_jax.experiments import program
 import pytest
 
 import minmax_jax as mm
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import load
 from minmax_jax.data.importing import csv_files, glas, image_folder, mask_rules, oxford_flowers
-from minmax_jax.errors import OptionError
-from minmax_jax.paths import local_path
-from minmax_jax.runs import build_model, training, workdir
+from minmax_jax.runs import training
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.folder import workdir
 from tests import own_layout, programs
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from minmax_jax.report import metric_records
-from minmax_jax.runs import checkpoints
+from minmax_jax.runs.folder import checkpoints
 from tests import one_host, programs
 
 

@@ -17,10 +17,11 @@ from pycocotools.coco import COCO
 import pytest
 import shapely
 
-from minmax_jax.errors import OptionError, UserError
+from minmax_jax.base import lock
+from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.evaluation import ImagePrediction, trust
-from minmax_jax.prediction import batches, folder, image_outputs, inputs, options
-from minmax_jax.runs import lock
+from minmax_jax.prediction import batches, folder, inputs, options
+from minmax_jax.prediction.outputs import image_outputs
 from tests import programs
 from tests.predictors import BrightPixels, stopped_after
 

@@ -10,10 +10,12 @@ import pytest
 import safetensors
 
 import minmax_jax as mm
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import padding
-from minmax_jax.errors import UserError
 from minmax_jax.ops import resize
-from minmax_jax.runs import build_data, inference_options, model_card, training
+from minmax_jax.runs import inference_options, training
+from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.folder import model_card
 from tests import programs, saved_models
 
 pytestmark = pytest.mark.xdist_group("predictor")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minmax_jax.errors import UserError
+from minmax_jax.base.errors import UserError
 from minmax_jax.refinement import cache, priors
 from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs import second_stage

@@ -14,9 +14,11 @@ from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
-from minmax_jax import inference, minmax
+from minmax_jax.minmax import inference
+from minmax_jax.minmax import method as minmax
 from minmax_jax.report import metric_records
-from minmax_jax.runs import checkpoints, final_test, finished_runs, training
+from minmax_jax.runs import final_test, finished_runs, training
+from minmax_jax.runs.folder import checkpoints
 from tests import flowers_layout, programs
 
 pytestmark = pytest.mark.xdist_group("program")

@@ -3,7 +3,7 @@
 import itertools
 import sys
 
-from minmax_jax import progress
+from minmax_jax.base import progress
 
 
 def test_a_log_gets_a_line_every_ten_seconds(caplog, monkeypatch):

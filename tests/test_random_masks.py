@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minmax_jax import random_masks
+from minmax_jax.minmax import random_masks
 
 
 def _draw(count, size=(24, 32), **options):

@@ -6,7 +6,7 @@ from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.evaluation import faithfulness, randomization
 from minmax_jax.report import page
 from minmax_jax.runs import faithfulness_test, finished_runs, training

@@ -6,9 +6,9 @@ import pickle
 import numpy as np
 import pytest
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import load, record_index
 from minmax_jax.data.importing import records
-from minmax_jax.errors import UserError
 from tests import own_layout
 
 

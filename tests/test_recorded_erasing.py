@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from minmax_jax import recorded_erasing
+from minmax_jax.minmax import recorded_erasing
 from minmax_jax.ops import intensity
 from minmax_jax.report import page
-from minmax_jax.runs import film_strips, training
+from minmax_jax.runs import training
+from minmax_jax.runs.drawing import film_strips
 from tests import programs
 
 

@@ -7,10 +7,12 @@ from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.evaluation import selection
 from minmax_jax.report import metric_records
-from minmax_jax.runs import build, metric_writers, results, timing
+from minmax_jax.runs import timing
+from minmax_jax.runs.building import run as build
+from minmax_jax.runs.folder import metric_writers, results
 from tests import splits
 
 

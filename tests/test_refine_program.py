@@ -7,7 +7,7 @@ import sys
 from minmax_jax.configs import synthetic
 import pytest
 
-from minmax_jax.runs import workdir
+from minmax_jax.runs.folder import workdir
 from tests import programs
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.refinement import decoder_training, edges, seeds
 from minmax_jax.refinement.options import RefineOptions
 

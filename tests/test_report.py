@@ -13,7 +13,8 @@ import pytest
 
 from minmax_jax.evaluation.metrics import flags
 from minmax_jax.report import charts, layers, metric_records, page, tables
-from minmax_jax.runs import gallery, training
+from minmax_jax.runs import training
+from minmax_jax.runs.drawing import gallery
 from tests import browser, programs
 
 pytestmark = pytest.mark.xdist_group("report")

@@ -10,20 +10,15 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 import minmax_jax as mm
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.refinement import decoder_training
-from minmax_jax.runs import (
-    build_data,
-    build_model,
-    faithfulness_test,
-    final_test,
-    finished_runs,
-    model_card,
-    pictures,
-    training,
-)
-from minmax_jax.runs.model_card import MODEL
-from minmax_jax.runs.workdir import WorkdirError
+from minmax_jax.runs import faithfulness_test, final_test, finished_runs, training
+from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.drawing import pictures
+from minmax_jax.runs.folder import model_card
+from minmax_jax.runs.folder.model_card import MODEL
+from minmax_jax.runs.folder.workdir import WorkdirError
 from tests import programs, splits, test_method
 
 pytestmark = pytest.mark.xdist_group("second_stage")

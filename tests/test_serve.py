@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from minmax_jax.errors import OptionError, UserError
+from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.serve import application, guard, server
 from tests import served
 

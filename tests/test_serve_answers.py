@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import preprocessing
-from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation.image_predictions import NotFiniteError
 from minmax_jax.runs import predictor as predictor_lib
 from minmax_jax.serve import answers

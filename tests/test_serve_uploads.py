@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from minmax_jax.errors import UserError
+from minmax_jax.base.errors import UserError
 from minmax_jax.serve import server, uploads
 from tests import served
 

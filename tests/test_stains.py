@@ -6,7 +6,7 @@ import pytest
 
 from minmax_jax.data import dataset, pipeline, stains, transforms
 from minmax_jax.data.preprocessing import Preprocessing
-from minmax_jax.runs import build_data
+from minmax_jax.runs.building import data_splits as build_data
 from tests import splits
 
 # Of length 1; neither is the reference's.

@@ -11,8 +11,8 @@ import optax
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import batch_stats as batch_stats_lib
-from minmax_jax import state as state_lib
+from minmax_jax.training import batch_stats as batch_stats_lib
+from minmax_jax.training import state as state_lib
 from tests import networks
 
 

@@ -12,10 +12,13 @@ from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
-from minmax_jax import disk, evaluation, file_names
+from minmax_jax import evaluation
+from minmax_jax.base import disk, file_names
 from minmax_jax.method import Prediction
 from minmax_jax.report import panels
-from minmax_jax.runs import checkpoints, interrupts, pictures, workdir
+from minmax_jax.runs import interrupts
+from minmax_jax.runs.drawing import pictures
+from minmax_jax.runs.folder import checkpoints, workdir
 from tests import programs, splits
 
 

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from minmax_jax import strict_json
+from minmax_jax.base import strict_json
 from tests import programs
 
 

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from minmax_jax import tables
+from minmax_jax.base import tables
 from minmax_jax.data.importing import problems
 
 # What Excel would show as something else: formulas, numbers without their zeros, powers of ten, dates and times.

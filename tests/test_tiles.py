@@ -10,9 +10,9 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, image_files, load, slide_windows, slides
 from minmax_jax.data.importing import image_folder, mask_rules, raw_dataset, records, slide_masks, tiles
-from minmax_jax.errors import UserError
 from tests import encoded, tiled_tiff
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -10,7 +10,8 @@ from safetensors import numpy as safetensors_numpy
 import minmax_jax as mm
 from minmax_jax import interop
 from minmax_jax.models import efficientnet_lite
-from minmax_jax.runs import build_model, config_checks
+from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import networks as build_model
 from tests import networks, test_efficientnet_lite, torch_layout
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}

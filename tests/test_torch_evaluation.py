@@ -10,9 +10,10 @@ pytestmark = pytest.mark.witness
 
 from benchmarks import torch_evaluation, torch_net, torch_twin  # noqa: E402
 import minmax_jax as mm  # noqa: E402
-from minmax_jax import evaluation, minmax  # noqa: E402
-from minmax_jax import state as state_lib  # noqa: E402
+from minmax_jax import evaluation  # noqa: E402
 from minmax_jax.evaluation.metrics import classification, dice, entropy  # noqa: E402
+from minmax_jax.minmax import method as minmax  # noqa: E402
+from minmax_jax.training import state as state_lib  # noqa: E402
 from tests import networks, splits  # noqa: E402
 
 SHAPE = dict(stage_sizes=(1, 1), stage_strides=(1, 2), width=4)

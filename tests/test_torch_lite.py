@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import minmax_jax as mm
-from minmax_jax import batch_stats as stats_lib
 from minmax_jax import interop
 from minmax_jax.models import efficientnet_lite
 from minmax_jax.models.efficientnet_lite import Stage
+from minmax_jax.training import batch_stats as stats_lib
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.witness

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import minmax_jax as mm
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.models import pooling
 from tests import networks
 

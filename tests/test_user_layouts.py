@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minmax_jax import evaluation
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, image_files, load
 from minmax_jax.data.importing import (
     archives,
@@ -24,7 +25,6 @@ from minmax_jax.data.importing import (
     records,
     summary,
 )
-from minmax_jax.errors import UserError
 from minmax_jax.evaluation.metrics import dice
 from minmax_jax.method import Prediction
 from tests import encoded, own_layout

@@ -15,7 +15,10 @@ import minmax_jax as mm
 from minmax_jax import interop, masks
 from minmax_jax.models import vit
 from minmax_jax.ops import bicubic
-from minmax_jax.runs import build, build_model, config_checks, training
+from minmax_jax.runs import training
+from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import run as build
 from tests import networks, programs, torch_layout
 
 WIDTH, DEPTH, HEADS, GRID = 24, 2, 3, 5

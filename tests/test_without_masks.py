@@ -12,12 +12,14 @@ from PIL import Image
 import pytest
 
 import minmax_jax as mm
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data.importing import image_folder, mask_rules, records
-from minmax_jax.errors import OptionError
 from minmax_jax.prediction import folder as prediction_folder
 from minmax_jax.prediction import inputs, options
 from minmax_jax.report import page
-from minmax_jax.runs import build_data, checkpoints, faithfulness_test, finished_runs, results, training
+from minmax_jax.runs import faithfulness_test, finished_runs, training
+from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.folder import checkpoints, results
 from tests import programs, splits
 from tests.test_strict_json import read_all
 

@@ -99,7 +99,7 @@ def _step_of_witness(net: torch_net.MinMaxNet, case: dict, images: torch.Tensor,
 
 def _create_step(case: dict, monkeypatch):
     """The library's (state, step), the step's metrics with P among them."""
-    module = importlib.import_module("minmax_jax.step")
+    module = importlib.import_module("minmax_jax.minmax.step")
     metrics = module._metrics
 
     def metrics_and_masks(given, erased, sides):

@@ -8,7 +8,8 @@ from minmax_jax.configs import synthetic
 import pytest
 
 from minmax_jax.data import dataset
-from minmax_jax.runs import config_checks, workdir
+from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.folder import workdir
 from tests import splits
 
 

@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 
+from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import readings
 from minmax_jax.data.preprocessing import LEAST_SIDE, Preprocessing
-from minmax_jax.errors import OptionError, UserError
 
 logger = logging.getLogger(__name__)
 # Value of the pixels of a stored mask that are neither foreground (1) nor background (0).

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset, image_files, metadata, record_index, splits
-from minmax_jax.errors import OptionError
-from minmax_jax.paths import local_path
 
 # Of the form of the records: what an earlier version wrote must be prepared again.
 VERSION = "2.0.0"

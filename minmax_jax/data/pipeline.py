@@ -11,8 +11,8 @@ from absl import flags
 import grain
 import numpy as np
 
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset, padding, transforms
-from minmax_jax.errors import OptionError
 
 _PREFETCHED_IMAGES = 64
 

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from minmax_jax import options
+from minmax_jax.base import options
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import stains
-from minmax_jax.errors import OptionError
 
 LEAST_SIDE = 32  # pixels
 STAIN_NORMALIZATIONS = ("none", "macenko")

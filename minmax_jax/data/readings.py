@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minmax_jax import options
-from minmax_jax.errors import OptionError
+from minmax_jax.base import options
+from minmax_jax.base.errors import OptionError
 
 INTENSITIES = ("full", "percentiles")
 # As cellpose and many recipes for fluorescence: 1 % of the pixels may be hot or saturated, 1 % dead.

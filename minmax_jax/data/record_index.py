@@ -12,7 +12,7 @@ import tempfile
 from typing import Any
 import zlib
 
-from minmax_jax import strict_json
+from minmax_jax.base import strict_json
 
 logger = logging.getLogger(__name__)
 FILE = "index.json"

@@ -9,9 +9,9 @@ import pathlib
 
 import numpy as np
 
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset
-from minmax_jax.errors import OptionError
-from minmax_jax.paths import local_path
 
 SPLIT_PREFIXES = {"train": "train", "validation": "val", "test": "test"}
 # Divisions of the patients that are drawn, to keep the one with the most even classes.

@@ -14,9 +14,9 @@ import math
 
 import numpy as np
 
-from minmax_jax import options
+from minmax_jax.base import options
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset
-from minmax_jax.errors import OptionError
 
 SPLITS = ("train", "validation", "test")
 _BACKGROUND_CONTRAST = 96

@@ -9,7 +9,7 @@ import grain
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from minmax_jax import options
+from minmax_jax.base import options
 from minmax_jax.data import stains
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.distributed import hosts
-from minmax_jax.errors import UserError
 
 
 class HostsDifferError(UserError, ValueError):

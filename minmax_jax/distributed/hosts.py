@@ -14,7 +14,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from minmax_jax.errors import OptionError, UserError
+from minmax_jax.base.errors import OptionError, UserError
 
 logger = logging.getLogger(__name__)
 # Seconds that the processes wait for the last of them.

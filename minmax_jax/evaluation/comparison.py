@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.evaluation.evaluators import Row
 
 _RESAMPLES = 10_000

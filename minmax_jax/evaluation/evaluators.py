@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minmax_jax.crf import RefineFn
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset
-from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import image_predictions
 from minmax_jax.evaluation.image_predictions import ImagePrediction, PredictFn
 from minmax_jax.masks import resize_mask
+from minmax_jax.refinement.crf import RefineFn
 
 Row = dict[str, Any]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from minmax_jax import options
+from minmax_jax.base import options
 from minmax_jax.evaluation import baselines
 
 # [B, H, W, 3] uint8 images to [B, C] probabilities.

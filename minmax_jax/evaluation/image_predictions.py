@@ -6,10 +6,10 @@ import dataclasses
 import jax
 import numpy as np
 
-from minmax_jax.crf import RefineFn
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, padding
-from minmax_jax.errors import UserError
 from minmax_jax.method import Prediction
+from minmax_jax.refinement.crf import RefineFn
 
 
 class NotFiniteError(UserError, ArithmeticError):

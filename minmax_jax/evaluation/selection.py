@@ -10,7 +10,7 @@ selects by it.
 from collections.abc import Sequence
 import math
 
-from minmax_jax import options
+from minmax_jax.base import options
 
 USES_MASKS = "localization"
 RULES = ("classification_error", "balanced_error", "joint_error", "smoothed_error", "last", USES_MASKS)

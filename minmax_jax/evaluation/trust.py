@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from minmax_jax import inference
 from minmax_jax.evaluation.image_predictions import ImagePrediction
+from minmax_jax.minmax import inference
 
 # Shares of log C: the foreground should identify the class, the background should not.
 GREATEST_FOREGROUND_ENTROPY, LEAST_BACKGROUND_ENTROPY = 0.5, 0.5

@@ -8,12 +8,12 @@ from typing import Any
 
 import jinja2
 
-from minmax_jax import disk
+from minmax_jax.base import disk
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import readings
-from minmax_jax.errors import OptionError
 from minmax_jax.evaluation import selection
 from minmax_jax.runs import inference_options
-from minmax_jax.runs import results as results_lib
+from minmax_jax.runs.folder import results as results_lib
 
 NAME = "MODEL_CARD.md"
 _METHODS = {

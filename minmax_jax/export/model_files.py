@@ -12,11 +12,12 @@ import jax
 from jax.extend import core
 import numpy as np
 
-from minmax_jax import disk, options, strict_json
-from minmax_jax.errors import OptionError, UserError
+from minmax_jax.base import disk, options, strict_json
+from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.export import model_card_text, networks, onnx_file, stablehlo, verification, zoo
 from minmax_jax.export.onnx_conversion.graph import OPSET
-from minmax_jax.runs import model_card, predictor, results
+from minmax_jax.runs import predictor
+from minmax_jax.runs.folder import model_card, results
 
 FORMATS = {"stablehlo": stablehlo, "onnx": onnx_file}
 _SIZES = ((64, 64), (45, 101), (160, 72))  # of the images that a file for any size is compared on

@@ -7,8 +7,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import padding, preprocessing
-from minmax_jax.errors import OptionError
 from minmax_jax.export import calibrations
 from minmax_jax.models import vit
 from minmax_jax.ops import free_sizes

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from minmax_jax import ops
-from minmax_jax.errors import UserError
+from minmax_jax.base.errors import UserError
 from minmax_jax.export import stablehlo
 from minmax_jax.export.networks import OUTPUTS, Network, Size
 

@@ -13,7 +13,7 @@ from jax import export
 import numpy as np
 
 from minmax_jax import ops
-from minmax_jax.errors import UserError
+from minmax_jax.base.errors import UserError
 from minmax_jax.export.networks import GREATEST_SIDE, LEAST_SIDE, Network, Size
 
 PLATFORMS = ("cpu", "cuda", "tpu")

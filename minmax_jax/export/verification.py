@@ -8,8 +8,8 @@ import logging
 import numpy as np
 from PIL import Image
 
+from minmax_jax.base.errors import UserError
 from minmax_jax.data import preprocessing
-from minmax_jax.errors import UserError
 from minmax_jax.export import networks
 from minmax_jax.runs.predictor import Predictor
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minmax_jax import disk
+from minmax_jax.base import disk
 from minmax_jax.export.networks import LEAST_SIDE
 from minmax_jax.export.onnx_conversion.graph import OPSET
 

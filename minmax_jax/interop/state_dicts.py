@@ -14,9 +14,9 @@ import flax
 import jax.numpy as jnp
 import numpy as np
 
-from minmax_jax import batch_stats as stats_lib
 from minmax_jax.interop import resnet
 from minmax_jax.interop.tensor_files import InteropError
+from minmax_jax.training import batch_stats as stats_lib
 
 Variables = dict[str, Any]
 

@@ -14,8 +14,8 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from minmax_jax import disk
-from minmax_jax.errors import UserError
+from minmax_jax.base import disk
+from minmax_jax.base.errors import UserError
 from minmax_jax.interop import torch_files
 
 _SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".tar")

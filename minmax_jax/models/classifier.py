@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.models import trunks
 from minmax_jax.ops import free_sizes, resize
 

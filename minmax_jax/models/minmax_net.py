@@ -10,8 +10,8 @@ class MinMaxNet(nn.Module):
     """The two networks of the method.
 
     The running statistics of batch norm are kept outside: the caller passes in those of the stream (whole images,
-    foreground, background) that the call reads, see `minmax_jax.batch_stats`. Any module with batch norm can therefore
-    be the trunk.
+    foreground, background) that the call reads, see `minmax_jax.training.batch_stats`. Any module with batch norm can
+    therefore be the trunk.
 
     Attributes:
         trunk: any module from [B, H, W, 3] images, called with `train`, to `trunks.Stages`.

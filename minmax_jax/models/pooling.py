@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.ops import free_sizes
 
 

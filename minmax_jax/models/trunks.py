@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 
 # {output stride: [B, h, w, K] features}; of several stages with one stride, the last.
 Stages = Mapping[int, jax.Array]

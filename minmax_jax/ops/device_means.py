@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax import flatten_util, lax
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 from minmax_jax.ops import platforms
 
 

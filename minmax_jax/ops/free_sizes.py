@@ -12,7 +12,7 @@ import jax
 from jax import core, lax
 import numpy as np
 
-from minmax_jax.errors import UserError
+from minmax_jax.base.errors import UserError
 
 # A whole number, or an expression of JAX's that holds free sides.
 Size = Any

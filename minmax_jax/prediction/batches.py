@@ -8,12 +8,13 @@ import shutil
 
 import numpy as np
 
-from minmax_jax import disk
+from minmax_jax.base import disk
+from minmax_jax.base.errors import UserError, naming
 from minmax_jax.data import padding
-from minmax_jax.errors import UserError, naming
 from minmax_jax.evaluation.image_predictions import ImagePrediction
-from minmax_jax.prediction import large_images, resampling, sources
+from minmax_jax.prediction import sources
 from minmax_jax.prediction.inputs import Input
+from minmax_jax.prediction.large import large_images, resampling
 from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.predicted_images import Predicted, Skipped
 from minmax_jax.runs.predictor import Predictor

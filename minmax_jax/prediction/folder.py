@@ -9,15 +9,15 @@ import pathlib
 import shutil
 from typing import Any
 
-from minmax_jax import disk, progress, strict_json
+from minmax_jax.base import disk, lock, progress, strict_json
+from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import image_endings, lossy_reading, pixel_size
-from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import trust
-from minmax_jax.prediction import batches, image_outputs, tables_of_images
+from minmax_jax.prediction import batches
 from minmax_jax.prediction.inputs import Input
 from minmax_jax.prediction.options import Options
+from minmax_jax.prediction.outputs import image_outputs, tables_of_images
 from minmax_jax.prediction.predicted_images import Skipped
-from minmax_jax.runs import lock
 from minmax_jax.runs.predictor import Predictor
 
 logger = logging.getLogger(__name__)

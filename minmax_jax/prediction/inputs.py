@@ -8,10 +8,10 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from minmax_jax import file_names
+from minmax_jax.base import file_names
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import image_endings
-from minmax_jax.errors import OptionError
-from minmax_jax.paths import local_path
 
 STDIN = "-"
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from minmax_jax.evaluation.image_predictions import ImagePrediction
-from minmax_jax.prediction.disk_arrays import DiskArray
 from minmax_jax.prediction.inputs import Input
+from minmax_jax.prediction.large.disk_arrays import DiskArray
 from minmax_jax.prediction.sources import Source
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minmax_jax.base.errors import naming
 from minmax_jax.data import lossy_reading, padding, pixel_size, preprocessing, readings, slides
-from minmax_jax.errors import naming
 from minmax_jax.prediction.inputs import Input
 from minmax_jax.prediction.options import Options
 from minmax_jax.runs.predictor import Predictor

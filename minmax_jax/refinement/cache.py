@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from minmax_jax import progress
+from minmax_jax.base import progress
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset, padding
-from minmax_jax.errors import OptionError
 from minmax_jax.models import decoder, trunks
 from minmax_jax.refinement import seeds
 from minmax_jax.refinement.options import RefineOptions

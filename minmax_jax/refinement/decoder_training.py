@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from minmax_jax import progress
-from minmax_jax.errors import OptionError
+from minmax_jax.base import progress
+from minmax_jax.base.errors import OptionError
 from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.ops import intensity
 from minmax_jax.refinement import edges, seeds

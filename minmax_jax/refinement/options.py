@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from minmax_jax import options
+from minmax_jax.base import options
 from minmax_jax.refinement import calibration, priors
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from minmax_jax import inference
 from minmax_jax.method import Prediction
+from minmax_jax.minmax import inference
 from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.models import trunks
 from minmax_jax.ops import intensity

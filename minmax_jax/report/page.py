@@ -9,8 +9,8 @@ from typing import Any
 
 import jinja2
 
-from minmax_jax import disk
-from minmax_jax.errors import UserError
+from minmax_jax.base import disk
+from minmax_jax.base.errors import UserError
 from minmax_jax.evaluation import comparison
 from minmax_jax.report import charts, metric_records, tables
 

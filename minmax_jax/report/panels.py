@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from minmax_jax import file_names
+from minmax_jax.base import file_names
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import ImagePrediction
 from minmax_jax.report import layers

@@ -6,14 +6,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from minmax_jax import options, progress
-from minmax_jax import state as state_lib
+from minmax_jax.base import options, progress
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset, padding
 from minmax_jax.evaluation import faithfulness, predict_split, randomization
 from minmax_jax.masks import resize_mask
-from minmax_jax.paths import local_path
-from minmax_jax.runs import build, finished_runs
-from minmax_jax.runs import workdir as workdir_lib
+from minmax_jax.runs import finished_runs
+from minmax_jax.runs.building import run as build
+from minmax_jax.runs.folder import workdir as workdir_lib
+from minmax_jax.training import state as state_lib
 
 FILE = "faithfulness.json"
 # What is randomized: the weights that make the mask of features, class maps' or a second stage's, or all.

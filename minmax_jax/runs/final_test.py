@@ -9,16 +9,22 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from minmax_jax import digests, evaluation, strict_json
-from minmax_jax import state as state_lib
-from minmax_jax.crf import RefineFn
+from minmax_jax import evaluation
+from minmax_jax.base import strict_json
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
 from minmax_jax.evaluation import baselines, class_table, curves, diagnosis, metric_table
 from minmax_jax.evaluation.evaluators import Evaluator, Row
 from minmax_jax.evaluation.metrics import pixel_curve, thresholds
-from minmax_jax.runs import build, build_data, build_model, model_card, pictures, results, second_stage
-from minmax_jax.runs import workdir as workdir_lib
+from minmax_jax.refinement.crf import RefineFn
+from minmax_jax.runs import second_stage
+from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import run as build
+from minmax_jax.runs.drawing import pictures
+from minmax_jax.runs.folder import digests, model_card, results
+from minmax_jax.runs.folder import workdir as workdir_lib
+from minmax_jax.training import state as state_lib
 
 logger = logging.getLogger(__name__)
 PREDICTIONS = "predictions.jsonl"  # rows of the test split

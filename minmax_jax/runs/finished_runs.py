@@ -6,14 +6,18 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from minmax_jax import state as state_lib
+from minmax_jax.base import lock
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 from minmax_jax.configs import common
 from minmax_jax.distributed import hosts
-from minmax_jax.errors import OptionError
 from minmax_jax.evaluation.evaluators import Row
-from minmax_jax.paths import local_path
-from minmax_jax.runs import build, checkpoints, config_checks, final_test, lock, results, second_stage
-from minmax_jax.runs import workdir as workdir_lib
+from minmax_jax.runs import final_test, second_stage
+from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import run as build
+from minmax_jax.runs.folder import checkpoints, results
+from minmax_jax.runs.folder import workdir as workdir_lib
+from minmax_jax.training import state as state_lib
 
 logger = logging.getLogger(__name__)
 

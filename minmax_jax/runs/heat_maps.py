@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from minmax_jax import evaluation, strict_json
+from minmax_jax import evaluation
+from minmax_jax.base import strict_json
+from minmax_jax.base.paths import local_path
 from minmax_jax.configs import common
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import ImagePrediction, baselines, metric_table
-from minmax_jax.paths import local_path
-from minmax_jax.runs import build, build_data
+from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import run as build
 
 ENDINGS = (".npy", ".npz", ".png")
 _GREY = ("L", "I;16", "I;16B")  # Pillow's modes

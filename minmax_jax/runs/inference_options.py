@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from minmax_jax import options
-from minmax_jax.errors import OptionError
+from minmax_jax.base import options
+from minmax_jax.base.errors import OptionError
 
 _SCALES = (0.1, 8.0)
 

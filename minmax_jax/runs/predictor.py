@@ -10,15 +10,17 @@ import jax
 import ml_collections
 import numpy as np
 
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 from minmax_jax.configs import common
-from minmax_jax.crf import RefineFn
 from minmax_jax.data import image_reading, padding, preprocessing, readings
-from minmax_jax.errors import OptionError
 from minmax_jax.masks import resize_mask
 from minmax_jax.method import Prediction
-from minmax_jax.paths import local_path
 from minmax_jax.refinement import calibration
-from minmax_jax.runs import build_model, inference_options, model_card
+from minmax_jax.refinement.crf import RefineFn
+from minmax_jax.runs import inference_options
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.folder import model_card
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +169,7 @@ def _create_predict(card: dict[str, Any]) -> tuple[Callable[..., Prediction], Ca
         raise model_card.ModelCardError(
             f"The model is of method {card['method']!r}, and this version has {', '.join(build_model.METHODS)}. Install"
             f" the version that wrote it ({card.get('versions', {}).get('minmax_jax')}), or add the method to"
-            " minmax_jax.runs.build_model.METHODS."
+            " minmax_jax.runs.building.networks.METHODS."
         )
     method = build_model.create_method(
         _read_config(card),

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from minmax_jax import digests
-from minmax_jax import state as state_lib
+from minmax_jax.base.errors import OptionError, naming
 from minmax_jax.distributed import engines
-from minmax_jax.errors import OptionError, naming
 from minmax_jax.refinement import cache, decoder_training, priors
 from minmax_jax.refinement.options import RefineOptions
-from minmax_jax.runs import build, build_model, config_checks, model_card
+from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import run as build
+from minmax_jax.runs.folder import digests, model_card
+from minmax_jax.training import state as state_lib
 
 logger = logging.getLogger(__name__)
 

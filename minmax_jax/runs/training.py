@@ -10,25 +10,20 @@ import jax
 import ml_collections
 import numpy as np
 
-from minmax_jax import digests, disk, evaluation
+from minmax_jax import evaluation
+from minmax_jax.base import disk, lock
+from minmax_jax.base.errors import UserError
+from minmax_jax.base.paths import local_path
 from minmax_jax.distributed import host_checks
-from minmax_jax.errors import UserError
 from minmax_jax.evaluation import selection
-from minmax_jax.paths import local_path
-from minmax_jax.runs import (
-    build,
-    build_data,
-    build_model,
-    checkpoints,
-    config_checks,
-    final_test,
-    interrupts,
-    lock,
-    metric_writers,
-    timing,
-)
-from minmax_jax.runs import workdir as workdir_lib
-from minmax_jax.state import TrainState
+from minmax_jax.runs import final_test, interrupts, timing
+from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import run as build
+from minmax_jax.runs.folder import checkpoints, digests, metric_writers
+from minmax_jax.runs.folder import workdir as workdir_lib
+from minmax_jax.training.state import TrainState
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from minmax_jax import options as options_lib
+from minmax_jax.base import options as options_lib
+from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import (
     image_endings,
     image_files,
@@ -22,11 +23,11 @@ from minmax_jax.data import (
     tiff_files,
     unread_formats,
 )
-from minmax_jax.errors import OptionError, UserError
 from minmax_jax.evaluation import trust
 from minmax_jax.evaluation.image_predictions import ImagePrediction, NotFiniteError
-from minmax_jax.prediction import regions, sources
+from minmax_jax.prediction import sources
 from minmax_jax.prediction.options import Options
+from minmax_jax.prediction.outputs import regions
 from minmax_jax.runs.predictor import Predictor
 
 LEAST_AREA = Options.least_area  # pixels; smaller regions are no instances

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from minmax_jax.errors import UserError
+from minmax_jax.base.errors import UserError
 from minmax_jax.evaluation import trust
 from minmax_jax.runs.predictor import Predictor
 from minmax_jax.serve import answer_page, answers, guard, uploads

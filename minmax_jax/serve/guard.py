@@ -9,7 +9,7 @@ import urllib.parse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse
 
-from minmax_jax.errors import OptionError
+from minmax_jax.base.errors import OptionError
 
 HEADERS = {
     # Nothing but what this server sends; pictures are made in the page (data, blob).

@@ -8,8 +8,8 @@ import socket
 import threading
 from typing import Any
 
-from minmax_jax import options as options_lib
-from minmax_jax.errors import OptionError, UserError
+from minmax_jax.base import options as options_lib
+from minmax_jax.base.errors import OptionError, UserError
 
 ADDRESS = "127.0.0.1"
 _PACKAGES = ("starlette", "uvicorn")

@@ -6,7 +6,7 @@ import email.message
 
 from starlette.requests import Request
 
-from minmax_jax.errors import UserError
+from minmax_jax.base.errors import UserError
 
 _SECONDS_WITHOUT_BYTES = 10.0
 _SECONDS_IN_ALL = 300.0  # 20 MB in them are half a megabit a second

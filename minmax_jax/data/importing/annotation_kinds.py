@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 import zlib
 
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset, raw_files
 from minmax_jax.data.importing import (
     annotation_entries,
@@ -17,7 +18,6 @@ from minmax_jax.data.importing import (
     regions,
     voc_annotations,
 )
-from minmax_jax.errors import OptionError
 
 # Longer ones first: of a.geojson.gz, the image is a.
 ENDINGS = (".geojson.gz", ".json.gz", ".geojson", ".json", ".xml")

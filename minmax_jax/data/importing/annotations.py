@@ -6,11 +6,11 @@ import dataclasses
 import logging
 import pathlib
 
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset, image_endings
 from minmax_jax.data.importing import annotation_kinds, image_folder, raw_dataset, regions
 from minmax_jax.data.importing.annotation_entries import Entry
-from minmax_jax.errors import OptionError
-from minmax_jax.paths import local_path
 
 logger = logging.getLogger(__name__)
 _MOST_NAMED = 5

@@ -12,9 +12,9 @@ import tarfile
 import zipfile
 import zlib
 
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset
-from minmax_jax.errors import OptionError
-from minmax_jax.paths import local_path
 
 logger = logging.getLogger(__name__)
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import logging
 
-from minmax_jax import progress
+from minmax_jax.base import progress
 from minmax_jax.data import dataset, load, lossy_reading
 from minmax_jax.data.importing import problems, raw_dataset
 

@@ -10,11 +10,11 @@ import pathlib
 
 import numpy as np
 
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset, raw_files
 from minmax_jax.data import splits as splits_lib
 from minmax_jax.data.importing import class_cells, mask_rules, problems, raw_dataset
-from minmax_jax.errors import OptionError
-from minmax_jax.paths import local_path
 
 logger = logging.getLogger(__name__)
 _BOX = ("left", "top", "right", "bottom")

@@ -10,7 +10,7 @@ import shutil
 import urllib.error
 import urllib.request
 
-from minmax_jax import progress
+from minmax_jax.base import progress
 from minmax_jax.data import dataset
 
 logger = logging.getLogger(__name__)

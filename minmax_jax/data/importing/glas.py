@@ -14,10 +14,10 @@ import io
 import pathlib
 import zipfile
 
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset, raw_files
 from minmax_jax.data.importing import mask_rules, raw_dataset
-from minmax_jax.errors import OptionError
-from minmax_jax.paths import local_path
 
 OFFICIAL_FOLDER = "Warwick QU Dataset (Released 2016_07_08)"
 HOMEPAGE = "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest/"

@@ -8,11 +8,11 @@ import unicodedata
 
 import numpy as np
 
+from minmax_jax.base.errors import OptionError
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset, image_endings
 from minmax_jax.data import splits as splits_lib
 from minmax_jax.data.importing import mask_rules, raw_dataset
-from minmax_jax.errors import OptionError
-from minmax_jax.paths import local_path
 
 logger = logging.getLogger(__name__)
 # By the name of a folder in lower case.

@@ -7,9 +7,9 @@ import pathlib
 
 import numpy as np
 
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import pixel_size, raw_files
 from minmax_jax.data.importing import problems, raw_dataset
-from minmax_jax.errors import OptionError
 
 logger = logging.getLogger(__name__)
 _MOST_GROUPS = 5

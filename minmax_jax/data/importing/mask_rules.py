@@ -6,8 +6,8 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset, image_files
-from minmax_jax.errors import OptionError
 
 # Below it, what JPEG leaves around an edge would count as foreground.
 _LEAST_THRESHOLD_OF_JPEG = 32

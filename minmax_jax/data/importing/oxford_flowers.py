@@ -12,9 +12,9 @@ import pathlib
 
 import numpy as np
 
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset
 from minmax_jax.data.importing import archives, download, mask_rules, mat_files, raw_dataset
-from minmax_jax.errors import OptionError
 
 HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 # Each part of the release, and the archive that holds it.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dataclasses
 import pathlib
 
-from minmax_jax import tables
+from minmax_jax.base import tables
 
 LIST = "skipped.csv"
 _MOST_LISTED = 20

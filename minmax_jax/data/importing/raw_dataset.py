@@ -7,9 +7,9 @@ import re
 
 import numpy as np
 
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset, image_files, image_reading, raw_files, readings
 from minmax_jax.data.importing import class_cells, mask_rules, problems, region_masks, regions
-from minmax_jax.errors import OptionError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,10 @@ import shutil
 
 import numpy as np
 
-from minmax_jax import disk, progress
+from minmax_jax.base import disk, progress
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset, load, metadata
 from minmax_jax.data.importing import checks, problems, raw_dataset
-from minmax_jax.paths import local_path
 
 logger = logging.getLogger(__name__)
 SCRATCH = "incomplete.unpacked"

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from minmax_jax.base.paths import local_path
 from minmax_jax.data import load
 from minmax_jax.data.importing import problems
-from minmax_jax.paths import local_path
 
 # Shares of foreground: of one mask, and of all on average. Objects rarely fill their image.
 _FULL, _SUSPICIOUS = 0.99, 0.6

@@ -7,9 +7,9 @@ import itertools
 
 import numpy as np
 
+from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset, image_files, slide_windows, slides, splits
 from minmax_jax.data.importing import magnification, problems, raw_dataset, region_masks, slide_masks
-from minmax_jax.errors import OptionError
 
 # Saturation of HSV, 0 to 1: glass, white and grey are below it; 89 % of the pixels of GlaS, all tissue, are above it.
 _LEAST_SATURATION = 0.07

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minmax_jax import options
+from minmax_jax.base import options
 from minmax_jax.evaluation import evaluators
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction

@@ -1,0 +1,47 @@
+"""Checks of option values: each error names the field, its value and what it must be."""
+
+from collections.abc import Collection, Sequence
+import math
+from typing import Any
+
+from minmax_jax.base.errors import OptionError
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
+    """Raises OptionError unless the value is one of the choices."""
+    if value not in choices:
+        raise OptionError(f"{name}={value!r} must be one of {tuple(choices)}.")
+
+
+def check_range(name: str, value: float, least: float, greatest: float = math.inf) -> None:
+    """Raises OptionError unless the value is from `least` to `greatest`, both allowed; NaN is refused."""
+    if not least <= value <= greatest:
+        upper = f"from {least} to {greatest}" if greatest < math.inf else f"at least {least}"
+        raise OptionError(f"{name}={value!r} must be {upper}.")
+
+
+def check_numbers(
+    name: str,
+    values: Sequence[float],
+    least: float,
+    greatest: float = math.inf,
+    *,
+    count: int | None = None,
+    whole: bool = False,
+) -> None:
+    """Raises OptionError unless the values are numbers from `least` to `greatest`.
+
+    Args:
+        name: of the option.
+        values: a sequence of any values.
+        least: allowed.
+        greatest: allowed.
+        count: how many there must be; None: any number of them.
+        whole: whether fractions are refused.
+    """
+    kind = int if whole else int | float
+    are_right = all(type(value) is not bool and isinstance(value, kind) for value in values)
+    if not are_right or not all(least <= value <= greatest for value in values) or count not in (None, len(values)):
+        what = "" if count is None else f"{count} "
+        upper = f"from {least} to {greatest}" if greatest < math.inf else f"of at least {least}"
+        raise OptionError(f"{name}={values!r} must be {what}{'whole ' if whole else ''}numbers {upper}.")

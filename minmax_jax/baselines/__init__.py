@@ -1,0 +1,1 @@
+"""Methods to compare min-max entropy with, one file each."""

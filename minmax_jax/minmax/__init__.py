@@ -1,0 +1,1 @@
+"""Min-max entropy: the method of arXiv 1907.12934."""

@@ -1,0 +1,1 @@
+"""Images that are predicted tile by tile, with arrays on the disk."""

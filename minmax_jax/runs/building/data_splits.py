@@ -1,0 +1,189 @@
+"""From a configuration to data: the three splits, and training batches. Fields: configs/common.py."""
+
+import dataclasses
+import logging
+
+import grain
+import jax
+import ml_collections
+import numpy as np
+
+from minmax_jax.base import errors
+from minmax_jax.data import dataset, load, pipeline, pixel_size, preprocessing, synthetic, transforms
+
+logger = logging.getLogger(__name__)
+_GREATEST_CROP = 480  # as published
+_GREATEST_IMBALANCE = 5  # images of the largest class for each of the smallest, without a warning
+
+
+# In the order of the published labels.
+CUB5_CLASS_NAMES = (
+    "019.Gray_Catbird",
+    "171.Myrtle_Warbler",
+    "108.White_necked_Raven",
+    "099.Ovenbird",
+    "178.Swainson_Warbler",
+)
+# Datasets with an importer of their own; all others are a user's images.
+PUBLISHED = ("glas", "cub", "oxford_flowers")
+
+
+def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
+    """The splits "train", "validation" and "test", preprocessed and sampled as configured.
+
+    Raises:
+        UserError: for a dataset that is not prepared, or a split that is empty or has too few images.
+    """
+    data = config.data
+    counts = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
+    if data.dataset == "synthetic":
+        options = create_synthetic_options(data)
+        for name, count in counts.items():
+            if count < 1:
+                raise errors.OptionError(f"config.data.num_{name}={count} must be at least 1 for built-in images.")
+        splits = {name: synthetic.load(name, count, config=options) for name, count in counts.items()}
+    else:
+        splits = _load_prepared(data)
+        _compare_pixel_sizes(data.microns_per_pixel, splits["train"].microns_per_pixel)
+    splits = {name: _declare_background(name, split, data) for name, split in splits.items()}
+    return {name: _prepare(name, split, counts[name], data) for name, split in splits.items()}
+
+
+def _declare_background(name: str, split: dataset.Split, data: ml_collections.ConfigDict) -> dataset.Split:
+    """The split with the background classes of the configuration, if it names any, instead of its own."""
+    with errors.naming("config.data."):
+        names = dataset.check_background(tuple(data.background_classes) or split.background_classes, split.class_names)
+    declared = dataclasses.replace(split, background_classes=names)
+    if data.background_classes and name != "train":  # a preparation refuses such images; training reads no mask
+        _warn_of_regions(name, declared)
+    return declared
+
+
+def _warn_of_regions(name: str, split: dataset.Split) -> None:
+    """Warns where images of classes without a region have a foreground, which counts nowhere."""
+    images = np.flatnonzero(~split.has_region).tolist()
+    found = [index for index in images if np.any(split.read_mask(index)) or len(split.read_boxes(index))]
+    if found:
+        logger.warning(
+            "config.data.background_classes: %d of %d %s images of %s, such as %s, have a foreground or a box, which"
+            " count in no metric. Is this a class without a region?",
+            *(len(found), len(images), name, ", ".join(split.background_classes), split.names[found[0]]),
+        )
+
+
+def _load_prepared(data: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
+    name = {"cub5": "cub", "custom": data.name}.get(data.dataset, data.dataset)
+    try:
+        with errors.naming("config.data."):
+            return load.load(
+                data.dir,
+                name,
+                class_names=CUB5_CLASS_NAMES if data.dataset == "cub5" else (),
+                folds_dir=data.folds,
+                validation_share=data.validation_share,
+                seed=data.validation_seed,
+                split=data.split,
+            )
+    except load.NotPreparedError as error:
+        flags = f"--dataset={name}" if name in PUBLISHED else f"--dataset=image_folder --name={name}"
+        raise load.NotPreparedError(
+            f"{error} Prepare it with\n"
+            f"  minmax-jax prepare-data {flags} --source=FOLDER_OR_ARCHIVE --data_dir=DIR\n"
+            "(docs/data.md describes other sources) and set --config.data.dir=DIR."
+        ) from error
+
+
+def _compare_pixel_sizes(configured: float, prepared: float) -> None:
+    if configured and prepared and not pixel_size.is_same(configured, prepared):
+        logger.warning(
+            "config.data.microns_per_pixel=%g, but the prepared images have %.4g: the model card gets the former. Leave"
+            " it at 0 for the latter.",
+            *(configured, prepared),
+        )
+
+
+def _prepare(name: str, split: dataset.Split, count: int, data: ml_collections.ConfigDict) -> dataset.Split:
+    if count > len(split):
+        raise errors.OptionError(
+            f"config.data.num_{name}={count} must be at most {len(split)}, the size of the {name} split; 0 takes all."
+        )
+    if 0 < count < len(split):
+        split = dataset.subset(split, dataset.stratified(split.labels, count, seed=data.subset_seed))
+    if name == "train":
+        with errors.naming("config.data."):
+            few = dataset.few_per_class(
+                split.labels, fraction=data.train_fraction, count=data.train_per_class, seed=data.subset_seed
+            )
+        split = dataset.subset(split, few)
+        if data.permute_labels:
+            labels = np.random.default_rng(data.subset_seed).permutation(split.labels)
+            split = dataclasses.replace(split, labels=labels)
+    split = dataset.preprocess(split, create_preprocessing(data))
+    return dataset.cache_images(split, max_gib=data.cache_gib) if data.cache_gib else split
+
+
+def create_synthetic_options(data: ml_collections.ConfigDict) -> synthetic.SyntheticConfig:
+    """Options of the built-in images, from group `data` of a configuration."""
+    with errors.naming("config.data.synthetic."):
+        return synthetic.SyntheticConfig(**data.synthetic)
+
+
+def create_preprocessing(data: ml_collections.ConfigDict) -> preprocessing.Preprocessing:
+    """Preprocessing of all images, from group `data` of a configuration."""
+    names = [field.name for field in dataclasses.fields(preprocessing.Preprocessing)]
+    with errors.naming("config.data."):
+        return preprocessing.Preprocessing(**{name: data[name] for name in names})
+
+
+def crop_size(data: ml_collections.ConfigDict, split: dataset.Split) -> tuple[int, int]:
+    """Height and width of training crops; data.crop_size=0 derives them from the images.
+
+    Args:
+        data: group `data` of the configuration.
+        split: training images, resized as configured.
+    """
+    side = data.crop_size or dataset.typical_side(split, at_most=_GREATEST_CROP)
+    return side, side
+
+
+def warn_of_imbalance(config: ml_collections.ConfigDict, split: dataset.Split) -> None:
+    """Names the largest and the smallest class of the training images where one has many times those of the other."""
+    counts = np.bincount(split.labels, minlength=len(split.class_names))
+    most, fewest = int(np.argmax(counts)), int(np.argmin(np.where(counts, counts, counts.max())))
+    if config.data.balanced or counts[most] <= _GREATEST_IMBALANCE * counts[fewest]:
+        return
+    logger.warning(
+        "The classes are imbalanced: %d training images of %r, %d of %r. A model may never name a small class:"
+        " --config.data.balanced=True draws all classes equally often, and"
+        " --config.evaluation.selection=balanced_error selects the model by the mean over classes.",
+        *(counts[most], split.class_names[most], counts[fewest], split.class_names[fewest]),
+    )
+
+
+def create_train_batches(
+    config: ml_collections.ConfigDict, split: dataset.Split, *, first_batch: int = 0
+) -> grain.DatasetIterator:
+    """This host's share of the training batches, from the one of that number on."""
+    return pipeline.train_batches(
+        split,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augmentation=create_augmentation(config.data, crop_size(config.data, split)),
+        balanced=config.data.balanced,
+        first_batch=first_batch,
+        num_workers=config.data.num_workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def create_augmentation(data: ml_collections.ConfigDict, size: tuple[int, int]) -> transforms.Augmentation:
+    """Augmentation of the training images.
+
+    Args:
+        data: group `data` of the configuration.
+        size: height and width of the crops.
+    """
+    names = [field.name for field in dataclasses.fields(transforms.Augmentation) if field.name != "crop_size"]
+    with errors.naming("config.data."):
+        return transforms.Augmentation(size, **{name: data[name] for name in names})

@@ -1,0 +1,1 @@
+"""The kit that training steps of any method share."""
