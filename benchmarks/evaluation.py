@@ -23,8 +23,8 @@ from benchmarks import figures as figures_lib
 from benchmarks import torch_evaluation, torch_twin
 from minmax_jax.data import dataset
 from minmax_jax.runs import final_test
-from minmax_jax.runs.building import config_checks
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation, fields
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.building import run as build
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, network, evaluation.")
@@ -35,13 +35,13 @@ flags.mark_flags_as_required(["config"])
 
 def main() -> None:
     config = _CONFIG.value
-    config_checks.check_fields(config, common.get_config())
+    fields.check_fields(config, common.get_config())
     program.start("off")
     config.model.shared_statistics = True  # the peer has one set
     built = build.build_run(config)
     split = _choose(built.splits["test"])
     mask, num_classes = config.mask, len(split.class_names)
-    model = build_model.create_model(config.model, num_classes=num_classes)
+    model = creation.create_model(options_lib.read(config).model, num_classes=num_classes)
     net = torch_twin.create(model, built.state.variables, sigma=mask.sigma, omega=mask.omega)
     sides = {
         "minmax_jax": lambda: final_test.evaluate_split(built, split, built.state)[1],

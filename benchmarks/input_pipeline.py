@@ -22,8 +22,8 @@ import numpy as np
 
 from benchmarks import figures as figures_lib
 from minmax_jax.data import dataset
-from minmax_jax.runs.building import config_checks
-from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import data_splits, fields
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.building import run as build
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, augmentation, network.")
@@ -40,12 +40,12 @@ _GIB_OF_CACHE = 4.0
 
 def main() -> None:
     config = _CONFIG.value
-    config_checks.check_fields(config, common.get_config())
+    fields.check_fields(config, common.get_config())
     program.start(config.compilation_cache)
     config.data.cache_gib = 0.0
-    split = build_data.create_splits(config)["train"]
+    split = data_splits.create_splits(options_lib.read(config).data)["train"]
     cached = dataset.cache_images(split, max_gib=_GIB_OF_CACHE)
-    figures = {"images": len(split), "batch_size": config.batch_size, "crop": build_data.crop_size(config.data, split)}
+    figures = {"images": len(split), "batch_size": config.batch_size, "crop": data_splits.crop_size(config.data, split)}
     figures["read"] = _rates(map(split.read_image, itertools.cycle(range(len(split)))))
     figures["augment"] = _rates(_augmented(config, split))
     for name, source in (("pipeline", split), ("pipeline, cached", cached)):
@@ -65,7 +65,7 @@ def main() -> None:
 
 def _create_batches(config, split: dataset.Split, workers: int) -> Iterator[dict]:
     config.data.num_workers = workers
-    return build_data.create_train_batches(config, split)
+    return data_splits.create_train_batches(options_lib.read(config), split)
 
 
 def _rates(items: Iterator, scale: int = 1) -> dict[str, float]:
@@ -81,7 +81,7 @@ def _rates(items: Iterator, scale: int = 1) -> dict[str, float]:
 
 
 def _augmented(config, split: dataset.Split) -> Iterator[dict]:
-    rng, augmentation = np.random.default_rng(0), build_data.create_augmentation(config.data, split)
+    rng, augmentation = np.random.default_rng(0), data_splits.create_augmentation(config.data, split)
     examples = [{"images": split.read_image(index)} for index in range(min(16, len(split)))]
     return (augmentation.random_map(example, rng) for example in itertools.cycle(examples))
 
@@ -108,7 +108,7 @@ def _train(config, split: dataset.Split) -> dict[str, float]:
     """Steps one by one: how long each took, and how long its batch had to be waited for."""
     config.data.num_workers = 0
     built = build.build_run(config)
-    train, batches = built.train_step, build_data.create_train_batches(config, split)
+    train, batches = built.train_step, data_splits.create_train_batches(options_lib.read(config), split)
     state, waits, durations = built.state, [], []
     for _ in range(_STEPS.value + 1):
         begin = time.perf_counter()

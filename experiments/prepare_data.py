@@ -17,6 +17,7 @@ from absl import flags
 
 from minmax_jax.base.errors import OptionError, naming
 from minmax_jax.base.paths import local_path
+from minmax_jax.runs.building import groups
 
 from . import program
 
@@ -73,13 +74,12 @@ flags.mark_flags_as_required(["dataset", "data_dir"])
 def main() -> None:
     from minmax_jax.base import disk
     from minmax_jax.data.importing import raw_dataset, records, summary
-    from minmax_jax.runs.building import config_checks
 
     name, config = _DATASET.value, _DATASET.value.removesuffix("_flowers")
     with naming("--"):
         if _DATASET.value in _OWN:
             name, config = _NAME.value, f"custom:{_NAME.value}"
-            raw_dataset.check_name(name, taken=config_checks.DATASETS)
+            raw_dataset.check_name(name, taken=groups.DATASETS)
         if _CHECK.value:
             records.check(_DATA_DIR.value, name)
         else:

@@ -34,7 +34,8 @@ from minmax_jax import interop
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import image_files, image_reading, load, raw_files, readings, splits
 from minmax_jax.data.importing import archives, csv_files, glas, mask_rules, oxford_flowers, raw_dataset, records
-from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import fields
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import checkpoints, model_card, workdir
 from minmax_jax.training import state as state_lib
 from tests import encoded, own_layout, torch_layout
@@ -309,8 +310,8 @@ def _prepared(scratch: pathlib.Path) -> Target:
 def _read_config(content: bytes, folder: pathlib.Path) -> None:
     (folder / "config.json").write_bytes(content)
     config = workdir.read_config(folder)
-    config_checks.check_fields(config, common.get_config())
-    config_checks.check_values(config, num_devices=1, num_local_devices=1)
+    fields.check_fields(config, common.get_config())
+    options_lib.read(config, num_devices=1, num_local_devices=1)
 
 
 def _read_card(content: bytes, folder: pathlib.Path) -> None:

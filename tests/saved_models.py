@@ -7,7 +7,8 @@ import ml_collections
 import numpy as np
 
 from minmax_jax.models import decoder
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import model_card
 from minmax_jax.training import batch_stats as stats_lib
 from tests import programs
@@ -27,17 +28,17 @@ def create_config(**changes) -> ml_collections.ConfigDict:
 def write(folder, *, background_classes=(), **changes) -> None:
     """Writes model_card.json and model.safetensors of a configuration with changes; some classes have no region."""
     config = create_config(**changes)
-    method = build_model.create_method(config, num_classes=len(CLASS_NAMES), steps_per_epoch=1)
+    method = creation.create_method(options_lib.read(config), num_classes=len(CLASS_NAMES), steps_per_epoch=1)
     state = method.init(jax.random.key(0), (_SIDE, _SIDE))
     variables = {"params": state.params, "batch_stats": _statistics(config, state)}
     if config.refine.enabled:
         images = jnp.zeros((1, _SIDE, _SIDE, 3))
         stages = decoder.select_stages(method.stages(variables, images))
-        network = build_model.create_decoder(config.refine, trunk=config.model.trunk)
+        network = creation.create_decoder(config.refine, trunk=config.model.trunk)
         variables["decoder"] = network.init(jax.random.key(1), stages, images)["params"]
     card = model_card.describe(
         config,
-        build_model.create_objective(config, steps_per_epoch=1),
+        options_lib.read(config).method_options,
         class_names=CLASS_NAMES,
         background_classes=background_classes,
         crop_size=(_SIDE, _SIDE),
@@ -51,7 +52,7 @@ def write(folder, *, background_classes=(), **changes) -> None:
 
 def _statistics(config, state):
     """Running statistics of random images: without, a deep trunk of random weights loses its signal."""
-    model = build_model.create_model(config.model, num_classes=len(CLASS_NAMES), method=config.method)
+    model = creation.create_model(options_lib.read(config).model, num_classes=len(CLASS_NAMES), method=config.method)
     images = jax.random.uniform(jax.random.key(2), (4, _SIDE, _SIDE, 3), minval=-1)
     keys = jax.random.split(jax.random.key(3), 4)
     momentum = 0.99 if config.model.trunk.startswith("efficientnet") else 0.9

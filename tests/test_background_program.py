@@ -26,7 +26,8 @@ from minmax_jax.prediction import inputs
 from minmax_jax.refinement import calibration
 from minmax_jax.report import page as page_lib
 from minmax_jax.runs import faithfulness_test, final_test, finished_runs, heat_maps, training
-from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import data_splits
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import results
 from tests import encoded, own_layout, programs, saved_models, served
 from tests.predictors import BrightPixels
@@ -56,13 +57,13 @@ def test_names_of_a_configuration_are_checked(names, message):
     config = _config(names)
     config.data.synthetic.num_classes = 2
     with pytest.raises(UserError, match=message):
-        build_data.create_splits(config)
+        data_splits.create_splits(options_lib.read(config).data)
 
 
 def test_a_foreground_in_a_class_that_a_configuration_declares_is_warned_of(caplog):
-    build_data.create_splits(_config(("empty",)))
+    data_splits.create_splits(_config(("empty",)))
     assert not caplog.records
-    build_data.create_splits(_config(("checkerboard", "empty")))
+    data_splits.create_splits(_config(("checkerboard", "empty")))
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2  # of the 8 validation and the 12 test images; training reads no mask
     assert "background_classes: 2 of 3 validation images of checkerboard, empty, such as " in messages[0]
@@ -122,7 +123,7 @@ def test_its_model_is_loaded_with_them(finished):
         assert predictor.background_classes == (4,)
         _assert_empty_where(predictor(images), 4)
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    split = build_data.create_splits(_config())["test"]
+    split = data_splits.create_splits(options_lib.read(_config()).data)["test"]
     prediction = mm.load(folder)(np.stack([split.read_image(index) for index in range(12)]))
     assert prediction.probabilities.argmax(-1).tolist() == [row["predicted"] for row in rows]
 
@@ -135,7 +136,7 @@ def _assert_empty_where(prediction, background):
 def test_faithfulness_leaves_them_out(finished, monkeypatch):
     """Of the 7 validation images with a region 4 are taken, and one of these has an empty mask."""
     folder, _ = finished
-    split = build_data.create_splits(_config())["validation"]
+    split = data_splits.create_splits(options_lib.read(_config()).data)["validation"]
     assert split.labels.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     seen, score = [], faithfulness_test.faithfulness.score
 

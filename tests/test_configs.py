@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import minmax_jax as mm
+from minmax_jax.base import errors
 from minmax_jax.base.errors import UserError
 from minmax_jax.data.preprocessing import Preprocessing
 from minmax_jax.data.transforms import Augmentation
@@ -20,8 +21,8 @@ from minmax_jax.masks import MaskOptions
 from minmax_jax.minmax.objective import Objective
 from minmax_jax.models import pooling
 from minmax_jax.refinement.options import RefineOptions
-from minmax_jax.runs.building import config_checks
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import config_checks, creation, fields
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.building import run as build
 from minmax_jax.training import optimizers, schedules
 
@@ -43,12 +44,12 @@ ALL = {"common": common.get_config} | {
 
 @pytest.mark.parametrize("name", ALL)
 def test_configurations_have_the_same_fields(name):
-    config_checks.check_fields(ALL[name](), common.get_config())
+    fields.check_fields(ALL[name](), common.get_config())
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "common"])
 def test_configurations_have_possible_values(name):
-    config_checks.check_values(ALL[name](), num_devices=1, num_local_devices=1)
+    options_lib.read(ALL[name](), num_devices=1, num_local_devices=1)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -101,7 +102,7 @@ def _unread(names) -> list[str]:
 
 
 def test_every_field_is_read_somewhere():
-    assert _unread(config_checks.flatten(common.get_config())) == []
+    assert _unread(fields.flatten(common.get_config())) == []
 
 
 def test_a_field_that_nobody_reads_is_noticed():
@@ -114,24 +115,24 @@ def test_handed_on_groups_fit_what_takes_them():
 
     config = synthetic.get_config()
     images.SyntheticConfig(**config.data.synthetic)
-    build_model.create_objective(config, steps_per_epoch=3)
-    build_model.create_optimizer(config, steps_per_epoch=3)
-    build_model.create_refine(config.evaluation.crf)
-    build_model.create_refine_options(config.refine)
+    creation.create_objective(config, steps_per_epoch=3)
+    creation.create_optimizer(config, steps_per_epoch=3)
+    creation.create_refine(config.evaluation.crf)
+    options_lib.read(config).refine
     groups = ("loss", "mask", "erasing", "optimizer", "learning_rate", "evaluation.crf", "refine", "data.synthetic")
     for group in groups:
         spoilt = synthetic.get_config()
         with spoilt.unlocked():
             spoilt.update_from_flattened_dict({f"{group}.nobody": 1})
         with pytest.raises(TypeError, match="nobody"):
-            build.check_config(spoilt, num_devices=1, num_local_devices=1)
+            options_lib.read(spoilt, num_devices=1, num_local_devices=1)
 
 
 def test_option_groups_have_the_defaults_of_their_dataclasses():
     """A default that stands in a configuration and in a dataclass is the same number."""
     config = common.get_config()
-    assert build_model.create_objective(config, steps_per_epoch=1) == Objective()
-    assert build_model.create_refine_options(config.refine) == RefineOptions()
+    assert options_lib.read(config).method_options == Objective()
+    assert options_lib.read(config).refine == RefineOptions()
     head = pooling.WildcatHead(num_classes=2)
     for name in ("modalities", "k_max", "k_min", "alpha", "dropout"):
         assert getattr(head, name) == config.model[name]
@@ -145,7 +146,7 @@ def test_option_groups_have_the_defaults_of_their_dataclasses():
 
 
 def test_every_range_and_choice_belongs_to_a_field():
-    known = set(config_checks.flatten(common.get_config()))
+    known = set(fields.flatten(common.get_config()))
     assert set(config_checks._RANGES) | set(config_checks._CHOICES) <= known
 
 
@@ -269,13 +270,13 @@ _PARITY = {
     + [("glas:maxmin", _COMMON | _PUBLISHED["glas"] | _MAXMIN)],
 )
 def test_published_values(name, values):
-    config = config_checks.flatten(ALL[name]())
+    config = fields.flatten(ALL[name]())
     assert {field: config[field] for field in values} == values
 
 
 def test_recipes_from_scratch_put_features_where_they_lie():
     for config in (glas.get_config("scratch"), custom.get_config("own,scratch"), synthetic.get_config()):
-        assert build_model.create_objective(config, steps_per_epoch=1).mask.alignment == "features"
+        assert options_lib.read(config).method_options.mask.alignment == "features"
     assert glas.get_config("scratch,parity").mask.alignment == "corners"
 
 
@@ -292,7 +293,7 @@ def test_the_order_of_variants_does_not_matter(config, variant, erasures):
 
 
 def test_sigma_of_the_follow_up_rises_by_the_epoch():
-    objective = build_model.create_objective(glas.get_config("maxmin"), steps_per_epoch=8)
+    objective = creation.create_objective(glas.get_config("maxmin"), steps_per_epoch=8)
     at_epochs = [float(objective.mask.threshold(objective.epoch(8 * epoch + 7))) for epoch in (0, 1, 49, 50, 60)]
     assert at_epochs == pytest.approx([0.15, 0.151, 0.199, 0.2, 0.2])
 
@@ -323,18 +324,18 @@ def test_what_goes_wrong_without_a_word(changes, message):
     """Batch norm that stays the identity, and class maps that are put where they are not."""
     config = custom.get_config("own")
     config.update_from_flattened_dict(changes)
-    check = functools.partial(config_checks.check_values, config, num_devices=1, num_local_devices=1)
+    check = functools.partial(options_lib.read, config, num_devices=1, num_local_devices=1)
     if message is None:
         return check()
-    with pytest.raises(config_checks.ConfigError, match=message):
+    with pytest.raises(errors.ConfigError, match=message):
         check()
 
 
 def test_missing_unknown_and_mistyped_fields_are_named_together():
     fields = synthetic.get_config().to_dict() | {"batchsize": 4, "seed": "zero"}
     del fields["data"]["scale"]
-    with pytest.raises(config_checks.ConfigError) as error:
-        config_checks.check_fields(ml_collections.ConfigDict(fields), common.get_config())
+    with pytest.raises(errors.ConfigError) as error:
+        fields.check_fields(ml_collections.ConfigDict(fields), common.get_config())
     assert str(error.value).splitlines() == [
         "config.data.scale is missing; its default is 1.0",
         "config.batchsize is not a field; did you mean config.batch_size?",
@@ -345,8 +346,8 @@ def test_missing_unknown_and_mistyped_fields_are_named_together():
 @pytest.mark.parametrize("value", [True, "1", None, 1.5])
 def test_a_whole_number_is_no_other_type(value):
     fields = ml_collections.ConfigDict(synthetic.get_config().to_dict() | {"seed": value})
-    with pytest.raises(config_checks.ConfigError, match="config.seed="):
-        config_checks.check_fields(fields, common.get_config())
+    with pytest.raises(errors.ConfigError, match="config.seed="):
+        fields.check_fields(fields, common.get_config())
 
 
 @pytest.mark.parametrize(
@@ -401,33 +402,33 @@ def test_impossible_values_are_named(field, value, message):
     config.data.max_side, config.data.train_per_class = 500, 3
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=message) as error:
-        build.check_config(config, num_devices=4, num_local_devices=4)
+        options_lib.read(config, num_devices=4, num_local_devices=4)
     assert f"{field.rpartition('.')[2]}=" in str(error.value)
 
 
 def test_few_samples_are_those_of_training_only():
-    from minmax_jax.runs.building import data_splits as build_data
+    from minmax_jax.runs.building import data_splits
 
     config = synthetic.get_config()
     config.update_from_flattened_dict({"data.num_train": 40, "data.train_fraction": 0.2, "data.num_test": 12})
-    parts = build_data.create_splits(config)
+    parts = data_splits.create_splits(options_lib.read(config).data)
     assert [len(parts[name]) for name in ("train", "validation", "test")] == [8, 256, 12]
     config.update_from_flattened_dict({"data.train_fraction": 1.0, "data.train_per_class": 3})
-    fewer = build_data.create_splits(config)["train"]
+    fewer = data_splits.create_splits(options_lib.read(config).data)["train"]
     np.testing.assert_array_equal(np.bincount(fewer.labels), [3] * 4)
     assert set(parts["train"].names) < set(fewer.names)
     config.data.train_per_class = 11
     with pytest.raises(UserError, match="config.data.train_per_class=11"):
-        build_data.create_splits(config)
+        data_splits.create_splits(options_lib.read(config).data)
 
 
 def test_a_control_permutes_the_labels_of_training_alone():
-    from minmax_jax.runs.building import data_splits as build_data
+    from minmax_jax.runs.building import data_splits
 
     config = synthetic.get_config()
-    before = build_data.create_splits(config)
+    before = data_splits.create_splits(options_lib.read(config).data)
     config.data.permute_labels = True
-    after = build_data.create_splits(config)
+    after = data_splits.create_splits(options_lib.read(config).data)
     # Each image gets the label of another: about a quarter of the four classes agree by chance.
     assert after["train"].names == before["train"].names
     np.testing.assert_array_equal(np.bincount(after["train"].labels), [128] * 4)
@@ -439,24 +440,24 @@ def test_a_control_permutes_the_labels_of_training_alone():
 def test_own_data_needs_its_name_and_no_folds():
     config = custom.get_config()
     config.data.folds = "folds"
-    with pytest.raises(config_checks.ConfigError, match=r"(?s)data.name is empty.*data.folds='folds' must be empty"):
-        config_checks.check_values(config, num_devices=1, num_local_devices=1)
+    with pytest.raises(errors.ConfigError, match=r"(?s)data.name is empty.*data.folds='folds' must be empty"):
+        options_lib.read(config, num_devices=1, num_local_devices=1)
 
 
 @pytest.mark.parametrize("module, folds", [(glas, "folds"), (cub, "")])
 def test_a_split_by_patients_is_for_glas_without_split_files(module, folds):
     config = module.get_config()
     config.data.update({"split": "patients", "folds": folds})
-    with pytest.raises(config_checks.ConfigError, match="config.data.split='patients' is for"):
-        config_checks.check_values(config, num_devices=1, num_local_devices=1)
+    with pytest.raises(errors.ConfigError, match="config.data.split='patients' is for"):
+        options_lib.read(config, num_devices=1, num_local_devices=1)
 
 
 def test_evaluation_over_flips_needs_flips_in_training():
     config = synthetic.get_config()
     config.update_from_flattened_dict({"evaluation.flips": True, "data.flip_horizontal": False})
-    config_checks.check_values(config, num_devices=1, num_local_devices=1)  # there is the other
+    options_lib.read(config, num_devices=1, num_local_devices=1)  # there is the other
     config.data.flip_vertical = False
-    with pytest.raises(config_checks.ConfigError, match="config.evaluation.flips=True"):
+    with pytest.raises(errors.ConfigError, match="config.evaluation.flips=True"):
         build.build_run(config)
 
 
@@ -475,6 +476,6 @@ def test_unknown_variants_are_refused():
 def test_variants_change_what_they_say():
     assert glas.get_config("scratch").data.scale == 0.25
     assert synthetic.get_config("erasing=0").erasing.num_erasures == 0
-    plain, hard = (config_checks.flatten(synthetic.get_config(variant)) for variant in ("", "hard"))
+    plain, hard = (fields.flatten(synthetic.get_config(variant)) for variant in ("", "hard"))
     changed = {name.removeprefix("data.synthetic.") for name in plain if plain[name] != hard[name]}
     assert changed == {"texture_contrast", "part_share", "body_contrast"}

@@ -11,11 +11,11 @@ import pytest
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, load
 from minmax_jax.data.importing import cub, records, summary
-from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import data_splits
 from tests import cub_layout
 
 # Ten training and five test images of each class.
-CLASSES = sorted([*build_data.CUB5_CLASS_NAMES, "001.Black_footed_Albatross"])
+CLASSES = sorted([*data_splits.CUB5_CLASS_NAMES, "001.Black_footed_Albatross"])
 IMAGES = [(name, f"{name[4:]}_{number:04d}", number < 10) for name in CLASSES for number in range(15)]
 
 
@@ -59,11 +59,11 @@ def test_masks_are_the_majority_of_the_votes_and_boxes_are_shares(data_dir):
 
 
 def test_cub5_is_a_subset_by_class(data_dir):
-    parts = load.load(data_dir, "cub", class_names=build_data.CUB5_CLASS_NAMES)
+    parts = load.load(data_dir, "cub", class_names=data_splits.CUB5_CLASS_NAMES)
     whole = load.load(data_dir, "cub")
     assert {name: len(part) for name, part in parts.items()} == {"train": 40, "validation": 10, "test": 25}
     for name, part in parts.items():
-        assert part.class_names == build_data.CUB5_CLASS_NAMES
+        assert part.class_names == data_splits.CUB5_CLASS_NAMES
         for index in (0, len(part) - 1):
             assert part.names[index].startswith(part.class_names[part.labels[index]][4:])
         albatross = {image for image in whole[name].names if image.startswith("Black")}
@@ -163,7 +163,7 @@ def test_published_folds_of_the_full_release(shared, tmp_path):
     _prepare([cub_layout.write(tmp_path / "official", sorted(images))], tmp_path)
 
     birds = {"folds_dir": str(folds / "Caltech-UCSD-Birds-200-2011")}
-    cub5 = {"folds_dir": str(folds / "Caltech-UCSD-Birds-200-2011-CUB5"), "class_names": build_data.CUB5_CLASS_NAMES}
+    cub5 = {"folds_dir": str(folds / "Caltech-UCSD-Birds-200-2011-CUB5"), "class_names": data_splits.CUB5_CLASS_NAMES}
     for options, sizes in ((birds, (4794, 1200, 5794)), (cub5, (120, 30, 145))):
         parts = load.load(str(tmp_path), "cub", **options)
         assert tuple(len(part) for part in parts.values()) == sizes

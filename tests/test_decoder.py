@@ -13,7 +13,7 @@ from minmax_jax.method import Prediction
 from minmax_jax.minmax import inference
 from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.refinement import refined_inference
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation
 from minmax_jax.training import batch_stats as stats_lib
 from tests import networks
 
@@ -145,20 +145,20 @@ def test_refined_masks_are_means_over_mirror_images():
 
 @pytest.mark.parametrize("trunk, alignment", [("resnet50", "features"), ("vit_small14", "patches")])
 def test_features_lie_where_the_trunk_puts_them(trunk, alignment):
-    decoder = build_model.create_decoder(common.get_config().refine, trunk=trunk)
+    decoder = creation.create_decoder(common.get_config().refine, trunk=trunk)
     assert decoder.alignment == alignment and decoder.width == 32
 
 
 def test_masks_are_calibrated_before_a_crf_refines_them():
     """Without either they are left alone."""
     config = common.get_config()
-    assert build_model.create_postprocessing(config.evaluation.crf, config.refine) is None
+    assert creation.create_postprocessing(config.evaluation.crf, config.refine) is None
     config.refine.enabled = True
     mask = np.linspace(0.4, 0.5, 101, dtype=np.float32).reshape(1, 101)
     image = np.random.default_rng(0).integers(0, 256, (1, 101, 3), np.uint8)
     expected = np.clip((np.arange(101) - 5) / 90, 0, 1)[None]
-    calibrated = build_model.create_postprocessing(config.evaluation.crf, config.refine)(mask, image)
+    calibrated = creation.create_postprocessing(config.evaluation.crf, config.refine)(mask, image)
     np.testing.assert_allclose(calibrated, expected, atol=1e-5)
     config.evaluation.crf.enabled, config.evaluation.crf.num_iterations = True, 0  # the CRF clips alone
-    found = build_model.create_postprocessing(config.evaluation.crf, config.refine)(mask, image)
+    found = creation.create_postprocessing(config.evaluation.crf, config.refine)(mask, image)
     np.testing.assert_allclose(found, np.clip(expected, 1e-5, 1 - 1e-5), atol=1e-5)

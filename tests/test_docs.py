@@ -6,11 +6,11 @@ import re
 from minmax_jax.configs import common
 import pytest
 
-from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import fields
 from tests import messages, programs
 
 PAGES = sorted([*programs.ROOT.glob("*.md"), *(programs.ROOT / "docs").rglob("*.md")])
-_FIELDS = set(config_checks.flatten(common.get_config()))
+_FIELDS = set(fields.flatten(common.get_config()))
 _GROUPS = {name.rpartition(".")[0] for name in _FIELDS}
 
 

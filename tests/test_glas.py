@@ -16,7 +16,8 @@ import pytest
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import load
 from minmax_jax.data.importing import checks, glas, raw_dataset, records, summary
-from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import data_splits
+from minmax_jax.runs.building import options as options_lib
 from tests import glas_layout
 
 
@@ -97,7 +98,7 @@ def test_patients_are_kept_and_can_be_kept_apart(data_dir):
     assert 75 <= len(parts["test"]) <= 90
     config = glas_config.get_config()
     config.data.update({"dir": data_dir, "split": "patients", "validation_seed": 3})
-    assert build_data.create_splits(config)["test"].names == parts["test"].names
+    assert data_splits.create_splits(options_lib.read(config).data)["test"].names == parts["test"].names
 
 
 def test_an_earlier_preparation_without_patients_and_glands_can_be_read(official, tmp_path, monkeypatch):
@@ -228,12 +229,12 @@ def test_an_unprepared_dataset_names_the_command():
     with pytest.raises(UserError, match="^dir='' holds no prepared 'glas' dataset"):
         load.load("", "glas")
     with pytest.raises(UserError, match="(?s)^config.data.dir=''.* --dataset=glas .*--config.data.dir=DIR"):
-        build_data.create_splits(glas_config.get_config())
+        data_splits.create_splits(options_lib.read(glas_config.get_config()).data)
 
 
 def test_an_unprepared_dataset_of_one_s_own_names_the_command():
     with pytest.raises(UserError, match="(?s)^config.data.dir=''.* --dataset=image_folder --name=pets --source"):
-        build_data.create_splits(custom.get_config("pets"))
+        data_splits.create_splits(options_lib.read(custom.get_config("pets")).data)
 
 
 def test_what_another_version_prepared_is_prepared_again(tmp_path):

@@ -12,7 +12,8 @@ from safetensors import numpy as safetensors_numpy
 import minmax_jax as mm
 from minmax_jax import interop
 from minmax_jax.models import mask_head
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.building import run as build
 from tests import networks, torch_layout
 
@@ -286,7 +287,7 @@ def test_training_starts_from_the_file(tmp_path, average_decay):
     tensors = _draw(_shapes("deep"))
     np.savez(tmp_path / "trunk.npz", **tensors)
     config.model.pretrained = str(tmp_path / "trunk.npz")
-    state = build_model.load_pretrained(config, build.build_run(config).state)
+    state = creation.load_pretrained(options_lib.read(config).model, build.build_run(config).state)
     for variables in filter(None, (state.variables, state.average)):
         _assert_equal(variables["params"]["trunk"]["stem_norm1"]["scale"], tensors["bn1.weight"])
 

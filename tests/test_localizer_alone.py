@@ -14,7 +14,8 @@ from minmax_jax import losses
 from minmax_jax.base.errors import OptionError
 from minmax_jax.baselines import localizer_alone
 from minmax_jax.runs import training
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.training import batch_stats as stats_lib
 from tests import networks, programs
 
@@ -61,7 +62,7 @@ def test_predictions_are_those_of_the_localizer(batch):
 
 def test_cam_pools_by_the_mean_of_its_map(batch):
     config = synthetic.get_config()
-    model = build_model.create_model(config.model, num_classes=3, method="cam")
+    model = creation.create_model(options_lib.read(config).model, num_classes=3, method="cam")
     head = model.localizer_head
     features = jax.random.normal(jax.random.key(0), (2, 4, 5, 6))
     (logits, maps), variables = head.init_with_output(jax.random.key(1), features)
@@ -73,7 +74,7 @@ def test_accumulation_is_refused():
     config = synthetic.get_config()
     config.method, config.train.accumulation = "wildcat", 2
     with pytest.raises(OptionError, match="accumulation=2 is for config.method=minmax, not wildcat"):
-        build_model.create_method(config, num_classes=4, steps_per_epoch=1)
+        creation.create_method(options_lib.read(config), num_classes=4, steps_per_epoch=1)
 
 
 @pytest.mark.parametrize("method", ["wildcat", "cam"])

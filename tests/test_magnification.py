@@ -10,8 +10,8 @@ import pytest
 from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import image_files, load
 from minmax_jax.data.importing import image_folder, magnification, mask_rules, raw_dataset, records, summary, tiles
-from minmax_jax.runs.building import data_splits as build_data
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import data_splits
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import model_card
 from tests import encoded, saved_models
 
@@ -149,7 +149,7 @@ def test_the_configuration_counts_before_the_data(configured, prepared, expected
     config = saved_models.create_config(data__microns_per_pixel=float(configured))
     card = model_card.describe(
         config,
-        build_model.create_objective(config, steps_per_epoch=1),
+        options_lib.read(config).method_options,
         class_names=("a", "b"),
         crop_size=(32, 32),
         train_labels=np.arange(4) % 2,
@@ -188,7 +188,9 @@ def test_from_files_to_the_splits_of_a_run(tmp_path, caplog):
     assert "\n0.5 microns a pixel." in summary.describe(str(tmp_path / "out"), "slides")
     config = common.get_config()
     config.data.update(dataset="custom", name="slides", dir=str(tmp_path / "out"), scale=0.5, microns_per_pixel=2.0)
-    assert build_data.create_splits(config)["train"].microns_per_pixel == 0.5  # as prepared, before data.scale
+    assert (
+        data_splits.create_splits(options_lib.read(config).data)["train"].microns_per_pixel == 0.5
+    )  # as prepared, before data.scale
     assert "config.data.microns_per_pixel=2, but the prepared images have 0.5" in caplog.text
     (written / "metadata.json").write_text("[]")
     with pytest.raises(UserError, match="damaged .*metadata.json"):

@@ -9,7 +9,8 @@ import pytest
 
 from minmax_jax.base.errors import OptionError
 from minmax_jax.models.mask_head import MaskHead
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation
+from minmax_jax.runs.building import options as options_lib
 from tests import networks
 
 
@@ -80,4 +81,4 @@ def test_where_nothing_would_train_it_it_is_refused(method, gradient):
     config = common.get_config()
     config.model.mask_head, config.method, config.mask.gradient = True, method, gradient
     with pytest.raises(OptionError, match=f"mask_head=True learns through .* not '{gradient}' of '{method}'"):
-        build_model.create_method(config, num_classes=2, steps_per_epoch=1)
+        creation.create_method(options_lib.read(config), num_classes=2, steps_per_epoch=1)

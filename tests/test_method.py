@@ -20,9 +20,8 @@ from minmax_jax.ops import intensity
 from minmax_jax.prediction import folder as prediction_folder
 from minmax_jax.prediction import inputs, options
 from minmax_jax.runs import finished_runs, training
-from minmax_jax.runs.building import data_splits as build_data
-from minmax_jax.runs.building import networks as build_model
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building import data_splits
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import model_card
 from minmax_jax.training.state import TrainState
 from tests import programs, saved_models, served
@@ -73,7 +72,7 @@ def _create_method(config, *, num_classes, steps_per_epoch, background_classes=(
 @pytest.fixture
 def methods(monkeypatch):
     """The table of methods, with this one."""
-    monkeypatch.setitem(build_model.METHODS, "mean_maps", _create_method)
+    monkeypatch.setitem(methods.METHODS, "mean_maps", _create_method)
 
 
 def _config(**changes):
@@ -99,7 +98,7 @@ def _check_predictions(folder, config, results):
     again = finished_runs.evaluate_workdir(folder, "test")
     assert again["test"]["classification_error"] == results["test"]["classification_error"]
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    split = build_data.create_splits(config)["test"]
+    split = data_splits.create_splits(options_lib.read(config).data)["test"]
     images = np.stack([split.read_image(index) for index in range(4)])
     model = mm.load(folder)
     found = model(images)
@@ -126,4 +125,4 @@ def test_a_model_of_a_method_that_is_not_there_is_refused_by_its_name(tmp_path):
     with pytest.raises(model_card.ModelCardError, match="method 'mean_maps', .* has minmax, wildcat, cam"):
         mm.load(tmp_path)
     with pytest.raises(ConfigError, match="config.method='mean_maps' must be one of .*'minmax', 'wildcat', 'cam'"):
-        build.check_config(_config(), num_devices=4, num_local_devices=4)
+        options_lib.read(_config(), num_devices=4, num_local_devices=4)

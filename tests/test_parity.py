@@ -25,7 +25,8 @@ from minmax_jax import interop, losses, masks
 from minmax_jax.minmax import erasing
 from minmax_jax.models import trunks
 from minmax_jax.ops import resize
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.training import state as state_lib
 from tests import recorded
 from tests.conftest import SHARED
@@ -74,10 +75,10 @@ def _create_case(numbers, options, images, tensors, dtype) -> Case:
     config.model.resnet.stage_strides = tuple(options.get("stage_strides", (1, 2, 2, 2)))
     config.erasing.update(num_erasures=options["erase"], start_epoch=0, decay=options["sigma_erase"])
     config.learning_rate.peak = options["lr"]
-    model = build_model.create_model(config.model, num_classes=options["num_classes"])
+    model = creation.create_model(options_lib.read(config).model, num_classes=options["num_classes"])
     heads = {name: getattr(model, name).clone(dtype=dtype) for name in ("localizer_head", "classifier_head")}
     model = model.clone(trunk=model.trunk.clone(dtype=dtype), **heads)
-    tx = build_model.create_optimizer(config, steps_per_epoch=1)
+    tx = creation.create_optimizer(config, steps_per_epoch=1)
     state = state_lib.create_train_state(
         jax.random.key(0), model=model, tx=tx, image_size=(64, 64), shared_statistics=True
     )
@@ -89,7 +90,7 @@ def _create_case(numbers, options, images, tensors, dtype) -> Case:
         recorded=numbers,
         options=options,
         model=model,
-        objective=build_model.create_objective(config, steps_per_epoch=1),
+        objective=options_lib.read(config).method_options,
         tx=tx,
         state=state.replace(**variables, opt_state=tx.init(variables["params"])),
         batch={"images": images, "labels": jnp.asarray(numbers["labels"], jnp.int32)},

@@ -15,7 +15,8 @@ from minmax_jax.base.paths import local_path
 from minmax_jax.data import load
 from minmax_jax.data.importing import csv_files, glas, image_folder, mask_rules, oxford_flowers
 from minmax_jax.runs import training
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import workdir
 from tests import own_layout, programs
 
@@ -47,7 +48,9 @@ OPENERS = {
     "--workdir": lambda path: workdir.open_workdir(path, synthetic.get_config()),
     "--workdir of a training": lambda path: training.train_and_evaluate(_config(**programs.TINY), path),
     "workdir": lambda path: mm.load(path),
-    "config.model.pretrained": lambda path: build_model.load_pretrained(_config(**{"model.pretrained": path}), None),
+    "config.model.pretrained": lambda path: creation.load_pretrained(
+        options_lib.read(_config(**{"model.pretrained": path})).model, None
+    ),
 }
 
 

@@ -14,7 +14,8 @@ from minmax_jax.base.errors import UserError
 from minmax_jax.data import padding
 from minmax_jax.ops import resize
 from minmax_jax.runs import inference_options, training
-from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import data_splits
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import model_card
 from tests import programs, saved_models
 
@@ -48,7 +49,7 @@ def finished(tmp_path_factory):
         shutil.copy(folder / name, moved / name)
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     config.data.scale = 1.0
-    test = build_data.create_splits(config)["test"]
+    test = data_splits.create_splits(options_lib.read(config).data)["test"]
     return moved, rows, test
 
 

@@ -13,8 +13,8 @@ import minmax_jax as mm
 from minmax_jax.base.errors import OptionError
 from minmax_jax.refinement import decoder_training
 from minmax_jax.runs import faithfulness_test, final_test, finished_runs, training
-from minmax_jax.runs.building import data_splits as build_data
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation, data_splits
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.drawing import pictures
 from minmax_jax.runs.folder import model_card
 from minmax_jax.runs.folder.model_card import MODEL
@@ -109,7 +109,7 @@ def test_the_loaded_model_predicts_what_the_run_tested(refined, tmp_path):
     folder, _ = refined
     for name in ("model_card.json", "model.safetensors"):
         shutil.copy(folder / name, tmp_path / name)
-    test = build_data.create_splits(_config())["test"]
+    test = data_splits.create_splits(options_lib.read(_config()).data)["test"]
     prediction = mm.load(tmp_path)(np.stack([test.read_image(index) for index in range(len(test))]))
     assert prediction.masks.shape == (12, 41, 41, 1) and prediction.masks.dtype == np.float32
     for index, line in enumerate((folder / "predictions.jsonl").read_text().splitlines()):
@@ -293,7 +293,7 @@ def _interrupt(*arguments, **options):
 
 
 def test_a_method_without_a_trunk_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(build_model, "create_method", test_method._create_method)
+    monkeypatch.setattr(creation, "create_method", test_method._create_method)
     config = _config(refine__enabled=True, train__epochs=1, evaluation__selection="joint_error")
     with pytest.raises(OptionError, match=r"refine.enabled=True needs a trunk; config.method='minmax' has none"):
         training.train_and_evaluate(config, tmp_path)
@@ -303,7 +303,7 @@ def test_a_method_without_a_trunk_is_refused(tmp_path, monkeypatch):
 def test_images_that_are_not_square_and_of_several_shapes(tmp_path, monkeypatch):
     sizes = [(32, 64), (40, 33), (32, 32)] * 4
     found = {name: splits.make_split(sizes, num_classes=4) for name in ("train", "validation", "test")}
-    monkeypatch.setattr(build_data, "create_splits", lambda config: found)
+    monkeypatch.setattr(data_splits, "create_splits", lambda config: found)
     config = _config(refine__enabled=True, data__crop_size=32, train__epochs=1, refine__scales=(1.0, 1.5))
     results = training.train_and_evaluate(config, tmp_path)
     assert 0 <= results["test"]["f1_background"] <= 100 and results["test"]["num_images_with_mask"] == 12

@@ -6,7 +6,8 @@ import pytest
 
 from minmax_jax.data import dataset, pipeline, stains, transforms
 from minmax_jax.data.preprocessing import Preprocessing
-from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import data_splits
+from minmax_jax.runs.building import options as options_lib
 from tests import splits
 
 # Of length 1; neither is the reference's.
@@ -184,9 +185,9 @@ def test_batches_do_not_depend_on_workers():
 def test_configured_normalisation_is_that_of_all_splits_before_they_are_resized():
     config = synthetic.get_config()
     config.update_from_flattened_dict({f"data.num_{name}": 4 for name in ("train", "validation", "test")})
-    plain = build_data.create_splits(config)
+    plain = data_splits.create_splits(options_lib.read(config).data)
     config.data.stain_normalization, config.data.scale, config.data.cache_gib = "macenko", 0.5, 1.0
-    for name, split in build_data.create_splits(config).items():
+    for name, split in data_splits.create_splits(options_lib.read(config).data).items():
         expected = dataset.preprocess(plain[name], Preprocessing("macenko", 0.5))
         np.testing.assert_array_equal(split.read_image(0), expected.read_image(0))
         unchanged = dataset.preprocess(plain[name], Preprocessing(scale=0.5))
@@ -199,7 +200,7 @@ def test_configured_augmentation_is_that_of_training_batches():
     batches = []
     for strength in (0.0, 0.3):
         config.data.stain_augmentation = strength
-        split = build_data.create_splits(config)["train"]
-        batches.append(next(build_data.create_train_batches(config, split)))
+        split = data_splits.create_splits(options_lib.read(config).data)["train"]
+        batches.append(next(data_splits.create_train_batches(options_lib.read(config), split)))
     np.testing.assert_array_equal(batches[0]["labels"], batches[1]["labels"])
     assert not np.array_equal(batches[0]["images"], batches[1]["images"])

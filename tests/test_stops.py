@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from minmax_jax import evaluation
-from minmax_jax.base import disk, file_names
+from minmax_jax.base import disk, file_names, interrupts
 from minmax_jax.method import Prediction
 from minmax_jax.report import panels
-from minmax_jax.runs import interrupts
 from minmax_jax.runs.drawing import pictures
 from minmax_jax.runs.folder import checkpoints, workdir
 from tests import programs, splits

@@ -9,9 +9,10 @@ from safetensors import numpy as safetensors_numpy
 
 import minmax_jax as mm
 from minmax_jax import interop
+from minmax_jax.base import errors
 from minmax_jax.models import efficientnet_lite
-from minmax_jax.runs.building import config_checks
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation
+from minmax_jax.runs.building import options as options_lib
 from tests import networks, test_efficientnet_lite, torch_layout
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -107,7 +108,7 @@ def test_trunks_are_recognised_by_their_names(tmp_path, case, suffix):
         safetensors_numpy.save_file(tensors, path)
     config = synthetic.get_config()
     config.model.trunk, config.model.pretrained = case.partition(",")[0], str(path)
-    found = build_model.load_pretrained(config, state)
+    found = creation.load_pretrained(options_lib.read(config).model, state)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found.params["trunk"]), wanted["params"])
     for stream in jax.device_get(found.batch_stats).values():
         jax.tree.map(np.testing.assert_array_equal, stream["trunk"], wanted["batch_stats"])
@@ -125,8 +126,8 @@ def test_shortcuts_that_average_are_refused(tmp_path):
     safetensors_numpy.save_file(tensors, tmp_path / "resnet18d.safetensors")
     config = synthetic.get_config()
     config.model.trunk, config.model.pretrained = "resnet18", str(tmp_path / "resnet18d.safetensors")
-    with pytest.raises(config_checks.ConfigError, match="layer1.0.downsample.1.weight .*ResNet-D.*without d"):
-        build_model.load_pretrained(config, state)
+    with pytest.raises(errors.ConfigError, match="layer1.0.downsample.1.weight .*ResNet-D.*without d"):
+        creation.load_pretrained(options_lib.read(config).model, state)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from safetensors import numpy as safetensors_numpy
 
 import minmax_jax as mm
 from minmax_jax import interop, masks
+from minmax_jax.base import errors
 from minmax_jax.models import vit
 from minmax_jax.ops import bicubic
 from minmax_jax.runs import training
-from minmax_jax.runs.building import config_checks
-from minmax_jax.runs.building import networks as build_model
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building import creation
+from minmax_jax.runs.building import options as options_lib
 from tests import networks, programs, torch_layout
 
 WIDTH, DEPTH, HEADS, GRID = 24, 2, 3, 5
@@ -318,17 +318,17 @@ def test_a_whole_training_leaves_the_trunk_as_it_was(tmp_path, monkeypatch, meth
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, changes, message):
-    with pytest.raises(config_checks.ConfigError, match=f"(?s){message}"):
-        build.check_config(_config(tmp_path, **changes), num_devices=1, num_local_devices=1)
+    with pytest.raises(errors.ConfigError, match=f"(?s){message}"):
+        options_lib.read(_config(tmp_path, **changes), num_devices=1, num_local_devices=1)
 
 
 def test_options_and_weights_of_other_trunks_are_refused(tmp_path):
     config = _config(tmp_path, **{"model.frozen_norm": True})
     with pytest.raises(ValueError, match="frozen_norm=True .*not vit_small14"):
-        build_model.create_model(config.model, num_classes=2)
+        creation.create_model(options_lib.read(config).model, num_classes=2)
     config.model.pretrained = str(tmp_path / "absent.pth")
-    with pytest.raises(config_checks.ConfigError, match="(?s)There is no file .*dinov2_vits14_reg4_pretrain.pth"):
-        build_model.load_pretrained(config, None)
+    with pytest.raises(errors.ConfigError, match="(?s)There is no file .*dinov2_vits14_reg4_pretrain.pth"):
+        creation.load_pretrained(options_lib.read(config).model, None)
     config.model.pretrained = "imagenet"
-    with pytest.raises(config_checks.ConfigError, match="No package has ImageNet weights of vit_small14"):
-        build_model.load_pretrained(config, None)
+    with pytest.raises(errors.ConfigError, match="No package has ImageNet weights of vit_small14"):
+        creation.load_pretrained(options_lib.read(config).model, None)

@@ -18,7 +18,7 @@ from minmax_jax.prediction import folder as prediction_folder
 from minmax_jax.prediction import inputs, options
 from minmax_jax.report import page
 from minmax_jax.runs import faithfulness_test, finished_runs, training
-from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import data_splits
 from minmax_jax.runs.folder import checkpoints, results
 from tests import programs, splits
 from tests.test_strict_json import read_all
@@ -140,14 +140,14 @@ def test_two_runs_without_masks_are_compared_by_their_classes(root):
 
 def test_imbalanced_classes_are_named_with_the_option(root, caplog):
     config = _config(root)
-    build_data.warn_of_imbalance(config, _split([14, 2]))
+    data_splits.warn_of_imbalance(config, _split([14, 2]))
     (record,) = caplog.records
     message = record.getMessage()
     assert "14 training images of 'a', 2 of 'b'" in message and "--config.data.balanced=True" in message
     caplog.clear()
-    build_data.warn_of_imbalance(config, _split([10, 2]))
+    data_splits.warn_of_imbalance(config, _split([10, 2]))
     config.data.balanced = True
-    build_data.warn_of_imbalance(config, _split([14, 2]))
+    data_splits.warn_of_imbalance(config, _split([14, 2]))
     assert not caplog.records
 
 

@@ -8,7 +8,7 @@ from minmax_jax.configs import synthetic
 import pytest
 
 from minmax_jax.data import dataset
-from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import fields
 from minmax_jax.runs.folder import workdir
 from tests import splits
 
@@ -59,7 +59,7 @@ def test_where_and_how_a_run_computes_may_change(tmp_path, name, value):
     workdir.claim(workdir.open_workdir(tmp_path, config), config, {})
     config.update_from_flattened_dict({name: value})
     workdir.claim(workdir.open_workdir(tmp_path, config), config, {})
-    assert config_checks.flatten(workdir.read_config(tmp_path))[name] == value
+    assert fields.flatten(workdir.read_config(tmp_path))[name] == value
 
 
 def test_other_data_are_refused_and_the_same_elsewhere_are_not(tmp_path):

@@ -23,9 +23,10 @@ class ConfigError(UserError, ValueError):
 def naming(prefix: str) -> Iterator[None]:
     """Puts what the user wrote before the name of an argument: "config.mask." or "--".
 
-    Functions name their own arguments; only programs know from which field or flag a value came.
+    Functions name their own arguments; only programs know from which field or flag a value came. A message of several
+    lines names an argument in each.
     """
     try:
         yield
     except OptionError as error:
-        raise type(error)(f"{prefix}{error}") from error
+        raise type(error)("\n".join(f"{prefix}{line}" for line in str(error).split("\n"))) from error

@@ -17,7 +17,6 @@ import time
 
 from minmax_jax.base import strict_json
 from minmax_jax.base.errors import UserError
-from minmax_jax.distributed import hosts
 
 logger = logging.getLogger(__name__)
 NAME = ".lock"
@@ -36,7 +35,7 @@ class _InUse(Exception):
 
 @contextlib.contextmanager
 def hold(folder: pathlib.Path, *, flag: str = "--workdir", work: str = "trains") -> Iterator[None]:
-    """Holds the lock of a folder; of several hosts, the main one does.
+    """Holds the lock of a folder.
 
     Args:
         folder: must exist.
@@ -46,9 +45,6 @@ def hold(folder: pathlib.Path, *, flag: str = "--workdir", work: str = "trains")
     Raises:
         LockedError: naming process, host and start of the work that holds it.
     """
-    if not hosts.is_main_host():
-        yield
-        return
     file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

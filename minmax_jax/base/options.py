@@ -45,3 +45,28 @@ def check_numbers(
         what = "" if count is None else f"{count} "
         upper = f"from {least} to {greatest}" if greatest < math.inf else f"of at least {least}"
         raise OptionError(f"{name}={values!r} must be {what}{'whole ' if whole else ''}numbers {upper}.")
+
+
+def check_ranges(options: Any, *, or_zero: bool = False, **limits: tuple[float, float]) -> None:
+    """Raises one OptionError for all attributes that are out of their range.
+
+    Args:
+        options: has the attributes.
+        or_zero: whether 0 is allowed as well, for "no value".
+        **limits: minimum and maximum of each attribute by its name, both allowed; NaN is refused.
+    """
+    problems = []
+    for name, (minimum, maximum) in limits.items():
+        value = getattr(options, name)
+        if not minimum <= value <= maximum and not (or_zero and value == 0):
+            upper = f"from {minimum} to {maximum}" if maximum < math.inf else f"at least {minimum}"
+            problems.append(f"{name}={value!r} must be {upper}{', or 0' if or_zero else ''}.")
+    if problems:
+        raise OptionError("\n".join(problems))
+
+
+def check_sizes(name: str, sizes: Sequence[float]) -> None:
+    """Raises OptionError unless these are sizes of an image, as shares from 0.1 to 8, at least one."""
+    if not sizes:
+        raise OptionError(f"{name}={sizes!r} must name at least one size, such as 1.0.")
+    check_numbers(name, sizes, 0.1, 8)

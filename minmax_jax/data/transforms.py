@@ -18,7 +18,7 @@ class Augmentation(grain.transforms.RandomMap):
     """Maps an example with an image of any size to one with an augmented crop.
 
     Attributes:
-        crop_size: (height, width) of the result; a smaller image is padded by reflection first.
+        size: (height, width) of the result; a smaller image is padded by reflection first. (0, 0): not known yet.
         padding: reflection on each side before the crop, as a share of the height and the width.
         flip_horizontal: mirror left and right, half of the time.
         flip_vertical: mirror top and bottom, half of the time.
@@ -33,7 +33,7 @@ class Augmentation(grain.transforms.RandomMap):
         OptionError: for a number out of range.
     """
 
-    crop_size: tuple[int, int]
+    size: tuple[int, int] = (0, 0)
     padding: float = 0.0
     flip_horizontal: bool = True
     flip_vertical: bool = False
@@ -52,9 +52,7 @@ class Augmentation(grain.transforms.RandomMap):
     def random_map(self, element: dict, rng: np.random.Generator) -> dict:
         """The example with "images" augmented."""
         image = element["images"]
-        rows, columns = (
-            _crop_indices(size, crop, self.padding, rng) for size, crop in zip(image.shape[:2], self.crop_size)
-        )
+        rows, columns = (_crop_indices(side, crop, self.padding, rng) for side, crop in zip(image.shape[:2], self.size))
         if self.flip_horizontal and rng.random() < 0.5:
             columns = columns[::-1]
         if self.flip_vertical and rng.random() < 0.5:

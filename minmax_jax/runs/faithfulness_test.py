@@ -73,7 +73,7 @@ def test_workdir(
         if not shown:
             raise options.OptionError(f"split={split!r}: no image of a class with a region has a mask to test.")
     # No more than a curve needs; evaluations of small images have larger batches.
-    batch_size = min(run.config.evaluation.batch_size, _round_up(num_steps + 1, jax.local_device_count()))
+    batch_size = min(run.options.evaluation.batch_size, _round_up(num_steps + 1, jax.local_device_count()))
     rows = [
         faithfulness.score(
             lambda changed: _probabilities(run, variables, changed, batch_size),
@@ -99,7 +99,7 @@ def test_workdir(
 def _predict_masks(run: build.Run, variables: dict[str, Any], images: dataset.Split) -> list[np.ndarray]:
     """The mask [H, W] of each image."""
     masks: dict[int, np.ndarray] = {}
-    batch_size = run.config.evaluation.batch_size
+    batch_size = run.options.evaluation.batch_size
     for prediction in predict_split(
         lambda batch: run.predict(variables, batch), images, batch_size=batch_size, refine_fn=run.refine_fn
     ):

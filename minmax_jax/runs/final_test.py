@@ -1,12 +1,11 @@
 """Evaluates a trained model on a split: results, a row per image, pictures, and the saved model."""
 
 from collections.abc import Sequence
-import json
+import dataclasses
 import logging
 import pathlib
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from minmax_jax import evaluation
@@ -18,9 +17,9 @@ from minmax_jax.evaluation.evaluators import Evaluator, Row
 from minmax_jax.evaluation.metrics import pixel_curve, thresholds
 from minmax_jax.refinement.crf import RefineFn
 from minmax_jax.runs import second_stage
-from minmax_jax.runs.building import data_splits as build_data
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import data_splits
 from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building.options import RunOptions
 from minmax_jax.runs.drawing import pictures
 from minmax_jax.runs.folder import digests, model_card, results
 from minmax_jax.runs.folder import workdir as workdir_lib
@@ -53,7 +52,7 @@ def _evaluate(
         lambda images: run.predict(variables, images),
         dataset.subset(split, hosts.share_of_host(len(split))),
         evaluators,
-        batch_size=run.config.evaluation.batch_size,
+        batch_size=run.options.evaluation.batch_size,
         **options,
     )
     return hosts.gather_from_hosts(rows)
@@ -76,10 +75,10 @@ def test_selected(
         The content of `results.json`.
     """
     stage, further = None, {}
-    if run.config.refine.enabled:
+    if run.options.refine.enabled:
         logger.info("Evaluating the first stage of step %d on the test split.", state.step)
         _, summary = evaluate_split(run, run.splits["test"], state, refine_fn=run.refine_fn)
-        stage = second_stage.restore(folder, run.config, state) or second_stage.train(run, state)
+        stage = second_stage.restore(folder, run.options.refine, state) or second_stage.train(run, state)
         further = {"test_unrefined": strict_json.finite(summary), "edge_weight_used": stage.edge_weight}
         run = second_stage.refine(run, stage)
     if hosts.is_main_host():
@@ -100,10 +99,10 @@ def test_selected(
     return content
 
 
-def read_results(folder: pathlib.Path, config: ml_collections.ConfigDict, step: int) -> dict[str, Any] | None:
+def read_results(folder: pathlib.Path, options: RunOptions, step: int) -> dict[str, Any] | None:
     """The content of `results.json`, or None if there is none, or one of another second stage or selected step."""
     content = results.read(folder)
-    refine = json.loads(strict_json.dumps(config.refine.to_dict())) if config.refine.enabled else None
+    refine = strict_json.plain(dataclasses.asdict(options.refine)) if options.refine.enabled else None
     return content if content and content.get("refine") == refine and content["step"] == step else None
 
 
@@ -127,7 +126,7 @@ def evaluate_model(
     content = results.collect(
         split,
         summary,
-        run.config,
+        run.options,
         train_labels=run.splits["train"].labels,
         step=int(state.step),
         state_digest=digests.model_digest(state),
@@ -177,7 +176,7 @@ def _diagnose(
         lambda images: run.predict(variables, images),
         classify,
         dataset.subset(split, hosts.share_of_host(len(split))),
-        batch_size=run.config.evaluation.batch_size,
+        batch_size=run.options.evaluation.batch_size,
         refine_fn=run.refine_fn,
     )
     rows = hosts.gather_from_hosts(rows)
@@ -194,11 +193,11 @@ def _save_model(
 ) -> None:
     variables = state_lib.inference_variables(state)
     card = model_card.describe(
-        run.config,
-        build_model.create_objective(run.config, steps_per_epoch=run.steps_per_epoch),
+        run.options,
+        steps_per_epoch=run.steps_per_epoch,
         class_names=run.splits["train"].class_names,
         background_classes=run.splits["train"].background_classes,
-        crop_size=build_data.crop_size(run.config.data, run.splits["train"]),
+        crop_size=data_splits.crop_size(run.options.data, run.splits["train"]),
         train_labels=run.splits["train"].labels,
         reading=run.splits["train"].reading,
         step=int(variables.pop("step")),

@@ -1,19 +1,20 @@
 """A run after its training: evaluated on any of its splits, and given a second stage."""
 
+import dataclasses
 import logging
 import pathlib
 from typing import Any, NamedTuple
 
 import ml_collections
 
-from minmax_jax.base import lock
+from minmax_jax.base import errors
 from minmax_jax.base.errors import OptionError
 from minmax_jax.base.paths import local_path
 from minmax_jax.configs import common
 from minmax_jax.distributed import hosts
 from minmax_jax.evaluation.evaluators import Row
 from minmax_jax.runs import final_test, second_stage
-from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import fields
 from minmax_jax.runs.building import run as build
 from minmax_jax.runs.folder import checkpoints, results
 from minmax_jax.runs.folder import workdir as workdir_lib
@@ -30,9 +31,9 @@ def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
     """
     config = workdir_lib.read_config(folder)
     try:
-        config_checks.check_fields(config, common.get_config())
-    except config_checks.ConfigError as error:
-        raise config_checks.ConfigError(
+        fields.check_fields(config, common.get_config())
+    except errors.ConfigError as error:
+        raise errors.ConfigError(
             f"{folder / 'config.json'} is of another version of this library. Change these fields in it:\n{error}"
         ) from error
     return config
@@ -111,11 +112,11 @@ def open_model(folder: pathlib.Path, config: ml_collections.ConfigDict, split: s
     run, state, seconds = _open(folder, config, split)
     saved = second_stage.read_saved(folder, state) if config.refine.enabled else None
     if saved is None:
-        config.refine.enabled = False
-        return SelectedModel(run, state, None, seconds)
+        without = dataclasses.replace(run.options, refine=dataclasses.replace(run.options.refine, enabled=False))
+        return SelectedModel(dataclasses.replace(run, options=without), state, None, seconds)
     # Not those of the configuration: a second stage with others may have been started, and killed.
     stage, options = saved
-    config.refine.update(options)
+    run = dataclasses.replace(run, options=dataclasses.replace(run.options, refine=options))
     return SelectedModel(second_stage.refine(run, stage), state, stage.decoder, seconds)
 
 
@@ -147,7 +148,7 @@ def refine_workdir(
             f"{folder} belongs to a run on other data: {' '.join(differing)} Give the same data by data_dir: its model"
             " would be replaced."
         )
-    with lock.hold(folder):
+    with workdir_lib.hold(folder):
         return final_test.test_selected(run, folder, state, wall_seconds=seconds)
 
 

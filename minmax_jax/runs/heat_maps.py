@@ -14,7 +14,7 @@ from minmax_jax.base.paths import local_path
 from minmax_jax.configs import common
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import ImagePrediction, baselines, metric_table
-from minmax_jax.runs.building import data_splits as build_data
+from minmax_jax.runs.building import data_splits
 from minmax_jax.runs.building import run as build
 
 ENDINGS = (".npy", ".npz", ".png")
@@ -48,8 +48,8 @@ def evaluate_folder(
     config = common.get_config()
     config.evaluation.threshold = threshold
     config.data.dir, config.data.folds = data_dir, folds
-    config.data.dataset, config.data.name = (name, "") if name in build_data.PUBLISHED else ("custom", name)
-    images = build_data.create_splits(config)[split]
+    config.data.dataset, config.data.name = (name, "") if name in data_splits.PUBLISHED else ("custom", name)
+    images = data_splits.create_splits(read(config).data)[split]
     paths = _find(local_path("--predictions", folder), images)
     evaluators = build.create_mask_evaluators(config.evaluation)
     rows = evaluation.score(_read_all(paths), images, evaluators, baselines=baselines.BASELINES)

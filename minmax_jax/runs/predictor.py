@@ -19,7 +19,9 @@ from minmax_jax.method import Prediction
 from minmax_jax.refinement import calibration
 from minmax_jax.refinement.crf import RefineFn
 from minmax_jax.runs import inference_options
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation, methods
+from minmax_jax.runs.building import options as options_lib
+from minmax_jax.runs.building.options import RunOptions
 from minmax_jax.runs.folder import model_card
 
 
@@ -155,48 +157,39 @@ def load(
         card=card,
         preprocessing=preprocessing.Preprocessing(**card["preprocessing"]),
         predict=functools.partial(jax.jit(predict), variables),
-        refine_fn=build_model.create_postprocessing(crf, refine),
+        refine_fn=creation.create_postprocessing(crf, refine),
         predict_with_first_masks=functools.partial(jax.jit(predict_with_first_masks), variables),
         calibrate_fn=calibration.CALIBRATIONS[refine.calibration] if refine.enabled else None,
-        crf_fn=build_model.create_refine(crf) if crf.enabled else None,
+        crf_fn=creation.create_refine(crf) if crf.enabled else None,
     )
 
 
 def _create_predict(card: dict[str, Any]) -> tuple[Callable[..., Prediction], Callable[..., Prediction]]:
     """The functions (variables, images) -> Prediction of the whole model, and of its first stage."""
-    background_classes = model_card.background_labels(card)
-    if card["method"] not in build_model.METHODS:
+    if card["method"] not in methods.METHODS:
         raise model_card.ModelCardError(
-            f"The model is of method {card['method']!r}, and this version has {', '.join(build_model.METHODS)}. Install"
+            f"The model is of method {card['method']!r}, and this version has {', '.join(methods.METHODS)}. Install"
             f" the version that wrote it ({card.get('versions', {}).get('minmax_jax')}), or add the method to"
-            " minmax_jax.runs.building.networks.METHODS."
+            " minmax_jax.runs.building.methods.METHODS."
         )
-    method = build_model.create_method(
-        _read_config(card),
-        num_classes=len(card["class_names"]),
-        steps_per_epoch=1,
-        background_classes=background_classes,
+    options, background_classes = _read_options(card), model_card.background_labels(card)
+    method = creation.create_method(
+        options, num_classes=len(card["class_names"]), steps_per_epoch=1, background_classes=background_classes
     )
     if not card["refine"]["enabled"]:
         return method.predict, method.predict
-    refined = build_model.create_refined_predict(
-        method.predict,
-        method.stages,
-        ml_collections.ConfigDict(card["refine"]),
-        trunk=card["model"]["trunk"],
-        background_classes=background_classes,
-        **{f"flip_{axis}": card["flips"][axis] for axis in ("horizontal", "vertical")},
-    )
+    refined = creation.create_refined_predict(options, method, background_classes=background_classes)
     return refined, method.predict
 
 
-def _read_config(card: dict[str, Any]) -> ml_collections.ConfigDict:
-    """A configuration whose method predicts as the card says; fields that only training reads have their defaults."""
+def _read_options(card: dict[str, Any]) -> RunOptions:
+    """Options with which a method predicts as the card says; what only training reads has its default."""
     config = common.get_config()
+    config.data.dataset = "synthetic"  # any; no data is read
     config.method = card["method"]
     config.model = ml_collections.ConfigDict(card["model"] | {"cross_replica_norm": False})
     config.mask = ml_collections.ConfigDict(card["mask"])
     config.evaluation.scales, config.evaluation.flips = tuple(card["scales"]), any(card["flips"].values())
     for axis, is_flipped in card["flips"].items():
         config.data[f"flip_{axis}"] = is_flipped
-    return config
+    return options_lib.read(config)

@@ -5,15 +5,13 @@ import logging
 import pathlib
 from typing import Any, NamedTuple
 
-import ml_collections
 import numpy as np
 
 from minmax_jax.base.errors import OptionError, naming
 from minmax_jax.distributed import engines
 from minmax_jax.refinement import cache, decoder_training, priors
 from minmax_jax.refinement.options import RefineOptions
-from minmax_jax.runs.building import config_checks
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs.building import creation
 from minmax_jax.runs.building import run as build
 from minmax_jax.runs.folder import digests, model_card
 from minmax_jax.training import state as state_lib
@@ -44,45 +42,44 @@ def train(run: build.Run, state: state_lib.TrainState) -> SecondStage:
     Raises:
         OptionError: for a method without a trunk.
     """
-    config = run.config
+    options = run.options
     if run.method.stages is None:
-        raise OptionError(f"config.refine.enabled=True needs a trunk; config.method={config.method!r} has none.")
-    options = build_model.create_refine_options(config.refine)
-    parallelize = engines.ENGINES[config.train.engine].parallelize_predict
+        raise OptionError(f"config.refine.enabled=True needs a trunk; config.method={options.method!r} has none.")
+    parallelize = engines.ENGINES[options.train.engine].parallelize_predict
     stages, variables = parallelize(run.method.stages), state_lib.inference_variables(state)
     groups = cache.collect(
-        _create_masks_fn(run, options, variables),
+        _create_masks_fn(run, variables),
         lambda images: stages(variables, images),
         run.splits["train"],
-        options=options,
-        batch_size=config.evaluation.batch_size,
-        seed=config.seed,
+        options=options.refine,
+        batch_size=options.evaluation.batch_size,
+        seed=options.seed,
     )
     num_images = sum(len(group.images) for group in groups)
     logger.info("The second stage trains on %d of %d images.", num_images, len(run.splits["train"]))
     if left_out := int(np.count_nonzero(~run.splits["train"].has_region)):
         logger.info("%d of them are of classes without a region and give no seeds.", left_out)
-    decoder = build_model.create_decoder(config.refine, trunk=config.model.trunk)
+    decoder = creation.create_decoder(options)
     with naming("config.refine."):
-        return SecondStage(*decoder_training.train(groups, decoder=decoder, options=options, seed=config.seed))
+        return SecondStage(*decoder_training.train(groups, decoder=decoder, options=options.refine, seed=options.seed))
 
 
-def _create_masks_fn(run: build.Run, options: RefineOptions, variables: dict[str, Any]) -> cache.MasksFn:
+def _create_masks_fn(run: build.Run, variables: dict[str, Any]) -> cache.MasksFn:
     """Where the seeds come from: a declared prior, or the first stage."""
-    if options.prior:
-        compute = priors.PRIORS[options.prior]
+    if prior := run.options.refine.prior:
+        compute = priors.PRIORS[prior]
         return lambda images: np.stack([compute(image) for image in images])[..., None]
-    predict = engines.ENGINES[run.config.train.engine].parallelize_predict(_create_seed_method(run).predict)
+    predict = engines.ENGINES[run.options.train.engine].parallelize_predict(_create_seed_method(run).predict)
     return lambda images: predict(variables, images).masks
 
 
 def _create_seed_method(run: build.Run) -> Any:
     """The method with the test-time augmentation of the seeds: all mirror images of training, and `refine.scales`."""
-    config = ml_collections.ConfigDict(run.config.to_dict())
-    config.evaluation.flips, config.evaluation.scales = True, run.config.refine.scales
+    flips = any(run.options.training_flips.values())
+    evaluation = dataclasses.replace(run.options.evaluation, flips=flips, scales=run.options.refine.scales)
     split = run.splits["train"]
-    return build_model.create_method(
-        config,
+    return creation.create_method(
+        dataclasses.replace(run.options, evaluation=evaluation),
         num_classes=len(split.class_names),
         steps_per_epoch=run.steps_per_epoch,
         background_classes=split.background_labels,
@@ -91,26 +88,19 @@ def _create_seed_method(run: build.Run) -> Any:
 
 def refine(run: build.Run, stage: SecondStage) -> build.Run:
     """The run with the masks of a decoder, calibrated, in place of the first stage's."""
-    config = run.config
-    predict = build_model.create_refined_predict(
-        run.method.predict,
-        run.method.stages,
-        config.refine,
-        trunk=config.model.trunk,
-        background_classes=run.splits["train"].background_labels,
-        flip_horizontal=config.evaluation.flips and config.data.flip_horizontal,
-        flip_vertical=config.evaluation.flips and config.data.flip_vertical,
+    predict = creation.create_refined_predict(
+        run.options, run.method, background_classes=run.splits["train"].background_labels
     )
-    predict = engines.ENGINES[config.train.engine].parallelize_predict(predict)
+    predict = engines.ENGINES[run.options.train.engine].parallelize_predict(predict)
     return dataclasses.replace(
         run,
         predict=lambda variables, images: predict({"decoder": stage.decoder} | variables, images),
-        refine_fn=build_model.create_postprocessing(config.evaluation.crf, config.refine),
+        refine_fn=lambda mask, image: calibration.between_percentiles(mask),
     )
 
 
-def read_saved(folder: pathlib.Path, state: state_lib.TrainState) -> tuple[SecondStage, dict[str, Any]] | None:
-    """The second stage that the folder holds for this model, and its group `refine`; None without."""
+def read_saved(folder: pathlib.Path, state: state_lib.TrainState) -> tuple[SecondStage, RefineOptions] | None:
+    """The second stage that the folder holds for this model, and its options; None without."""
     try:
         card, variables = model_card.read(folder)
     except model_card.ModelCardError:
@@ -120,22 +110,19 @@ def read_saved(folder: pathlib.Path, state: state_lib.TrainState) -> tuple[Secon
     if card["second_stage_digest"] not in ("", model_card.digest_second_stage(card, variables)):
         return None  # a decoder that was stopped before its card was written
     # A card that is older than an option reads as with its default; options that are gone count for nothing.
-    known = {"enabled": True} | dataclasses.asdict(RefineOptions())
-    options = {name: card["refine"].get(name, default) for name, default in known.items()}
-    return SecondStage(variables["decoder"], card.get("edge_weight_used")), options
+    return SecondStage(variables["decoder"], card.get("edge_weight_used")), model_card.refine_options(card)
 
 
-def restore(folder: pathlib.Path, config: ml_collections.ConfigDict, state: state_lib.TrainState) -> SecondStage | None:
+def restore(folder: pathlib.Path, options: RefineOptions, state: state_lib.TrainState) -> SecondStage | None:
     """The second stage that the folder holds for this model and these options, or None.
 
     Args:
         folder: of the run.
-        config: of the run.
+        options: of the second stage.
         state: of the selected model.
     """
     saved = read_saved(folder, state)
     if saved is None:
         return None
-    stage, options = saved
-    is_same = config_checks.flatten(ml_collections.ConfigDict(options)) == config_checks.flatten(config.refine)
-    return stage if is_same else None
+    stage, of_saved = saved
+    return stage if of_saved == options else None

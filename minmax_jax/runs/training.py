@@ -11,15 +11,13 @@ import ml_collections
 import numpy as np
 
 from minmax_jax import evaluation
-from minmax_jax.base import disk, lock
+from minmax_jax.base import disk, interrupts
 from minmax_jax.base.errors import UserError
 from minmax_jax.base.paths import local_path
 from minmax_jax.distributed import host_checks
 from minmax_jax.evaluation import selection
-from minmax_jax.runs import final_test, interrupts, timing
-from minmax_jax.runs.building import config_checks
-from minmax_jax.runs.building import data_splits as build_data
-from minmax_jax.runs.building import networks as build_model
+from minmax_jax.runs import final_test, timing
+from minmax_jax.runs.building import creation, data_splits, fields
 from minmax_jax.runs.building import run as build
 from minmax_jax.runs.folder import checkpoints, digests, metric_writers
 from minmax_jax.runs.folder import workdir as workdir_lib
@@ -54,15 +52,15 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     """
     started = time.monotonic()
     run = build.build_run(config)
-    build_data.warn_of_imbalance(config, run.splits["train"])
+    data_splits.warn_of_imbalance(run.options.data, run.splits["train"])
     # Before any host writes: the configuration in the folder is that of the first.
     _check_hosts(config, run)
     # A resumed run does not need the pretrained file any more. A save that was not finished has another name.
     written = (local_path("--workdir", workdir) / "checkpoints").glob("[0-9]*")
     is_fresh = not any(path.name.isdigit() for path in written)
-    state = build_model.load_pretrained(config, run.state) if is_fresh else run.state
+    state = creation.load_pretrained(run.options.model, run.state) if is_fresh else run.state
     folder = workdir_lib.open_workdir(workdir, config)
-    with lock.hold(folder):
+    with workdir_lib.hold(folder):
         host_checks.check_shared_folder(folder)
         workdir_lib.claim(folder, config, run.splits)
         saved = checkpoints.Checkpoints(folder / "checkpoints")
@@ -89,27 +87,27 @@ def _train(
     started: float,
     check_interrupts: Callable[[], None],
 ) -> dict:
-    config = run.config
+    options = run.options
     restored = saved.restore_newest(run.state)
     state, record = restored or (state, checkpoints.RunRecord())
     host_checks.check_equal(
         {"step": int(state.step), "digest of the state": digests.state_digest(state)},
         advice="Give all hosts the same pretrained weights, and one workdir whose checkpoints all see.",
     )
-    first_step, total_steps = int(state.step), config.train.epochs * run.steps_per_epoch
-    if first_step == total_steps and (finished := final_test.read_results(folder, config, record.selected_step)):
+    first_step, total_steps = int(state.step), options.train.epochs * run.steps_per_epoch
+    if first_step == total_steps and (finished := final_test.read_results(folder, options, record.selected_step)):
         logger.info("This run is finished.")
         return finished
     saved.set_aside_after(first_step)
     started -= record.seconds
-    batches = build_data.create_train_batches(config, run.splits["train"], first_batch=first_step)
+    batches = data_splits.create_train_batches(options, run.splits["train"], first_batch=first_step)
 
-    writer = metric_writers.MetricWriter(folder, first_step=first_step, tensorboard=config.train.tensorboard)
-    eval_steps = config.train.eval_every * run.steps_per_epoch
+    writer = metric_writers.MetricWriter(folder, first_step=first_step, tensorboard=options.train.tensorboard)
+    eval_steps = options.train.eval_every * run.steps_per_epoch
     logger.info(
         "Steps %d to %d, %d per epoch, from %s, on %d x %s.",
         *(first_step + 1, total_steps, run.steps_per_epoch),
-        *(_describe_start(config, first_step), jax.device_count(), jax.devices()[0].device_kind),
+        *(_describe_start(options.model.pretrained, first_step), jax.device_count(), jax.devices()[0].device_kind),
     )
     timer, window = timing.StepTimer(), []
     for step in range(first_step + 1, total_steps + 1):
@@ -122,21 +120,21 @@ def _train(
         else:
             timer.count_step()
         is_validated = step % eval_steps == 0 or step == total_steps
-        is_saved = is_validated or _is_multiple(step, config.train.checkpoint_every)
+        is_saved = is_validated or _is_multiple(step, options.train.checkpoint_every)
 
-        if is_saved or step % config.train.log_every == 0:
+        if is_saved or step % options.train.log_every == 0:
             means, window = _average(window, saved), []
             rate = timer.close_window()
             left = timer.seconds_left(total_steps - step, math.ceil((total_steps - step) / eval_steps))
             writer.write(step, "train", means | ({"steps_per_second": rate} if rate else {}))
-            progress = _describe_rate(rate, config.batch_size, left)
+            progress = _describe_rate(rate, options.batch_size, left)
             logger.info("step %d/%d  %s%s", step, total_steps, _describe_loss(means, run.method.log_terms), progress)
         if is_saved:
             _check_finite(state, step, saved)
         if is_validated:
             with timer.pause():
                 summary = _validate(run, state, step, saved)
-            _select(record, summary, step, config)
+            _select(record, summary, step, options.evaluation.selection)
             writer.write(step, "validation", summary)
             logger.info(_describe_validation(step, summary, is_selected=record.selected_step == step))
         if is_saved:
@@ -158,7 +156,7 @@ def _validate(run: build.Run, state: TrainState, step: int, saved: checkpoints.C
 
 def _check_hosts(config: ml_collections.ConfigDict, run: build.Run) -> None:
     """Compares configuration and data with those of the other hosts."""
-    values = {f"config.{name}": value for name, value in config_checks.flatten(config).items()}
+    values = {f"config.{name}": value for name, value in fields.flatten(config).items()}
     values |= {f"digest of the {name} split": digests.split_digest(split) for name, split in run.splits.items()}
     host_checks.check_equal(values, advice="Give all hosts the same configuration and copies of the same data.")
 
@@ -203,20 +201,20 @@ def _diverged(what: str, saved: checkpoints.Checkpoints) -> DivergedError:
     )
 
 
-def _select(record: checkpoints.RunRecord, summary: dict, step: int, config: ml_collections.ConfigDict) -> None:
+def _select(record: checkpoints.RunRecord, summary: dict, step: int, rule: str) -> None:
     """Adds a validation to the record; its model is selected unless an earlier one was better."""
     record.validations.append(summary | {"step": step})
-    score = selection.score(config.evaluation.selection, record.validations, window=config.evaluation.selection_window)
+    score = selection.score(rule, record.validations)
     if score <= record.selected_score:
         record.selected_step, record.selected_score = step, score
 
 
-def _describe_start(config: ml_collections.ConfigDict, first_step: int) -> str:
+def _describe_start(pretrained: str, first_step: int) -> str:
     if first_step:
         return f"the checkpoint of step {first_step}"
-    if config.model.pretrained == "imagenet":
+    if pretrained == "imagenet":
         return "ImageNet weights"
-    return f"the weights in {config.model.pretrained}" if config.model.pretrained else "random weights"
+    return f"the weights in {pretrained}" if pretrained else "random weights"
 
 
 def _describe_loss(means: dict[str, float], log_terms: tuple[str, ...]) -> str:

@@ -1,15 +1,16 @@
-"""From a configuration to data: the three splits, and training batches. Fields: configs/common.py."""
+"""From options to data: the three splits, and training batches."""
 
 import dataclasses
 import logging
 
 import grain
 import jax
-import ml_collections
 import numpy as np
 
 from minmax_jax.base import errors
-from minmax_jax.data import dataset, load, pipeline, pixel_size, preprocessing, synthetic, transforms
+from minmax_jax.data import dataset, load, pipeline, pixel_size, synthetic
+from minmax_jax.runs.building.groups import DataOptions
+from minmax_jax.runs.building.options import RunOptions
 
 logger = logging.getLogger(__name__)
 _GREATEST_CROP = 480  # as published
@@ -28,20 +29,18 @@ CUB5_CLASS_NAMES = (
 PUBLISHED = ("glas", "cub", "oxford_flowers")
 
 
-def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
-    """The splits "train", "validation" and "test", preprocessed and sampled as configured.
+def create_splits(data: DataOptions) -> dict[str, dataset.Split]:
+    """The splits "train", "validation" and "test", preprocessed and sampled as the options say.
 
     Raises:
         UserError: for a dataset that is not prepared, or a split that is empty or has too few images.
     """
-    data = config.data
     counts = {"train": data.num_train, "validation": data.num_validation, "test": data.num_test}
     if data.dataset == "synthetic":
-        options = create_synthetic_options(data)
         for name, count in counts.items():
             if count < 1:
                 raise errors.OptionError(f"config.data.num_{name}={count} must be at least 1 for built-in images.")
-        splits = {name: synthetic.load(name, count, config=options) for name, count in counts.items()}
+        splits = {name: synthetic.load(name, count, config=data.synthetic) for name, count in counts.items()}
     else:
         splits = _load_prepared(data)
         _compare_pixel_sizes(data.microns_per_pixel, splits["train"].microns_per_pixel)
@@ -49,10 +48,10 @@ def create_splits(config: ml_collections.ConfigDict) -> dict[str, dataset.Split]
     return {name: _prepare(name, split, counts[name], data) for name, split in splits.items()}
 
 
-def _declare_background(name: str, split: dataset.Split, data: ml_collections.ConfigDict) -> dataset.Split:
+def _declare_background(name: str, split: dataset.Split, data: DataOptions) -> dataset.Split:
     """The split with the background classes of the configuration, if it names any, instead of its own."""
     with errors.naming("config.data."):
-        names = dataset.check_background(tuple(data.background_classes) or split.background_classes, split.class_names)
+        names = dataset.check_background(data.background_classes or split.background_classes, split.class_names)
     declared = dataclasses.replace(split, background_classes=names)
     if data.background_classes and name != "train":  # a preparation refuses such images; training reads no mask
         _warn_of_regions(name, declared)
@@ -71,7 +70,7 @@ def _warn_of_regions(name: str, split: dataset.Split) -> None:
         )
 
 
-def _load_prepared(data: ml_collections.ConfigDict) -> dict[str, dataset.Split]:
+def _load_prepared(data: DataOptions) -> dict[str, dataset.Split]:
     name = {"cub5": "cub", "custom": data.name}.get(data.dataset, data.dataset)
     try:
         with errors.naming("config.data."):
@@ -102,7 +101,7 @@ def _compare_pixel_sizes(configured: float, prepared: float) -> None:
         )
 
 
-def _prepare(name: str, split: dataset.Split, count: int, data: ml_collections.ConfigDict) -> dataset.Split:
+def _prepare(name: str, split: dataset.Split, count: int, data: DataOptions) -> dataset.Split:
     if count > len(split):
         raise errors.OptionError(
             f"config.data.num_{name}={count} must be at most {len(split)}, the size of the {name} split; 0 takes all."
@@ -118,39 +117,26 @@ def _prepare(name: str, split: dataset.Split, count: int, data: ml_collections.C
         if data.permute_labels:
             labels = np.random.default_rng(data.subset_seed).permutation(split.labels)
             split = dataclasses.replace(split, labels=labels)
-    split = dataset.preprocess(split, create_preprocessing(data))
+    split = dataset.preprocess(split, data.preprocessing)
     return dataset.cache_images(split, max_gib=data.cache_gib) if data.cache_gib else split
 
 
-def create_synthetic_options(data: ml_collections.ConfigDict) -> synthetic.SyntheticConfig:
-    """Options of the built-in images, from group `data` of a configuration."""
-    with errors.naming("config.data.synthetic."):
-        return synthetic.SyntheticConfig(**data.synthetic)
-
-
-def create_preprocessing(data: ml_collections.ConfigDict) -> preprocessing.Preprocessing:
-    """Preprocessing of all images, from group `data` of a configuration."""
-    names = [field.name for field in dataclasses.fields(preprocessing.Preprocessing)]
-    with errors.naming("config.data."):
-        return preprocessing.Preprocessing(**{name: data[name] for name in names})
-
-
-def crop_size(data: ml_collections.ConfigDict, split: dataset.Split) -> tuple[int, int]:
+def crop_size(data: DataOptions, split: dataset.Split) -> tuple[int, int]:
     """Height and width of training crops; data.crop_size=0 derives them from the images.
 
     Args:
-        data: group `data` of the configuration.
+        data: options of the data.
         split: training images, resized as configured.
     """
     side = data.crop_size or dataset.typical_side(split, at_most=_GREATEST_CROP)
     return side, side
 
 
-def warn_of_imbalance(config: ml_collections.ConfigDict, split: dataset.Split) -> None:
+def warn_of_imbalance(data: DataOptions, split: dataset.Split) -> None:
     """Names the largest and the smallest class of the training images where one has many times those of the other."""
     counts = np.bincount(split.labels, minlength=len(split.class_names))
     most, fewest = int(np.argmax(counts)), int(np.argmin(np.where(counts, counts, counts.max())))
-    if config.data.balanced or counts[most] <= _GREATEST_IMBALANCE * counts[fewest]:
+    if data.balanced or counts[most] <= _GREATEST_IMBALANCE * counts[fewest]:
         return
     logger.warning(
         "The classes are imbalanced: %d training images of %r, %d of %r. A model may never name a small class:"
@@ -160,30 +146,17 @@ def warn_of_imbalance(config: ml_collections.ConfigDict, split: dataset.Split) -
     )
 
 
-def create_train_batches(
-    config: ml_collections.ConfigDict, split: dataset.Split, *, first_batch: int = 0
-) -> grain.DatasetIterator:
+def create_train_batches(options: RunOptions, split: dataset.Split, *, first_batch: int = 0) -> grain.DatasetIterator:
     """This host's share of the training batches, from the one of that number on."""
+    data = options.data
     return pipeline.train_batches(
         split,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augmentation=create_augmentation(config.data, crop_size(config.data, split)),
-        balanced=config.data.balanced,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        augmentation=dataclasses.replace(data.augmentation, size=crop_size(data, split)),
+        balanced=data.balanced,
         first_batch=first_batch,
-        num_workers=config.data.num_workers,
+        num_workers=data.num_workers,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-
-
-def create_augmentation(data: ml_collections.ConfigDict, size: tuple[int, int]) -> transforms.Augmentation:
-    """Augmentation of the training images.
-
-    Args:
-        data: group `data` of the configuration.
-        size: height and width of the crops.
-    """
-    names = [field.name for field in dataclasses.fields(transforms.Augmentation) if field.name != "crop_size"]
-    with errors.naming("config.data."):
-        return transforms.Augmentation(size, **{name: data[name] for name in names})

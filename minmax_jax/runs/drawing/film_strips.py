@@ -27,7 +27,7 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> 
         state: of the tested model.
     """
     target, split = gallery.empty_folder(folder / FOLDER), run.splits["test"]
-    if run.method.record_erasing is None or not run.config.erasing.num_erasures:
+    if run.method.record_erasing is None or not run.options.method_options.erasing.num_erasures:
         return
     variables, record, strips = state_lib.inference_variables(state), jax.jit(run.method.record_erasing), []
     erased = np.flatnonzero(split.has_region)

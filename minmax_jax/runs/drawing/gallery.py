@@ -73,12 +73,12 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, row
     for prediction in predict_split(
         lambda images: run.predict(variables, images),
         subset,
-        batch_size=run.config.evaluation.batch_size,
+        batch_size=run.options.evaluation.batch_size,
         refine_fn=run.refine_fn,
     ):
         index = indices[prediction.index]
         image, true = subset.read_image(prediction.index), subset.read_mask(prediction.index)
-        foreground = prediction.mask >= run.config.evaluation.threshold
+        foreground = prediction.mask >= run.options.evaluation.threshold
         regions, num_regions = layers.draw_instances(foreground)
         layers.save(target / f"{index}.jpg", image)
         layers.save(target / f"{index}_mask.png", layers.tint(prediction.mask))

@@ -28,7 +28,7 @@ def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows
         state: of the selected model.
         rows: of its test.
     """
-    config, pictures = run.config, folder / "pictures"
+    evaluation, pictures = run.options.evaluation, folder / "pictures"
     with _warning("The curves", pictures / "curves.png"):
         pictures.mkdir(exist_ok=True)
         curves.draw_curves(
@@ -38,18 +38,18 @@ def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows
             log_terms=run.method.log_terms,
         )
     split, variables = run.splits["test"], state_lib.inference_variables(state)
-    count = min(config.evaluation.num_pictures, len(split))
+    count = min(evaluation.num_pictures, len(split))
     subset = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
     for prediction in predict_split(
         lambda images: run.predict(variables, images),
         subset,
-        batch_size=config.evaluation.batch_size,
+        batch_size=evaluation.batch_size,
         refine_fn=run.refine_fn,
     ):
         path = pictures / file_names.shorten(subset.names[prediction.index], ending=".png")
         with _warning("A picture", path):
             path.parent.mkdir(parents=True, exist_ok=True)  # An image's name may have folders.
-            panels.draw_panel(path, subset, prediction, threshold=config.evaluation.threshold)
+            panels.draw_panel(path, subset, prediction, threshold=evaluation.threshold)
     with _warning("The gallery of the report", folder):
         gallery.write(run, folder, state, rows)
         film_strips.write(run, folder, state)

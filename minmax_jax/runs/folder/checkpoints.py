@@ -17,11 +17,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from minmax_jax.base import disk, strict_json
+from minmax_jax.base import disk, interrupts, strict_json
 from minmax_jax.base.errors import UserError
 from minmax_jax.distributed import devices, hosts
 from minmax_jax.evaluation import selection
-from minmax_jax.runs import interrupts
 from minmax_jax.runs.folder import digests
 from minmax_jax.training.state import TrainState
 

@@ -4,6 +4,7 @@ The two files need neither the checkpoints nor the dataset, so that a workdir ca
 """
 
 from collections.abc import Sequence
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -11,7 +12,6 @@ import time
 from typing import Any
 
 import flax
-import ml_collections
 import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
@@ -19,7 +19,7 @@ from safetensors import numpy as safetensors_numpy
 from minmax_jax.base import disk
 from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import readings
-from minmax_jax.minmax.objective import Objective
+from minmax_jax.runs.building.options import RunOptions
 from minmax_jax.runs.folder import digests, results
 from minmax_jax.runs.folder import workdir as workdir_lib
 from minmax_jax.training import batch_stats as stats_lib
@@ -75,9 +75,9 @@ def digest_second_stage(card: dict[str, Any], variables: dict[str, Any]) -> str:
 
 
 def describe(
-    config: ml_collections.ConfigDict,
-    objective: Objective,
+    options: RunOptions,
     *,
+    steps_per_epoch: int,
     class_names: Sequence[str],
     background_classes: Sequence[str] = (),
     crop_size: tuple[int, int],
@@ -90,8 +90,8 @@ def describe(
     """The card of a model, as JSON values.
 
     Args:
-        config: of the run.
-        objective: of the training.
+        options: of the run.
+        steps_per_epoch: of the training.
         class_names: of the C classes.
         background_classes: names of those without a region.
         crop_size: height and width of the training crops.
@@ -101,29 +101,30 @@ def describe(
         reading: how the training images were read from their files.
         microns_per_pixel: of the prepared images, 0 if unknown; the configuration's counts before it.
     """
-    evaluation, data, environment = config.evaluation, config.data, results.environment()
-    threshold = objective.mask.threshold(objective.epoch(max(step - 1, 0)))
+    evaluation, data, environment = options.evaluation, options.data, results.environment()
+    threshold = options.mask.threshold(max(step - 1, 0) // steps_per_epoch)
     return {
         "format": _FORMAT,
-        "method": config.method,
+        "method": options.method,
         "class_names": list(class_names),
         "background_classes": list(background_classes),
-        "preprocessing": {name: data[name] for name in ("stain_normalization", "scale", "min_side", "max_side")},
+        "preprocessing": dataclasses.asdict(data.preprocessing),
         "reading": reading.to_json(),  # of image files
         "normalization": {"mean": 127.5, "std": 127.5},  # of uint8 pixels
         "crop_size": list(crop_size),
         "microns_per_pixel": data.microns_per_pixel or microns_per_pixel,
-        "model": config.model.to_dict(),
+        "model": dataclasses.asdict(options.model),
         # The threshold of this step; it grows no further.
-        "mask": config.mask.to_dict() | {"sigma": float(threshold), "sigma_growth": 0.0},
+        "mask": dataclasses.asdict(options.mask) | {"sigma": float(threshold), "sigma_growth": 0.0},
         "foreground_threshold": evaluation.threshold,
-        "flips": {axis: bool(evaluation.flips and data[f"flip_{axis}"]) for axis in ("horizontal", "vertical")},
-        "training_flips": {axis: data[f"flip_{axis}"] for axis in ("horizontal", "vertical")},
+        "flips": {axis: bool(evaluation.flips and used) for axis, used in options.training_flips.items()},
+        "training_flips": options.training_flips,
         "scales": list(evaluation.scales),
         "crf": evaluation.crf.to_dict(),
-        "refine": config.refine.to_dict(),
+        "refine": dataclasses.asdict(options.refine),
         "trained_on": {
-            name: data[name] for name in ("dataset", "name", "folds", "split", "validation_share", "validation_seed")
+            name: getattr(data, name)
+            for name in ("dataset", "name", "folds", "split", "validation_share", "validation_seed")
         }
         | results.describe_training_data(train_labels, data),
         "step": step,

@@ -1,6 +1,7 @@
 """The results of a run: its numbers with everything needed to compare and to reproduce them."""
 
 from collections.abc import Sequence
+import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -9,11 +10,12 @@ import subprocess
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from minmax_jax.base import disk, strict_json
 from minmax_jax.evaluation import selection
+from minmax_jax.runs.building.groups import DataOptions
+from minmax_jax.runs.building.options import RunOptions
 
 _PACKAGES = ("minmax_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
@@ -25,7 +27,7 @@ _MASKS = {"other": "another image's", "moved": "its own moved", "random": "a ran
 def collect(
     split: str,
     summary: dict,
-    config: ml_collections.ConfigDict,
+    options: RunOptions,
     *,
     train_labels: np.ndarray,
     step: int,
@@ -37,43 +39,40 @@ def collect(
     Args:
         split: name of the split.
         summary: of that split.
-        config: of the run.
+        options: of the run.
         train_labels: [N] of the training images.
         step: of the selected model.
         state_digest: SHA-256 of the selected model's parameters and statistics.
         wall_seconds: of training and validation, over all starts.
     """
-    crf = config.evaluation.crf.to_dict()
-    refine = config.refine.to_dict() | {"scales": list(config.refine.scales)}
+    evaluation, refine = options.evaluation, options.refine
     return {
         split: strict_json.finite(summary),
-        "trained_on": describe_training_data(train_labels, config.data),
-        "selection": config.evaluation.selection,
+        "trained_on": describe_training_data(train_labels, options.data),
+        "selection": evaluation.selection,
         # Whether no mask and no prior about masks was used, neither to train nor to select.
-        "label_only": config.evaluation.selection != selection.USES_MASKS
-        and not (refine["enabled"] and refine["prior"]),
-        "threshold": {"policy": "fixed", "value": config.evaluation.threshold},
-        "flips": config.evaluation.flips,
-        "scales": list(config.evaluation.scales),
-        "empty_masks": config.evaluation.empty,
-        **({"crf": crf} if crf["enabled"] else {}),
-        **({"refine": refine} if refine["enabled"] else {}),
-        **({"prior": refine["prior"]} if refine["enabled"] and refine["prior"] else {}),
-        "seed": config.seed,
+        "label_only": evaluation.selection != selection.USES_MASKS and not (refine.enabled and refine.prior),
+        "threshold": {"policy": "fixed", "value": evaluation.threshold},
+        "flips": evaluation.flips,
+        "scales": list(evaluation.scales),
+        **({"refine": dataclasses.asdict(refine)} if refine.enabled else {}),
+        **({"prior": refine.prior} if refine.enabled and refine.prior else {}),
+        "seed": options.seed,
         "step": step,
         "state_digest": state_digest,
         "environment": environment() | {"wall_seconds": round(wall_seconds, 1)},
     }
 
 
-def describe_training_data(labels: np.ndarray, data: ml_collections.ConfigDict) -> dict[str, Any]:
+def describe_training_data(labels: np.ndarray, data: DataOptions) -> dict[str, Any]:
     """Number of training images, and how they were chosen."""
     counts = np.bincount(labels)
     return {
         "num_images": len(labels),
         "images_per_class": {"least": int(counts.min()), "greatest": int(counts.max())},
     } | {
-        name: data[name] for name in ("train_fraction", "train_per_class", "num_train", "subset_seed", "permute_labels")
+        name: getattr(data, name)
+        for name in ("train_fraction", "train_per_class", "num_train", "subset_seed", "permute_labels")
     }
 
 

@@ -1,6 +1,7 @@
 """The folder of a run: one configuration, one dataset, and files that are written completely or not at all."""
 
 from collections.abc import Mapping
+import contextlib
 import json
 import logging
 import pathlib
@@ -9,13 +10,13 @@ from typing import Any
 
 import ml_collections
 
-from minmax_jax.base import disk, strict_json
+from minmax_jax.base import disk, lock, strict_json
 from minmax_jax.base.errors import UserError
 from minmax_jax.base.paths import local_path
 from minmax_jax.configs import common
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
-from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import fields
 from minmax_jax.runs.folder import digests
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict)
         raise WorkdirError(f"--workdir={str(workdir)!r} cannot be written ({error}). Choose another folder.") from error
     if not (folder / "config.json").exists():
         return folder
-    before, now = config_checks.flatten(read_config(folder)), config_checks.flatten(config)
+    before, now = fields.flatten(read_config(folder)), fields.flatten(config)
     free = {*_FREE, "train.epochs"} if now["train.epochs"] > before.get("train.epochs", 0) else _FREE
     differing = [
         f"  config.{name}: {before.get(name)!r} in the workdir, {now.get(name)!r} now"
@@ -71,6 +72,15 @@ def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict)
             + "\nGive the same configuration to resume, or another workdir to start anew."
         )
     return folder
+
+
+def hold(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """Holds the lock of a run's folder; of several hosts, the main one does.
+
+    Raises:
+        LockedError: naming process, host and start of the work that holds it.
+    """
+    return lock.hold(folder) if hosts.is_main_host() else contextlib.nullcontext()
 
 
 def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, splits: Mapping[str, dataset.Split]) -> None:

@@ -1,0 +1,43 @@
+"""The fields of a configuration by dotted name, and whether they are those of configs/common.py."""
+
+import difflib
+from typing import Any
+
+import ml_collections
+
+from minmax_jax.base.errors import ConfigError
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """All fields by dotted name, with values as JSON writes them (tuples as lists)."""
+
+    def visit(node, prefix):
+        for key, value in sorted(node.items()):
+            if isinstance(value, (ml_collections.ConfigDict, dict)):
+                yield from visit(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, list(value) if isinstance(value, (tuple, list)) else value
+
+    return dict(visit(config, ""))
+
+
+def check_fields(config: ml_collections.ConfigDict, reference: ml_collections.ConfigDict) -> None:
+    """Compares names and types with those of a complete configuration.
+
+    Raises:
+        ConfigError: naming every missing or unknown field and every value of another type.
+    """
+    given, known = flatten(config), flatten(reference)
+    problems = [
+        f"config.{name} is missing; its default is {known[name]!r}" for name in sorted(known.keys() - given.keys())
+    ]
+    for name in sorted(given.keys() - known.keys()):
+        close = difflib.get_close_matches(name, known, n=1)
+        problems.append(f"config.{name} is not a field" + (f"; did you mean config.{close[0]}?" if close else ""))
+    for name in sorted(given.keys() & known.keys()):
+        expected, value = type(known[name]), given[name]
+        # An integer is accepted for a float; True is not accepted for 1.
+        if type(value) is not expected and not (expected is float and type(value) is int):
+            problems.append(f"config.{name}={value!r} is a {type(value).__name__}, not a {expected.__name__}")
+    if problems:
+        raise ConfigError("\n".join(problems))
