@@ -1,4 +1,4 @@
-"""Evaluation in plain PyTorch, image by image: the peer in speed, and a second witness of the numbers.
+"""Evaluation in plain PyTorch, image by image: a second witness of the numbers.
 
 It reads a split as this library does, and imports nothing of it: an image is padded by reflection to multiples of
 32 pixels, localized, classified by its foreground and by its background; the mask is cut back, resized to the true

@@ -34,7 +34,7 @@ class Method(NamedTuple):
         train_step: (state, batch, *, axis_name) -> (state, metrics); metrics are scalars with "loss" and
             "classification_error" among them.
         predict: (variables, images [B, H, W, 3] uint8) -> Prediction; variables as of `state.inference_variables`.
-        log_terms: metrics that the log line and the curves show besides "loss", in this order.
+        log_terms: metrics that the log line shows besides "loss", in this order.
         classify: (variables, [B, H, W, 4]: images in [-1, 1], then masks) -> [B, C] probabilities given what the masks
             show, of methods that have such a classifier. The swap test of `evaluation.diagnosis` needs it.
         stages: (variables, images [B, H, W, 3] uint8 or in [-1, 1]) -> `trunks.Stages`, of methods that have a trunk.

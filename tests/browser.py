@@ -1,6 +1,5 @@
 """Headless Chromium for tests, by its DevTools protocol over two pipes: JSON messages that end with NUL."""
 
-import base64
 from collections.abc import Iterator
 import contextlib
 import json
@@ -132,11 +131,6 @@ class Page:
             mobile=width < 600,
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-
-    def screenshot(self, path: pathlib.Path) -> None:
-        """Writes a PNG of the whole page."""
-        picture = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
-        path.write_bytes(base64.b64decode(picture))
 
 
 def find() -> str:

@@ -9,8 +9,6 @@ import optax
 
 import minmax_jax as mm
 
-_HEAD = {"modalities": 2, "k_max": 0.3, "k_min": 0.0}
-
 
 class TinyTrunk(nn.Module):
     """A trunk of a user's own: one convolution and one batch norm, output stride 4."""

@@ -473,9 +473,6 @@ def test_prepared_and_read_again(tmp_path, images):
     assert all(mask is None and not len(boxes) for mask, boxes in found.values())
 
 
-RING = [[*OUTER, OUTER[0]]]
-
-
 # File's name, its content, and the message.
 KINDS = {
     "COCO results": ("a.json", [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}], "COCO results"),

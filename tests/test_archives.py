@@ -53,7 +53,7 @@ def test_files_come_out_whatever_the_compression_and_links_do_not(tmp_path, mode
     assert (tmp_path / "out/images/b.jpg").read_bytes() == b"two"
 
 
-def test_zip_files_likewise(tmp_path):
+def test_files_of_zip_archives_come_out_and_links_do_not(tmp_path):
     members = [
         ("images/a.jpg", b"one", 0o100644),
         ("images/link.jpg", b"/etc/passwd", 0o120777),
@@ -80,14 +80,14 @@ def test_a_cut_archive_is_named(tmp_path, mode, share):
     content = bytes(range(256)) * 200
     path = _tar(tmp_path / "archive.tgz", [("a", content), ("b", content[::-1])], mode)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(UserError, match=r"(?s)archive.tgz is not a complete archive"):
+    with pytest.raises(UserError, match=r"archive.tgz cannot be unpacked as a ZIP or tar archive \(.+\)\. Download"):
         archives.unpack(path, tmp_path / "out")
 
 
 def test_a_zip_file_with_a_wrong_checksum_is_named(tmp_path):
     path = _zip(tmp_path / "archive.zip", [("a", b"some content", 0o100644)])
     path.write_bytes(path.read_bytes().replace(b"some content", b"same content"))
-    with pytest.raises(UserError, match=r"archive.zip is not a complete archive \(Bad CRC-32"):
+    with pytest.raises(UserError, match=r"archive.zip cannot be unpacked as a ZIP or tar archive \(Bad CRC-32"):
         archives.unpack(path, tmp_path / "out")
 
 
@@ -97,7 +97,7 @@ def test_an_encrypted_zip_file_is_named(tmp_path):
     # The first flag, in the header of the file and in the directory.
     content[6] = content[content.index(b"PK\x01\x02") + 8] = 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"archive.zip: 'a' cannot be read \(.*encrypted.*Unpack it by another program"):
+    with pytest.raises(UserError, match=r"archive.zip cannot be .*\(File .*'a'.* is encrypted.*unpack it by"):
         archives.unpack(path, tmp_path / "out")
 
 
@@ -168,12 +168,15 @@ def test_folders_with_the_separator_of_windows(tmp_path, write):
 @pytest.mark.parametrize(
     "names, message",
     [
-        (("x" * 300,), r"archive names 'x{300}', which this file system cannot hold. Rename it there"),
-        (("a", "a/b"), r"archive names 'a(/b)?' as a file and as a folder. Unpack it by another program"),
-        (("a/b", "a"), r"archive names 'a' as a file and as a folder"),
-        ((".",), r"archive names '\.', which cannot be a file"),
+        (("x" * 300,), r"archive cannot be .*File name too long: '.*x{300}'"),
+        (("a", "a/b"), r"archive cannot be .*(File exists|Not a directory): '.*a(/b)?'.*unpack it by another"),
+        (("a/b", "a"), r"archive cannot be .*Is a directory: '.*a'"),
+        ((".",), r"archive cannot be unpacked"),
+        (("",), r"archive cannot be unpacked"),
         (("D:/a",), r"archive names 'D:/a', a file outside its folder: do not trust it"),
         (("a/../../b",), r"a file outside its folder: do not trust it"),
+        (("a\\..\\b",), r"a file outside its folder: do not trust it"),
+        (("\\\\host\\a",), r"a file outside its folder: do not trust it"),
     ],
 )
 def test_names_that_cannot_be(tmp_path, write, names, message):
@@ -181,13 +184,12 @@ def test_names_that_cannot_be(tmp_path, write, names, message):
         archives.unpack(write(tmp_path / "archive", [(name, b"one") for name in names]), tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    "start, kind",
-    [(b"7z\xbc\xaf\x27\x1c", "7-Zip"), (b"Rar!\x1a\x07\x01", "RAR"), (b"\x28\xb5\x2f\xfd", "Zstandard")],
-)
-def test_archives_of_other_kinds_are_named(tmp_path, start, kind):
+@pytest.mark.parametrize("start", [b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07\x01", b"\x28\xb5\x2f\xfd"])
+def test_archives_of_other_kinds_are_named(tmp_path, start):
+    """7-Zip, RAR, and Zstandard."""
     (tmp_path / "a").write_bytes(start + bytes(1000))
-    with pytest.raises(UserError, match=f"a is a {kind} archive; ZIP and tar are read. Unpack it by another program"):
+    message = r"a cannot be unpacked as a ZIP or tar archive \([^\n]+\). Download it again, or unpack it by another"
+    with pytest.raises(UserError, match=message):
         archives.unpack(tmp_path / "a", tmp_path / "out")
 
 

@@ -32,7 +32,7 @@ def _predict_red(images):
 
 
 def _evaluators(**options):
-    return classification.EVALUATOR, dice.evaluator(**options), entropy.EVALUATOR
+    return classification.EVALUATOR, dice.evaluator(**options), entropy.evaluator()
 
 
 def _evaluate(split, predict_fn=_predict_red, *, batch_size=2, refine_fn=None, **options):

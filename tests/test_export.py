@@ -156,7 +156,7 @@ def test_otsu_in_a_file_for_any_size(tmp_path):
     model = predictor.load(tmp_path, dtype="float32")
     for name, format in model_files.FORMATS.items():
         path = tmp_path / f"model.{name}"
-        format.write(path, networks.create(model, None), None, {})
+        format.write(path, networks.create(model), None, {})
         for size in ((33, 130), (96, 32)):
             images = _images(2, size)
             masks = format.read(path)(images.astype(np.float32) / 127.5 - 1)["masks"]

@@ -69,7 +69,7 @@ def test_a_run_leaves_its_results_and_pictures(finished):
     assert json.loads((folder / "results.json").read_text()) == found
     assert json.loads((folder / "config.json").read_text())["train"]["epochs"] == 4
     names = {path.name for path in (folder / "pictures").iterdir()}
-    assert names == {"curves.png", "test_000000.png", "test_000011.png"}
+    assert names == {"test_000000.png", "test_000011.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (folder / "pictures").iterdir())
     test = found["test"]
     assert test["num_images"] == 12 and 0 <= test["classification_error"] <= 100

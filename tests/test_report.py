@@ -47,6 +47,18 @@ def test_charts_of_one_value_and_of_none():
     assert charts.lines({"a": []}, x_label="", y_label="") == ""
 
 
+def test_the_loss_is_drawn_with_its_terms_and_without_what_is_no_term():
+    records = [
+        {"step": step, "kind": "train", "loss": 3.0, "size_loss": float(step), "gradient_norm": 7.0, "map_norm": 9.0}
+        for step in (1, 3)
+    ]
+    ((title, chart),) = page._draw_training([*records, {"step": 3, "kind": "validation", "other_loss": 1.0}], 2)
+    assert title == "Loss and its terms, training" and re.findall("<title>(.*?)</title>", chart) == ["loss", "size"]
+    # From 1 at the bottom of the frame to 3 at its top; the selected step is in the middle.
+    assert re.findall(r'points="([^"]+)"', chart) == ["46.0,24.0 408.0,24.0", "46.0,206.0 408.0,24.0"]
+    assert 'x1="227.0" x2="227.0"' in chart
+
+
 def _row(f1, *, wrong=0.0, flags=()):
     """A row of an image whose class is wrong with the given confidence, or right."""
     classes = {"predicted": int(wrong > 0), "label": 0, "probabilities": [1 - wrong, wrong]}

@@ -35,7 +35,7 @@ def test_both_evaluations_give_the_same_numbers():
 
     objective = networks.objective()
     predict = functools.partial(minmax.predict, state_lib.inference_variables(state), model=model, objective=objective)
-    evaluators = (classification.EVALUATOR, dice.evaluator(), entropy.EVALUATOR)
+    evaluators = (classification.EVALUATOR, dice.evaluator(), entropy.evaluator())
     rows = evaluation.evaluate(jax.jit(predict), split, evaluators, batch_size=2)
     ours = evaluation.summarize(rows, evaluators)
     theirs = torch_evaluation.evaluate(net, split)

@@ -352,7 +352,7 @@ def test_an_archive_of_own_images(tmp_path):
         assert sorted(item.name for item in _read(folder)) == expected
     assert archives.unpacked(str(tmp_path / "pets"), tmp_path / "scratch") == str(tmp_path / "pets")
     own_layout.put("pets.rar", b"Rar!")(tmp_path)
-    with pytest.raises(dataset.DataError, match="pets.rar is not a complete archive"):
+    with pytest.raises(dataset.DataError, match="pets.rar cannot be unpacked as a ZIP or tar archive"):
         archives.unpacked(str(tmp_path / "pets.rar"), tmp_path / "scratch")
 
 

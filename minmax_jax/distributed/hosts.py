@@ -60,11 +60,6 @@ def join(coordinator: str = "", num_processes: int = 0, process_id: int = 0) -> 
     _meet()
 
 
-def is_joined() -> bool:
-    """Whether this process is part of a job."""
-    return jax.distributed.is_initialized()
-
-
 def leave() -> None:
     """Leaves the job when all its processes are ready to."""
     jax.distributed.shutdown()

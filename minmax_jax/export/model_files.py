@@ -67,7 +67,7 @@ def write(
         model_card_text.check(output.parent, model.card)
         if size is None:
             networks.check_free(model.card)
-        network = networks.create(model, size)
+        network = networks.create(model)
         first, *others = _SIZES if size is None else [size]
         shapes = jax.eval_shape(network, np.zeros((1, *first, 3), np.float32))
         outputs = [name for name in networks.OUTPUTS if name in shapes]

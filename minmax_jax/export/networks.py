@@ -23,12 +23,11 @@ LEAST_SIDE, GREATEST_SIDE = preprocessing.LEAST_SIDE, 2048  # Otsu's sums fit in
 OUTPUTS = ("probabilities", "masks", "foreground_entropy", "background_entropy")  # the last two with a classifier
 
 
-def create(predictor: Predictor, size: Size) -> Network:
+def create(predictor: Predictor) -> Network:
     """The function that a file holds.
 
     Args:
         predictor: of the run.
-        size: (H, W) of the images, preprocessed, for which `check_size` holds; None: any, known when it runs.
 
     Returns:
         [B, H, W, 3] float32 images in [-1, 1] to "probabilities" [B, C], "masks" [B, H, W, 1] and, of methods with a

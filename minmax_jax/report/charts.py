@@ -11,7 +11,7 @@ _NUM_INTERVALS = 4  # at most, between ticks
 Points = Sequence[tuple[float, float]]
 
 
-def finite_points(points: Iterable[tuple[float | None, float | None]]) -> list[tuple[float, float]]:
+def _finite_points(points: Iterable[tuple[float | None, float | None]]) -> list[tuple[float, float]]:
     """The points of which both numbers are known and finite."""
     return [point for point in points if all(value is not None and math.isfinite(value) for value in point)]
 
@@ -29,7 +29,7 @@ def lines(series: Mapping[str, Points], *, x_label: str, y_label: str, mark: flo
     Returns:
         The SVG element; "" without any point.
     """
-    series = {name: kept for name, points in series.items() if (kept := finite_points(points))}
+    series = {name: kept for name, points in series.items() if (kept := _finite_points(points))}
     if not series:
         return ""
     xs, ys = ([point[axis] for points in series.values() for point in points] for axis in (0, 1))

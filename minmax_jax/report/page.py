@@ -122,9 +122,12 @@ def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:
             label: [(r["step"], r.get(name)) for r in records if r["kind"] == kind] for label, name in names.items()
         }
 
+    terms = {
+        name.removesuffix("_loss"): name for r in records if r["kind"] == "train" for name in r if name.endswith("loss")
+    }
     options = dict(x_label="step", mark=step)
     drawn = [
-        ("Training loss", charts.lines(series("train", loss="loss"), y_label="nats", **options)),
+        ("Loss and its terms, training", charts.lines(series("train", **terms), y_label="nats", **options)),
         (
             "Classification error",
             charts.lines(

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 import errno
 import functools
-import gzip
 import logging
 import lzma
 import pathlib
-import re
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -17,9 +16,12 @@ from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset
 
 logger = logging.getLogger(__name__)
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-_NOT_READ = {b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!\x1a\x07": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard"}
-_UNPACK = "Unpack it by another program and give the folder."
+# RuntimeError: of encrypted files, and of a compression that zipfile does not know. ValueError: of empty names.
+_DAMAGES = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError, ValueError)
+# Numbers of errors that an archive causes, unlike a full disk: errors of decoders have none, a seek beyond the end has
+# EINVAL, and the others come from names.
+_OF_NAMES = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EILSEQ)
+_OF_ARCHIVES = (None, errno.EINVAL, *_OF_NAMES)
 
 
 def find(sources: Sequence[str], part: str, *, archive: str, scratch: pathlib.Path, homepage: str) -> pathlib.Path:
@@ -66,82 +68,59 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
     logger.info("Unpacking %s.", archive)
     folder.mkdir(parents=True)
     try:
-        if _is_zip(archive):
+        # Both are asked: the last file of a tar may be a ZIP file, whose end zipfile looks for.
+        if zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive):
             _unpack_zip(archive, folder)
         else:
-            with tarfile.open(archive, "r:*") as tar:
-                tar.extractall(folder, filter=functools.partial(_filter_member, archive))
+            with tarfile.open(archive) as files:
+                files.extractall(folder, filter=functools.partial(_filter_member, archive))
     except tarfile.FilterError as error:
         raise _outside(archive, error.tarinfo.name) from error
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise _damaged(archive, error) from error
+    except dataset.DataError:
+        raise
+    except _DAMAGES as error:
+        raise _unreadable(archive, error) from error
     except OSError as error:
-        raise _explain(archive, folder, error) from error
-
-
-def _is_zip(archive: pathlib.Path) -> bool:
-    """Whether it begins as a ZIP file does. Its end, where zipfile.is_zipfile looks, may be that of a tar's last file.
-
-    Raises:
-        DataError: if it begins as an archive of a kind that is not read.
-    """
-    with archive.open("rb") as file:
-        start = file.read(max(map(len, _NOT_READ)))
-    if kind := next((kind for magic, kind in _NOT_READ.items() if start.startswith(magic)), ""):
-        raise dataset.DataError(f"{archive} is a {kind} archive; ZIP and tar are read. {_UNPACK}")
-    return start.startswith(_ZIP) or (zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive))
+        raise (_unreadable(archive, error) if error.errno in _OF_ARCHIVES else error) from error
 
 
 def _filter_member(archive: pathlib.Path, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
     if not member.isfile():
         return None
-    return tarfile.data_filter(member.replace(name=_safe_name(archive, member.name), deep=False), folder)
+    return tarfile.data_filter(member.replace(name=_path_inside(archive, member.name), deep=False), folder)
 
 
 def _unpack_zip(archive: pathlib.Path, folder: pathlib.Path) -> None:
     with zipfile.ZipFile(archive) as files:
         for member in files.infolist():
-            # The upper half is the mode that Unix gives a file; a link's content is a path.
-            if member.is_dir() or (member.external_attr >> 16) & 0o170000 == 0o120000:
-                continue
-            name = member.filename
-            member.filename = _safe_name(archive, name)
-            try:
+            # The upper half is the mode that Unix gives a file; a link's content is a path. is_dir() needs a name.
+            if not (member.filename.endswith("/") or stat.S_ISLNK(member.external_attr >> 16)):
+                member.filename = _path_inside(archive, member.filename)
                 files.extract(member, folder)
-            # Of encrypted files, and of compression that is not known.
-            except RuntimeError as error:
-                raise dataset.DataError(f"{archive}: {name!r} cannot be read ({error}). {_UNPACK}") from error
 
 
-def _safe_name(archive: pathlib.Path, name: str) -> str:
-    """The path of a file in an archive, with slashes; zipfile and tarfile would make others of some that are refused.
+def _path_inside(archive: pathlib.Path, name: str) -> str:
+    """The path of a file in an archive, with slashes; zipfile and tarfile would change some that are refused here.
 
     Raises:
-        DataError: for one that is not below the archive's folder.
+        DataError: for a path that does not lie below the archive's folder.
     """
-    path = pathlib.PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:[\\/]", name):
+    path = pathlib.PureWindowsPath(name)  # accepts both separators
+    if path.root or ".." in path.parts:
         raise _outside(archive, name)
-    if not path.parts or "\0" in name:
-        raise dataset.DataError(f"{archive} names {name!r}, which cannot be a file. Get it again from its source.")
-    return str(path)
+    return path.as_posix()
 
 
 def _outside(archive: pathlib.Path, name: str) -> dataset.DataError:
     return dataset.DataError(f"{archive} names {name!r}, a file outside its folder: do not trust it.")
 
 
-def _explain(archive: pathlib.Path, folder: pathlib.Path, error: OSError) -> Exception:
-    """What to raise for an error of reading the archive or of writing its files."""
-    name = error.filename
-    if isinstance(name, str) and pathlib.Path(name).is_relative_to(folder):
-        name = str(pathlib.Path(name).relative_to(folder))
-    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
-        return dataset.DataError(f"{archive} names {name!r} as a file and as a folder. {_UNPACK}")
-    if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
-        return dataset.DataError(f"{archive} names {name!r}, which this file system cannot hold. Rename it there.")
-    # What a decoder says of its input has no number, and a seek beyond the file has this one.
-    return _damaged(archive, error) if error.errno in (None, errno.EINVAL) else error
+def _unreadable(archive: pathlib.Path, error: Exception) -> dataset.DataError:
+    reason = str(error).partition("\n")[0].removesuffix(":")  # tarfile adds a line for each compression
+    return dataset.DataError(
+        f"{archive} cannot be unpacked as a ZIP or tar archive ({reason}). Download it again, or unpack it by another"
+        " program and give the folder."
+    )
 
 
 def unpacked(source: str, scratch: pathlib.Path) -> str:
@@ -158,7 +137,3 @@ def unpacked(source: str, scratch: pathlib.Path) -> str:
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
     is_inside = len(entries) == 1 and entries[0].is_dir()
     return str(entries[0] if is_inside else folder)
-
-
-def _damaged(archive: pathlib.Path, error: Exception) -> dataset.DataError:
-    return dataset.DataError(f"{archive} is not a complete archive ({error}). Delete it and download it again.")

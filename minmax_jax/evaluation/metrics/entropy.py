@@ -53,6 +53,3 @@ def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
             found[name] = Metric(evaluators.mean_of_known(values), "nats")
             found[f"{name}_share"] = Metric(evaluators.mean_of_known(100 * values / uniform), "%")
     return found
-
-
-EVALUATOR = evaluator()

@@ -1,7 +1,6 @@
 """Images for the report of a run: the worst, the best, the wrong, the flagged and some others, in `gallery/`."""
 
 from collections.abc import Sequence
-import logging
 import pathlib
 import shutil
 
@@ -15,7 +14,6 @@ from minmax_jax.report import layers
 from minmax_jax.runs.building import run as build
 from minmax_jax.training import state as state_lib
 
-logger = logging.getLogger(__name__)
 FOLDER, INDEX = "gallery", "index.json"
 _OF_GROUP = 12
 

@@ -1,4 +1,4 @@
-"""Pictures of a run: panels of test images, curves, and the report."""
+"""Pictures of a run: panels of test images, and the report."""
 
 from collections.abc import Iterator, Sequence
 import contextlib
@@ -11,7 +11,7 @@ from minmax_jax.base import file_names
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import predict_split
 from minmax_jax.evaluation.evaluators import Row
-from minmax_jax.report import curves, page, panels
+from minmax_jax.report import page, panels
 from minmax_jax.runs.building import run as build
 from minmax_jax.runs.drawing import film_strips, gallery
 from minmax_jax.training import state as state_lib
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Sequence[Row]) -> None:
-    """Panels of test images, evenly spaced over the split, the curves of the run, and what its report shows.
+    """Panels of test images, evenly spaced over the split, and the images that the report shows.
 
     Args:
         run: the run.
@@ -29,14 +29,6 @@ def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows
         rows: of its test.
     """
     evaluation, pictures = run.options.evaluation, folder / "pictures"
-    with _warning("The curves", pictures / "curves.png"):
-        pictures.mkdir(exist_ok=True)
-        curves.draw_curves(
-            pictures / "curves.png",
-            folder / "metrics.jsonl",
-            selected_step=int(state.step),
-            log_terms=run.method.log_terms,
-        )
     split, variables = run.splits["test"], state_lib.inference_variables(state)
     count = min(evaluation.num_pictures, len(split))
     subset = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
