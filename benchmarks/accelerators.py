@@ -63,7 +63,7 @@ _OPTIONS = {"v5e": {}, "h100": {"xla_gpu_autotune_level": "0"}}
 
 
 def main() -> None:
-    program.start("off")  # what is compiled without a chip cannot be read from the cache
+    program.start(keeps_compiled=False)  # what is compiled without a chip cannot be read from the cache
     start = time.perf_counter()
     compiled = _compile(_find_devices())
     asked = (_CHIP, _DEVICES, _TRUNK, _SIZE, _BATCH_SIZE, _NUM_ERASURES, _ACCUMULATION, _DTYPE)
@@ -100,7 +100,7 @@ def _find_devices():
 def _compile(devices):
     dtype = jnp.dtype(_DTYPE.value)
     model = mm.create_model(resnet.TRUNKS[_TRUNK.value](dtype=dtype), num_classes=_NUM_CLASSES, dtype=dtype)
-    tx = mm.create_optimizer("sgd", 1e-3, momentum=0.9, weight_decay=1e-5)
+    tx = mm.create_optimizer("sgd", 1e-3, weight_decay=1e-5)
     create = functools.partial(mm.create_train_state, model=model, tx=tx, image_size=(_SIZE.value, _SIZE.value))
     objective = mm.Objective(erasing=mm.erasing.ErasingOptions(num_erasures=_NUM_ERASURES.value, start_epoch=0))
     step = functools.partial(mm.train_step, model=model, tx=tx, objective=objective, accumulation=_ACCUMULATION.value)

@@ -102,7 +102,7 @@ def _time_step(trunk: str, num_erasures: int) -> dict[str, float]:
         return found
 
     model = mm.create_model(resnet.TRUNKS[trunk](), num_classes=_NUM_CLASSES)
-    tx = mm.create_optimizer("sgd", 1e-4, momentum=0.9, weight_decay=1e-5)
+    tx = mm.create_optimizer("sgd", 1e-4, weight_decay=1e-5)
     create = functools.partial(all_erasures.create_state, image_size=(_SIDE, _SIDE))
     state = timed("parameters", create, model, tx)
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, _SIDE, _SIDE, 3), np.uint8)

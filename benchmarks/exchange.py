@@ -34,7 +34,7 @@ _NUM_CLASSES, _WARM_UP = 2, 2
 
 
 def main() -> None:
-    program.start("off")
+    program.start(keeps_compiled=False)
     figures = {"hosts": jax.process_count(), "devices": jax.device_count()}
     figures |= {flag.name: flag.value for flag in (_TRUNK, _SIZE, _BATCH_SIZE, _CROSS_REPLICA_NORM)}
     for number in map(int, _NUM_ERASURES.value):
@@ -63,7 +63,7 @@ def _measure(num_erasures: int) -> dict:
 def _create_step(num_erasures: int):
     norm_axis = devices_lib.AXIS if _CROSS_REPLICA_NORM.value else None
     model = mm.create_model(resnet.TRUNKS[_TRUNK.value](norm_axis=norm_axis), num_classes=_NUM_CLASSES)
-    tx = mm.create_optimizer("sgd", 1e-4, momentum=0.9, weight_decay=1e-5)
+    tx = mm.create_optimizer("sgd", 1e-4, weight_decay=1e-5)
     state = all_erasures.create_state(model, tx, image_size=(64, 64))
     objective = mm.Objective(erasing=mm.erasing.ErasingOptions(num_erasures=num_erasures, start_epoch=0))
     step = functools.partial(mm.train_step, model=model, tx=tx, objective=objective)

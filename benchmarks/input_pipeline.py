@@ -41,7 +41,7 @@ _GIB_OF_CACHE = 4.0
 def main() -> None:
     config = _CONFIG.value
     fields.check_fields(config, common.get_config())
-    program.start(config.compilation_cache)
+    program.start()
     config.data.cache_gib = 0.0
     split = data_splits.create_splits(options_lib.read(config).data)["train"]
     cached = dataset.cache_images(split, max_gib=_GIB_OF_CACHE)

@@ -47,7 +47,7 @@ def main() -> None:
     if _INSIDE.value:
         print(_rise_of_a_step(_create_run(_INSIDE.value, int(_NUM_ERASURES.value[0]))))
         return
-    program.start("")
+    program.start()
     sides = {name: functools.partial(compiled_mib, **options) for name, options in _VARIANTS.items()}
     if _MEASURED.value:
         names = ["minmax_jax"] + ["torch"] * (importlib.util.find_spec("torch") is not None)
@@ -98,7 +98,7 @@ def _create_run(side: str, num_erasures: int):
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, _SIDE.value, _SIDE.value, 3), np.uint8)
     if side == "torch":
         return _create_torch_run(images, num_erasures)
-    program.start("")
+    program.start()
     step, state = _create_step(num_erasures)
     batch = {"images": images, "labels": np.zeros(_IMAGES, np.int32)}
 

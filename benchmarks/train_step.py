@@ -41,7 +41,7 @@ _NUM_CLASSES, _LEARNING_RATE = 5, 1e-4
 
 
 def main() -> None:
-    program.start("off")
+    program.start(keeps_compiled=False)
     sides = _create_sides()
     first = {name: _time(run) for name, run in sides.items()}
     for run in sides.values():
@@ -95,7 +95,7 @@ def _create_sides() -> dict[str, Callable[[], None]]:
     """What to time, by name, this library's first."""
     images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE.value, *_size(), 3), np.uint8)
     model = _create_model()
-    tx = mm.create_optimizer("sgd", _LEARNING_RATE, momentum=0.9, weight_decay=1e-5)
+    tx = mm.create_optimizer("sgd", _LEARNING_RATE, weight_decay=1e-5)
     state = all_erasures.create_state(model, tx, image_size=(64, 64), shared_statistics=True)
     if _WHAT.value == "localize":
         run = _create_localization(model, images)

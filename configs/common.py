@@ -14,8 +14,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.method = "minmax"
     config.seed = 0  # of parameters, order of images, augmentation and dropout, and of the second stage
     config.batch_size = 8  # images per step, over all devices; published
-    # Where compiled programs are kept between runs: a folder, "" for ~/.cache/minmax_jax, "off" for nowhere.
-    config.compilation_cache = ""
 
     config.data = data = ml_collections.ConfigDict()
     data.dataset = ""  # "synthetic", "glas", "cub", "cub5" (of a prepared "cub"), "oxford_flowers" or "custom"
@@ -66,13 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.cache_gib = 0.0
 
     data.synthetic = synthetic = ml_collections.ConfigDict()  # The built-in images only.
-    synthetic.seed = 0  # of the images; not config.seed, so that seeds train on the same images
     synthetic.image_size = 64  # pixels, height and width
-    synthetic.num_classes = 4  # textures
-    synthetic.num_objects = (1, 3)  # least and greatest number an image
-    synthetic.object_radius = (0.14, 0.24)  # least and greatest half axis, share of the image's side
-    synthetic.num_distractors = (1, 3)  # plain blobs
-    synthetic.texture_period = 6  # pixels
     synthetic.texture_contrast = (40, 160)  # out of 255
     # Share of each object's pixels, below 1, that form its telling part, with the whole contrast; 0: there is no part,
     # the whole object has it.
@@ -135,9 +127,6 @@ def get_config() -> ml_collections.ConfigDict:
     loss.area_target = 0.25  # mean share of the image that masks cover; SAT
     loss.size_weight = 0.0  # of the size barrier; needs mask.gradient = "flow"; follow-up: 1
     loss.size_bounds = (0.0, 1.0)  # least and greatest share of the foreground; (0, 1): unknown
-    loss.barrier_t = 5.0  # steepness of the barrier, first epoch; follow-up
-    loss.barrier_factor = 1.01  # its growth an epoch; follow-up
-    loss.barrier_limit = 10.0  # follow-up
 
     config.mask = mask = ml_collections.ConfigDict()
     mask.omega = 8.0  # steepness of the sigmoid; published; follow-up: 5
@@ -157,29 +146,20 @@ def get_config() -> ml_collections.ConfigDict:
     config.erasing = erasing = ml_collections.ConfigDict()
     erasing.num_erasures = 0  # R; 0 turns erasing off; published: 4
     erasing.start_epoch = 1  # first epoch with erasing, counted from 0; published
-    erasing.decay = 10.0  # sigma_erase, in passes; published
     erasing.loss_weight = "one"  # of the localizer's loss on erased images, "one" (published) or "trust"
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
-    optimizer.name = "sgd"  # "sgd", "adam" or "adamw"; published: sgd
-    optimizer.momentum = 0.9  # published
-    optimizer.nesterov = True  # published
-    optimizer.beta1 = 0.9  # of Adam
-    optimizer.beta2 = 0.999  # of Adam
+    optimizer.name = "sgd"  # "sgd" (published; with Nesterov's momentum of 0.9), "adam" or "adamw"
     optimizer.weight_decay = 1e-5  # published
-    optimizer.decayed = "all"  # parameters: "all" (published) or "kernels"
     optimizer.clip_norm = 0.0  # greatest global norm of the gradient; 0: any
     optimizer.trunk_factor = 1.0  # learning rate of the trunk, as a multiple of the heads'
 
     config.learning_rate = learning_rate = ml_collections.ConfigDict()
-    learning_rate.schedule = "step"  # "step" (published), "multistep" or "cosine"
+    learning_rate.schedule = "step"  # "step" (drops to a tenth; published) or "cosine"
     learning_rate.peak = 1e-3  # published
-    learning_rate.factor = 0.1  # of each drop; published
     learning_rate.every = 40  # epochs between two drops of "step"; published
-    learning_rate.milestones = ()  # epochs of the drops of "multistep"
     learning_rate.floor = 1e-7  # published
-    learning_rate.warmup_epochs = 0  # of "cosine": of linear growth from 0
-    learning_rate.warmup_share = 0.0  # the same as a share of the training; set one of the two
+    learning_rate.warmup_share = 0.0  # share of the training in which the rate of "cosine" grows linearly from 0
 
     config.train = train = ml_collections.ConfigDict()
     train.epochs = 400  # published
@@ -204,14 +184,10 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.flips = False
     # The same over sizes of the image, such as (1.0, 1.5), each a share; sides are rounded to multiples of 32.
     evaluation.scales = (1.0,)
-    evaluation.empty = "skip"  # images whose Dice is 0/0: "skip", "one" or "nan"
     # Rule for the model that is tested, by validation labels alone; the latest among equals; published:
-    # "classification_error". Others: "balanced_error" (mean over classes), "joint_error" (mean of classifier's and
-    # localizer's), "smoothed_error" (mean of the last selection_window validations), "last"; and "localization", by
-    # validation masks.
+    # "classification_error". Others: "balanced_error" (mean over classes), "last"; and "localization", by validation
+    # masks.
     evaluation.selection = "classification_error"
-    evaluation.selection_window = 5  # validations
-    evaluation.num_pictures = 8  # number of test images that are drawn
 
     # The second stage: a decoder on the frozen trunk of the selected model learns masks that follow the image, see
     # minmax_jax/refinement. For a run that is finished: experiments.refine.
@@ -221,15 +197,7 @@ def get_config() -> ml_collections.ConfigDict:
     # with it are not from labels alone.
     refine.prior = ""
     refine.num_steps = 400  # of Adam
-    refine.batch_size = 8  # images
-    refine.learning_rate = 3e-3  # of the first step; falls along a cosine to 0
-    refine.width = 32  # channels of the decoder
-    refine.num_seeds = 20  # pixels of the foreground in each image and step, and as many of the background
-    refine.seed_power = 2.0  # foreground seeds: in proportion to (mask - its least value)^seed_power
-    refine.background_share = 0.5  # background seeds: from this share of the pixels, those with the least values
     refine.edge_weight = 20.0  # of the pairwise term; 0 leaves it out
-    refine.edge_bandwidth = 0.02  # squared distance of colours in [0, 1] at which a mask may change
-    refine.edge_reach = 4  # pixels at half the image's size, between the two of a pair
     # What makes 0.5 the threshold: "percentiles" (5th and 95th of each mask become 0 and 1), "otsu" or "none".
     refine.calibration = "percentiles"
     refine.scales = (1.0, 1.5)  # sizes that the first stage's masks of the training images are means over
@@ -240,9 +208,6 @@ def get_config() -> ml_collections.ConfigDict:
     crf.enabled = False  # whether it is used
     crf.num_iterations = 5  # mean-field updates; published for birds and flowers; GlaS: 2
     crf.gaussian_sigma = 5.0  # pixels, after data.scale; published for birds and flowers; GlaS: 3
-    crf.gaussian_weight = 3.0  # published
     crf.bilateral_sigma = 19.0  # the same; published for birds and flowers; GlaS: 13
     crf.color_sigma = 11.0  # out of 255; published for birds and flowers; GlaS: 3
-    crf.bilateral_weight = 10.0  # published
-    crf.max_offsets = 5000  # of the bilateral kernel; time is in proportion, fewer are less exact
     return config

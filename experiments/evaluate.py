@@ -18,7 +18,6 @@ from absl import flags
 
 from minmax_jax.base import strict_json
 from minmax_jax.base.errors import OptionError
-from minmax_jax.base.paths import local_path
 
 from . import program
 
@@ -55,7 +54,7 @@ def _evaluate_run() -> dict[str, Any]:
     from minmax_jax.runs import finished_runs
 
     _refuse("workdir", "dataset", "folds")
-    program.start(finished_runs.read_config(local_path("--workdir", _WORKDIR.value)).compilation_cache)
+    program.start()
     with naming("--"):
         return finished_runs.evaluate_workdir(
             _WORKDIR.value,
@@ -74,7 +73,7 @@ def _evaluate_heat_maps() -> dict[str, Any]:
     _refuse("predictions", "crf", "flips", "scales", "refine")
     if not (_DATASET.value and _DATA_DIR.value):
         raise OptionError("--predictions needs --dataset and --data_dir.")
-    program.start("off")
+    program.start(keeps_compiled=False)
     return heat_maps.evaluate_folder(
         _PREDICTIONS.value, _DATASET.value, _SPLIT.value, data_dir=_DATA_DIR.value, folds=_FOLDS.value
     )

@@ -32,7 +32,7 @@ flags.mark_flags_as_required(["workdir", "format", "size", "output"])
 
 
 def main() -> None:
-    program.start("")
+    program.start()
     from minmax_jax.base import disk
     from minmax_jax.export import model_files, stablehlo
 

@@ -26,10 +26,10 @@ flags.mark_flag_as_required("workdir")
 def main() -> None:
     from minmax_jax.base import disk
     from minmax_jax.report import page
-    from minmax_jax.runs import faithfulness_test, finished_runs
+    from minmax_jax.runs import faithfulness_test
 
     folder = local_path("--workdir", _WORKDIR.value)
-    program.start(finished_runs.read_config(folder).compilation_cache)
+    program.start()
     with naming("--"), disk.explained(folder):
         content = faithfulness_test.test_workdir(
             _WORKDIR.value,

@@ -63,7 +63,7 @@ _EDITED = ("class_names", "background_classes", "preprocessing", "reading", "mic
 def main(paths: list[str]) -> None:
     if not paths:
         raise OptionError("give at least one PATH (--help explains).")
-    program.start("")
+    program.start()
     from minmax_jax.base import disk
     from minmax_jax.prediction import folder, inputs
     from minmax_jax.runs import inference_options, predictor

@@ -168,8 +168,7 @@ def _parse_flags(document: str, argv: list[str]) -> list[str]:
     except UserError as error:
         sys.exit(f"Error: {error}")
     except AttributeError as error:  # from ml_collections, around another error, for an unknown field
-        cause = error.args[0].args[0] if isinstance(error.args[0], Exception) else str(error)
-        sys.exit(f"Error: --config has no field {' '.join(cause.split())}")
+        exit_for_unknown_field("config", error, argv)
     except (flags.Error, KeyError, TypeError, ValueError) as error:
         # If a configuration file itself failed, the message is a traceback, whose last line has the reason.
         message = str(error).strip()
@@ -178,11 +177,23 @@ def _parse_flags(document: str, argv: list[str]) -> list[str]:
         sys.exit(f"Error: {message}\n(--help explains the flags.)")
 
 
-def start(cache: str) -> None:
+def exit_for_unknown_field(group: str, error: AttributeError, argv: list[str]) -> NoReturn:
+    """Ends the program for a flag --GROUP.FIELD of which there is no field, or none any more."""
+    from minmax_jax.runs.building import deleted_fields
+
+    prefix = "" if group == "config" else f"{group}."
+    fields = [prefix + flag.partition("=")[0].lstrip("-").partition(".")[2] for flag in argv if flag.startswith("-")]
+    gone = next(filter(None, map(deleted_fields.explain, fields)), "")
+    cause = error.args[0].args[0] if isinstance(error.args[0], Exception) else str(error)
+    sys.exit(f"Error: {gone or f'--{group} has no field ' + ' '.join(cause.split())}")
+
+
+def start(*, keeps_compiled: bool = True) -> None:
     """Joins other hosts, if there are any, and opens the compilation cache.
 
     Args:
-        cache: folder of the compilation cache, "" for ~/.cache/minmax_jax, or "off".
+        keeps_compiled: whether programs are kept for later runs: in the folder that JAX_COMPILATION_CACHE_DIR names, or
+            else in ~/.cache/minmax_jax, unless JAX_ENABLE_COMPILATION_CACHE is false. JAX itself reads both.
     """
     import jax
 
@@ -198,20 +209,24 @@ def start(cache: str) -> None:
     _check_platforms()
     if not hosts.is_main_host():
         _logger.setLevel(logging.WARNING)
-    if cache == "off":
-        jax.config.update("jax_enable_compilation_cache", False)  # JAX itself reads JAX_COMPILATION_CACHE_DIR.
-        return
-    folder = pathlib.Path(cache or os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/minmax_jax"))
-    try:
-        folder = folder.expanduser()
-    except RuntimeError:  # no home directory
-        if cache:
-            raise OptionError(f"config.compilation_cache={cache!r} needs a home directory.") from None
-        _logger.info("Compiled programs are not kept: there is no home directory.")
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if keeps_compiled and jax.config.jax_enable_compilation_cache:
+        _keep_compiled()
+    else:
+        jax.config.update("jax_enable_compilation_cache", False)
+
+
+def _keep_compiled() -> None:
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        try:
+            jax.config.update("jax_compilation_cache_dir", str(pathlib.Path("~/.cache/minmax_jax").expanduser()))
+        except RuntimeError:
+            _logger.info("Compiled programs are not kept: there is no home directory.")
+            return
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    _logger.info("Compiled programs are kept in %s (--config.compilation_cache=off disables it).", folder)
+    folder = jax.config.jax_compilation_cache_dir
+    _logger.info("Compiled programs are kept in %s (JAX_ENABLE_COMPILATION_CACHE=false turns this off).", folder)
 
 
 class _BoolOr(flags.ArgumentParser):

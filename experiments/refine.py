@@ -24,7 +24,7 @@ try:
         "refine", common.get_config().refine, "Fields that differ from the run's."
     )
 except AttributeError as error:  # the definition reads the command line
-    sys.exit(f"Error: --refine has no field {' '.join(str(error.args[0].args[0]).split())}")
+    program.exit_for_unknown_field("refine", error, sys.argv)
 flags.mark_flag_as_required("workdir")
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     from minmax_jax.runs import finished_runs
 
     folder = local_path("--workdir", _WORKDIR.value)
-    program.start(finished_runs.read_config(folder).compilation_cache)
+    program.start()
     changes = {name: _REFINE.value[name] for name in config_flags.get_override_values(flags.FLAGS["refine"])}
     with disk.explained(folder):
         content = finished_runs.refine_workdir(_WORKDIR.value, changes, data_dir=_DATA_DIR.value)

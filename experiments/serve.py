@@ -34,7 +34,7 @@ def main() -> None:
     from minmax_jax.serve import server
 
     server.check_packages()
-    program.start("")
+    program.start()
     from minmax_jax.runs import predictor
     from minmax_jax.runs.folder import results
     from minmax_jax.serve import answers, application, guard

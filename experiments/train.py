@@ -24,7 +24,7 @@ def main() -> None:
     from minmax_jax.runs import training
 
     fields.check_fields(_CONFIG.value, common.get_config())
-    program.start(_CONFIG.value.compilation_cache)
+    program.start()
     program.print_results(training.train_and_evaluate(_CONFIG.value, _WORKDIR.value), _WORKDIR.value)
 
 

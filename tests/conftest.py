@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from minmax_jax.runs.drawing import pictures
+
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -37,6 +39,12 @@ def compilation_cache(tmp_path_factory):
     folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / "compiled"))
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_pictures():
+    """Two pictures of each run in this process: drawing eight takes longer than its training."""
+    pictures.NUM_PICTURES = 2
 
 
 @pytest.fixture

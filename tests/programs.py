@@ -22,7 +22,6 @@ TINY = {
     "erasing.start_epoch": 1,
     "learning_rate.warmup_share": 0.0,
     "evaluation.batch_size": 4,
-    "evaluation.num_pictures": 2,
     "evaluation.crf.bilateral_sigma": 3.0,
 }
 

@@ -21,7 +21,7 @@ def create_config(**changes) -> ml_collections.ConfigDict:
     """The tiny configuration, with changes such as model__trunk="resnet50"."""
     config = synthetic.get_config()
     changes = {name.replace("__", "."): value for name, value in changes.items()}
-    config.update_from_flattened_dict(programs.TINY | {"refine.width": 4} | changes)
+    config.update_from_flattened_dict(programs.TINY | changes)
     return config
 
 
@@ -34,7 +34,7 @@ def write(folder, *, background_classes=(), **changes) -> None:
     if config.refine.enabled:
         images = jnp.zeros((1, _SIDE, _SIDE, 3))
         stages = decoder.select_stages(method.stages(variables, images))
-        network = creation.create_decoder(config.refine, trunk=config.model.trunk)
+        network = creation.create_decoder(config.model.trunk)
         variables["decoder"] = network.init(jax.random.key(1), stages, images)["params"]
     card = model_card.describe(
         config,

@@ -145,7 +145,7 @@ def test_refined_masks_are_means_over_mirror_images():
 
 @pytest.mark.parametrize("trunk, alignment", [("resnet50", "features"), ("vit_small14", "patches")])
 def test_features_lie_where_the_trunk_puts_them(trunk, alignment):
-    decoder = creation.create_decoder(common.get_config().refine, trunk=trunk)
+    decoder = creation.create_decoder(trunk)
     assert decoder.alignment == alignment and decoder.width == 32
 
 

@@ -73,15 +73,15 @@ def test_the_cache_holds_no_second_copy():
 
 def test_seeds_lie_in_the_image_not_in_its_padding():
     """41x64 in 64x64: 11 rows before, 12 after. Of the halved rows 6 to 25 begin inside."""
-    split, groups = _collect([(41, 64)], seed_power=1.0, background_share=0.25)
+    split, groups = _collect([(41, 64)])
     (group,) = groups
     rows = slice(6, 26)
     red = padding.pad(split.read_image(0))[..., 0].astype(np.float64) / 255
     half = red.reshape(32, 2, 32, 2).mean((1, 3))
     shares = [np.diff(np.float64(c[0]), prepend=0).reshape(32, 32) for c in (group.foreground, group.background)]
     foreground, background = np.zeros((2, 32, 32))
-    foreground[rows] = half[rows] - half[rows].min()
-    background[rows] = half[rows] <= np.quantile(half[rows].astype(np.float32), 0.25)
+    foreground[rows] = (half[rows] - half[rows].min()) ** 2
+    background[rows] = half[rows] <= np.quantile(half[rows].astype(np.float32), 0.5)
     for found, expected in zip(shares, (foreground, background)):
         np.testing.assert_allclose(found, expected / expected.sum(), atol=2e-6)
 
@@ -119,8 +119,8 @@ def _discs(count=16, size=32):
 
 
 def _train(groups, **options):
-    options = RefineOptions(**dict(num_steps=120, width=8, cache_gib=1.0) | options)
-    decoder = decoder_lib.Decoder(width=options.width)
+    options = RefineOptions(**dict(num_steps=120, cache_gib=1.0) | options)
+    decoder = decoder_lib.Decoder(width=8)
     params, weight = decoder_training.train(groups, decoder=decoder, options=options, seed=0)
     assert weight <= options.edge_weight
     return decoder, params
@@ -176,17 +176,18 @@ def test_too_great_a_weight_of_the_pairwise_term_is_halved(discs, caplog):
     assert weights == [1e3 / 2**k for k in range(1, len(weights) + 1)] and len(weights) >= 1
     assert all(loss > 0.62 for loss in losses[:-1]) and losses[-1] <= 0.62
     # The parameters are those of a training that started with the last weight, which comes with them.
-    options = RefineOptions(num_steps=60, width=8, edge_weight=weights[-1])
+    options = RefineOptions(num_steps=60, edge_weight=weights[-1])
     decoder = decoder_lib.Decoder(width=8)
     expected, weight = decoder_training.train(discs[3], decoder=decoder, options=options, seed=0)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     assert weight == weights[-1]
 
 
-def test_a_loss_that_is_no_number_ends_the_training(discs, caplog):
+def test_a_loss_that_is_no_number_ends_the_training(discs, caplog, monkeypatch):
     """Whatever the weight: a NaN must neither pass for a low loss nor be kept as a decoder."""
-    with pytest.raises(OptionError, match=r"learning_rate=1e\+30: the second stage diverged \(.*seed_loss nan"):
-        _train(discs[3], num_steps=4, learning_rate=1e30, edge_weight=2.0)
+    monkeypatch.setattr(decoder_training, "_LEARNING_RATE", 1e30)
+    with pytest.raises(OptionError, match=r"edge_weight=0.5: the second stage diverged \(.*nan.*set enabled=F"):
+        _train(discs[3], num_steps=4, edge_weight=2.0)
     assert "It diverged: it is trained again" in caplog.text and "edge_weight=0.5" in caplog.text
 
 
@@ -194,7 +195,7 @@ def test_a_decoder_depends_on_the_seed_alone(discs):
     groups = discs[3]
     first, second = (_train(groups, num_steps=3)[1] for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, second)
-    options = RefineOptions(num_steps=3, width=8)
+    options = RefineOptions(num_steps=3)
     other, _ = decoder_training.train(groups, decoder=decoder_lib.Decoder(width=8), options=options, seed=1)
     assert any(jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), first, other)))
 
@@ -204,6 +205,6 @@ def test_images_of_several_shapes_train_together(caplog):
     """Two images of one shape and one of another, fewer than a batch."""
     _, groups = _collect([(32, 64), (32, 32), (32, 64)])
     with caplog.at_level("INFO"):
-        _, params = _train(groups, num_steps=6, batch_size=4)
+        _, params = _train(groups, num_steps=6)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     assert "last step: edge_loss" in caplog.text and "seed_loss" in caplog.text

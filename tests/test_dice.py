@@ -29,12 +29,8 @@ def test_all_ones_is_two_p_over_one_plus_p():
     assert dice.dice(np.ones_like(TRUE), TRUE) == pytest.approx(2 * share / (1 + share))
 
 
-def test_policies_for_two_empty_masks():
+def test_two_empty_masks_do_not_count_in_the_mean():
     nothing = np.zeros((2, 2), bool)
     scores = np.array([dice.dice(nothing, nothing), 0.5, 0.7])
-    assert dice.mean_score(scores, empty="skip") == pytest.approx(0.6)
-    assert dice.mean_score(scores, empty="one") == pytest.approx(2.2 / 3)
-    assert np.isnan(dice.mean_score(scores, empty="nan"))
-    assert np.isnan(dice.mean_score(scores[:1], empty="skip"))
-    with pytest.raises(ValueError, match="empty='zero' must be one of"):
-        dice.mean_score(scores, empty="zero")
+    assert dice.mean_score(scores) == pytest.approx(0.6)
+    assert np.isnan(dice.mean_score(scores[:1]))

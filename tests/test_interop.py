@@ -318,7 +318,7 @@ def test_a_resumed_run_does_not_need_the_file_any_more(tmp_path):
     # A variance below 0 would give a model that predicts no numbers.
     np.savez(tmp_path / "trunk.npz", **{name: abs(tensor) for name, tensor in _draw(_shapes("deep")).items()})
     config = synthetic.get_config()
-    config.update_from_flattened_dict(programs.TINY | {"train.epochs": 1, "evaluation.num_pictures": 0})
+    config.update_from_flattened_dict(programs.TINY | {"train.epochs": 1})
     config.model.resnet.stage_sizes, config.model.resnet.stage_strides = (2, 1), (1, 2)
     config.model.pretrained = str(tmp_path / "trunk.npz")
     results = training.train_and_evaluate(config, tmp_path / "run")

@@ -82,7 +82,7 @@ def _config(**changes):
 
 
 def test_another_method_trains_validates_is_tested_and_predicts(methods, tmp_path, caplog):
-    config = _config(**{"train.epochs": 2, "evaluation.selection": "joint_error"})
+    config = _config(**{"train.epochs": 2})
     with caplog.at_level("INFO"):
         results = training.train_and_evaluate(config, tmp_path)
     assert "map_norm" in caplog.text and "localizer" not in caplog.text

@@ -217,15 +217,13 @@ def test_images_without_a_mask_are_left_out():
     assert found["classification_error"] is not None and thresholds.best_threshold(_rows(without)) is None
 
 
-@pytest.mark.parametrize(("empty", "expected"), [("skip", 100), ("one", 100), ("nan", None)])
-def test_f1_of_two_empty_masks_follows_the_policy(empty, expected):
+def test_f1_of_two_empty_masks_does_not_count():
     nothing, everything = np.zeros((4, 4)), np.ones((4, 4))
     pairs = [(_predict(mask), _truth(mask)) for mask in (nothing, everything)] + [(_predict(nothing), _truth(None))]
-    found = _values(pairs, (dice.evaluator(empty=empty),))
-    assert found == {"f1_foreground": expected, "f1_background": expected}
+    assert _values(pairs, (dice.evaluator(),)) == {"f1_foreground": 100, "f1_background": 100}
     one_wrong = [*pairs[:1], (_predict(nothing), _truth(everything))]
-    found = _values(one_wrong, (dice.evaluator(empty=empty),))
-    assert found["f1_foreground"] == {"skip": 0, "one": 50, "nan": None}[empty]
+    assert _values(one_wrong, (dice.evaluator(),))["f1_foreground"] == 0
+    assert _values(pairs[:1], (dice.evaluator(),))["f1_foreground"] is None
 
 
 def test_calibration_by_hand():

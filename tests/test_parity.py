@@ -73,7 +73,7 @@ def _create_case(numbers, options, images, tensors, dtype) -> Case:
     config.model.update(trunk=options["model"], k_max=options["kmax"])
     config.model.resnet.width = options.get("width", 64)
     config.model.resnet.stage_strides = tuple(options.get("stage_strides", (1, 2, 2, 2)))
-    config.erasing.update(num_erasures=options["erase"], start_epoch=0, decay=options["sigma_erase"])
+    config.erasing.update(num_erasures=options["erase"], start_epoch=0)
     config.learning_rate.peak = options["lr"]
     model = creation.create_model(options_lib.read(config).model, num_classes=options["num_classes"])
     heads = {name: getattr(model, name).clone(dtype=dtype) for name in ("localizer_head", "classifier_head")}
@@ -84,6 +84,8 @@ def _create_case(numbers, options, images, tensors, dtype) -> Case:
     )
     found = interop.from_published(tensors, state.variables)
     assert (found.sigma, found.omega) == (options["sigma"], options["w"])
+    objective = creation.create_objective(config, steps_per_epoch=1)
+    assert objective.erasing.decay == options["sigma_erase"]
     variables = jax.tree.map(lambda array: jnp.asarray(array, dtype), found.variables)
     images = jnp.asarray(images, dtype) / 127.5 - 1
     return Case(

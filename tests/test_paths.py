@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from absl import flags
+import jax
 from minmax_jax.configs import synthetic
 from minmax_jax.experiments import program
 import pytest
@@ -81,14 +82,43 @@ def test_without_a_home_directory_compiled_programs_are_not_kept(monkeypatch, ca
     def no_home(path):
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    folder = jax.config.jax_compilation_cache_dir
     monkeypatch.setattr(pathlib.Path, "expanduser", no_home)
     flags.FLAGS.mark_as_parsed()
-    with caplog.at_level("INFO", logger="minmax_jax"):
-        program.start("")
-    assert "Compiled programs are not kept: there is no home directory." in caplog.text
-    with pytest.raises(OptionError, match="config.compilation_cache='~/cache' needs a home directory"):
-        program.start("~/cache")
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        with caplog.at_level("INFO", logger="minmax_jax"):
+            program.start()
+        assert "Compiled programs are not kept: there is no home directory." in caplog.text
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", folder)
+
+
+_START = """
+import sys
+from absl import flags
+import jax
+from minmax_jax.experiments import program
+flags.FLAGS(sys.argv[:1])
+program.start()
+print(jax.config.jax_compilation_cache_dir, jax.config.jax_enable_compilation_cache)
+"""
+
+
+@pytest.mark.parametrize(
+    "environment, expected",
+    [
+        ({}, "{home}/.cache/minmax_jax True"),
+        ({"JAX_COMPILATION_CACHE_DIR": "/elsewhere/compiled"}, "/elsewhere/compiled True"),
+        ({"JAX_ENABLE_COMPILATION_CACHE": "false"}, "None False"),
+    ],
+)
+def test_jax_s_environment_variables_say_where_compiled_programs_are_kept(tmp_path, environment, expected):
+    env = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"} | environment
+    command = [sys.executable, "-c", _START]
+    done = subprocess.run(command, cwd=programs.ROOT, env=env, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == [expected.format(home=tmp_path)], done.stderr
 
 
 def test_a_file_that_cannot_be_read_at_the_moment_is_named_in_one_line(tmp_path):
@@ -96,4 +126,5 @@ def test_a_file_that_cannot_be_read_at_the_moment_is_named_in_one_line(tmp_path)
     command = [sys.executable, "-m", "experiments.evaluate", f"--workdir={tmp_path}"]
     done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == f"Error: {tmp_path / 'config.json'}: Is a directory."
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert error == f"Error: {tmp_path / 'config.json'}: Is a directory."

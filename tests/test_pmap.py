@@ -72,7 +72,7 @@ def test_two_hosts_do_what_one_device_does_and_read_each_others_checkpoints(tmp_
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_job_with_a_message_and_the_same_command_resumes(tmp_path):
-    flags = ["--config.train.checkpoint_every=1", "--config.evaluation.num_pictures=0"]
+    flags = ["--config.train.checkpoint_every=1"]
 
     def start(folder):
         command = programs.command(folder, *flags, f"--coordinator={_free_address()}", "--num_processes=2")

@@ -93,6 +93,20 @@ def test_a_card_that_is_older_than_some_of_its_fields():
     assert chosen["scales"] == [1.0] and chosen["refine"] == {"enabled": False}
 
 
+def test_a_decoder_of_another_width_is_refused_and_fields_of_its_training_are_not(tmp_path):
+    saved_models.write(tmp_path, refine__enabled=True)
+    path = tmp_path / "model_card.json"
+    card = json.loads(path.read_text())
+    older = {"width": 32, "batch_size": 4, "learning_rate": 0.1, "num_seeds": 5}
+    path.write_text(json.dumps(card | {"refine": card["refine"] | older}))
+    assert mm.load(tmp_path).card["refine"]["width"] == 32
+    path.write_text(json.dumps(card | {"refine": card["refine"] | {"width": 16}}))
+    with pytest.raises(model_card.ModelCardError, match=r"refine.width=16, and decoders of this version have 32 chan"):
+        mm.load(tmp_path)
+    path.write_text(json.dumps(card | {"refine": card["refine"] | {"width": 16, "enabled": False}}))
+    mm.load(tmp_path)  # the decoder is not used
+
+
 def test_a_second_stage_is_its_decoder_and_how_its_masks_are_scaled(tmp_path):
     found = set()
     for calibration, value in (("percentiles", 0.0), ("percentiles", 1.0), ("otsu", 0.0), ("otsu", 0.0)):

@@ -172,7 +172,7 @@ def test_an_extended_run_is_that_of_its_length(tmp_path, caplog):
     fixed = dict(learning_rate__schedule="step")
     whole = training.train_and_evaluate(_config(train__epochs=3, **fixed), tmp_path / "whole")
     training.train_and_evaluate(_config(train__epochs=2, **fixed), tmp_path / "run")
-    changes = dict(data__num_workers=1, evaluation__num_pictures=0, train__log_every=3)
+    changes = dict(data__num_workers=1, train__log_every=3)
     with caplog.at_level("INFO"):
         extended = training.train_and_evaluate(_config(train__epochs=3, **changes, **fixed), tmp_path / "run")
     assert extended["state_digest"] == whole["state_digest"] and extended["test"] == whole["test"]
@@ -236,7 +236,7 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(finished
 
 @pytest.mark.slow
 def test_divergence_names_terms_and_step_and_keeps_the_last_good_checkpoint(tmp_path):
-    config = _config(learning_rate__peak=1e12, learning_rate__warmup_epochs=1, optimizer__name="sgd")
+    config = _config(learning_rate__peak=1e12, learning_rate__warmup_share=0.25, optimizer__name="sgd")
     config.train.checkpoint_every = 1
     with pytest.raises(training.DivergedError, match=r"diverged: .*step \d+") as error:
         training.train_and_evaluate(config, tmp_path)
@@ -256,6 +256,10 @@ def test_another_configuration_is_refused(finished):
     "flags, message",
     [
         (["--config.batchsize=4"], "no field 'batchsize' Did you mean \"batch_size\""),
+        (
+            ["--config.optimizer.decayed=kernels"],
+            "config.optimizer.decayed is gone: it is 'all' in every run. Leave",
+        ),
         (["--config.train.epochs=many"], "--config.train.epochs=many: invalid literal"),
         (["--config.batch_size=6"], "config.batch_size=6 must be a multiple of the 4 devices; try 4 or 8."),
         (["--config.data.num_train=0"], "config.data.num_train=0 must be at least 1"),

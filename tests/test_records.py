@@ -16,39 +16,34 @@ from minmax_jax.runs.folder import metric_writers, results
 from tests import splits
 
 
-def _validation(error, localizer=0.0, balanced=0.0):
-    errors = {"classification_error": error, "balanced_error": balanced}
-    return errors | {"localizer_classification_error": localizer}
+def _validation(error, balanced=0.0):
+    return {"classification_error": error, "balanced_error": balanced}
 
 
 @pytest.mark.parametrize(
-    "rule, validations, expected",
+    "rule, validation, expected",
     [
-        ("classification_error", [_validation(5), _validation(7)], 7),
-        ("joint_error", [_validation(5), _validation(7, 3)], 5),
-        ("smoothed_error", [_validation(90), _validation(6), _validation(3), _validation(0)], 3),
-        ("smoothed_error", [_validation(8), _validation(4)], 6),
-        ("last", [_validation(5), _validation(50)], 0),
-        ("balanced_error", [_validation(5, balanced=40), _validation(7, balanced=30)], 30),
+        ("classification_error", _validation(7, balanced=30), 7),
+        ("last", _validation(50), 0),
+        ("balanced_error", _validation(7, balanced=30), 30),
         # What is no number is the worst, in a run and as its checkpoint has it.
-        ("localization", [{"f1_foreground": 80.0, "f1_background": float("nan")}], math.inf),
-        ("localization", [{"f1_foreground": None, "f1_background": 60.0}], math.inf),
-        ("classification_error", [_validation(float("nan"))], math.inf),
-        ("smoothed_error", [_validation(None), _validation(5)], math.inf),
+        ("localization", {"f1_foreground": 80.0, "f1_background": float("nan")}, math.inf),
+        ("localization", {"f1_foreground": None, "f1_background": 60.0}, math.inf),
+        ("classification_error", _validation(float("nan")), math.inf),
+        ("balanced_error", _validation(5, balanced=None), math.inf),
     ],
 )
-def test_selection_scores(rule, validations, expected):
-    assert selection.score(rule, validations, window=3) == expected
+def test_selection_scores(rule, validation, expected):
+    assert selection.score(rule, validation) == expected
 
 
 def test_one_rule_alone_sees_a_mask():
     """The summaries here hold no F1 at all."""
     for rule in selection.RULES[:-1]:
-        selection.score(rule, [_validation(1.0)])
-    with_masks = [{"f1_foreground": 60.0, "f1_background": 90.0}, {"f1_foreground": 70.0, "f1_background": 84.0}]
-    assert selection.score("localization", with_masks[:1]) == -75 and selection.score("localization", with_masks) == -77
+        selection.score(rule, _validation(1.0))
+    assert selection.score("localization", {"f1_foreground": 60.0, "f1_background": 90.0}) == -75
     with pytest.raises(ValueError, match="'f1' must be one of"):
-        selection.score("f1", [_validation(1.0)])
+        selection.score("f1", _validation(1.0))
 
 
 def test_seconds_are_written_as_a_clock():

@@ -225,9 +225,7 @@ def test_cross_entropy_of_extreme_logits_is_finite():
 @pytest.mark.parametrize(
     "field, value",
     [
-        *((name, 0) for name in ("num_steps", "batch_size", "width", "num_seeds", "edge_reach")),
-        *((name, 0.0) for name in ("learning_rate", "edge_bandwidth", "cache_gib", "background_share")),
-        *(("seed_power", -0.5), ("edge_weight", float("nan")), ("background_share", 1.0), ("calibration", "platt")),
+        *(("num_steps", 0), ("cache_gib", 0.0), ("edge_weight", float("nan")), ("calibration", "platt")),
     ],
 )
 def test_impossible_options_are_named(field, value):

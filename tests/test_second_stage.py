@@ -29,8 +29,6 @@ _CHANGES = {
     "data.synthetic.image_size": 41,
     "evaluation.flips": True,
     "refine.num_steps": 12,
-    "refine.batch_size": 4,
-    "refine.width": 8,
     "refine.scales": (1.0,),
 }
 _F1 = {"f1_foreground", "f1_background"}
@@ -243,7 +241,7 @@ def test_a_finished_run_gets_a_second_stage(copy, refined, trainings):
     assert trainings == [0]
 
     other = finished_runs.refine_workdir(folder, {"num_steps": 5, "scales": (1.0, 0.5), "calibration": "otsu"})
-    assert trainings == [0, 0] and other["refine"]["num_steps"] == 5 and other["refine"]["width"] == 8
+    assert trainings == [0, 0] and other["refine"]["num_steps"] == 5
     assert other["test"] != found["test"] and other["test_unrefined"] == before["test"]
     card = mm.load(folder).card
     assert card["refine"]["scales"] == [1.0, 0.5]
@@ -294,7 +292,7 @@ def _interrupt(*arguments, **options):
 
 def test_a_method_without_a_trunk_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(creation, "create_method", test_method._create_method)
-    config = _config(refine__enabled=True, train__epochs=1, evaluation__selection="joint_error")
+    config = _config(refine__enabled=True, train__epochs=1)
     with pytest.raises(OptionError, match=r"refine.enabled=True needs a trunk; config.method='minmax' has none"):
         training.train_and_evaluate(config, tmp_path)
 

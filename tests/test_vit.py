@@ -286,7 +286,7 @@ def _config(tmp_path, **changes):
     config = synthetic.get_config()
     small = {name: value for name, value in programs.TINY.items() if not name.startswith("model.resnet")}
     config.update_from_flattened_dict(small | {"model.trunk": "vit_small14", "mask.alignment": "patches"})
-    config.update_from_flattened_dict({"train.epochs": 1, "evaluation.num_pictures": 0, "train.average_decay": 0.9})
+    config.update_from_flattened_dict({"train.epochs": 1, "train.average_decay": 0.9})
     config.model.pretrained = str(tmp_path / "vit.safetensors")
     config.update_from_flattened_dict(changes)
     safetensors_numpy.save_file(to_tensors(draw_variables()["params"], "dinov2"), tmp_path / "vit.safetensors")

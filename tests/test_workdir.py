@@ -8,7 +8,7 @@ from minmax_jax.configs import synthetic
 import pytest
 
 from minmax_jax.data import dataset
-from minmax_jax.runs.building import fields
+from minmax_jax.runs.building import deleted_fields, fields
 from minmax_jax.runs.folder import workdir
 from tests import splits
 
@@ -41,14 +41,12 @@ def test_another_configuration_is_refused_by_the_fields_that_differ(tmp_path):
 @pytest.mark.parametrize(
     "name, value",
     [
-        ("compilation_cache", "off"),
         ("data.cache_gib", 0.0),
         ("data.microns_per_pixel", 0.5),
         ("data.dir", "/elsewhere"),
         ("data.folds", "/elsewhere/folds"),
         ("data.num_workers", 3),
         ("evaluation.batch_size", 1),
-        ("evaluation.num_pictures", 0),
         ("train.checkpoint_every", 7),
         ("train.log_every", 1),
         ("train.tensorboard", True),
@@ -98,9 +96,39 @@ def test_fields_that_are_newer_than_a_run_have_their_defaults(tmp_path):
     del written["method"], written["evaluation"]["scales"], written["data"]["synthetic"]
     (tmp_path / "config.json").write_text(json.dumps(written))
     again = workdir.read_config(tmp_path)
-    assert again.method == "minmax" and tuple(again.evaluation.scales) == (1.0,) and again.data.synthetic.seed == 0
+    assert (
+        again.method == "minmax" and tuple(again.evaluation.scales) == (1.0,) and again.data.synthetic.image_size == 64
+    )
     assert again.batch_size == 16  # not the default
     workdir.open_workdir(tmp_path, config)
+
+
+def _write_older(folder, **fields):
+    """config.json of a version that had these fields."""
+    config = synthetic.get_config()
+    config.update_from_flattened_dict(fields)
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+
+
+def test_fields_that_are_gone_are_dropped_at_the_value_that_is_left(tmp_path):
+    values = {name: value for name, value in deleted_fields.FIELDS.items() if type(value) is not object}
+    free = {"compilation_cache": "off", "evaluation.num_pictures": 3, "evaluation.selection_window": 2}
+    assert values.keys() | free.keys() == deleted_fields.FIELDS.keys()
+    _write_older(tmp_path, **values, **free)
+    assert fields.flatten(workdir.read_config(tmp_path)) == fields.flatten(synthetic.get_config())
+    workdir.open_workdir(tmp_path, synthetic.get_config())
+
+
+def test_a_run_with_another_value_of_a_field_that_is_gone_is_refused(tmp_path):
+    _write_older(tmp_path, **{"optimizer.decayed": "kernels", "learning_rate.milestones": (5,), "loss.barrier_t": 5})
+    with pytest.raises(workdir.WorkdirError) as error:
+        workdir.read_config(tmp_path)
+    assert str(error.value).splitlines() == [
+        f"{tmp_path / 'config.json'} is of an earlier version of this library. Read the run with that version:",
+        "config.optimizer.decayed='kernels' is gone: it is 'all' in every run of this version.",
+        "config.learning_rate.milestones=[5] is gone: it is [] in every run of this version.",
+    ]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

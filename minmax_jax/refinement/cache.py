@@ -17,6 +17,8 @@ from minmax_jax.refinement.options import RefineOptions
 
 MasksFn = Callable[[np.ndarray], jax.Array]
 StagesFn = Callable[[np.ndarray], trunks.Stages]
+# As in `seeds.cumulative_foreground` and `seeds.cumulative_background`; docs/second_stage.md compares them with others.
+_SEED_POWER, _BACKGROUND_SHARE = 2.0, 0.5
 
 
 class Group(NamedTuple):
@@ -78,8 +80,8 @@ def collect(
             part = Group(
                 images=batch.images[:count],
                 stages={stride: np.asarray(features[:count], np.float16) for stride, features in stages.items()},
-                foreground=seeds.cumulative_foreground(half, valid, power=options.seed_power),
-                background=seeds.cumulative_background(half, valid, share=options.background_share),
+                foreground=seeds.cumulative_foreground(half, valid, power=_SEED_POWER),
+                background=seeds.cumulative_background(half, valid, share=_BACKGROUND_SHARE),
             )
             if skips_empty:
                 part = jax.tree.map(functools.partial(np.compress, masks.any(axis=(1, 2, 3)), axis=0), part)

@@ -24,6 +24,11 @@ logger = logging.getLogger(__name__)
 _COLLAPSED, _HOPELESS = 0.62, 0.685
 _CHECKED_STEPS = 50
 _LEAST_WEIGHT = 1.0
+_BATCH_SIZE = 8  # images
+_LEARNING_RATE = 3e-3  # of the first step; it falls along a cosine to 0
+_NUM_SEEDS = 20  # pixels of the foreground in each image and step, and as many of the background
+_EDGE_BANDWIDTH = 0.02  # squared distance of colours in [0, 1] at which a mask may change
+_EDGE_REACH = 4  # pixels of the mask, at half the image's size, between the two of a pair
 
 
 def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineOptions, seed: int) -> tuple[Any, float]:
@@ -54,8 +59,8 @@ def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineO
             return params, options.edge_weight
         if not is_finite and options.edge_weight < _LEAST_WEIGHT:
             raise OptionError(
-                f"learning_rate={options.learning_rate}: the second stage diverged ({described}). Lower it; the first"
-                " stage is kept."
+                f"edge_weight={options.edge_weight}: the second stage diverged ({described}), with greater weights as"
+                " well. The run is complete without it: set enabled=False."
             )
         options = dataclasses.replace(options, edge_weight=options.edge_weight / 2)
         logger.warning(
@@ -72,14 +77,14 @@ def _train_once(
     rng = np.random.default_rng(seed)
     sizes = np.array([len(group.images) for group in groups])
     params = _init(decoder, groups[0], seed)
-    tx = optax.adam(optax.cosine_decay_schedule(options.learning_rate, options.num_steps))
+    tx = optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, options.num_steps))
     opt_state = tx.init(params)
     step = jax.jit(functools.partial(_train_step, decoder=decoder, tx=tx, options=options), donate_argnums=(0, 1))
     terms, seed_losses = {}, []
     with progress.meter("Second stage", total=options.num_steps, unit="step") as update:
         for index in range(options.num_steps):
             group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
-            params, opt_state, terms = step(params, opt_state, _draw_batch(group, rng, options))
+            params, opt_state, terms = step(params, opt_state, _draw_batch(group, rng))
             seed_losses.append(terms["seed_loss"])
             update(1)
             is_checked = index >= 2 * _CHECKED_STEPS and index % _CHECKED_STEPS == 0
@@ -93,14 +98,14 @@ def _init(decoder: decoder_lib.Decoder, group: Group, seed: int) -> Any:
     return decoder.init(jax.random.key(seed), stages, intensity.normalize(jnp.asarray(group.images[:1])))["params"]
 
 
-def _draw_batch(group: Group, rng: np.random.Generator, options: RefineOptions) -> dict[str, Any]:
+def _draw_batch(group: Group, rng: np.random.Generator) -> dict[str, Any]:
     count = len(group.images)
-    chosen = rng.choice(count, options.batch_size, replace=count < options.batch_size)
+    chosen = rng.choice(count, _BATCH_SIZE, replace=count < _BATCH_SIZE)
     return {
         "images": group.images[chosen],
         "stages": {stride: features[chosen] for stride, features in group.stages.items()},
-        "foreground": seeds.draw(group.foreground[chosen], rng, count=options.num_seeds),
-        "background": seeds.draw(group.background[chosen], rng, count=options.num_seeds),
+        "foreground": seeds.draw(group.foreground[chosen], rng, count=_NUM_SEEDS),
+        "background": seeds.draw(group.background[chosen], rng, count=_NUM_SEEDS),
     }
 
 
@@ -111,9 +116,8 @@ def _train_step(params, opt_state, batch, *, decoder, tx, options: RefineOptions
     def loss_fn(params):
         logits = decoder.apply({"params": params}, batch["stages"], images)[..., 0]
         on_seeds = jnp.mean(partial_cross_entropy(logits, batch["foreground"], batch["background"]))
-        pairwise = jnp.mean(
-            edges.edge_loss(jax.nn.sigmoid(logits), colors, bandwidth=options.edge_bandwidth, reach=options.edge_reach)
-        )
+        changes = edges.edge_loss(jax.nn.sigmoid(logits), colors, bandwidth=_EDGE_BANDWIDTH, reach=_EDGE_REACH)
+        pairwise = jnp.mean(changes)
         return on_seeds + options.edge_weight * pairwise, {"seed_loss": on_seeds, "edge_loss": pairwise}
 
     gradients, terms = jax.grad(loss_fn, has_aux=True)(params)

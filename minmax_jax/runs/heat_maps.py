@@ -56,7 +56,6 @@ def evaluate_folder(
     return {
         split: strict_json.finite(evaluation.summarize(rows, evaluators)),
         "threshold": {"policy": "fixed", "value": threshold},
-        "empty_masks": config.evaluation.empty,
         "metrics": metric_table.describe(rows, images, evaluators),
     }
 

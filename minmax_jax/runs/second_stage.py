@@ -59,7 +59,7 @@ def train(run: build.Run, state: state_lib.TrainState) -> SecondStage:
     logger.info("The second stage trains on %d of %d images.", num_images, len(run.splits["train"]))
     if left_out := int(np.count_nonzero(~run.splits["train"].has_region)):
         logger.info("%d of them are of classes without a region and give no seeds.", left_out)
-    decoder = creation.create_decoder(options)
+    decoder = creation.create_decoder(options.model.trunk)
     with naming("config.refine."):
         return SecondStage(*decoder_training.train(groups, decoder=decoder, options=options.refine, seed=options.seed))
 

@@ -204,7 +204,7 @@ def _diverged(what: str, saved: checkpoints.Checkpoints) -> DivergedError:
 def _select(record: checkpoints.RunRecord, summary: dict, step: int, rule: str) -> None:
     """Adds a validation to the record; its model is selected unless an earlier one was better."""
     record.validations.append(summary | {"step": step})
-    score = selection.score(rule, record.validations)
+    score = selection.score(rule, summary)
     if score <= record.selected_score:
         record.selected_step, record.selected_score = step, score
 

@@ -1,6 +1,6 @@
 """Dice of the foreground (F1+) and of the background (F1-), per image, and of the all-foreground baseline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,6 @@ from minmax_jax.base import options
 from minmax_jax.evaluation import evaluators
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
-
-# Value of an image with two empty masks, 0 / 0: left out of the mean, 1, or NaN, which makes the mean NaN.
-EMPTY_POLICIES = ("skip", "one", "nan")
 
 _COLUMNS = ("f1_foreground", "f1_background", "all_ones_f1_foreground", "all_ones_f1_background")
 
@@ -24,44 +21,29 @@ def dice(predicted: np.ndarray, true: np.ndarray) -> float:
     return 2 * np.count_nonzero(predicted & true) / total
 
 
-def mean_score(scores: np.ndarray, *, empty: str = "skip") -> float:
-    """Mean of [N] scores of images, of which some may be NaN.
-
-    Raises:
-        OptionError: for an unknown policy.
-    """
-    options.check_choice("empty", empty, EMPTY_POLICIES)
-    return float(_mean(scores, np.isnan(scores), empty)(np.ones((1, len(scores))))[0])
+def mean_score(scores: np.ndarray) -> float:
+    """Mean of [N] scores of images; those that are NaN, of two empty masks, do not count."""
+    return float(evaluators.mean_of_known(scores)(np.ones((1, len(scores))))[0])
 
 
-def _mean(
-    scores: np.ndarray, is_empty: np.ndarray, empty: str, *, factor: float = 1.0
-) -> Callable[[np.ndarray], np.ndarray]:
-    """`Metric.values` of the mean of [N] scores; NaN of images that are not empty, without a true mask, never count."""
-    if empty == "nan" and is_empty.any():
-        return lambda weights: np.full(len(weights), np.nan)
-    return evaluators.mean_of_known(np.where(is_empty, 1.0, scores) if empty == "one" else scores, factor=factor)
-
-
-def evaluator(*, threshold: float = 0.5, empty: str = "skip") -> Evaluator:
+def evaluator(*, threshold: float = 0.5) -> Evaluator:
     """F1+ and F1- of images that have a true mask, compared at the true mask's resolution, without ignored pixels.
 
     Args:
         threshold: a pixel is foreground where the soft mask is at least this.
-        empty: policy for images whose two masks are both empty, one of `EMPTY_POLICIES`.
 
     Returns:
         An evaluator whose rows hold shares (None without a true mask, NaN for 0 / 0) and whose summary holds percent.
+        Images with NaN, whose two masks are both empty, do not count in the summary.
 
     Raises:
-        OptionError: for a threshold outside of (0, 1) or an unknown policy.
+        OptionError: for a threshold outside of (0, 1).
     """
     options.check_range("threshold", threshold, 1e-6, 1 - 1e-6)
-    options.check_choice("empty", empty, EMPTY_POLICIES)
     return Evaluator(
         score=lambda prediction, truth: _score(prediction, truth, threshold),
-        summarize=lambda rows: _summarize(rows, empty),
-        metrics=lambda rows: _metrics(rows, empty),
+        summarize=_summarize,
+        metrics=_metrics,
     )
 
 
@@ -79,20 +61,18 @@ def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
     }
 
 
-def _metrics(rows: Sequence[Row], empty: str) -> dict[str, Metric]:
+def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
     def mean(column):
-        scores = np.array([row[column] for row in rows], float)  # None becomes NaN: no true mask
-        is_empty = np.isnan(scores) & np.array([row[column] is not None for row in rows])
-        return _mean(scores, is_empty, empty, factor=100.0)
+        return evaluators.mean_of_known([row[column] for row in rows], factor=100.0)
 
     return {name: Metric(mean(name), "%", "fixed") for name in ("f1_foreground", "f1_background")}
 
 
-def _summarize(rows: Sequence[Row], empty: str) -> dict[str, Any]:
+def _summarize(rows: Sequence[Row]) -> dict[str, Any]:
     with_mask = [row for row in rows if row["f1_foreground"] is not None]
 
     def percent(column):
-        return 100 * mean_score(np.array([row[column] for row in with_mask], float), empty=empty)
+        return 100 * mean_score(np.array([row[column] for row in with_mask], float))
 
     return {
         "num_images_with_mask": len(with_mask),

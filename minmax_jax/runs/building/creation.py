@@ -125,9 +125,9 @@ def load_pretrained(model: ModelOptions, state: TrainState) -> TrainState:
     return devices.replicate(state.replace(**variables, average=average))
 
 
-def create_decoder(options: RunOptions) -> decoder_lib.Decoder:
-    """The decoder of the second stage, without parameters."""
-    return decoder_lib.Decoder(alignment="patches" if options.model.trunk in vit.TRUNKS else "features")
+def create_decoder(trunk: str) -> decoder_lib.Decoder:
+    """The decoder of the second stage, without parameters, on a trunk of that name."""
+    return decoder_lib.Decoder(alignment="patches" if trunk in vit.TRUNKS else "features")
 
 
 def create_refined_predict(
@@ -144,7 +144,7 @@ def create_refined_predict(
         refined_inference.predict,
         first_stage=method.predict,
         stages=method.stages,
-        decoder=create_decoder(options),
+        decoder=create_decoder(options.model.trunk),
         background_classes=background_classes,
         views=dataclasses.replace(options.views, scales=(1.0,)),
     )

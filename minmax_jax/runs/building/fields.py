@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 
 from minmax_jax.base.errors import ConfigError
+from minmax_jax.runs.building import deleted_fields
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -33,7 +34,8 @@ def check_fields(config: ml_collections.ConfigDict, reference: ml_collections.Co
     ]
     for name in sorted(given.keys() - known.keys()):
         close = difflib.get_close_matches(name, known, n=1)
-        problems.append(f"config.{name} is not a field" + (f"; did you mean config.{close[0]}?" if close else ""))
+        hint = f"; did you mean config.{close[0]}?" if close else ""
+        problems.append(deleted_fields.explain(name) or f"config.{name} is not a field{hint}")
     for name in sorted(given.keys() & known.keys()):
         expected, value = type(known[name]), given[name]
         # An integer is accepted for a float; True is not accepted for 1.

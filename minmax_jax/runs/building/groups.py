@@ -220,12 +220,7 @@ class OptimizerOptions:
     """The optimizer; fields as in group `optimizer`."""
 
     name: str
-    momentum: float
-    nesterov: bool
-    beta1: float
-    beta2: float
     weight_decay: float
-    decayed: str
     clip_norm: float
     trunk_factor: float
 
@@ -244,15 +239,12 @@ class LearningRateOptions:
 
     schedule: str
     peak: float
-    factor: float
     every: int
-    milestones: tuple[int, ...]
     floor: float
-    warmup_epochs: int
     warmup_share: float
 
     def __post_init__(self):
-        self.create(epochs=self.warmup_epochs + 1, steps_per_epoch=1)  # which checks the values
+        self.create(epochs=1, steps_per_epoch=1)  # which checks the values
 
     def create(self, *, epochs: int, steps_per_epoch: int) -> schedules.Schedule:
         """The learning rate as a function of the step."""

@@ -17,6 +17,7 @@ from minmax_jax.runs.drawing import film_strips, gallery
 from minmax_jax.training import state as state_lib
 
 logger = logging.getLogger(__name__)
+NUM_PICTURES = 8  # test images that are drawn
 
 
 def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Sequence[Row]) -> None:
@@ -30,7 +31,7 @@ def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows
     """
     evaluation, pictures = run.options.evaluation, folder / "pictures"
     split, variables = run.splits["test"], state_lib.inference_variables(state)
-    count = min(evaluation.num_pictures, len(split))
+    count = min(NUM_PICTURES, len(split))
     subset = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
     for prediction in predict_split(
         lambda images: run.predict(variables, images),

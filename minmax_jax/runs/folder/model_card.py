@@ -19,6 +19,7 @@ from safetensors import numpy as safetensors_numpy
 from minmax_jax.base import disk
 from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import readings
+from minmax_jax.models import decoder
 from minmax_jax.runs.building.options import RunOptions
 from minmax_jax.runs.folder import digests, results
 from minmax_jax.runs.folder import workdir as workdir_lib
@@ -160,6 +161,13 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     if missing := _NEEDED - card.keys():
         raise ModelCardError(f"{folder / CARD} lacks {', '.join(sorted(missing))}. Get an intact copy.")
+    refine = card.get("refine", {"enabled": False})
+    if refine["enabled"] and refine.get("width", decoder.Decoder.width) != decoder.Decoder.width:
+        raise ModelCardError(
+            f"{folder / CARD}: refine.width={refine['width']}, and decoders of this version have"
+            f" {decoder.Decoder.width} channels. Install the version of minmax_jax that wrote it:"
+            f" {card.get('versions', {}).get('minmax_jax')}."
+        )
     try:
         readings.from_json(card.get("reading"))
     except (OptionError, KeyError, TypeError) as error:

@@ -11,20 +11,19 @@ from typing import Any
 import ml_collections
 
 from minmax_jax.base import disk, lock, strict_json
-from minmax_jax.base.errors import UserError
+from minmax_jax.base.errors import ConfigError, UserError
 from minmax_jax.base.paths import local_path
 from minmax_jax.configs import common
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
-from minmax_jax.runs.building import fields
+from minmax_jax.runs.building import deleted_fields, fields
 from minmax_jax.runs.folder import digests
 
 logger = logging.getLogger(__name__)
 # Fields that may change between two starts: where a run reads, how it computes and what it shows, not what it computes.
 _FREE = (
-    *("compilation_cache", "data.cache_gib", "data.dir", "data.folds", "data.microns_per_pixel", "data.num_workers"),
-    *("evaluation.batch_size", "evaluation.num_pictures"),
-    *("train.checkpoint_every", "train.log_every", "train.tensorboard"),
+    *("data.cache_gib", "data.dir", "data.folds", "data.microns_per_pixel", "data.num_workers"),
+    *("evaluation.batch_size", "train.checkpoint_every", "train.log_every", "train.tensorboard"),
 )
 
 
@@ -139,14 +138,21 @@ def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
     """The configuration of a run. Fields that are newer than the run have their defaults, which change nothing.
 
     Raises:
-        WorkdirError: if the folder holds none.
+        WorkdirError: if the folder holds none, or one that this version cannot follow.
         OSError: if it cannot be read at the moment.
     """
     path = folder / "config.json"
     try:
-        return _complete(ml_collections.ConfigDict(json.loads(path.read_text())), common.get_config())
+        config = ml_collections.ConfigDict(json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: no text, no JSON, no object
         raise WorkdirError(f"{path} cannot be read ({error}): {str(folder)!r} is not a workdir.") from error
+    try:
+        deleted_fields.drop(config)
+    except ConfigError as error:
+        raise WorkdirError(
+            f"{path} is of an earlier version of this library. Read the run with that version:\n{error}"
+        ) from error
+    return _complete(config, common.get_config())
 
 
 def _complete(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
