@@ -203,9 +203,8 @@ def get_config() -> ml_collections.ConfigDict:
     refine.scales = (1.0, 1.5)  # sizes that the first stage's masks of the training images are means over
     refine.cache_gib = 4.0  # memory for images and features; where it is too small, it takes a random choice of images
 
-    # A CRF that refines the masks of the final test and of experiments.evaluate, not of validations; see docs/crf.md.
+    # The CRF with which experiments.evaluate --crf refines masks; see docs/crf.md.
     evaluation.crf = crf = ml_collections.ConfigDict()
-    crf.enabled = False  # whether it is used
     crf.num_iterations = 5  # mean-field updates; published for birds and flowers; GlaS: 2
     crf.gaussian_sigma = 5.0  # pixels, after data.scale; published for birds and flowers; GlaS: 3
     crf.bilateral_sigma = 19.0  # the same; published for birds and flowers; GlaS: 13

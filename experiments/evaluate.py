@@ -7,9 +7,9 @@
 The first evaluates a run. The second scores heat maps of any other system, a .npy, .npz or .png file with values from 0
 to 1 (PNG: 0 to 255 or 65535) for each image of the split, by all metrics of masks (docs/metrics.md).
 
-Prints the content of `results.json` and writes the rows of the split to the workdir. --crf refines the masks, see
-docs/crf.md; --flips and --scales average predictions over mirror images and sizes, see config.evaluation; --norefine
-evaluates the first stage of a run that has a second.
+Prints the content of `results.json` and writes the rows of the split to the workdir. --crf refines the first stage's
+masks, see docs/crf.md; --flips and --scales average predictions over mirror images and sizes, see config.evaluation;
+--norefine evaluates the first stage of a run that has a second.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ _PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of heat maps, in
 _DATASET = flags.DEFINE_string("dataset", None, "With --predictions: a published dataset, or the name of your own.")
 _FOLDS = flags.DEFINE_string("folds", "", "With --predictions: folder of published split files.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the prepared data; default: as in training.")
-_CRF = flags.DEFINE_bool("crf", None, "Refine the masks by config.evaluation.crf; default: as configured.")
+_CRF = flags.DEFINE_bool("crf", False, "Refine the first stage's masks by config.evaluation.crf.")
 _FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default: config.evaluation.flips.")
 _SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 1,1.5; default: config.evaluation.scales.")
 _REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage; default: if the run has one.")

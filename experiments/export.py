@@ -24,9 +24,6 @@ _LICENCE = flags.DEFINE_string(
 )
 _FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default for this and the next: as the run.")
 _SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 0.75,1,1.25.")
-_CRF = flags.DEFINE_bool(
-    "crf", None, "--nocrf leaves out the CRF that refines the masks of the run: no file can hold it."
-)
 _REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage.")
 flags.mark_flags_as_required(["workdir", "format", "size", "output"])
 
@@ -44,7 +41,6 @@ def main() -> None:
             size=_read_size(_SIZE.value),
             flips=_FLIPS.value,
             scales=program.read_scales(_SCALES.value),
-            crf=_CRF.value,
             refine=_REFINE.value,
             licence=_LICENCE.value,
         )

@@ -50,7 +50,6 @@ _MICRONS = flags.DEFINE_float("microns_per_pixel", 0.0, "Of all images; 0: as sl
 _RESCALE = flags.DEFINE_bool("rescale", True, "Bring images of another magnification to that of the training.")
 _FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default for this and the next: as the run.")
 _SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 0.75,1,1.25.")
-_CRF = flags.DEFINE_bool("crf", None, "Refine the masks by a CRF.")
 _REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage.")
 flags.mark_flags_as_required(["workdir", "output"])
 
@@ -72,7 +71,7 @@ def main(paths: list[str]) -> None:
     workdir, output = local_path("--workdir", _WORKDIR.value), local_path("--output", _OUTPUT.value)
     with naming("--"), disk.explained(output):
         model = predictor.load(
-            workdir, flips=_FLIPS.value, scales=program.read_scales(_SCALES.value), crf=_CRF.value, refine=_REFINE.value
+            workdir, flips=_FLIPS.value, scales=program.read_scales(_SCALES.value), refine=_REFINE.value
         )
         options = folder.Options(
             threshold=model.card["foreground_threshold"] if _THRESHOLD.value is None else _THRESHOLD.value,

@@ -34,6 +34,10 @@ _SAVES_MEMORY = (
     "Lower config.batch_size, config.data.crop_size or config.evaluation.batch_size, raise config.train.accumulation,"
     " or set config.model.remat=True (docs/scale.md). Of prepare_data: cut large images by --tile_size."
 )
+# Flags of earlier versions, and what to do instead.
+_DELETED_FLAGS = {
+    "crf": "Predictions and exported files are without a CRF; evaluate --crf measures a run with one (docs/crf.md)."
+}
 _logger = logging.getLogger("minmax_jax")
 
 
@@ -167,6 +171,9 @@ def _parse_flags(document: str, argv: list[str]) -> list[str]:
         return flags.FLAGS(config_files.resolve(argv))
     except UserError as error:
         sys.exit(f"Error: {error}")
+    except flags.UnrecognizedFlagError as error:
+        advice = _DELETED_FLAGS.get(error.flagname.removeprefix("no"), "(--help explains the flags.)")
+        sys.exit(f"Error: {error}\n{advice}")
     except AttributeError as error:  # from ml_collections, around another error, for an unknown field
         exit_for_unknown_field("config", error, argv)
     except (flags.Error, KeyError, TypeError, ValueError) as error:

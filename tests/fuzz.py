@@ -329,7 +329,7 @@ def create_targets(scratch: pathlib.Path) -> dict[str, Target]:
         "method": "minmax",
         "step": 3,
         "versions": {"minmax_jax": "1"},
-        **{name: {} for name in ("crf", "flips", "mask", "model", "preprocessing")},
+        **{name: {} for name in ("flips", "mask", "model", "preprocessing")},
     }
     return {
         "images": Target(_image_seeds(), _read_image),

@@ -20,7 +20,7 @@ class BrightPixels:
 
     class_names = ("plain", "red")
     background_classes = ()
-    calibrate_fn = crf_fn = None
+    calibrate_fn = None
 
     def __init__(self, *, crop_size=(64, 64), microns_per_pixel=0.0, **prepare):
         self.card = {"crop_size": list(crop_size), "microns_per_pixel": microns_per_pixel}
@@ -35,8 +35,8 @@ class BrightPixels:
         scores = {"foreground_entropy": entropy, "background_entropy": entropy + 0.5, "localizer_class": red}
         return Prediction(probabilities, images[..., 1:2] / 255.0, scores)
 
-    def finish_mask(self, mask, image, size):
-        assert image.shape[:2] == size
+    def finish_mask(self, mask, prepared_size, size):
+        assert prepared_size == size
         return padding.crop_back(mask, size).astype(np.float32)
 
 

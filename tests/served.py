@@ -38,7 +38,7 @@ class GreenMask:
         prediction = self.predict(images)
         return prediction, prediction.masks
 
-    def finish_mask(self, mask, image, size):
+    def finish_mask(self, mask, prepared_size, size):
         height, width = size
         top, left = (mask.shape[0] - height) // 2, (mask.shape[1] - width) // 2
         return mask[top : top + height, left : left + width].astype(np.float32)

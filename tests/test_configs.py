@@ -123,7 +123,6 @@ def test_handed_on_groups_fit_what_takes_them():
     creation.create_objective(config, steps_per_epoch=3)
     creation.create_optimizer(config, steps_per_epoch=3)
     creation.create_refine(config.evaluation.crf)
-    options_lib.read(config).refine
     groups = ("loss", "mask", "erasing", "optimizer", "learning_rate", "evaluation.crf", "refine", "data.synthetic")
     for group in groups:
         spoilt = synthetic.get_config()
@@ -228,7 +227,6 @@ _COMMON = {
     "evaluation.selection": "classification_error",
     "evaluation.threshold": 0.5,
     "evaluation.flips": False,
-    "evaluation.crf.enabled": False,
 }
 _NATURAL = {
     "data.min_side": 500,

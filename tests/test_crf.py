@@ -1,4 +1,4 @@
-"""The CRF against plain loops over all pairs of pixels, its limits, and its fast form against its exact one."""
+"""The CRF against plain loops over all pairs of pixels, its limits, and its window against the sum over all pairs."""
 
 import dataclasses
 import functools
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from minmax_jax.refinement import crf as crf_lib
+from tests import exact_crf
 
 CRF = crf_lib.Crf(num_iterations=2, gaussian_sigma=1.5, bilateral_sigma=2.5, color_sigma=40.0)
-BOTH = pytest.mark.parametrize("refine", [crf_lib.refine, crf_lib.refine_exactly])
 
 
-def _refine(refine, masks, images, crf=CRF, **changes):
+def _refine(masks, images, crf=CRF, **changes):
     crf = dataclasses.replace(crf, **changes)
-    return np.asarray(jax.jit(functools.partial(refine, crf=crf))(masks, images))
+    return np.asarray(jax.jit(functools.partial(crf_lib.refine, crf=crf))(masks, images))
 
 
 def _random(height=6, width=7, batch=1, seed=0):
@@ -51,42 +51,38 @@ def _loops(mask, image, crf):
     return q[1].reshape(height, width)
 
 
-@BOTH
 @pytest.mark.parametrize("num_iterations", [1, 3])
-def test_equals_loops_over_all_pairs(refine, num_iterations):
+def test_equals_loops_over_all_pairs(num_iterations):
     """The window of 3 standard deviations, 7 pixels, holds all of so small an image."""
     masks, images = _random(batch=2)
     crf = dataclasses.replace(CRF, num_iterations=num_iterations)
     expected = [_loops(masks[row, ..., 0], images[row], crf) for row in range(2)]
-    np.testing.assert_allclose(_refine(refine, masks, images, crf)[..., 0], expected, atol=2e-5)
+    np.testing.assert_allclose(_refine(masks, images, crf)[..., 0], expected, atol=2e-5)
 
 
-@BOTH
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_it_runs_in_a_program_of_double_precision(refine, dtype):
+def test_it_runs_in_a_program_of_double_precision(dtype):
     masks, images = _random()
     images = images if dtype == np.uint8 else (images / 127.5 - 1).astype(dtype)
-    expected = refine(jnp.asarray(masks, jnp.float32), jnp.asarray(images), crf=CRF)
+    expected = crf_lib.refine(jnp.asarray(masks, jnp.float32), jnp.asarray(images), crf=CRF)
     with jax.enable_x64(True):
-        found = refine(jnp.asarray(masks, jnp.float64), jnp.asarray(images), crf=CRF)
+        found = crf_lib.refine(jnp.asarray(masks, jnp.float64), jnp.asarray(images), crf=CRF)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@BOTH
 @pytest.mark.parametrize("changes", [{"num_iterations": 0}, {"gaussian_weight": 0.0, "bilateral_weight": 0.0}])
-def test_without_updates_or_weights_the_mask_comes_back(refine, changes):
+def test_without_updates_or_weights_the_mask_comes_back(changes):
     masks, images = _random()
-    np.testing.assert_allclose(_refine(refine, masks, images, **changes), masks, atol=1e-6)
+    np.testing.assert_allclose(_refine(masks, images, **changes), masks, atol=1e-6)
 
 
-@BOTH
-def test_in_a_uniform_image_both_kernels_are_one(refine):
+def test_in_a_uniform_image_both_kernels_are_one():
     masks, images = _random()
     images = np.full_like(images, 90)
     only_gaussian = {"gaussian_sigma": 2.0, "gaussian_weight": 4.0, "bilateral_weight": 0.0}
     only_bilateral = {"bilateral_sigma": 2.0, "gaussian_weight": 0.0, "bilateral_weight": 4.0}
-    first = _refine(refine, masks, images, **only_gaussian)
-    second = _refine(refine, masks, images, **only_bilateral)
+    first = _refine(masks, images, **only_gaussian)
+    second = _refine(masks, images, **only_bilateral)
     # The window of 6 pixels cuts off corner from corner, at a weight of exp(-61 / 8).
     np.testing.assert_allclose(first, second, atol=2e-3)
     assert np.abs(first - masks).max() > 0.1
@@ -98,39 +94,35 @@ def test_two_pixels_by_hand():
     g = np.exp(-1 / (2 * 1.5**2))
     signs = np.array([0.6, -0.4])
     odds = np.array([4.0, 3 / 7]) * np.exp(3 * (signs + g * signs[::-1]) / (1 + g))
-    found = _refine(crf_lib.refine, masks, images, num_iterations=1, bilateral_weight=0.0)
+    found = _refine(masks, images, num_iterations=1, bilateral_weight=0.0)
     np.testing.assert_allclose(found[0, 0, :, 0], odds / (1 + odds), rtol=1e-5)
 
 
-@BOTH
-def test_foreground_and_background_are_alike(refine):
+def test_foreground_and_background_are_alike():
     masks, images = _random()
-    np.testing.assert_allclose(_refine(refine, 1 - masks, images), 1 - _refine(refine, masks, images), atol=1e-5)
+    np.testing.assert_allclose(_refine(1 - masks, images), 1 - _refine(masks, images), atol=1e-5)
 
 
-@BOTH
-def test_images_are_uint8_or_scaled(refine):
+def test_images_are_uint8_or_scaled():
     masks, images = _random()
     scaled = (images / 127.5 - 1).astype(np.float32)
-    np.testing.assert_allclose(_refine(refine, masks, images), _refine(refine, masks, scaled), atol=1e-5)
+    np.testing.assert_allclose(_refine(masks, images), _refine(masks, scaled), atol=1e-5)
 
 
-@BOTH
-def test_hard_masks_are_clipped(refine):
+def test_hard_masks_are_clipped():
     """Log-odds stay finite: those of 0.99999, 11.5."""
     _, images = _random()
     hard = np.zeros((1, 6, 7, 1), np.float32)
     hard[:, :, 3:] = 1
-    found = _refine(refine, hard, images, num_iterations=0)
+    found = _refine(hard, images, num_iterations=0)
     np.testing.assert_allclose(found, np.where(hard == 1, 0.99999, 0.00001), rtol=1e-2)
 
 
-@BOTH
-def test_an_empty_mask_stays_empty(refine):
+def test_an_empty_mask_stays_empty():
     """That of a class without a region, next to one with a single value."""
     masks, images = _random(batch=2)
     masks[0], masks[1, 1:] = 0, 0
-    found = _refine(refine, masks, images)
+    found = _refine(masks, images)
     assert not found[0].any() and found[1].all()
 
 
@@ -150,14 +142,14 @@ def _dice(masks, true):
     return 2 * np.sum(predicted & true) / (np.sum(predicted) + np.sum(true))
 
 
-def test_the_fast_form_is_close_to_the_exact_one_and_improves_the_mask():
+def test_a_window_is_close_to_all_pairs_and_improves_the_mask():
     """All 1005 offsets of the window, and fewer."""
     true, masks, images = _noisy_disc()
     crf = crf_lib.Crf(num_iterations=2, gaussian_sigma=2.0, bilateral_sigma=6.0, color_sigma=11.0)
-    exact = _refine(crf_lib.refine_exactly, masks, images, crf)
+    exact = exact_crf.refine(masks, images, crf=crf)
     assert _dice(masks, true) < 0.7 < 0.85 < _dice(exact, true)
     for max_offsets, mean_difference in ((1005, 0.0005), (400, 0.01)):
-        fast = _refine(crf_lib.refine, masks, images, crf, max_offsets=max_offsets)
+        fast = _refine(masks, images, crf, max_offsets=max_offsets)
         assert np.mean(np.abs(fast - exact)) < mean_difference
         assert abs(_dice(fast, true) - _dice(exact, true)) < 0.02
 
@@ -179,10 +171,9 @@ def test_impossible_values_are_named(field, value):
         dataclasses.replace(CRF, **{field: value})
 
 
-@BOTH
-def test_masks_and_images_must_fit(refine):
+def test_masks_and_images_must_fit():
     masks, images = _random()
     with pytest.raises(ValueError, match=r"masks are \(6, 7, 1\), images \(1, 6, 7, 3\)"):
-        refine(masks[0], images, crf=CRF)
+        crf_lib.refine(masks[0], images, crf=CRF)
     with pytest.raises(ValueError, match=r"give \[B, H, W, 1\]"):
-        refine(masks, images[..., :1], crf=CRF)
+        crf_lib.refine(masks, images[..., :1], crf=CRF)

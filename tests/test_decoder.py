@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from minmax_jax.configs import common
 import numpy as np
 import pytest
 
@@ -147,18 +146,3 @@ def test_refined_masks_are_means_over_mirror_images():
 def test_features_lie_where_the_trunk_puts_them(trunk, alignment):
     decoder = creation.create_decoder(trunk)
     assert decoder.alignment == alignment and decoder.width == 32
-
-
-def test_masks_are_calibrated_before_a_crf_refines_them():
-    """Without either they are left alone."""
-    config = common.get_config()
-    assert creation.create_postprocessing(config.evaluation.crf, config.refine) is None
-    config.refine.enabled = True
-    mask = np.linspace(0.4, 0.5, 101, dtype=np.float32).reshape(1, 101)
-    image = np.random.default_rng(0).integers(0, 256, (1, 101, 3), np.uint8)
-    expected = np.clip((np.arange(101) - 5) / 90, 0, 1)[None]
-    calibrated = creation.create_postprocessing(config.evaluation.crf, config.refine)(mask, image)
-    np.testing.assert_allclose(calibrated, expected, atol=1e-5)
-    config.evaluation.crf.enabled, config.evaluation.crf.num_iterations = True, 0  # the CRF clips alone
-    found = creation.create_postprocessing(config.evaluation.crf, config.refine)(mask, image)
-    np.testing.assert_allclose(found, np.clip(expected, 1e-5, 1 - 1e-5), atol=1e-5)

@@ -227,19 +227,15 @@ def test_stablehlo_is_read_by_jax_alone(tmp_path, name):
 
 
 def test_choices_at_test_time(tmp_path):
-    """Mirror images and the second stage can be left out, a CRF has to be."""
-    changes = {"evaluation__flips": True, "evaluation__crf__enabled": True, **_REFINED}
-    saved_models.write(tmp_path / "run", **changes)
-    with pytest.raises(OptionError, match="crf=True refines the masks of this run.*crf=False leaves it out"):
-        _write(tmp_path / "run", tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
-    options = dict(flips=False, crf=False, refine=False)
+    """Mirror images and the second stage can be left out."""
+    saved_models.write(tmp_path / "run", evaluation__flips=True, **_REFINED)
+    options = dict(flips=False, refine=False)
     written = _write(tmp_path / "run", tmp_path / "out", **options)
     images = _images(1)
     masks = _run_onnx(written["file"], images)["masks"]
     np.testing.assert_allclose(masks, mm.load(tmp_path / "run", **options)(images).masks, atol=1e-4)
     card = (tmp_path / "out/MODEL_CARD.md").read_text()
-    assert "mirror images: none; sizes: 1; CRF: no; second stage: no" in card
+    assert "mirror images: none; sizes: 1; second stage: no" in card
 
 
 @pytest.mark.parametrize("name", calibrations.CALIBRATIONS)

@@ -15,7 +15,6 @@ def _card(*, refine=True, **changes):
         "flips": _NONE,
         "training_flips": _LEFT_RIGHT,
         "scales": [1.0, 1.5],
-        "crf": {"enabled": False, "num_iterations": 2},
         "refine": {"enabled": refine, "width": 32},
     }
     return card | changes
@@ -24,7 +23,7 @@ def _card(*, refine=True, **changes):
 def test_without_a_choice_it_is_that_of_the_run():
     card = _card()
     assert inference_options.choose(card) == card
-    assert inference_options.describe(card) == {"flips": _NONE, "scales": [1.0, 1.5], "crf": False, "refine": True}
+    assert inference_options.describe(card) == {"flips": _NONE, "scales": [1.0, 1.5], "refine": True}
 
 
 @pytest.mark.parametrize(
@@ -43,8 +42,8 @@ def test_flips_are_those_of_the_training(changes, flips, expected):
 
 
 def test_other_choices():
-    chosen = inference_options.choose(_card(), scales=(1, 2), crf=True, refine=False)
-    assert chosen["scales"] == [1.0, 2.0] and chosen["crf"] == {"enabled": True, "num_iterations": 2}
+    chosen = inference_options.choose(_card(), scales=(1, 2), refine=False)
+    assert chosen["scales"] == [1.0, 2.0]
     assert chosen["refine"] == {"enabled": False, "width": 32}
     assert inference_options.choose(_card(refine=False), refine=False)["refine"]["enabled"] is False
 

@@ -295,7 +295,7 @@ def test_masks_of_tiles_without_an_object_fade_out(tmp_path, green):
     assert row["class"] == "red" and row["probability"] == pytest.approx(0.9, abs=1e-4)
 
 
-# A second stage and the CRF, each for the whole image.
+# A second stage, for the whole image.
 
 
 @pytest.mark.parametrize("kind", ["percentiles", "otsu"])
@@ -317,14 +317,6 @@ def test_a_sample_of_a_large_mask_tells_its_distribution(tmp_path, monkeypatch, 
     predictor.calibrate_fn = lambda mask, of: samples.append(of) or mask
     _predict(tmp_path, predictor)
     assert 5000 < samples[0].size <= 10_000 and samples[0].mean() == pytest.approx(green.mean() / 255, abs=0.01)
-
-
-def test_the_crf_sees_windows_of_mask_and_image(tmp_path, green):
-    _write(tmp_path / "in/a.tif", _colours(green, red=60))
-    predictor = BrightPixels(crop_size=CROP)
-    predictor.crf_fn = lambda mask, image: (mask + image[..., 0] / 255) / 2
-    _predict(tmp_path, predictor, soft_masks=True)
-    np.testing.assert_allclose(np.load(tmp_path / "out/soft_masks/a.npy"), (green / 255 + 60 / 255) / 2, atol=1e-3)
 
 
 # What may go wrong.
@@ -374,7 +366,7 @@ def test_without_space_the_prediction_ends(tmp_path, monkeypatch, green):
     """An intact image is not skipped."""
     _write(tmp_path / "in/a.tif", _colours(green))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("usage", (), {"free": 1000}))
-    with pytest.raises(UserError, match=r"out lacks space: .*a.tif needs 1.4 MiB there .* and 0.0 MiB are free"):
+    with pytest.raises(UserError, match=r"out lacks space: .*a.tif needs 1.2 MiB there .* and 0.0 MiB are free"):
         _predict(tmp_path)
 
 
@@ -385,7 +377,7 @@ def test_a_full_disk_ends_the_prediction(tmp_path, monkeypatch, green):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(large_images.blending, "blend", fill)
-    message = r"out cannot be written \(No space left on device; .* MiB are free, 1.4 MiB are needed\). Make room"
+    message = r"out cannot be written \(No space left on device; .* MiB are free, 1.2 MiB are needed\). Make room"
     with pytest.raises(UserError, match=message):
         _predict(tmp_path)
     assert not (tmp_path / "out/unfinished").exists()

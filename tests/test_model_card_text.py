@@ -131,7 +131,7 @@ def test_the_card_says_what_the_model_is_worth(exported):
         (
             {"flips": {"horizontal": True, "vertical": True}},
             {"test": {"num_images": 3}},
-            "other test-time choices than the file (mirror images: none; sizes: 1; CRF: no",
+            "other test-time choices than the file (mirror images: none; sizes: 1; second stage: no",
         ),
         ({"microns_per_pixel": 0.465}, {}, "0.465 microns a pixel"),
         (

@@ -450,7 +450,6 @@ def test_from_the_command_line(tmp_path, images):
         "--tile_size=48",
         "--flips",
         "--scales=1",
-        "--crf",
         "--microns_per_pixel=0.5",
         "-",
     ]
@@ -461,7 +460,7 @@ def test_from_the_command_line(tmp_path, images):
     assert len(list((tmp_path / "out/geojson").glob("*.geojson.gz"))) == 5
     assert len(list((tmp_path / "out/soft_masks").glob("*.ome.tif"))) == 5
     state = json.loads((tmp_path / "out/options.json").read_text())
-    assert state["model"]["flips"] == {"horizontal": True, "vertical": True} and state["model"]["crf"]
+    assert state["model"]["flips"] == {"horizontal": True, "vertical": True}
     assert state["options"]["tile_size"] == 48 and state["options"]["microns_per_pixel"] == 0.5
     rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
     assert all((row["num_tiles"] > 1) == (row["width"] > 64) for row in rows)  # tiles need no padding
@@ -469,6 +468,9 @@ def test_from_the_command_line(tmp_path, images):
     assert done.returncode == 1 and "--refine=True needs a second stage" in done.stderr
     done = subprocess.run([*command, "--geojson=zip", str(tmp_path / "in")], **options)
     assert done.returncode == 1 and "--geojson=zip: value must be true, false or gz" in done.stderr
+    for flag in ("--crf", "--nocrf"):
+        done = subprocess.run([*command, flag, str(tmp_path / "in")], **options)
+        assert done.returncode == 1 and "evaluate --crf measures a run with one" in done.stderr
     done = subprocess.run(command, **options)
     assert done.returncode == 1 and "give at least one PATH" in done.stderr
     done = subprocess.run([*command, "none.jpg"], **options)

@@ -21,13 +21,12 @@ from tests import programs, saved_models
 
 pytestmark = pytest.mark.xdist_group("predictor")
 
-# Odd sizes below 64 need padding, a scale below 1 and the CRF change the resolution and the mask.
+# Odd sizes below 64 need padding, a scale below 1 changes the resolution.
 _CHANGES = {
     "data.synthetic.image_size": 70,
     "data.scale": 0.6,
     "data.microns_per_pixel": 0.5,
     "evaluation.flips": True,
-    "evaluation.crf.enabled": True,
     "mask.sigma_growth": 0.1,
     "mask.sigma_limit": 0.8,
     "mask.range": "percentiles",
@@ -86,7 +85,7 @@ def test_the_card_describes_the_model(finished):
 
 
 def test_a_card_that_is_older_than_some_of_its_fields():
-    card = model_card.complete({"flips": {}, "crf": {}, "model": {"trunk": "resnet18"}})
+    card = model_card.complete({"flips": {}, "model": {"trunk": "resnet18"}})
     assert card["model"] == {"trunk": "resnet18", "mask_head": False}
     chosen = inference_options.choose(card | {"flips": {"horizontal": False, "vertical": False}}, flips=True)
     assert chosen["flips"] == {"horizontal": True, "vertical": False}
@@ -117,14 +116,14 @@ def test_a_second_stage_is_its_decoder_and_how_its_masks_are_scaled(tmp_path):
 
 
 def test_other_choices_than_those_of_the_run(finished):
-    """Flips and scales are means over views that are made here; a CRF of no update changes nothing."""
+    """Flips and scales are means over views that are made here."""
     folder, _, test = finished
     image = test.read_image(0)
-    plain = mm.load(folder, flips=False, crf=False)
+    plain = mm.load(folder, flips=False)
     views = [image, image[:, ::-1], image[::-1], image[::-1, ::-1]]
     masks = [plain(view[None]).masks[0, ..., 0] for view in views]
     masks = [masks[0], masks[1][:, ::-1], masks[2][::-1], masks[3][::-1, ::-1]]
-    flipped = mm.load(folder, flips=True, crf=False)(image[None])
+    flipped = mm.load(folder, flips=True)(image[None])
     np.testing.assert_allclose(flipped.masks[0, ..., 0], np.mean(masks, axis=0), atol=1e-4)
     assert "view_disagreement" in flipped.scores and "view_disagreement" not in plain(image[None]).scores
     # 70 pixels are 42 at this scale, padded to 64: twice as many are 128.
@@ -132,11 +131,24 @@ def test_other_choices_than_those_of_the_run(finished):
     padded = padding.pad(prepared)
     larger = np.array(resize.resize_bilinear(padded.astype(np.float32)[None], (128, 128)))
     of_larger = np.asarray(plain.predict(larger / 127.5 - 1).masks)
-    expected = plain.finish_mask(np.asarray(resize.resize_bilinear(of_larger, (64, 64)))[0, ..., 0], prepared, (70, 70))
-    both = mm.load(folder, flips=False, crf=False, scales=(2.0,))(image[None])
+    expected = plain.finish_mask(
+        np.asarray(resize.resize_bilinear(of_larger, (64, 64)))[0, ..., 0], prepared.shape[:2], (70, 70)
+    )
+    both = mm.load(folder, flips=False, scales=(2.0,))(image[None])
     np.testing.assert_allclose(both.masks[0, ..., 0], expected, atol=1e-4)
-    with_crf = mm.load(folder, flips=False, crf=True)(image[None])
-    assert np.abs(with_crf.masks - plain(image[None]).masks).max() > 0.01
+
+
+def test_a_model_that_was_tested_with_a_crf_is_loaded_without_it(tmp_path, caplog):
+    """A card of an earlier version; one that had it switched off says nothing."""
+    saved_models.write(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    expected = mm.load(tmp_path)(image).masks
+    card = json.loads((tmp_path / model_card.CARD).read_text())
+    for is_enabled in (False, True):
+        (tmp_path / model_card.CARD).write_text(json.dumps(card | {"crf": {"enabled": is_enabled, "color_sigma": 3.0}}))
+        np.testing.assert_array_equal(mm.load(tmp_path)(image).masks, expected)
+        assert ("was tested with masks that a CRF refined" in caplog.text) is is_enabled
+    assert "experiments.evaluate --crf" in caplog.text
 
 
 def test_what_the_model_cannot_do_is_refused(finished):

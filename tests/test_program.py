@@ -135,8 +135,8 @@ def test_the_masks_of_a_finished_run_can_be_refined(finished):
     """The CRF changes the masks, not what was found in the image, and the results tell of it."""
     folder, found, _ = finished
     refined = finished_runs.evaluate_workdir(folder, "test", crf=True)
-    assert refined["crf"] == json.loads((folder / "config.json").read_text())["evaluation"]["crf"] | {"enabled": True}
-    assert "crf" not in found
+    assert refined["crf"] == json.loads((folder / "config.json").read_text())["evaluation"]["crf"]
+    assert "crf" not in found and (folder / "predictions_test_crf.jsonl").exists()
     changed = {name for name, value in refined["test"].items() if value != found["test"][name]}
     assert {"f1_background"} <= changed <= {"f1_foreground", "f1_background"}
 

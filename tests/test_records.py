@@ -178,7 +178,6 @@ def test_results_hold_what_scripts_rely_on():
     assert {"python", "versions", "platform", "device", "num_devices", "git_commit", "wall_seconds"} <= set(
         found["environment"]
     )
-    assert "crf" not in found
     text = results.describe(found)
     assert "test, 3 images (1 without a mask, left out of F1), model of step 7" in text
     assert "33.33 %" in text and "F1+ 61.50 %   F1- - %" in text and "all foreground: 30.00 %" in text

@@ -101,8 +101,8 @@ def _predict(tmp_path, predictor, **options):
 class _Resizing(BrightPixels):
     """As a predictor: its masks get the size of the image back."""
 
-    def finish_mask(self, mask, image, size):
-        mask = super().finish_mask(mask, image, image.shape[:2])
+    def finish_mask(self, mask, prepared_size, size):
+        mask = super().finish_mask(mask, prepared_size, prepared_size)
         return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.BILINEAR))
 
 

@@ -23,7 +23,7 @@ from tests import programs, splits, test_method
 
 pytestmark = pytest.mark.xdist_group("second_stage")
 
-# Padding of 41 to 64 pixels, mirror images, and no CRF.
+# Padding of 41 to 64 pixels, and mirror images.
 _CHANGES = {
     "train.epochs": 2,
     "data.synthetic.image_size": 41,
@@ -131,6 +131,8 @@ def test_evaluating_again_gives_the_numbers_of_either_stage(refined):
     np.testing.assert_allclose(means, [first["test"][name] for name in sorted(_F1)], rtol=1e-6)
     assert finished_runs.evaluate_workdir(folder, "validation", refine=True)["validation"]["num_images"] == 8
     assert (folder / "predictions_validation_refine.jsonl").exists()
+    with pytest.raises(OptionError, match="crf=True refines masks of the first stage, .*: add refine=False"):
+        finished_runs.evaluate_workdir(folder, "test", crf=True)
 
 
 @_of_refined

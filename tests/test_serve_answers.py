@@ -51,7 +51,7 @@ def test_an_image_is_seen_at_the_magnification_of_the_training():
 
 def test_a_level_is_at_least_half_where_the_mask_is():
     predictor = served.GreenMask()
-    predictor.finish_mask = lambda mask, image, size: (
+    predictor.finish_mask = lambda mask, prepared_size, size: (
         np.full(size, 0.5, np.float32) - np.eye(*size, dtype=np.float32) / 512
     )
     levels = served.pixels(served.answer(served.png(served.image()), predictor)["mask"])
@@ -228,7 +228,7 @@ def test_images_are_computed_at_a_limited_size(size, options, computed):
     """And the mask has the size of the image: 0.5 everywhere, as its green channel."""
     predictor = served.GreenMask()
     predictor.preprocessing = preprocessing.Preprocessing(**options)
-    predictor.finish_mask = lambda mask, image, size: np.full(size, mask.mean(), np.float32)
+    predictor.finish_mask = lambda mask, prepared_size, size: np.full(size, mask.mean(), np.float32)
     limits = answers.Limits(max_pixels=64_000)
     prepared = answers.prepare(predictor, served.png(np.full((*size, 3), 100, np.uint8)), limits=limits)
     assert prepared.preprocessed.shape[:2] == computed

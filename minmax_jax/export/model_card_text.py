@@ -149,14 +149,11 @@ def _describe_microns(card: Mapping[str, Any]) -> str:
 
 
 def describe_choices(card: Mapping[str, Any]) -> str:
-    """Flips, sizes, CRF and second stage in words."""
+    """Flips, sizes and second stage in words."""
     chosen = inference_options.describe(dict(card))
     flips = " and ".join(axis for axis, is_on in chosen["flips"].items() if is_on)
     scales = ", ".join(f"{scale:g}" for scale in chosen["scales"])
-    return (
-        f"mirror images: {flips or 'none'}; sizes: {scales}; CRF: {'yes' if chosen['crf'] else 'no'}; second stage:"
-        f" {'yes' if chosen['refine'] else 'no'}"
-    )
+    return f"mirror images: {flips or 'none'}; sizes: {scales}; second stage: {'yes' if chosen['refine'] else 'no'}"
 
 
 def _describe_tested(card: Mapping[str, Any], tested: Mapping[str, Any]) -> str:

@@ -31,7 +31,6 @@ def write(
     size: networks.Size,
     flips: bool | None = None,
     scales: Sequence[float] | None = None,
-    crf: bool | None = None,
     refine: bool | None = None,
     licence: str = "",
 ) -> dict[str, Any]:
@@ -44,7 +43,6 @@ def write(
         size: (H, W) of the preprocessed images; None: any.
         flips: test-time choices, as in `predictor.load`; None: as in the run's own test.
         scales: as `flips`.
-        crf: as `flips`; no file can hold one.
         refine: as `flips`.
         licence: SPDX identifier of the weights' licence, "" if unknown.
 
@@ -63,7 +61,7 @@ def write(
     FORMATS[format].check_installed()
     # Other devices multiply in reduced precision by default: no model to compare with.
     with jax.default_device(_find_cpu()):
-        model = predictor.load(workdir, flips=flips, scales=scales, crf=crf, refine=refine, dtype="float32")
+        model = predictor.load(workdir, flips=flips, scales=scales, refine=refine, dtype="float32")
         model_card_text.check(output.parent, model.card)
         if size is None:
             networks.check_free(model.card)

@@ -32,12 +32,7 @@ def create(predictor: Predictor) -> Network:
     Returns:
         [B, H, W, 3] float32 images in [-1, 1] to "probabilities" [B, C], "masks" [B, H, W, 1] and, of methods with a
         classifier, "foreground_entropy" and "background_entropy" [B].
-
-    Raises:
-        OptionError: for a run whose masks a CRF refines.
     """
-    if predictor.crf_fn is not None:
-        raise OptionError("crf=True refines the masks of this run, and no file can hold that. crf=False leaves it out.")
     refine = predictor.card["refine"]
     calibrate = calibrations.CALIBRATIONS[refine["calibration"] if refine["enabled"] else "none"]
 

@@ -98,7 +98,7 @@ def _predict_batch(predictor: Predictor, group: list, batch_size: int) -> Iterat
         prediction = ImagePrediction(
             index=index,
             probabilities=probabilities[row],
-            mask=predictor.finish_mask(masks[row], prepared, source.image.size),
+            mask=predictor.finish_mask(masks[row], prepared.shape[:2], source.image.size),
             scores={name: values[row].item() for name, values in scores.items()},
         )
         yield Predicted(source, source.pixels, prediction, prediction.mask)

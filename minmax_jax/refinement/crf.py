@@ -13,8 +13,8 @@ l = log(q / (1 - q)), the unary term that of the soft mask M+:
 
     l <- log(M+ / (1 - M+)) + gaussian_weight K_g (2q - 1) + bilateral_weight K_b (2q - 1),   2q - 1 = tanh(l / 2).
 
-`refine` is an approximation for images of any size, `refine_exactly` the reference for small ones. docs/crf.md compares
-them.
+The bilateral kernel is summed over a window, and over a sample of it where it is large: docs/crf.md compares it with
+the sum over all pairs.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,6 @@ from minmax_jax.ops import intensity
 _CLIP = 1e-5
 _WINDOW = 3.0  # radius of the bilateral kernel that `refine` sums over, in standard deviations
 _UNROLLED = 8  # offsets that are summed in one go over the image
-_EXACT_BLOCK = 64  # pixels whose pairs are in memory together
 _PLASTIC = 1.324717957244746  # its powers distribute points evenly over a plane: Roberts' R2 sequence
 
 
@@ -94,23 +93,13 @@ def refine(masks: jax.Array, images: jax.Array, *, crf: Crf) -> jax.Array:
     Raises:
         ValueError: if the shapes of masks and images do not match.
     """
-    return _refine(masks, images, crf, (_separable_filter, _window_filter))
-
-
-def refine_exactly(masks: jax.Array, images: jax.Array, *, crf: Crf) -> jax.Array:
-    """As `refine`, with both kernels summed over all pairs of pixels: the reference, for small images."""
-    return _refine(masks, images, crf, (_gaussian_pairs_filter, _bilateral_pairs_filter))
-
-
-def _refine(masks, images, crf, create_filters) -> jax.Array:
-    """Mean field, one image at a time; the two filters are created from colours [H, W, 3] and the CRF."""
     if images.ndim != 4 or images.shape[3] != 3 or masks.shape != (*images.shape[:3], 1):
         raise ValueError(f"masks are {masks.shape}, images {images.shape}; give [B, H, W, 1] and [B, H, W, 3].")
 
     def refine_one(pair):
         mask, image = pair
         colors = 127.5 * intensity.normalize(image).astype(jnp.float32)
-        gaussian, bilateral = (create(colors, crf) for create in create_filters)
+        gaussian, bilateral = _separable_filter(mask.shape, crf), _window_filter(colors, crf)
         is_empty = jnp.all(mask == 0)  # that of a class without a region: there is nothing to refine
         mask = jnp.clip(mask.astype(jnp.float32), _CLIP, 1 - _CLIP)
         unary = jnp.log(mask) - jnp.log1p(-mask)
@@ -131,7 +120,7 @@ def _normalize(filter_fn: _FilterFn, shape: tuple[int, int]) -> _FilterFn:
     return lambda values: scale * filter_fn(scale * values)
 
 
-def _separable_filter(colors: jax.Array, crf: Crf) -> _FilterFn:
+def _separable_filter(shape: tuple[int, int], crf: Crf) -> _FilterFn:
     """The Gaussian kernel, separable: a matrix for the rows times one for the columns."""
 
     def matrix(side):
@@ -140,7 +129,7 @@ def _separable_filter(colors: jax.Array, crf: Crf) -> _FilterFn:
         scale = np.sum(kernel, axis=1) ** -0.5
         return (scale[:, None] * kernel * scale).astype(np.float32)
 
-    rows, columns = map(matrix, colors.shape[:2])
+    rows, columns = map(matrix, shape)
     return lambda values: jnp.einsum("hy,yx,xw->hw", rows, values, columns, precision=lax.Precision.HIGHEST)
 
 
@@ -202,33 +191,3 @@ def _window(sigma: float, max_offsets: int) -> tuple[np.ndarray, np.ndarray]:
         np.concatenate([np.zeros((1, 2), int), half, -half]).astype(np.int32),
         np.concatenate([np.zeros(1), log_weights, log_weights]).astype(np.float32),
     )
-
-
-def _gaussian_pairs_filter(colors: jax.Array, crf: Crf) -> _FilterFn:
-    return _pairs_filter(_positions(colors) / crf.gaussian_sigma)
-
-
-def _bilateral_pairs_filter(colors: jax.Array, crf: Crf) -> _FilterFn:
-    features = (_positions(colors) / crf.bilateral_sigma, jnp.moveaxis(colors, -1, 0) / crf.color_sigma)
-    return _pairs_filter(jnp.concatenate(features))
-
-
-def _positions(colors: jax.Array) -> jax.Array:
-    """[2, H, W] row and column of each pixel."""
-    return jnp.indices(colors.shape[:2]).astype(jnp.float32)
-
-
-def _pairs_filter(features: jax.Array) -> _FilterFn:
-    """The kernel exp(-|f_i - f_j|^2 / 2) of features [F, H, W], one block of pixels at a time."""
-    shape = features.shape[1:]
-    features = features.reshape(len(features), -1)  # [F, H W]
-
-    def filter_fn(values):
-        def at(feature):
-            # Not jnp.sum over the features, which compiles to far slower code on a CPU.
-            distances = sum((row - center) ** 2 for row, center in zip(features, feature))
-            return jnp.dot(jnp.exp(-0.5 * distances), values.reshape(-1), precision=lax.Precision.HIGHEST)
-
-        return lax.map(at, features.T, batch_size=_EXACT_BLOCK).reshape(shape)
-
-    return _normalize(filter_fn, shape)

@@ -15,7 +15,6 @@ from minmax_jax.distributed import hosts
 from minmax_jax.evaluation import baselines, class_table, curves, diagnosis, metric_table
 from minmax_jax.evaluation.evaluators import Evaluator, Row
 from minmax_jax.evaluation.metrics import pixel_curve, thresholds
-from minmax_jax.refinement.crf import RefineFn
 from minmax_jax.runs import second_stage
 from minmax_jax.runs.building import data_splits
 from minmax_jax.runs.building import run as build
@@ -30,7 +29,7 @@ PREDICTIONS = "predictions.jsonl"  # rows of the test split
 
 
 def evaluate_split(
-    run: build.Run, split: dataset.Split, state: state_lib.TrainState, *, refine_fn: RefineFn | None = None
+    run: build.Run, split: dataset.Split, state: state_lib.TrainState
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows and the summary of a split, whose images the hosts share, by the metrics of validations.
 
@@ -38,9 +37,8 @@ def evaluate_split(
         run: the run.
         split: images and annotations.
         state: of the model.
-        refine_fn: post-processing of the masks, if any.
     """
-    rows = _evaluate(run, split, state, run.evaluators, refine_fn=refine_fn)
+    rows = _evaluate(run, split, state, run.evaluators)
     return rows, evaluation.summarize(rows, run.evaluators)
 
 
@@ -77,7 +75,7 @@ def test_selected(
     stage, further = None, {}
     if run.options.refine.enabled:
         logger.info("Evaluating the first stage of step %d on the test split.", state.step)
-        _, summary = evaluate_split(run, run.splits["test"], state, refine_fn=run.refine_fn)
+        _, summary = evaluate_split(run, run.splits["test"], state)
         stage = second_stage.restore(folder, run.options.refine, state) or second_stage.train(run, state)
         further = {"test_unrefined": strict_json.finite(summary), "edge_weight_used": stage.edge_weight}
         run = second_stage.refine(run, stage)

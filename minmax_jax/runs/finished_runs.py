@@ -14,7 +14,7 @@ from minmax_jax.configs import common
 from minmax_jax.distributed import hosts
 from minmax_jax.evaluation.evaluators import Row
 from minmax_jax.runs import final_test, second_stage
-from minmax_jax.runs.building import fields
+from minmax_jax.runs.building import creation, fields
 from minmax_jax.runs.building import run as build
 from minmax_jax.runs.folder import checkpoints, results
 from minmax_jax.runs.folder import workdir as workdir_lib
@@ -43,7 +43,7 @@ def evaluate_workdir(
     workdir: str | pathlib.Path,
     split: str,
     *,
-    crf: bool | None = None,
+    crf: bool = False,
     flips: bool | None = None,
     scales: tuple[float, ...] | None = None,
     refine: bool | None = None,
@@ -54,7 +54,7 @@ def evaluate_workdir(
     Args:
         workdir: folder of the run.
         split: "train", "validation" or "test".
-        crf: whether a CRF refines the masks, with the parameters of the configuration; None: as configured.
+        crf: whether a CRF refines the masks of the first stage, with the parameters of the configuration.
         flips: whether predictions are means over the flips of training; None: as configured.
         scales: sizes that predictions are means over; None: as configured.
         refine: whether masks are those of the second stage; None: if the run has one.
@@ -64,20 +64,22 @@ def evaluate_workdir(
         As in `results.json`, under the name of the split.
 
     Raises:
-        UserError: if there is no such run or split, or if the checkpoint is damaged.
+        UserError: if there is no such run or split, if the checkpoint is damaged, or for a CRF on a second stage.
     """
     folder = local_path("workdir", workdir).absolute()
     config = read_config(folder)
-    changes = {"evaluation.crf.enabled": crf, "evaluation.flips": flips, "evaluation.scales": scales}
+    changes = {"evaluation.flips": flips, "evaluation.scales": scales}
     changes |= {"data.dir": data_dir, "refine.enabled": refine}
     config.update_from_flattened_dict({name: value for name, value in changes.items() if value is not None})
     model = open_model(folder, config, split)
     if refine and model.decoder is None:
         raise OptionError(f"workdir={str(workdir)!r} has no second stage for this model: run experiments.refine.")
-    rows, content = final_test.evaluate_model(model.run, model.state, split, wall_seconds=model.seconds)
+    run = _with_crf(model) if crf else model.run
+    rows, content = final_test.evaluate_model(run, model.state, split, wall_seconds=model.seconds)
+    content |= {"crf": config.evaluation.crf.to_dict()} if crf else {}
     # Rows of other data would stand next to results of the run's.
     if hosts.is_main_host() and not workdir_lib.differing_splits(folder, model.run.splits):
-        _keep_rows(folder / _name_of_rows(split, crf=crf, flips=flips, refine=refine, scales=scales), rows)
+        _keep_rows(folder / _name_of_rows(split, crf=crf or None, flips=flips, refine=refine, scales=scales), rows)
     return content
 
 
@@ -97,13 +99,20 @@ class SelectedModel(NamedTuple):
     seconds: float
 
 
+def _with_crf(model: SelectedModel) -> build.Run:
+    """The run whose masks a CRF refines."""
+    if model.decoder is not None:
+        raise OptionError("crf=True refines masks of the first stage, and this run has a second: add refine=False.")
+    return dataclasses.replace(model.run, refine_fn=creation.create_crf(model.run.options.evaluation.crf))
+
+
 def open_model(folder: pathlib.Path, config: ml_collections.ConfigDict, split: str) -> SelectedModel:
     """Opens the selected model of a run.
 
     Args:
         folder: of the run.
-        config: of the run. Its group refine becomes that of the saved second stage, disabled where there is none for
-            this model: results tell of the masks that are evaluated.
+        config: of the run. The options `refine` of the opened run are those of the saved second stage, disabled where
+            there is none for this model: results describe the masks that are evaluated.
         split: that the run must have.
 
     Raises:

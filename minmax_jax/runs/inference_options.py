@@ -14,7 +14,6 @@ def choose(
     *,
     flips: bool | None = None,
     scales: Sequence[float] | None = None,
-    crf: bool | None = None,
     refine: bool | None = None,
 ) -> dict[str, Any]:
     """A model card with other choices; None keeps the run's.
@@ -23,7 +22,6 @@ def choose(
         card: content of `model_card.json`.
         flips: whether predictions are means over the mirror images of training.
         scales: sizes of the image, as shares, that predictions are means over.
-        crf: whether a CRF refines the masks, with the parameters of the card.
         refine: whether masks are those of the second stage.
 
     Raises:
@@ -38,8 +36,6 @@ def choose(
         for scale in scales:
             options.check_range("scales", scale, *_SCALES)
         card["scales"] = list(map(float, scales))
-    if crf is not None:
-        card["crf"] = card["crf"] | {"enabled": crf}
     if refine and not card["refine"]["enabled"]:
         raise OptionError("refine=True needs a second stage, and this model has none: run experiments.refine first.")
     if refine is not None:
@@ -62,6 +58,5 @@ def describe(card: dict[str, Any]) -> dict[str, Any]:
     return {
         "flips": card["flips"],
         "scales": card["scales"],
-        "crf": card["crf"]["enabled"],
         "refine": card["refine"]["enabled"],
     }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
+import logging
 import pathlib
 from typing import Any
 
@@ -17,36 +18,33 @@ from minmax_jax.data import image_reading, padding, preprocessing, readings
 from minmax_jax.masks import resize_mask
 from minmax_jax.method import Prediction
 from minmax_jax.refinement import calibration
-from minmax_jax.refinement.crf import RefineFn
 from minmax_jax.runs import inference_options
 from minmax_jax.runs.building import creation, methods
 from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.building.options import RunOptions
 from minmax_jax.runs.folder import model_card
 
+logger = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """The model of a run, applied as in its evaluation: same preprocessing, test-time augmentation, second stage, CRF.
+    """The model of a run, applied as in its evaluation: same preprocessing, test-time augmentation, second stage.
 
     Attributes:
         card: content of `model_card.json`, with the choices that `load` was given.
         preprocessing: of each image.
         predict: [B, h, w, 3] preprocessed images to a Prediction.
-        refine_fn: what becomes of each mask, or None; its two steps are `calibrate_fn` and `crf_fn`.
         predict_with_first_masks: as `predict`, and the [B, h, w, 1] masks of the first stage, through which its
             classifier saw the images; without a second stage they are those of the Prediction.
         calibrate_fn: of `calibration.CALIBRATIONS`, for the masks of a second stage, or None.
-        crf_fn: the CRF, or None.
     """
 
     card: dict[str, Any]
     preprocessing: preprocessing.Preprocessing
     predict: Callable[[np.ndarray], Prediction]
-    refine_fn: RefineFn | None
     predict_with_first_masks: Callable[[np.ndarray], tuple[Prediction, jax.Array]]
     calibrate_fn: Callable[..., np.ndarray] | None = None
-    crf_fn: RefineFn | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -95,7 +93,7 @@ class Predictor:
         prepared = [self.preprocessing(image) for image in images]
         prediction = self.predict(np.stack([padding.pad(image) for image in prepared]))
         masks = [
-            self.finish_mask(mask, image, images.shape[1:3])
+            self.finish_mask(mask, image.shape[:2], images.shape[1:3])
             for mask, image in zip(np.asarray(prediction.masks)[..., 0], prepared)
         ]
         return Prediction(
@@ -104,17 +102,17 @@ class Predictor:
             scores={name: np.asarray(values) for name, values in prediction.scores.items()},
         )
 
-    def finish_mask(self, mask: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def finish_mask(self, mask: np.ndarray, prepared_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         """The mask of an image as it was given, [H, W] float32.
 
         Args:
             mask: [h', w'] of `predict`, for the padded image.
-            image: [h, w, 3] uint8, preprocessed.
+            prepared_size: (h, w) of the image after its preprocessing.
             size: (H, W) of the image before its preprocessing.
         """
-        mask = padding.crop_back(mask, image.shape[:2])
-        if self.refine_fn is not None:
-            mask = self.refine_fn(mask, image)
+        mask = padding.crop_back(mask, prepared_size)
+        if self.calibrate_fn is not None:
+            mask = self.calibrate_fn(mask)
         return resize_mask(mask, size).astype(np.float32)
 
 
@@ -123,7 +121,6 @@ def load(
     *,
     flips: bool | None = None,
     scales: Sequence[float] | None = None,
-    crf: bool | None = None,
     refine: bool | None = None,
     dtype: str | None = None,
 ) -> Predictor:
@@ -134,7 +131,6 @@ def load(
         flips: whether predictions are means over the mirror images of training; None: as in the run's own test.
         scales: sizes of the image, as shares from 0.1 to 8, that predictions are means over; None: as `flips`. Masks of
             a second stage are those of the image's own size.
-        crf: whether a CRF refines the masks; None: as `flips`.
         refine: whether masks are those of the second stage; None: as `flips`.
         dtype: of the computation, such as "float32"; None: as in training.
 
@@ -143,7 +139,13 @@ def load(
         OptionError: for scales out of range, and for what the model cannot do.
     """
     card, variables = model_card.read(local_path("workdir", workdir))
-    card = inference_options.choose(card, flips=flips, scales=scales, crf=crf, refine=refine)
+    if card.get("crf", {}).get("enabled"):  # of a version in which the final test and predictions could use it
+        logger.warning(
+            "The model in %s was tested with masks that a CRF refined (evaluation.crf.enabled). These predictions are"
+            " without it; experiments.evaluate --crf measures the run with it.",
+            workdir,
+        )
+    card = inference_options.choose(card, flips=flips, scales=scales, refine=refine)
     if dtype is not None:
         card["model"] = card["model"] | {"dtype": dtype}
     predict, first_stage = _create_predict(card)
@@ -152,15 +154,13 @@ def load(
         return predict(variables, images), first_stage(variables, images).masks  # equal parts are compiled once
 
     variables = jax.device_put(variables | {"step": np.int32(card["step"])})
-    crf, refine = ml_collections.ConfigDict(card["crf"]), ml_collections.ConfigDict(card["refine"])
+    refine = card["refine"]
     return Predictor(
         card=card,
         preprocessing=preprocessing.Preprocessing(**card["preprocessing"]),
         predict=functools.partial(jax.jit(predict), variables),
-        refine_fn=creation.create_postprocessing(crf, refine),
         predict_with_first_masks=functools.partial(jax.jit(predict_with_first_masks), variables),
-        calibrate_fn=calibration.CALIBRATIONS[refine.calibration] if refine.enabled else None,
-        crf_fn=creation.create_refine(crf) if crf.enabled else None,
+        calibrate_fn=calibration.CALIBRATIONS[refine["calibration"]] if refine["enabled"] else None,
     )
 
 

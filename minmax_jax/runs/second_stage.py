@@ -9,7 +9,7 @@ import numpy as np
 
 from minmax_jax.base.errors import OptionError, naming
 from minmax_jax.distributed import engines
-from minmax_jax.refinement import cache, decoder_training, priors
+from minmax_jax.refinement import cache, calibration, decoder_training, priors
 from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs.building import creation
 from minmax_jax.runs.building import run as build
@@ -92,10 +92,11 @@ def refine(run: build.Run, stage: SecondStage) -> build.Run:
         run.options, run.method, background_classes=run.splits["train"].background_labels
     )
     predict = engines.ENGINES[run.options.train.engine].parallelize_predict(predict)
+    calibrate = calibration.CALIBRATIONS[run.options.refine.calibration]
     return dataclasses.replace(
         run,
         predict=lambda variables, images: predict({"decoder": stage.decoder} | variables, images),
-        refine_fn=lambda mask, image: calibration.between_percentiles(mask),
+        refine_fn=lambda mask, image: calibrate(mask),
     )
 
 

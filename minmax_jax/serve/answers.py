@@ -194,7 +194,9 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
     prediction = ImagePrediction(
         index=0,
         probabilities=np.asarray(found.probabilities)[0],
-        mask=predictor.finish_mask(np.asarray(found.masks)[0, ..., 0], prepared.preprocessed, prepared.image.shape[:2]),
+        mask=predictor.finish_mask(
+            np.asarray(found.masks)[0, ..., 0], prepared.preprocessed.shape[:2], prepared.image.shape[:2]
+        ),
         scores={name: np.asarray(values)[0].item() for name, values in found.scores.items()},
     )
     if not all(np.isfinite(value).all() for value in (prediction.probabilities, prediction.mask)):

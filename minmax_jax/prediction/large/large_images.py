@@ -21,9 +21,9 @@ from minmax_jax.runs.predictor import Predictor
 _PICTURE_SIDE = 2048  # greatest side of the reduced copy that is drawn
 _STAIN_SIDE = 1024  # of the one in which stains are looked for
 _MOST_VALUES = 1 << 22  # of a mask, for its distribution
-# Bytes of files, for each pixel as the networks see it: soft masks before and after the CRF and their reduced copies,
-# regions, and, where classes have no region, the weight of tiles with one.
-_BYTES, _BYTES_OF_COVER = 12, 4
+# Bytes of files, for each pixel as the networks see it: the soft mask and its reduced copies, regions, and, where
+# classes have no region, the weight of tiles with one.
+_BYTES, _BYTES_OF_COVER = 10, 4
 _LEAST_COVER = 1e-3
 
 
@@ -82,10 +82,6 @@ def predict(
     if predictor.calibrate_fn is not None:
         covered = None if all(has_region) else _cover(grid, has_region, scratch)
         _calibrate(mask, predictor.calibrate_fn, covered)
-    if predictor.crf_fn is not None:
-        rough, mask = mask, DiskArray(scratch / "refined", grid.size, np.float16)
-        with progress.meter(f"CRF of {source.input.path.name}", total=len(grid.windows), unit="tile") as update:
-            blending.blend(mask, grid, _counted(_refine(rough, predictor.crf_fn, read, grid), update))
     # A tile of a class without a region may show a neighbour's foreground, which is no evidence of its class.
     shares = [
         np.mean(mask[top:bottom, left:right] >= threshold) * is_shown
@@ -161,11 +157,6 @@ def _tiles_of(answer: Prediction, count: int, sides: tuple[int, int]) -> Iterato
     for row in range(count):
         of_tile = {name: values[row] for name, values in scores.items()}
         yield Prediction(probabilities[row], padding.crop_back(masks[row], sides), of_tile)
-
-
-def _refine(rough: DiskArray, crf_fn: Callable, read: Callable[..., np.ndarray], grid: blending.Grid):
-    for top, left, bottom, right in grid.windows:
-        yield crf_fn(rough[top:bottom, left:right], read((top, left, bottom, right)))
 
 
 def _cover(grid: blending.Grid, has_region: list[bool], scratch: pathlib.Path) -> DiskArray:

@@ -31,6 +31,7 @@ FIELDS: dict[str, Any] = {
     "evaluation.empty": "skip",
     "evaluation.selection_window": _ANY,
     "evaluation.num_pictures": _ANY,
+    "evaluation.crf.enabled": False,
     "evaluation.crf.gaussian_weight": 3.0,
     "evaluation.crf.bilateral_weight": 10.0,
     "evaluation.crf.max_offsets": 5000,
@@ -44,6 +45,7 @@ FIELDS: dict[str, Any] = {
     "refine.edge_reach": 4,
 }
 _ADVICE = {
+    "evaluation.crf.enabled": "minmax-jax evaluate --crf refines masks of a finished run.",
     "compilation_cache": (
         "Set the environment variable JAX_COMPILATION_CACHE_DIR to a folder, or JAX_ENABLE_COMPILATION_CACHE to false."
     ),

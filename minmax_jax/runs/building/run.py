@@ -36,7 +36,7 @@ class Run:
         classify: as `Method.classify`, on the devices of this host.
         evaluators: metrics of each validation.
         test_evaluators: metrics of tests, those of validations among them.
-        refine_fn: the CRF for the masks of tests, or None; validations do not use it.
+        refine_fn: what becomes of the masks of tests: scaled if a second stage predicts them; None: they stay.
         state: fresh, on all devices.
     """
 
@@ -85,7 +85,7 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         classify=engine.parallelize_predict(method.classify) if method.classify else None,
         evaluators=metric_sets.create_evaluators(options.evaluation, background_classes=background_classes),
         test_evaluators=metric_sets.create_test_evaluators(options.evaluation, background_classes=background_classes),
-        refine_fn=creation.create_refine(config.evaluation.crf) if config.evaluation.crf.enabled else None,
+        refine_fn=None,
         state=devices.replicate(state),
     )
 

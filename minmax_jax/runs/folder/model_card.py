@@ -39,7 +39,7 @@ LAYOUT = {
     "names": "of Flax, joined by /",
 }
 # What a predictor reads.
-_NEEDED = {"class_names", "crf", "flips", "mask", "method", "model", "preprocessing", "step"}
+_NEEDED = {"class_names", "flips", "mask", "method", "model", "preprocessing", "step"}
 
 
 class ModelCardError(UserError):
@@ -121,7 +121,6 @@ def describe(
         "flips": {axis: bool(evaluation.flips and used) for axis, used in options.training_flips.items()},
         "training_flips": options.training_flips,
         "scales": list(evaluation.scales),
-        "crf": evaluation.crf.to_dict(),
         "refine": dataclasses.asdict(options.refine),
         "trained_on": {
             name: getattr(data, name)
