@@ -2,7 +2,7 @@
 
     python -m benchmarks.accelerators --chip=v5e --trunk=resnet101 --size=480 [--dtype=bfloat16] [--json=FILE]
 
-Needs the compiler of the chip, `pip install -e '.[tpu]'` or `'.[cuda]'`, and for ResNet-101 on a TPU patience. One
+Needs the compiler of the chip, `pip install -e '.[tpu]'` or `'.[cuda12]'`, and for ResNet-101 on a TPU patience. One
 device, or with --devices a pmap over several. It tells what the step keeps in a device's memory, in which precision it
 convolves, what the devices exchange, which large arrays it transposes, and of a GPU what moves through the memory; not
 how long it takes: only a chip can. docs/performance.md has the figures.
@@ -40,8 +40,9 @@ _NUM_ERASURES = flags.DEFINE_integer("num_erasures", 4, "R.", 0)
 _ACCUMULATION = flags.DEFINE_integer("accumulation", 1, "Micro-batches.", 1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
 _NUM_CLASSES = 2
-_LARGE = 2**20  # numbers of an array whose transposition is told
-_PLATFORMS = {"v5e": "tpu", "h100": "cuda"}  # and the extras that install their compilers
+_LARGE = 2**20  # numbers of an array whose transposition is reported
+_PLATFORMS = {"v5e": "tpu", "h100": "cuda"}
+_EXTRAS = {"v5e": "tpu", "h100": "cuda12"}  # that install the compilers
 # Device properties of an H100 SXM (NVIDIA, H100 data sheet and CUDA programming guide, compute capability 9.0).
 _H100 = """
 gpu_device_info {
@@ -90,7 +91,8 @@ def _find_devices():
     platform = _PLATFORMS[_CHIP.value]
     pattern = {"tpu": r"libtpu", "cuda": r"jax-cuda\d+-pjrt"}[platform]
     if not any(re.fullmatch(pattern, package.name) for package in importlib.metadata.distributions()):
-        raise ModuleNotFoundError(f"--chip={_CHIP.value} needs its compiler: pip install -e '.[{platform}]'.")
+        extra = _EXTRAS[_CHIP.value]
+        raise ModuleNotFoundError(f"--chip={_CHIP.value} needs its compiler: pip install -e '.[{extra}]'.")
     if _CHIP.value == "h100":
         shape = f"1x1x{_DEVICES.value}"
         return topologies.get_topology_desc(platform="cuda", target_config=_H100, topology=shape).devices

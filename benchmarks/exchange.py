@@ -4,8 +4,8 @@
 
 The same command on each host, as for training (docs/scale.md); on a single host, without the flags of the first line,
 the time to compare with. Each host prints its own figures. Bytes are those that Linux counts at the host's network
-interfaces, other programs' among them; where processes share a machine, they are those of all its processes. All
-erasures are carried out.
+interfaces, including traffic of other programs; where processes share a machine, they are those of all its processes.
+All erasures are carried out.
 """
 
 import functools

@@ -29,7 +29,7 @@ from minmax_jax.runs.building import run as build
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, augmentation, network.")
 _WORKERS = flags.DEFINE_list("workers", ["0", "1", "2"], "Numbers of processes that read; 0: two threads.")
 _SECONDS = flags.DEFINE_float("seconds", 4, "Length of one measurement.")
-_REPETITIONS = flags.DEFINE_integer("repetitions", 3, "Measurements, of which the median and the range are told.")
+_REPETITIONS = flags.DEFINE_integer("repetitions", 3, "Number of measurements; median and range are reported.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Training steps; 0: none.")
 _EPOCHS = flags.DEFINE_integer("epochs", 10, "Epochs over which memory is watched.")
 flags.mark_flags_as_required(["config"])

@@ -72,7 +72,7 @@ def shortcut(channels: int, features: int, stride: int) -> nn.Module:
 
 
 class Head(nn.Module):
-    """1x1 convolution to C*M maps, mean over the M modalities, WILDCAT pooling of each class map to a score."""
+    """1x1 convolution to C*M maps, mean over the M modalities, WILDCAT pooling of each class map to a logit."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Head(nn.Module):
         self.k_max, self.k_min, self.alpha = k_max, k_min, alpha
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores [B, C] and class maps [B, C, h, w] of a feature map."""
+        """Logits [B, C] and class maps [B, C, h, w] of a feature map."""
         maps = self.to_modalities(features).unflatten(1, (-1, self.modalities)).mean(2)
         return self.pool(maps.flatten(2)), maps
 
@@ -114,7 +114,7 @@ def count(k: float, n: int) -> int:
 
 @dataclasses.dataclass
 class Localization:
-    """Scores [B, C], class maps [B, C, h, w] and masks [B, 1, H, W], the masks without a gradient."""
+    """Logits [B, C], class maps [B, C, h, w] and masks [B, 1, H, W], the masks without a gradient."""
 
     logits: torch.Tensor
     maps: torch.Tensor
@@ -131,7 +131,7 @@ class MinMaxNet(nn.Module):
         stage_strides: stride of each stage, after the stem's 4.
         width: channels of the first stage; each later one has twice those of the one before.
         modalities: M.
-        k_max: share or number of the greatest values of a class map that make its score.
+        k_max: share or number of the greatest values of a class map that make its logit.
         k_min: share or number of the least values, used where `alpha` is not 0.
         alpha: weight of the least values.
         dropout: share of the pooled values that training drops.
@@ -207,6 +207,6 @@ class MinMaxNet(nn.Module):
         return Localization(logits, maps, masks)
 
     def classify(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores [B, C] and class maps of masked images, which the classifier reads at its own size."""
+        """Logits [B, C] and class maps of masked images, which the classifier reads at its own size."""
         size = [int(side * self.classifier_scale) for side in images.shape[2:]]
         return self.cl32(self.trunk(F.interpolate(images, size, mode="bilinear", align_corners=True)))

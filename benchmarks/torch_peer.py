@@ -40,8 +40,8 @@ class Step:
         total_loss: their sum, the background weighted.
         masks: P, [B, 1, H, W].
         erased_images: the images after the last erasing, [B, 3, H, W].
-        localizer_logits: scores of each localizer pass, [passes, B, C].
-        foreground_logits: the classifier's scores on what was found, [B, C].
+        localizer_logits: logits of each localizer pass, [passes, B, C].
+        foreground_logits: the classifier's logits on what was found, [B, C].
     """
 
     localizer_loss: torch.Tensor
@@ -108,7 +108,7 @@ def erase(net, images, labels, num_erasures, trust_decay, normalization):
     """The localizer's passes, each with its gradient, while some image was classified right in all of them.
 
     Returns:
-        The masks P, the images erased last, and the mean loss and the scores of each pass.
+        The masks P, the images erased last, and the mean loss and the logits of each pass.
     """
     masks, erased, right = torch.zeros_like(images[:, :1]), images, torch.ones_like(labels, dtype=torch.bool)
     losses, logits = [], []

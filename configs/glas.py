@@ -71,7 +71,7 @@ def _use_cpu(config: ml_collections.ConfigDict) -> None:
 
 
 def _use_prior(config: ml_collections.ConfigDict) -> None:
-    """The same, and masks from a declared prior, so not from labels alone."""
+    """As `cpu`, with a second stage on seeds from a declared prior, so masks are not from labels alone."""
     _use_cpu(config)
     config.refine.enabled = True
     config.refine.prior = "glands"

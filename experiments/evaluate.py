@@ -24,12 +24,14 @@ from . import program
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Images to evaluate.")
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of heat maps, in place of a run.")
-_DATASET = flags.DEFINE_string("dataset", None, "With --predictions: a published dataset, or the name of your own.")
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "With --predictions: name of a published dataset, or of own prepared images."
+)
 _FOLDS = flags.DEFINE_string("folds", "", "With --predictions: folder of published split files.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the prepared data; default: as in training.")
 _CRF = flags.DEFINE_bool("crf", False, "Refine the first stage's masks by config.evaluation.crf.")
-_FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default: config.evaluation.flips.")
-_SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 1,1.5; default: config.evaluation.scales.")
+_FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default: as in the run.")
+_SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 1,1.5; default: as in the run.")
 _REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage; default: if the run has one.")
 flags.mark_flags_as_mutual_exclusive(["workdir", "predictions"], required=True)
 

@@ -17,14 +17,16 @@ from . import program
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; model_card.json and model.safetensors are read.")
 _FORMAT = flags.DEFINE_enum("format", None, ["stablehlo", "onnx"], "Format of the file.")
-_SIZE = flags.DEFINE_list("size", None, "H,W: pixels of the images, preprocessed; or any, where the model allows it.")
+_SIZE = flags.DEFINE_list(
+    "size", None, "H,W: height and width of the preprocessed images, pixels; or any, where the model allows it."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "File to write; it must not exist.")
 _LICENCE = flags.DEFINE_string(
-    "license", "", "Of the weights, an SPDX identifier such as CC-BY-4.0; it goes into the card."
+    "license", "", "License of the weights for the model card, an SPDX identifier such as CC-BY-4.0."
 )
-_FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default for this and the next: as the run.")
-_SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 0.75,1,1.25.")
-_REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage.")
+_FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default: as in the run.")
+_SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 0.75,1,1.25; default: as in the run.")
+_REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage; default: if the run has one.")
 flags.mark_flags_as_required(["workdir", "format", "size", "output"])
 
 

@@ -5,7 +5,7 @@
 PATH is a file, a folder, a glob, or - for a list of these on standard input. Written are OUT/masks/STEM.png (0, 255),
 OUT/overlays/STEM.png, OUT/predictions.jsonl and .csv, with --geojson OUT/geojson/STEM.geojson for QuPath, with --coco
 OUT/coco.json, and last OUT/manifest.json. Files that cannot be read are skipped; the exit status is then 3. The same
-command goes on after a kill. Large images and slides are predicted in tiles. docs/predict.md describes files and flags.
+command resumes after a kill. Large images and slides are predicted in tiles. docs/predict.md describes files and flags.
 """
 
 import sys
@@ -18,7 +18,7 @@ from minmax_jax.base.paths import local_path
 from . import program
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; model_card.json and model.safetensors are read.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for the predictions: created, or gone on with.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the predictions: created, or resumed.")
 _GEOJSON = flags.DEFINE_flag(
     program.create_bool_or(
         "geojson", "gz", "Write polygons that QuPath opens by drag and drop; --geojson=gz: compressed, as .geojson.gz."
@@ -28,7 +28,7 @@ _GEOJSON_TYPE = flags.DEFINE_enum(
     "geojson_type",
     None,
     ["annotation", "detection"],
-    "What polygons are in QuPath; default: annotations, or detections in images with more than 5,000.",
+    "Type of the polygons in QuPath; default: annotations, or detections in images with more than 5,000 polygons.",
 )
 _COCO = flags.DEFINE_bool("coco", False, "Write regions as COCO annotations.")
 _SOFT_MASKS = flags.DEFINE_flag(
@@ -36,21 +36,26 @@ _SOFT_MASKS = flags.DEFINE_flag(
         "soft_masks", "ome-tiff", "Write soft masks as .npy files; --soft_masks=ome-tiff: as pyramids for QuPath."
     )
 )
-_THRESHOLD = flags.DEFINE_float("threshold", None, "Of the masks; default: the run's, 0.5.")
-_LEAST_AREA = flags.DEFINE_integer("least_area", 16, "Smaller regions, in pixels, do not count as instances.")
-_TOLERANCE = flags.DEFINE_float("tolerance", 1.0, "By how many pixels polygons may be simplified; 0: not at all.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images, or tiles, of one shape that are predicted together.")
+_THRESHOLD = flags.DEFINE_float("threshold", None, "Threshold on the soft mask; default: that of the run, 0.5.")
+_MIN_AREA = flags.DEFINE_integer("min_area", 16, "Pixels; smaller regions do not count as instances.")
+_TOLERANCE = flags.DEFINE_float("tolerance", 1.0, "Pixels by which polygons may be simplified; 0: not at all.")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 8, "Number of images, or tiles, of one shape that are predicted together."
+)
 _TILE_SIZE = flags.DEFINE_integer(
     "tile_size",
     None,
-    "Pixels; larger images are predicted in tiles. 0: none are; default: those too large for one pass.",
+    "Side of the tiles, in pixels, in which larger images are predicted; 0: no tiles; default: tiles for images"
+    " too large for one pass.",
 )
-_TILE_OVERLAP = flags.DEFINE_float("tile_overlap", 0.25, "Least share of a tile that the next one shows as well.")
-_MICRONS = flags.DEFINE_float("microns_per_pixel", 0.0, "Of all images; 0: as slides and TIFF files say.")
-_RESCALE = flags.DEFINE_bool("rescale", True, "Bring images of another magnification to that of the training.")
-_FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default for this and the next: as the run.")
-_SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 0.75,1,1.25.")
-_REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage.")
+_TILE_OVERLAP = flags.DEFINE_float("tile_overlap", 0.25, "Minimum overlap of neighbouring tiles, share of a tile.")
+_MICRONS = flags.DEFINE_float(
+    "microns_per_pixel", 0.0, "Microns per pixel of all images; 0: as slides and TIFF files say."
+)
+_RESCALE = flags.DEFINE_bool("rescale", True, "Resize images of another magnification to that of the training.")
+_FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default: as in the run.")
+_SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 0.75,1,1.25; default: as in the run.")
+_REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage; default: if the run has one.")
 flags.mark_flags_as_required(["workdir", "output"])
 
 SKIPPED = 3  # exit status
@@ -79,7 +84,7 @@ def main(paths: list[str]) -> None:
             geojson_type=_GEOJSON_TYPE.value,
             coco=_COCO.value,
             soft_masks=_SOFT_MASKS.value,
-            least_area=_LEAST_AREA.value,
+            min_area=_MIN_AREA.value,
             tolerance=_TOLERANCE.value,
             batch_size=_BATCH_SIZE.value,
             tile_size=_TILE_SIZE.value,

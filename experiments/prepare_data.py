@@ -30,43 +30,62 @@ _SOURCE = flags.DEFINE_multi_string(
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder to write to.")
 _DOWNLOAD = flags.DEFINE_bool("download", False, "Download what is not yet in --source, by default DATA_DIR/downloads.")
 _CHECK = flags.DEFINE_bool("check", False, "Only verify a prepared dataset, image by image.")
-_NAME = flags.DEFINE_string("name", "", "Of own images: their name, in lower-case letters, digits and underscores.")
-_MASKS = flags.DEFINE_string("masks", "", "Of --dataset=image_folder: folder with masks, in the layout of the images.")
+_NAME = flags.DEFINE_string("name", "", "Name of own images: lower-case letters, digits and underscores.")
+_MASKS = flags.DEFINE_string("masks", "", "With --dataset=image_folder: folder of masks, in the layout of the images.")
 _ANNOTATIONS = flags.DEFINE_string(
-    "annotations", "", "Of own images: file or folder of COCO, QuPath, labelme or Pascal VOC, in place of masks."
+    "annotations",
+    "",
+    "Annotations of own images, in place of masks: file or folder of COCO, QuPath, labelme or Pascal VOC.",
 )
-_FOLDS = flags.DEFINE_string("folds", "", "Of --dataset=csv: folder with train.csv, test.csv and optionally val.csv.")
+_FOLDS = flags.DEFINE_string("folds", "", "With --dataset=csv: folder of train.csv, test.csv and optionally val.csv.")
 _FOREGROUND = flags.DEFINE_string(
     "foreground",
     ">0",
-    "Of own masks: foreground values, such as '>127' or '1,3'; or alpha. Of annotations: categories. Of oxford_flowers:"
-    " published, for masks by the published rule.",
+    "Foreground values of own masks, such as '>127' or '1,3', or alpha; with annotations, their categories; with"
+    " --dataset=oxford_flowers, the word published for masks by the published rule.",
 )
 _IGNORE = flags.DEFINE_string(
-    "ignore", "", "Of own masks: values left out of the evaluation, such as '255'. Of annotations: categories."
+    "ignore",
+    "",
+    "Values of own masks that the evaluation leaves out, such as '255'; with annotations, their categories.",
 )
-_INSTANCES = flags.DEFINE_bool("instances", False, "Of own masks: their values number the objects of the image.")
+_INSTANCES = flags.DEFINE_bool("instances", False, "The values of own masks number the objects of the image.")
 _INTENSITY = flags.DEFINE_enum(
     "intensity",
     "full",
     ["full", "percentiles"],
-    "Of own images: full range of the type, of 16 bits the upper 8; or percentiles 1 and 99 of each image and channel.",
+    "Intensities of own images that become 0 and 255: the full range of the type (of 16 bits the upper 8 are read), or"
+    " percentiles 1 and 99 of each image and channel.",
 )
 _CHANNELS = flags.DEFINE_string(
-    "channels", "", "Of own images: one to three channels, counted from 0, such as 0,2,1; default: as the colours."
+    "channels",
+    "",
+    "Channels of own images, one to three, counted from 0, such as 0,2,1; default: the colours of the file.",
 )
 _BACKGROUND = flags.DEFINE_list(
-    "background_classes", [], "Of own images: classes without a region, such as normal,empty; their masks are empty."
+    "background_classes", [], "Classes of own images without a region, such as normal,empty; their masks are empty."
 )
-_TEST_SHARE = flags.DEFINE_float("test_share", 0.2, "Of --dataset=image_folder without splits: test share.", 0, 1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of that choice and, with --tile_size, of the choice of validation images.", 0)
-_TILE_SIZE = flags.DEFINE_integer("tile_size", 0, "Of own images: side of the tiles in pixels; 0: no tiles.")
-_TILE_SCALE = flags.DEFINE_float("tile_scale", 1.0, "Of tiles: share of full resolution at which images are cut.")
+_TEST_SHARE = flags.DEFINE_float(
+    "test_share", 0.2, "With --dataset=image_folder without splits: share of the images for the test.", 0, 1
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the choice of test images and, with --tile_size, of validation images.", 0
+)
+_TILE_SIZE = flags.DEFINE_integer(
+    "tile_size", 0, "Side of the tiles that own images are cut into, pixels; 0: no tiles."
+)
+_TILE_SCALE = flags.DEFINE_float(
+    "tile_scale", 1.0, "Resolution at which images are cut into tiles, share of the full resolution."
+)
 _TILE_MICRONS = flags.DEFINE_float(
-    "tile_microns", 0.0, "Of tiles: their side in microns, which brings all slides to one pixel size; 0: as they are."
+    "tile_microns",
+    0.0,
+    "Side of the tiles in microns, which resizes all slides to one pixel size; 0: slides are not resized.",
 )
-_LEAST_TISSUE = flags.DEFINE_float("least_tissue", 0.1, "Of tiles: least share of stained tissue; 0 keeps all.")
-_MICRONS = flags.DEFINE_float("microns_per_pixel", 0.0, "Of own images whose files do not say it; 0: unknown.")
+_MIN_TISSUE = flags.DEFINE_float("min_tissue", 0.1, "Minimum share of stained tissue in a tile; 0 keeps all tiles.")
+_MICRONS = flags.DEFINE_float(
+    "microns_per_pixel", 0.0, "Microns per pixel of own images whose files do not say it; 0: unknown."
+)
 _SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out unusable images, and list them, instead of stopping.")
 flags.mark_flags_as_required(["dataset", "data_dir"])
 
@@ -160,7 +179,7 @@ def _check_flags() -> None:
         (own or _DATASET.value == "oxford_flowers", "own images and oxford_flowers", "foreground"),
         (_DATASET.value == "image_folder", "--dataset=image_folder", "masks test_share"),
         (_DATASET.value == "csv", "--dataset=csv", "folds"),
-        (own and tiled, "tiles, --tile_size", "tile_scale tile_microns least_tissue"),
+        (own and tiled, "tiles, --tile_size", "tile_scale tile_microns min_tissue"),
     ):
         for name in names.split():
             if flags.FLAGS[name].present and not is_read:
@@ -218,7 +237,7 @@ def _read_own(source: str, scratch: pathlib.Path):
     if not _TILE_SIZE.value:
         return magnification.record(raw, sizes)
     tiling = tiles.Tiling(
-        _TILE_SIZE.value, scale=_TILE_SCALE.value, least_tissue=_LEAST_TISSUE.value, microns=_TILE_MICRONS.value
+        _TILE_SIZE.value, scale=_TILE_SCALE.value, min_tissue=_MIN_TISSUE.value, microns=_TILE_MICRONS.value
     )
     return tiles.cut(raw, tiling, seed=_SEED.value, sizes=sizes, skip_bad=_SKIP_BAD.value)
 

@@ -22,10 +22,10 @@ from minmax_jax.base.errors import OptionError, UserError, naming
 
 from . import config_files, process
 
-_COORDINATOR = flags.DEFINE_string("coordinator", "", "Address and port of process 0, to train on several hosts.")
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "Address and port of process 0 of a job on several hosts.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Number of processes of the job; with --coordinator.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Number of this process, from 0; with --coordinator.")
-_MULTIHOST = flags.DEFINE_bool("multihost", False, "Several hosts of a TPU pod, SLURM or Open MPI.")
+_MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the other hosts of a TPU pod, SLURM or Open MPI job.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
 
 # Seconds that a process of a job stays after an error that others may report as well: its end ends them.
@@ -38,6 +38,8 @@ _SAVES_MEMORY = (
 _DELETED_FLAGS = {
     "crf": "Predictions and exported files are without a CRF; evaluate --crf measures a run with one (docs/crf.md)."
 }
+# Former names of flags; the old name ends a program with an error that gives the new one.
+_RENAMED = {"least_area": "min_area", "least_tissue": "min_tissue"}
 _logger = logging.getLogger("minmax_jax")
 
 
@@ -168,6 +170,7 @@ def _parse_flags(document: str, argv: list[str]) -> list[str]:
                 print(flags.FLAGS.module_help(module).partition("\n")[2], end="\n")
         sys.exit(0)
     try:
+        _refuse_renamed(argv)
         return flags.FLAGS(config_files.resolve(argv))
     except UserError as error:
         sys.exit(f"Error: {error}")
@@ -193,6 +196,16 @@ def exit_for_unknown_field(group: str, error: AttributeError, argv: list[str]) -
     gone = next(filter(None, map(deleted_fields.explain, fields)), "")
     cause = error.args[0].args[0] if isinstance(error.args[0], Exception) else str(error)
     sys.exit(f"Error: {gone or f'--{group} has no field ' + ' '.join(cause.split())}")
+
+
+def _refuse_renamed(argv: list[str]) -> None:
+    """Raises OptionError for the former name of a flag of this program."""
+    for argument in argv[1:]:
+        if argument == "--":  # what follows are no flags
+            return
+        name = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and name in _RENAMED and _RENAMED[name] in flags.FLAGS:
+            raise OptionError(f"--{name} is now --{_RENAMED[name]}. Use the new name.")
 
 
 def start(*, keeps_compiled: bool = True) -> None:

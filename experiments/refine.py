@@ -21,7 +21,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the prepared data; default: as in training.")
 try:
     _REFINE = config_flags.DEFINE_config_dict(
-        "refine", common.get_config().refine, "Fields that differ from the run's."
+        "refine", common.get_config().refine, "Fields of config.refine that differ from the run's."
     )
 except AttributeError as error:  # the definition reads the command line
     program.exit_for_unknown_field("refine", error, sys.argv)

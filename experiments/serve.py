@@ -17,12 +17,12 @@ from . import program
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; model_card.json and model.safetensors are read.")
 _PORT = flags.DEFINE_integer("port", 8000, "Port of this machine; 0 chooses a free one.")
-_MAX_MEGABYTES = flags.DEFINE_float("max_megabytes", 20.0, "Size of the largest file that is taken.")
-_MAX_MEGAPIXELS = flags.DEFINE_float("max_megapixels", 16.0, "Size of the largest image that is taken.")
+_MAX_MEGABYTES = flags.DEFINE_float("max_megabytes", 20.0, "Maximum size of an uploaded file, megabytes.")
+_MAX_MEGAPIXELS = flags.DEFINE_float("max_megapixels", 16.0, "Maximum size of an uploaded image, megapixels.")
 _MAX_PIXELS = flags.DEFINE_integer(
     "max_pixels",
     1 << 20,
-    "Larger images are computed at this many pixels, in seconds, not minutes; 0: at their own size.",
+    "Number of pixels to which larger images are reduced for the prediction, so that it takes seconds; 0: not reduced.",
 )
 _PUBLIC_URL = flags.DEFINE_string(
     "public_url", "", "Address of the page behind a proxy, such as https://hub.example.org/user/me/proxy/8000/."

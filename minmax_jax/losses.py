@@ -1,4 +1,4 @@
-"""The terms of the objective, one value per image. Nothing here is reduced over the batch but the mean of `area_loss`.
+"""The terms of the objective, one value per image: no reduction over the batch, except the mean in `area_loss`.
 
 Entropies are in nats. Source: arXiv 1907.12934, section 3; the size terms: the follow-up on max-min uncertainty (IEEE
 TMI 2022); `background_ratio`: BAS (Wu et al., CVPR 2022); `area_loss`: SAT (Wu et al., ICCV 2023).
@@ -20,7 +20,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     On the foreground it is an upper bound of the low conditional entropy that the method asks for there.
 
     Args:
-        logits: [B, C] scores.
+        logits: [B, C].
         labels: [B] class of each image.
 
     Returns:
@@ -34,7 +34,7 @@ def conditional_entropy(logits: jax.Array) -> jax.Array:
     """H = -sum_c p_c log p_c of p = softmax(logits).
 
     Args:
-        logits: [B, C] scores.
+        logits: [B, C].
 
     Returns:
         [B] entropies in nats, in [0, log C].
@@ -49,7 +49,7 @@ def negative_entropy(logits: jax.Array) -> jax.Array:
     Its gradient vanishes where the classifier is confident; that of `uniform_cross_entropy` does not.
 
     Args:
-        logits: [B, C] scores.
+        logits: [B, C].
 
     Returns:
         [B] losses in nats, in [-log C, 0].
@@ -60,10 +60,10 @@ def negative_entropy(logits: jax.Array) -> jax.Array:
 def uniform_cross_entropy(logits: jax.Array) -> jax.Array:
     """-(1/C) sum_c log softmax(logits)_c: cross entropy from the uniform distribution.
 
-    The published surrogate for the background's high entropy: least, log C, where all scores are equal.
+    The published surrogate for the background's high entropy: least, log C, where all logits are equal.
 
     Args:
-        logits: [B, C] scores.
+        logits: [B, C].
 
     Returns:
         [B] losses in nats, at least log C.
@@ -72,21 +72,21 @@ def uniform_cross_entropy(logits: jax.Array) -> jax.Array:
 
 
 BACKGROUND_LOSSES = {"surrogate": uniform_cross_entropy, "explicit": negative_entropy}
-RATIO = "ratio"  # the background term that needs more than the background's scores, `background_ratio`
+RATIO = "ratio"  # the background term that needs more than the background's logits, `background_ratio`
 BACKGROUND_GRADIENTS = ("all", "mask")
 
 
 def background_ratio(background_logits: jax.Array, whole_logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """min(ReLU(s_y(background)) / (ReLU(s_y(whole image)) + 1e-8), 1), s_y the score of the true class.
+    """min(ReLU(s_y(background)) / (ReLU(s_y(whole image)) + 1e-8), 1), s_y the logit of the true class.
 
     The share of the class's activation that the masks leave in the background. Unlike an entropy it is bounded, and it
-    asks for no particular answer: scores of 0 or less are as good as uniform ones. Its gradient is 0 where the
-    background's score is the greater. Source: background activation suppression, BAS (Wu et al., CVPR 2022), which
+    asks for no particular answer: logits of 0 or less are as good as uniform ones. Its gradient is 0 where the
+    background's logit is the greater. Source: background activation suppression, BAS (Wu et al., CVPR 2022), which
     trains the masks with it and not the classifier: `LossOptions.background_gradient` = "mask".
 
     Args:
-        background_logits: [B, C] scores of the background.
-        whole_logits: [B, C] scores of the whole image.
+        background_logits: [B, C] logits of the background.
+        whole_logits: [B, C] logits of the whole image.
         labels: [B] classes.
 
     Returns:
@@ -96,7 +96,7 @@ def background_ratio(background_logits: jax.Array, whole_logits: jax.Array, labe
         jax.nn.relu(jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0])
         for logits in (background_logits, whole_logits)
     )
-    # The classifier must not lower the ratio by a greater score of whole images.
+    # The classifier must not lower the ratio by a greater logit of whole images.
     return jnp.minimum(background / (lax.stop_gradient(whole) + 1e-8), 1.0)
 
 

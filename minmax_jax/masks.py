@@ -91,7 +91,7 @@ def foreground_masks(
     """M+ = sigmoid(omega (x - sigma)), x the class maps weighted by softmax(logits), resized, scaled to [0, 1].
 
     Args:
-        logits: [B, C] scores of the localizer.
+        logits: [B, C], of the localizer.
         class_maps: [B, h, w, C] its class maps.
         size: (H, W) of the images.
         sigma: the threshold; x = sigma gives 0.5.

@@ -65,7 +65,7 @@ def test_what_a_program_moves():
     }
 
 
-@pytest.mark.parametrize("chip, extra", [("v5e", "tpu"), ("h100", "cuda")])
+@pytest.mark.parametrize("chip, extra", [("v5e", "tpu"), ("h100", "cuda12")])
 def test_a_compiler_that_is_not_there_is_told(chip, extra, monkeypatch):
     monkeypatch.setattr(accelerators.importlib.metadata, "distributions", lambda: [])
     with flagsaver.as_parsed(chip=chip), pytest.raises(ModuleNotFoundError, match=rf"--chip={chip}.*\[{extra}\]"):

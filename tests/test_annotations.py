@@ -431,7 +431,7 @@ def test_tiles_of_polygons(tmp_path, encode):
     expected[20:120, 40:200] = True
     expected[40:80, 80:120] = False
     for scale, side in ((1.0, 64), (0.5, 50)):
-        cut = tiles.cut(raw, tiles.Tiling(side, scale=scale, least_tissue=0))
+        cut = tiles.cut(raw, tiles.Tiling(side, scale=scale, min_tissue=0))
         item = next(item for item in raw if item.annotation)
         step, count = round(1 / scale), 0
         for record in cut.read_records(item, cut):
@@ -700,7 +700,7 @@ def test_the_program(tmp_path, images):
         mask, num_boxes = found[f"cat/{name}.png"]
         assert num_boxes == 1 and (mask is None) == (expected is None)
         np.testing.assert_array_equal(mask, expected)
-    done = run("tiles", "--tile_size=32", "--least_tissue=0", "--test_share=0.3")
+    done = run("tiles", "--tile_size=32", "--min_tissue=0", "--test_share=0.3")
     assert done.returncode == 0, done.stderr
     masks = {
         name: split.read_mask(index)

@@ -121,7 +121,7 @@ def test_regions_of_bands_are_those_of_the_whole(tmp_path, monkeypatch, seed):
     assert len(found) == len(expected) > 3
     for region, other in zip(found, expected):
         assert region.box == other.box and region.area == other.area
-        assert region.score == pytest.approx(other.score, abs=1e-6)
+        assert region.mean_value == pytest.approx(other.mean_value, abs=1e-6)
         assert region.centroid == pytest.approx(other.centroid, abs=1e-4)
 
 

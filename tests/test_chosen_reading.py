@@ -96,7 +96,7 @@ def test_tiles_are_scaled_by_the_percentiles_of_their_image(root):
     np.testing.assert_allclose(image.read((16, 32, 48, 64), (32, 32)), expected[16:48, 32:64], atol=1)
     raw = _read(root)
     item = dataclasses.replace(next(iter(raw)), image=path)
-    first, *_ = tiles.read_records(item, raw, tiling=tiles.Tiling(32, least_tissue=0))
+    first, *_ = tiles.read_records(item, raw, tiling=tiles.Tiling(32, min_tissue=0))
     assert first["lossy"] == {}
 
 

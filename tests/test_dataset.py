@@ -122,11 +122,13 @@ def test_the_typical_side_fits_into_half_of_the_images():
     assert dataset.typical_side(split, at_most=32) == 32
 
 
-def test_cache_reads_once():
+def test_cache_reads_once(caplog):
     reads = []
-    split = splits.make_split([(32, 32)] * 2)
+    split = splits.make_split([(512, 512)] * 2)
     counted = lambda index: reads.append(index) or split.read_image(index)
-    cached = dataset.cache_images(dataclasses.replace(split, read_image=counted))
+    with caplog.at_level("INFO"):
+        cached = dataset.cache_images(dataclasses.replace(split, read_image=counted))
+    assert caplog.messages == ["Caching all 2 images in memory (1.5 MiB)."]
     for _ in range(3):
         np.testing.assert_array_equal(cached.read_image(1), split.read_image(1))
     assert reads == [1]
@@ -134,11 +136,11 @@ def test_cache_reads_once():
 
 def test_cache_keeps_the_first_images_that_fit_and_tells_of_them(caplog):
     reads = []
-    split = splits.make_split([(32, 32), (64, 32), (32, 32)])  # 3072, 6144 and 3072 bytes
+    split = splits.make_split([(512, 512), (1024, 512), (512, 512)])  # 0.75, 1.5 and 0.75 MiB
     counted = lambda index: reads.append(index) or split.read_image(index)
     with caplog.at_level("INFO"):
-        cached = dataset.cache_images(dataclasses.replace(split, read_image=counted), max_gib=9216 / 2**30)
-    assert caplog.messages == ["Caching 2 of 3 images in memory; all need 0.00 GiB."]
+        cached = dataset.cache_images(dataclasses.replace(split, read_image=counted), max_gib=2.25 / 1024)
+    assert caplog.messages == ["Caching 2 of 3 images in memory (2.2 of 3.0 MiB)."]
     for index in (2, 1, 0, 2, 1, 0):
         np.testing.assert_array_equal(cached.read_image(index), split.read_image(index))
     assert reads == [2, 1, 0, 2]

@@ -28,6 +28,37 @@ def test_the_page_of_configurations_is_up_to_date_and_complete():
     assert listed == _FIELDS
 
 
+# Words that send the reader to another row, and what says only where a value comes from.
+_LEANING = re.compile(
+    r"(the same|as|see|again|both|its|their|of|that|those|an epoch|also|likewise)\b|.*\bthe same\b", re.I
+)
+_SOURCE = re.compile(r"\b(published|follow-up)\b[^;.]*")
+# Each row of the page is looked up alone: its description names what the field is.
+_DESCRIPTIONS = {
+    f"{prefix}{name}": text for prefix, (_, fields) in _generator().groups().items() for name, _, text in fields
+}
+
+
+def _stands_alone(description):
+    return not _LEANING.match(description) and len(_SOURCE.sub("", description).split()) >= 2
+
+
+@pytest.mark.parametrize("field", _DESCRIPTIONS)
+def test_the_description_of_a_field_stands_alone(field):
+    assert _stands_alone(_DESCRIPTIONS[field]), _DESCRIPTIONS[field]
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        *("as brightness", "the same, top to bottom", "see whole_weight", "published", "pixels", "follow-up: 0.2"),
+        *("of Adam", "its threshold, first epoch", "Of H&E images: none", "weight of the same term", ""),
+    ],
+)
+def test_a_description_that_needs_its_neighbour_is_refused(description):
+    assert not _stands_alone(description)
+
+
 def _anchors(text):
     """Names of the headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)

@@ -1,6 +1,7 @@
 """Loss terms against NumPy in double precision and by hand."""
 
 import jax
+from jax import test_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_area_loss_equals_numpy_and_finite_differences(target):
     with jax.enable_x64(True):
         loss = lambda masks: losses.area_loss(masks, target)
         np.testing.assert_allclose(loss(jnp.asarray(_MASKS)), expected, rtol=1e-12)
-        jax.test_util.check_grads(lambda masks: loss(masks).mean(), (jnp.asarray(_MASKS),), order=1, modes=["rev"])
+        test_util.check_grads(lambda masks: loss(masks).mean(), (jnp.asarray(_MASKS),), order=1, modes=["rev"])
 
 
 def test_area_loss_of_four_devices_is_that_of_the_whole_batch():

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+from jax import test_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_the_gradient_through_percentiles_is_that_of_finite_differences():
         total = lambda maps: jnp.sum(
             weights * masks.foreground_masks(LOGITS, maps, (7, 6), gradient="flow", range="percentiles")
         )
-        jax.test_util.check_grads(total, (jnp.asarray(CLASS_MAPS, jnp.float64),), order=1, modes=["rev"])
+        test_util.check_grads(total, (jnp.asarray(CLASS_MAPS, jnp.float64),), order=1, modes=["rev"])
 
 
 def test_an_image_does_not_depend_on_its_batch_mates():

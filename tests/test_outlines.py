@@ -24,7 +24,7 @@ def test_regions_by_hand():
     mask[5, 7] = 0.9
     labels, found = regions.find(mask, threshold=0.5)
     assert [region.area for region in found] == [7, 1]
-    assert found[0].box == (1, 1, 4, 5) and found[0].score == pytest.approx((0.6 + 0.8 + 1.0) * 2 / 7 + 0.5 / 7)
+    assert found[0].box == (1, 1, 4, 5) and found[0].mean_value == pytest.approx((0.6 + 0.8 + 1.0) * 2 / 7 + 0.5 / 7)
     assert found[0].centroid == pytest.approx(
         (np.mean([1] * 3 + [2] * 3 + [3]) + 0.5, np.mean([1, 2, 3] * 2 + [4]) + 0.5)
     )

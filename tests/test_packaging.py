@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import importlib.metadata
 import pathlib
 import subprocess
 import sys
@@ -18,6 +19,13 @@ def _options():
     parser = configparser.ConfigParser()
     parser.read(programs.ROOT / "setup.cfg")
     return parser
+
+
+def test_extras_of_accelerators_are_those_of_jax():
+    extras = _options()["options.extras_require"]
+    offered = importlib.metadata.metadata("jax").get_all("Provides-Extra")
+    for name in ("cuda12", "cuda13", "tpu"):
+        assert extras[name] == f"jax[{name}]" and name in offered
 
 
 def test_every_package_is_listed():

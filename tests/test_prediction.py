@@ -378,7 +378,7 @@ def test_names_that_file_systems_or_tables_do_not_take(tmp_path):
     ("field", "value"),
     [
         ("threshold", 0),
-        ("least_area", 0),
+        ("min_area", 0),
         ("batch_size", 0),
         ("tolerance", -1),
         ("tolerance", float("nan")),

@@ -63,6 +63,22 @@ def test_programs_follow_each_other(tmp_path, monkeypatch):
     assert _state() == before
 
 
+@pytest.mark.parametrize(
+    "command, argument, message",
+    [
+        ("predict", "--least_area=20", "Error: --least_area is now --min_area. Use the new name."),
+        ("prepare-data", "-least_tissue", "Error: --least_tissue is now --min_tissue. Use the new name."),
+        ("report", "--least_area=20", "Error: Unknown command line flag 'least_area'"),
+    ],
+)
+def test_the_former_name_of_a_flag_answers_with_the_new_one(monkeypatch, command, argument, message):
+    assert _run(monkeypatch, command, argument).startswith(message)
+
+
+def test_what_follows_two_dashes_is_no_flag(monkeypatch):
+    assert "--workdir must have a value" in _run(monkeypatch, "predict", "--output=out", "--", "--least_area")
+
+
 def test_a_program_runs_in_another_thread(tmp_path, monkeypatch):
     """Where Python lets nobody handle signals."""
     interop.write_tensors(tmp_path / "in.safetensors", {"weight": np.zeros(2, np.float32)})

@@ -45,7 +45,7 @@ def _read(folder, image, mask=None, boxes=(), rule=">0", **tiling):
     _write(folder, {"image": image} | ({"mask": mask} if mask else {}))
     item = raw_dataset.Item("a/1.svs", "a", folder / "image", folder / "mask" if mask else None, boxes)
     found = raw_dataset.RawDataset(("a",), {"train": [item]}, mask_rules.parse(rule), description="")
-    tiling = tiles.Tiling(**{"side": 64, "least_tissue": 0.0} | tiling)
+    tiling = tiles.Tiling(**{"side": 64, "min_tissue": 0.0} | tiling)
     read = list(tiles.read_records(item, found, tiling=tiling))
     for record in read:
         record["image"] = image_files.read_rgb(record["image"], "tile")
@@ -244,10 +244,10 @@ def test_tiles_without_tissue_are_left_out(tmp_path, encode):
         (0.25, ["0_64", "64_0"]),
         (1.0, ["0_64"]),
     ):
-        assert list(_read(tmp_path, encode(pixels), least_tissue=least)) == expected
+        assert list(_read(tmp_path, encode(pixels), min_tissue=least)) == expected
     pixels[:] = GLASS
-    with pytest.raises(UserError, match="image: none of its 4 tiles has tissue on 10% of .* Lower least_ti"):
-        _read(tmp_path, encode(pixels), least_tissue=0.1)
+    with pytest.raises(UserError, match="image: none of its 4 tiles has tissue on 10% of .* Lower min_ti"):
+        _read(tmp_path, encode(pixels), min_tissue=0.1)
 
 
 def _release(**counts):
@@ -264,7 +264,7 @@ def test_images_validate_and_not_tiles():
     train, validation = ({item.name for item in found.splits[split]} for split in ("train", "validation"))
     assert not train & validation and train | validation == {f"train/{name}/{i}" for name in "ab" for i in range(10)}
     assert sorted(item.class_name for item in found.splits["validation"]) == list("aabb")
-    assert "Slides. Cut: Tiling(side=64, scale=1.0, least_tissue=0.1, microns=0.0)." == found.description
+    assert "Slides. Cut: Tiling(side=64, scale=1.0, min_tissue=0.1, microns=0.0)." == found.description
     again, other = (tiles.cut(_release(train=10, test=3), tiles.Tiling(64), seed=seed) for seed in (1, 2))
     assert again.splits == found.splits != other.splits
 
@@ -282,8 +282,8 @@ def test_validation_images_that_are_given_stay():
         ({"side": 31}, "tile_size=31 must be 0 or at least 32 pixels"),
         ({"scale": 0.0}, "tile_scale=0.0 must be above 0 and at most 1"),
         ({"scale": 1.5}, "tile_scale=1.5 must be above 0"),
-        ({"least_tissue": -0.1}, "least_tissue=-0.1 must be from 0"),
-        ({"least_tissue": 10.0}, "least_tissue=10.0 must be from 0"),
+        ({"min_tissue": -0.1}, "min_tissue=-0.1 must be from 0"),
+        ({"min_tissue": 10.0}, "min_tissue=10.0 must be from 0"),
     ],
 )
 def test_tilings_that_cannot_be(tiling, message):

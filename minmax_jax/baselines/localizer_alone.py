@@ -1,7 +1,7 @@
 """The localizer without the classifier: WILDCAT (Durand et al., CVPR 2017) and class activation maps (CVPR 2016).
 
 The first things to compare min-max entropy with: the same trunk, head, masks and optimizer, and no term but the cross
-entropy of the localizer's scores. Nothing is erased.
+entropy of the localizer's logits. Nothing is erased.
 """
 
 import functools

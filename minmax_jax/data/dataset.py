@@ -235,8 +235,11 @@ def cache_images(split: Split, *, max_gib: float = math.inf) -> Split:
     """Caches images once they were read, at 3 bytes per pixel: in each process that reads, the first that fit."""
     ends = np.cumsum(3 * split.sizes.astype(np.int64).prod(axis=1))
     num_kept = int(np.searchsorted(ends, max_gib * 2**30, side="right"))
-    total = ends[-1] / 2**30
-    logger.info("Caching %d of %d images in memory; all need %.2f GiB.", num_kept, len(split), total)
+    total, kept = ends[-1] / 2**20, (ends[num_kept - 1] if num_kept else 0) / 2**20
+    if num_kept == len(split):
+        logger.info("Caching all %d images in memory (%.1f MiB).", len(split), total)
+    else:
+        logger.info("Caching %d of %d images in memory (%.1f of %.1f MiB).", num_kept, len(split), kept, total)
     return dataclasses.replace(split, read_image=_Cache(split.read_image, num_kept))
 
 

@@ -75,9 +75,9 @@ class Evaluator(NamedTuple):
 
 
 def counted_pixels(prediction: ImagePrediction, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-    """(scores, true): the soft mask at the true mask's size and the true mask, without ignored pixels."""
-    scores, true = resize_mask(prediction.mask, truth.mask.shape), truth.mask
-    return (scores, true) if truth.ignored is None else (scores[~truth.ignored], true[~truth.ignored])
+    """(mask, true): the soft mask at the true mask's size and the true mask, without ignored pixels."""
+    mask, true = resize_mask(prediction.mask, truth.mask.shape), truth.mask
+    return (mask, true) if truth.ignored is None else (mask[~truth.ignored], true[~truth.ignored])
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float] | None = None) -> Callable[..., np.ndarray]:

@@ -56,7 +56,7 @@ class LocalizerPass:
     """Result of one pass of the localizer.
 
     Attributes:
-        logits: [B, C] scores.
+        logits: [B, C].
         masks: [B, H, W, 1] foreground masks.
         batch_stats: the running statistics after the pass.
     """
@@ -141,7 +141,7 @@ def erase(
         return state, jax.tree.map(jnp.add, gradients, pass_gradients)
 
     carry = start(images, batch_stats), jax.tree.map(jnp.zeros_like, params)
-    # A loop also for a single pass: its memory is free again before the classifier runs.
+    # The loop is used for a single pass as well: XLA then frees its activations before the classifier runs.
     return lax.while_loop(lambda carry: carry[0].unfinished, body, carry)
 
 

@@ -149,7 +149,7 @@ def without_background(foreground: jax.Array, probabilities: jax.Array, backgrou
 def localizer_masks(
     variables: dict[str, Any], images: jax.Array, *, model: minmax_net.MinMaxNet, **mask_options
 ) -> tuple[jax.Array, jax.Array]:
-    """The localizer alone: its [B, C] scores, and [B, H, W, 1] masks.
+    """The localizer alone: its [B, C] logits, and [B, H, W, 1] masks.
 
     Args:
         variables: "params" and "batch_stats", as in `TrainState`.

@@ -120,13 +120,13 @@ def classifier_terms(
     """The terms of the classifier's passes. After erasing they are computed once, on the accumulated masks.
 
     Args:
-        foreground_logits: [B, C] scores of the foreground.
-        background_logits: [B, C] scores of the background.
+        foreground_logits: [B, C] logits of the foreground.
+        background_logits: [B, C] logits of the background.
         foreground_masks: [B, H, W, 1] masks that separate the two.
         labels: [B] classes.
         objective: weights and options.
         step: of the training, for the schedules.
-        view_logits: [B, C] scores of each of `objective.views`.
+        view_logits: [B, C] logits of each of `objective.views`.
         axis_name: mapped axis of the devices that share the batch, or None.
     """
     weights, has_region = objective.loss, objective.has_region(labels)

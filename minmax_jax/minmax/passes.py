@@ -130,7 +130,7 @@ def classify(inputs: StepInputs, params: Any, erased: erasing.Erased) -> Classif
 
 
 def _classify_views(inputs: StepInputs, params: Any, batch_stats: stats_lib.BatchStats):
-    """([B, C] scores of each of the objective's views, statistics).
+    """([B, C] logits of each of the objective's views, statistics).
 
     Inference never classifies whole or randomly masked images, so only a shared set of statistics counts them.
     """

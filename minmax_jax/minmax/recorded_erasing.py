@@ -27,7 +27,7 @@ class RecordedPass:
     losses: jax.Array
 
 
-# images -> ([B, C] scores, [B, H, W, 1] masks)
+# images -> ([B, C] logits, [B, H, W, 1] masks)
 LocalizeFn = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 

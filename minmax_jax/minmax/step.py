@@ -12,7 +12,8 @@
         gradients = d mean(L_loc + L+ + background_weight L-) / d params                 (objective.py)
         return optimizer update of state, metrics
 
-It runs under plain Python, jit, pmap and shard_map alike; of devices it knows the name of a mapped axis alone.
+It runs under plain Python, jit, pmap and shard_map alike: the only thing it knows about devices is the name of the
+mapped axis.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The classifier: class scores of a masked image."""
+"""The classifier: class logits of a masked image."""
 
 import flax.linen as nn
 import jax
@@ -21,11 +21,11 @@ def check_size(scale: float, size: tuple[free_sizes.Size, free_sizes.Size]) -> N
 
 
 class Classifier(nn.Module):
-    """Scores of an image multiplied by a mask.
+    """Logits of an image multiplied by a mask.
 
     Attributes:
         trunk: any module from [B, H, W, 3] images, called with `train`, to `trunks.Stages`.
-        head: any module from ([B, h, w, K] features, sample keys) to ([B, C] scores, [B, h, w, C] class maps).
+        head: any module from ([B, h, w, K] features, sample keys) to ([B, C] logits, [B, h, w, C] class maps).
         scale: size of the trunk's input, as a share of the image's height and width.
     """
 
@@ -41,7 +41,7 @@ class Classifier(nn.Module):
         train: bool = False,
         sample_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, H, W, 3] images and [B, H, W, 1] masks to [B, C] scores."""
+        """[B, H, W, 3] images and [B, H, W, 1] masks to [B, C] logits."""
         check_size(self.scale, images.shape[1:3])
         size = tuple(free_sizes.cut_share(side, self.scale, name="classifier_scale") for side in images.shape[1:3])
         stages = trunks.apply(self.trunk, resize.resize_bilinear(images * masks, size), train=train)

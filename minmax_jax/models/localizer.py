@@ -1,4 +1,4 @@
-"""The localizer: class scores of an image, and the class maps that they come from."""
+"""The localizer: class logits of an image, and the class maps that they come from."""
 
 import flax.linen as nn
 import jax
@@ -7,11 +7,11 @@ from minmax_jax.models import trunks
 
 
 class Localizer(nn.Module):
-    """Scores and class maps of an image; `minmax_jax.masks` turns them into a mask.
+    """Logits and class maps of an image; `minmax_jax.masks` turns them into a mask.
 
     Attributes:
         trunk: any module from [B, H, W, 3] images, called with `train`, to `trunks.Stages`.
-        head: any module from ([B, h, w, K] features, sample keys) to ([B, C] scores, [B, h, w, C] class maps).
+        head: any module from ([B, h, w, K] features, sample keys) to ([B, C] logits, [B, h, w, C] class maps).
         mask_head: any module from (stages, class maps) to the maps that the mask is made of; None: the class maps.
     """
 
@@ -22,7 +22,7 @@ class Localizer(nn.Module):
     def __call__(
         self, images: jax.Array, *, train: bool = False, sample_keys: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """[B, H, W, 3] images to ([B, C] scores, [B, h, w, C] maps of the mask)."""
+        """[B, H, W, 3] images to ([B, C] logits, [B, h, w, C] maps of the mask)."""
         stages = trunks.apply(self.trunk, images, train=train)
         logits, class_maps = self.head(trunks.last_features(stages), sample_keys)
         return logits, class_maps if self.mask_head is None else self.mask_head(stages, class_maps)

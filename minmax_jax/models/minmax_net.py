@@ -15,7 +15,7 @@ class MinMaxNet(nn.Module):
 
     Attributes:
         trunk: any module from [B, H, W, 3] images, called with `train`, to `trunks.Stages`.
-        localizer_head: any module from (features, sample keys) to (scores, class maps), see `pooling.WildcatHead`.
+        localizer_head: any module from (features, sample keys) to (logits, class maps), see `pooling.WildcatHead`.
         classifier_head: the same for the classifier.
         mask_head: as in `localizer.Localizer`.
         classifier_trunk: a separate trunk of the classifier; None shares the localizer's.
@@ -44,7 +44,7 @@ class MinMaxNet(nn.Module):
     def localize(
         self, images: jax.Array, *, train: bool = False, sample_keys: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """[B, H, W, 3] images to the localizer's ([B, C] scores, [B, h, w, C] maps of the mask)."""
+        """[B, H, W, 3] images to the localizer's ([B, C] logits, [B, h, w, C] maps of the mask)."""
         return self.localizer(images, train=train, sample_keys=sample_keys)
 
     def stages(self, images: jax.Array) -> trunks.Stages:
@@ -59,11 +59,11 @@ class MinMaxNet(nn.Module):
         train: bool = False,
         sample_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, H, W, 3] images, seen through [B, H, W, 1] masks, to the classifier's [B, C] scores."""
+        """[B, H, W, 3] images, seen through [B, H, W, 1] masks, to the classifier's [B, C] logits."""
         return self.classifier(images, masks, train=train, sample_keys=sample_keys)
 
     def __call__(self, images: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(localizer, classifier) scores; runs both networks, so that `init` creates all variables."""
+        """(localizer, classifier) logits; runs both networks, so that `init` creates all variables."""
         logits, _ = self.localize(images)
         return logits, self.classify(images, masks)
 

@@ -1,4 +1,4 @@
-"""WILDCAT pooling (Durand et al. 2017): class scores from the strongest locations of class maps."""
+"""WILDCAT pooling (Durand et al. 2017): class logits from the strongest locations of class maps."""
 
 import math
 
@@ -41,7 +41,7 @@ def wildcat_pooling(
         sample_keys: [B] random keys, one per image; without them nothing is dropped.
 
     Returns:
-        [B, C] scores.
+        [B, C] logits.
     """
     batch, height, width, num_classes = class_maps.shape
     values = class_maps.reshape(batch, height * width, num_classes).swapaxes(1, 2)
@@ -56,7 +56,7 @@ def wildcat_pooling(
 
 
 def _pool_free(values: jax.Array, k_max: float, k_min: float, alpha: float) -> jax.Array:
-    """The scores of [B, C, h * w] values where h and w are free; nothing is dropped."""
+    """The logits of [B, C, h * w] values where h and w are free; nothing is dropped."""
     scores = _mean_of_greatest(values, k_max)
     if alpha != 0 and k_min != 0:
         scores = (scores - alpha * _mean_of_greatest(-values, k_min)) / 2
@@ -86,7 +86,7 @@ def _drop(values: jax.Array, rate: float, sample_keys: jax.Array | None, *, stre
 
 
 class WildcatHead(nn.Module):
-    """Class maps from features, and class scores from the maps. Defaults are published values.
+    """Class maps from features, and class logits from the maps. Defaults are published values.
 
     Attributes:
         num_classes: C.
@@ -95,7 +95,7 @@ class WildcatHead(nn.Module):
         k_min: as in `wildcat_pooling`.
         alpha: as in `wildcat_pooling`.
         dropout: as in `wildcat_pooling`.
-        dtype: of the convolution; maps and scores are at least float32.
+        dtype: of the convolution; maps and logits are at least float32.
     """
 
     num_classes: int
@@ -108,7 +108,7 @@ class WildcatHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """[B, h, w, K] features to ([B, C] scores, [B, h, w, C] class maps)."""
+        """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps)."""
         maps = nn.Dense(self.num_classes * self.modalities, dtype=self.dtype, name="modality_maps")(features)
         maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
         class_maps = jnp.mean(maps.reshape(*maps.shape[:-1], self.num_classes, self.modalities), axis=-1)

@@ -1,6 +1,6 @@
 """A 2-D convolution and its gradients as matrix products of shifted views, for CPUs where conv.c does not serve.
 
-XLA does ordinary convolutions of larger maps well; what it does not is told in conv.py. All functions take images
+XLA does ordinary convolutions of larger maps well; conv.py says which it does not. All functions take images
 [B, H, W, K], a kernel [kh, kw, K, L], and cotangents [B, h, w, L].
 """
 

@@ -17,7 +17,7 @@ class Options:
             images with more than 5,000.
         coco: whether regions are written as COCO annotations.
         soft_masks: whether soft masks are written as .npy, float16; "ome-tiff": as OME-TIFF of 8 bits.
-        least_area: regions with fewer pixels are left out of counts, polygons and annotations; masks keep them.
+        min_area: regions with fewer pixels are left out of counts, polygons and annotations; masks keep them.
         tolerance: in pixels, by how much polygons may be simplified; 0: they follow the pixels exactly.
         batch_size: images, or tiles, of one shape that are predicted together.
         tile_size: side of the tiles, in pixels of the file, in which larger images are predicted; 0: all images are
@@ -35,7 +35,7 @@ class Options:
     geojson_type: str | None = None
     coco: bool = False
     soft_masks: bool | str = False
-    least_area: int = 16
+    min_area: int = 16
     tolerance: float = 1.0
     batch_size: int = 8
     tile_size: int | None = None
@@ -48,7 +48,7 @@ class Options:
         options.check_choice("geojson", self.geojson, (False, True, "gz"))
         options.check_choice("geojson_type", self.geojson_type, (None, "annotation", "detection"))
         options.check_choice("soft_masks", self.soft_masks, (False, True, "ome-tiff"))
-        options.check_range("least_area", self.least_area, 1)
+        options.check_range("min_area", self.min_area, 1)
         options.check_range("tolerance", self.tolerance, 0, 1e6)
         options.check_range("batch_size", self.batch_size, 1)
         if self.tile_size:

@@ -30,7 +30,7 @@ from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.outputs import regions
 from minmax_jax.runs.predictor import Predictor
 
-LEAST_AREA = Options.least_area  # pixels; smaller regions are no instances
+LEAST_AREA = Options.min_area  # pixels; smaller regions are no instances
 _GREATEST_SIDE = 16384  # pixels; what a browser draws
 _GREATEST_SHOWN_SIDE = 2048  # pixels of the picture that goes back; masks keep the size of the image
 _GREATEST_SEEN_SIDE = 512

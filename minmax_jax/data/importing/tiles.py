@@ -26,13 +26,13 @@ class Tiling:
     Attributes:
         side: of a tile, in pixels; a smaller image is one tile.
         scale: share of full resolution at which images are cut.
-        least_tissue: share of a tile's pixels that must be tissue; 0 keeps all tiles.
+        min_tissue: share of a tile's pixels that must be tissue; 0 keeps all tiles.
         microns: side of a tile in microns, which brings all images to one pixel size; 0: all have the same scale.
     """
 
     side: int
     scale: float = 1.0
-    least_tissue: float = 0.1
+    min_tissue: float = 0.1
     microns: float = 0.0
 
     def scale_of(self, microns_per_pixel: float | None) -> float:
@@ -68,8 +68,8 @@ def cut(
         raise OptionError("instances: the numbers of objects are not kept in tiles. Leave it out, or set tile_size=0.")
     if not 0 < tiling.scale <= 1:
         raise OptionError(f"tile_scale={tiling.scale} must be above 0 and at most 1, full resolution.")
-    if not 0 <= tiling.least_tissue <= 1:
-        raise OptionError(f"least_tissue={tiling.least_tissue} must be from 0, which keeps all tiles, to 1.")
+    if not 0 <= tiling.min_tissue <= 1:
+        raise OptionError(f"min_tissue={tiling.min_tissue} must be from 0, which keeps all tiles, to 1.")
     sizes = magnification.read(raw) if sizes is None else sizes
     raw = _at_one_size(raw, tiling, sizes, skip_bad=skip_bad)
     splits = raw.splits
@@ -144,7 +144,7 @@ def read_records(
         size = (window[2] - window[0], window[3] - window[1])
         box = tuple(side / scale for side in window)
         pixels = image.read(box, size) if scale <= 1 else slides.read_enlarged(image, box, size)
-        if tissue_share(pixels) < tiling.least_tissue:
+        if tissue_share(pixels) < tiling.min_tissue:
             continue
         num_kept += 1
         yield {
@@ -160,8 +160,8 @@ def read_records(
         }
     if not num_kept:
         raise dataset.DataError(
-            f"{item.image}: none of its {len(windows)} tiles has tissue on {tiling.least_tissue:.0%} of its pixels."
-            " Lower least_tissue (0 keeps all), or leave out the image."
+            f"{item.image}: none of its {len(windows)} tiles has tissue on {tiling.min_tissue:.0%} of its pixels."
+            " Lower min_tissue (0 keeps all), or leave out the image."
         )
 
 

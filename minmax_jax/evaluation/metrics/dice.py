@@ -50,8 +50,8 @@ def evaluator(*, threshold: float = 0.5) -> Evaluator:
 def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
     if truth.mask is None:
         return dict.fromkeys(_COLUMNS)
-    scores, true = evaluators.counted_pixels(prediction, truth)
-    predicted = scores >= threshold
+    mask, true = evaluators.counted_pixels(prediction, truth)
+    predicted = mask >= threshold
     everything = np.ones_like(true)
     return {
         "f1_foreground": dice(predicted, true),

@@ -31,8 +31,8 @@ def evaluator(*, threshold: float = 0.5) -> Evaluator:
 def _count(prediction: ImagePrediction, truth: Truth, threshold: float) -> dict[str, int] | None:
     if truth.mask is None:
         return None
-    scores, true = evaluators.counted_pixels(prediction, truth)
-    predicted = scores >= threshold
+    mask, true = evaluators.counted_pixels(prediction, truth)
+    predicted = mask >= threshold
     both, either = np.count_nonzero(predicted & true), np.count_nonzero(predicted | true)
     false_positives = np.count_nonzero(predicted) - both
     counts = both, false_positives, either - both - false_positives, true.size - either

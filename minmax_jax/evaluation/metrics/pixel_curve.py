@@ -11,19 +11,19 @@ from minmax_jax.evaluation import evaluators
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 
-NUM_BINS = 1000  # a score s counts as floor(1000 s) / 1000, and 1 as 0.999
+NUM_BINS = 1000  # a mask value m counts as floor(1000 m) / 1000, and 1 as 0.999
 _CALIBRATION_BINS = 10
 _COLUMN = "histogram"
 
 
-def histogram(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """[2, NUM_BINS] uint32, number of background and of foreground pixels with each score.
+def histogram(mask: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """[2, NUM_BINS] uint32, number of background and of foreground pixels with each mask value.
 
     Args:
-        scores: [n] in [0, 1].
-        true: [n] bool.
+        mask: [n] values of soft masks, in [0, 1].
+        true: [n] bool, whether a pixel is foreground in the true mask.
     """
-    bins = np.minimum((np.asarray(scores) * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    bins = np.minimum((np.asarray(mask) * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     counts = np.bincount(bins + NUM_BINS * true.astype(np.int64), minlength=2 * NUM_BINS)
     return counts.reshape(2, NUM_BINS).astype(np.uint32)  # rows keep it, of thousands of images
 
@@ -32,8 +32,8 @@ def average_precision(background: np.ndarray, foreground: np.ndarray) -> np.ndar
     """100 * sum over thresholds, from high to low, of precision times the gain of recall.
 
     Args:
-        background: [..., NUM_BINS] number of background pixels with each score.
-        foreground: the same of the foreground.
+        background: [..., NUM_BINS] number of background pixels with each mask value.
+        foreground: [..., NUM_BINS] number of foreground pixels with each mask value.
 
     Returns:
         [...] in percent; NaN without a foreground pixel. A constant mask has the share of the foreground.
@@ -45,7 +45,7 @@ def average_precision(background: np.ndarray, foreground: np.ndarray) -> np.ndar
 
 
 def _from_high_to_low(background: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(foreground pixels, all pixels) with at least each score, the highest score first."""
+    """(foreground pixels, all pixels) with at least each mask value, the highest value first."""
     hits = np.cumsum(foreground[..., ::-1], axis=-1)
     return hits, hits + np.cumsum(background[..., ::-1], axis=-1)
 
@@ -57,7 +57,7 @@ def _best_f1(background: np.ndarray, foreground: np.ndarray) -> np.ndarray:
 
 
 def _calibration_error(background: np.ndarray, foreground: np.ndarray) -> np.ndarray:
-    """Mean over all pixels of |share of foreground - mean score| of the tenth of the scores that they are in."""
+    """Mean over all pixels of |share of foreground - mean mask value| of the tenth of the values that they are in."""
     centers = (np.arange(NUM_BINS) + 0.5) / NUM_BINS
     gaps = foreground - centers * (foreground + background)
     tenths = gaps.reshape(*gaps.shape[:-1], _CALIBRATION_BINS, -1).sum(-1)
@@ -73,8 +73,8 @@ def pooled(rows: Sequence[Row]) -> np.ndarray:
 def _score(prediction: ImagePrediction, truth: Truth) -> Row:
     if truth.mask is None:
         return {_COLUMN: None}
-    scores, true = evaluators.counted_pixels(prediction, truth)
-    return {_COLUMN: histogram(scores.ravel(), true.ravel())}
+    mask, true = evaluators.counted_pixels(prediction, truth)
+    return {_COLUMN: histogram(mask.ravel(), true.ravel())}
 
 
 def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:

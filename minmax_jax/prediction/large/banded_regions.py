@@ -86,6 +86,6 @@ def _merge(*parts: Region) -> Region:
     return Region(
         box=(min(tops), min(lefts), max(bottoms), max(rights)),
         area=sum(areas),
-        score=float(mean([part.score for part in parts])),
+        mean_value=float(mean([part.mean_value for part in parts])),
         centroid=tuple(mean([part.centroid for part in parts]).tolist()),
     )

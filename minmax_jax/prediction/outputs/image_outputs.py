@@ -121,7 +121,7 @@ def _entropies(prediction: ImagePrediction, background_classes: Sequence[int]) -
 
 
 def _find_regions(answer: Predicted, options: Options, scratch: pathlib.Path) -> region_files.Found:
-    mask, least_area = answer.mask, max(1, math.ceil(options.least_area / math.prod(answer.scale)))
+    mask, least_area = answer.mask, max(1, math.ceil(options.min_area / math.prod(answer.scale)))
     if isinstance(mask, np.ndarray):
         return region_files.Found(*regions.find(mask, threshold=options.threshold, least_area=least_area))
     labels = DiskArray(scratch / "labels", mask.shape, np.int32)

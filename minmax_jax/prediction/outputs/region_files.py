@@ -67,7 +67,7 @@ def _features(answer: Predicted, found: Found, classification: str, tolerance: f
                 tolerance=tolerance * max(1.0, factor * min(down, across)),
             )
             area = part.area * factor**2 * down * across
-            measurements = {"Area px": area, "Mean score": region.score, "Region": number}
+            measurements = {"Area px": area, "Mean score": region.mean_value, "Region": number}
             if answer.source.microns:
                 measurements["Area um^2"] = area * answer.source.microns**2
             yield geojson.Feature(rings, classification, measurements)
@@ -116,6 +116,6 @@ def write_annotations(path: pathlib.Path, answer: Predicted, found: Found) -> No
             encoded = coco.encode(found.labels, number, region.box, size=answer.source.size)
             if encoded["area"] == 0:  # between the pixels of an image with fewer pixels than its mask
                 continue
-            file.write(("" if is_first else ",\n") + strict_json.dumps(encoded | {"score": region.score}))
+            file.write(("" if is_first else ",\n") + strict_json.dumps(encoded | {"score": region.mean_value}))
             is_first = False
         file.write("]\n")

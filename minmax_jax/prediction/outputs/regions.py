@@ -1,4 +1,4 @@
-"""Regions of a mask: connected foreground pixels, with place, size and score."""
+"""Regions of a mask: connected foreground pixels, with place, size and mean value."""
 
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ class Region(NamedTuple):
     Attributes:
         box: (top, left, bottom, right) in pixels, bottom and right exclusive.
         area: in pixels.
-        score: mean of the soft mask.
+        mean_value: mean of the soft mask over the region; the "score" of COCO and the "Mean score" of GeoJSON.
         centroid: (y, x) in pixels, the centre of the first pixel being (0.5, 0.5).
     """
 
     box: tuple[int, int, int, int]
     area: int
-    score: float
+    mean_value: float
     centroid: tuple[float, float]
 
 
@@ -37,14 +37,14 @@ def find(mask: np.ndarray, *, threshold: float, least_area: int = 1) -> tuple[np
     """
     connected = objects.connected(mask >= threshold, least_area=least_area)
     labels, numbers = connected.numbers, range(1, len(connected) + 1)
-    scores, centroids = ndimage.mean(mask, labels, numbers), ndimage.center_of_mass(labels > 0, labels, numbers)
+    means, centroids = ndimage.mean(mask, labels, numbers), ndimage.center_of_mass(labels > 0, labels, numbers)
     found = [
         Region(
             box=tuple(box),
             area=int(area),
-            score=float(score),
+            mean_value=float(mean),
             centroid=(float(y) + 0.5, float(x) + 0.5),
         )
-        for box, area, score, (y, x) in zip(connected.boxes.tolist(), connected.areas, scores, centroids)
+        for box, area, mean, (y, x) in zip(connected.boxes.tolist(), connected.areas, means, centroids)
     ]
     return labels, found
