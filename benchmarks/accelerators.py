@@ -101,7 +101,11 @@ def _find_devices():
 
 def _compile(devices):
     dtype = jnp.dtype(_DTYPE.value)
-    model = mm.create_model(resnet.TRUNKS[_TRUNK.value](dtype=dtype), num_classes=_NUM_CLASSES, dtype=dtype)
+    model = mm.create_model(
+        resnet.TRUNKS[_TRUNK.value](dtype=dtype),
+        num_classes=_NUM_CLASSES,
+        head=functools.partial(mm.heads.WildcatHead, dtype=dtype),
+    )
     tx = mm.create_optimizer("sgd", 1e-3, weight_decay=1e-5)
     create = functools.partial(mm.create_train_state, model=model, tx=tx, image_size=(_SIZE.value, _SIZE.value))
     objective = mm.Objective(erasing=mm.erasing.ErasingOptions(num_erasures=_NUM_ERASURES.value, start_epoch=0))

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import figures as figures_lib
 from minmax_jax.data import synthetic
-from minmax_jax.masks import resize_mask
+from minmax_jax.ops import resize
 from minmax_jax.refinement import crf as crf_lib
 from tests import exact_crf
 
@@ -36,7 +36,7 @@ def make_examples(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         image = split.read_image(index) + rng.normal(0, 20, (SIDE, SIDE, 3))
         images.append(np.clip(image.round(), 0, 255).astype(np.uint8))
         coarse = split.read_mask(index).reshape(SIDE // 8, 8, SIDE // 8, 8).mean(axis=(1, 3))
-        found = resize_mask(0.25 + 0.5 * coarse + rng.normal(0, 0.25, coarse.shape), (SIDE, SIDE))
+        found = resize.resize_mask(0.25 + 0.5 * coarse + rng.normal(0, 0.25, coarse.shape), (SIDE, SIDE))
         masks.append(1 / (1 + np.exp(-8 * (np.clip(found, 0, 1) - 0.5))))
     return np.stack(masks)[..., None].astype(np.float32), np.stack(images)
 

@@ -116,7 +116,8 @@ def _create_sides() -> dict[str, Callable[[], None]]:
 
 def _create_model(remat: bool = False):
     dtype = jnp.dtype(_DTYPE.value)
-    return mm.create_model(_TRUNKS[_TRUNK.value](dtype=dtype, remat=remat), num_classes=_NUM_CLASSES, dtype=dtype)
+    head = functools.partial(mm.heads.WildcatHead, dtype=dtype)
+    return mm.create_model(_TRUNKS[_TRUNK.value](dtype=dtype, remat=remat), num_classes=_NUM_CLASSES, head=head)
 
 
 def _create_localization(model, images):

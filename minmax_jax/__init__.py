@@ -11,6 +11,7 @@ from minmax_jax.minmax import erasing
 from minmax_jax.minmax.inference import Localization, localize
 from minmax_jax.minmax.objective import Objective
 from minmax_jax.minmax.step import train_step
+from minmax_jax.models import heads
 from minmax_jax.models.minmax_net import MinMaxNet, create_model
 from minmax_jax.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101
 from minmax_jax.runs.predictor import load
@@ -27,6 +28,7 @@ __all__ = [
     "create_optimizer",
     "create_train_state",
     "erasing",
+    "heads",
     "imagenet",
     "load",
     "localize",

@@ -13,7 +13,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from minmax_jax.base import options
+from minmax_jax.base import options as options_lib
 from minmax_jax.ops import resize
 
 NORMALIZATIONS = ("image", "batch")
@@ -32,14 +32,23 @@ class MaskOptions:
 
     Attributes:
         omega: steepness of the sigmoid.
-        sigma: threshold of the sigmoid in the first epoch.
+        sigma: threshold of the sigmoid in the first epoch; a scaled map of that value gives a mask of 0.5.
         sigma_growth: change of the threshold per epoch; 0 keeps it constant.
         sigma_limit: the last threshold, where it changes.
-        normalization: "image" or "batch" (published), as in `foreground_masks`.
-        gradient: "stop" (published) or "flow", as in `foreground_masks`.
-        flow_epoch: first epoch, from 0, in which it flows; before, it stops.
-        alignment: "corners" (published), "features" or "patches", as in `foreground_masks`.
-        range: "extremes" (published) or "percentiles", as in `foreground_masks`.
+        normalization: what the minimum and maximum are taken over: each "image", or the whole "batch" (published;
+            the mask of an image then depends on the other images of its batch).
+        gradient: "stop" (published) cuts the gradient at the resized map: the classifier's two terms must not shape
+            the masks directly, only through a shared trunk. "flow" lets it through.
+        flow_epoch: first epoch, from 0, in which the gradient flows; before, it stops.
+        alignment: where bilinear resizing puts the features of the class maps. "corners" (published; align_corners)
+            puts the first and last on the first and last pixel, which shifts those between by up to one output
+            stride less a pixel at the far border. "features" puts each on the centre of its receptive field, the
+            multiples of the output stride; this holds for trunks whose windows are odd and padded equally on both
+            sides, and for the sizes named in `ops.resize`. "patches" puts each on the centre of its patch, for trunks
+            whose patches tile the image (`models.vit`).
+        range: what of a map becomes 0 and 1: its "extremes", minimum and maximum (published), or its "percentiles", the
+            5th and the 95th, and what lies beyond with them, so that a few pixels do not decide on the whole mask (Choe
+            et al., ICCV 2021). Percentiles are those of each image: not for the "batch" normalization.
 
     Raises:
         OptionError: for an unknown option or a number out of range.
@@ -56,13 +65,19 @@ class MaskOptions:
     range: str = "extremes"
 
     def __post_init__(self):
-        options.check_range("omega", self.omega, 1e-6)
-        check_range(self.normalization, self.range)
-        options.check_choice("gradient", self.gradient, GRADIENTS)
-        options.check_range("flow_epoch", self.flow_epoch, 0)
-        options.check_choice("alignment", self.alignment, ALIGNMENTS)
+        options_lib.check_range("omega", self.omega, 1e-6)
+        options_lib.check_choice("normalization", self.normalization, NORMALIZATIONS)
+        options_lib.check_choice("range", self.range, RANGES)
+        if self.range == "percentiles" and self.normalization != "image":
+            raise options_lib.OptionError(
+                f"range={self.range!r} is that of each image: set normalization='image', not {self.normalization!r}, or"
+                " range='extremes'."
+            )
+        options_lib.check_choice("gradient", self.gradient, GRADIENTS)
+        options_lib.check_range("flow_epoch", self.flow_epoch, 0)
+        options_lib.check_choice("alignment", self.alignment, ALIGNMENTS)
         if self.sigma_growth and (self.sigma_limit - self.sigma) * self.sigma_growth <= 0:
-            raise options.OptionError(
+            raise options_lib.OptionError(
                 f"sigma_growth={self.sigma_growth} must lead from sigma={self.sigma} to sigma_limit={self.sigma_limit}."
             )
 
@@ -79,12 +94,8 @@ def foreground_masks(
     class_maps: jax.Array,
     size: tuple[int, int],
     *,
-    sigma: jax.Array | float = 0.5,
-    omega: jax.Array | float = 8.0,
-    normalization: str = "image",
-    gradient: str = "stop",
-    alignment: str = "corners",
-    range: str = "extremes",
+    options: MaskOptions = MaskOptions(),
+    epoch: jax.Array | int = 0,
     background_classes: Sequence[int] = (),
     axis_name: str | None = None,
 ) -> jax.Array:
@@ -94,21 +105,8 @@ def foreground_masks(
         logits: [B, C], of the localizer.
         class_maps: [B, h, w, C] its class maps.
         size: (H, W) of the images.
-        sigma: the threshold; x = sigma gives 0.5.
-        omega: the steepness.
-        normalization: what the minimum and maximum are taken over: each "image", or the whole "batch" (published;
-            the mask of an image then depends on the other images of its batch).
-        gradient: "stop" (published) cuts the gradient at the resized map: the classifier's two terms must not shape
-            the masks directly, only through a shared trunk. "flow" lets it through.
-        alignment: where bilinear resizing puts the features of the class maps. "corners" (published; align_corners)
-            puts the first and last on the first and last pixel, which shifts those between by up to one output
-            stride less a pixel at the far border. "features" puts each on the centre of its receptive field, the
-            multiples of the output stride; this holds for trunks whose windows are odd and padded equally on both
-            sides, and for the sizes named in `ops.resize`. "patches" puts each on the centre of its patch, for trunks
-            whose patches tile the image (`models.vit`).
-        range: what of a map becomes 0 and 1: its "extremes", minimum and maximum (published), or its "percentiles", the
-            5th and the 95th, and what lies beyond with them, so that a few pixels do not decide on the whole mask (Choe
-            et al., ICCV 2021). Percentiles are those of each image: not for the "batch" normalization.
+        options: threshold, steepness, scaling and alignment.
+        epoch: from 0; of the threshold, where it grows.
         background_classes: classes without a region, whose maps are no part of a mask: the softmax is then over the
             others.
         axis_name: mapped axis of the devices that share a batch; used by the "batch" normalization.
@@ -116,38 +114,22 @@ def foreground_masks(
     Returns:
         [B, H, W, 1] masks, between sigmoid(-omega sigma) and sigmoid(omega (1 - sigma)); a constant map gives
         sigmoid(-omega sigma) everywhere.
-
-    Raises:
-        OptionError: for an unknown normalization, gradient, alignment or range.
     """
-    check_range(normalization, range)
-    options.check_choice("gradient", gradient, GRADIENTS)
-    options.check_choice("alignment", alignment, ALIGNMENTS)
     if background_classes:
         is_background_class = np.isin(np.arange(logits.shape[-1]), background_classes)
         logits = jnp.where(is_background_class, -jnp.inf, logits)
     weights = jax.nn.softmax(logits)[:, None, None, :]
     maps = jnp.sum(weights * class_maps, axis=-1, keepdims=True)
-    maps = resize.resize_bilinear(maps, size, alignment=alignment)
-    if gradient == "stop":
+    maps = resize.resize_bilinear(maps, size, alignment=options.alignment)
+    if options.gradient == "stop":
         maps = lax.stop_gradient(maps)
-    return jax.nn.sigmoid(omega * (_normalize(maps, normalization, range, axis_name) - sigma))
+    scaled = _normalize(maps, options.normalization, options.range, axis_name)
+    return jax.nn.sigmoid(options.omega * (scaled - options.threshold(epoch)))
 
 
 def is_background(classes: jax.Array, background_classes: Sequence[int]) -> jax.Array:
     """[B] bool, whether each of [B] classes is one of the classes without a region, of which there is at least one."""
     return functools.reduce(jnp.logical_or, [classes == background for background in background_classes])
-
-
-def check_range(normalization: str, range: str) -> None:
-    """Raises OptionError for an unknown normalization or range, or for two that do not go together."""
-    options.check_choice("normalization", normalization, NORMALIZATIONS)
-    options.check_choice("range", range, RANGES)
-    if range == "percentiles" and normalization != "image":
-        raise options.OptionError(
-            f"range={range!r} is that of each image: set normalization='image', not {normalization!r}, or"
-            " range='extremes'."
-        )
 
 
 def _normalize(maps: jax.Array, normalization: str, range: str, axis_name: str | None) -> jax.Array:
@@ -171,11 +153,3 @@ def _scale(maps: jax.Array, least: jax.Array, greatest: jax.Array) -> jax.Array:
     rounding = _ROUNDING * jnp.finfo(maps.dtype).eps * jnp.maximum(jnp.abs(least), jnp.abs(greatest))
     is_constant = span <= _LEAST_RANGE + rounding
     return jnp.where(is_constant, 0.0, maps - least) / jnp.where(is_constant, 1.0, span)
-
-
-def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[H, W] soft mask at another size, float64; bilinear between the centres of pixels, as images are resized."""
-    if mask.shape == tuple(size):  # the common case; the two products would cost more than all metrics
-        return mask.astype(float)
-    rows, columns = (resize.interpolation_matrix(*sides, alignment="patches") for sides in zip(mask.shape, size))
-    return rows @ mask @ columns.T

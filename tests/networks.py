@@ -37,12 +37,18 @@ def objective(**options) -> mm.Objective:
     return mm.Objective(**given, **options)
 
 
-def tiny_model(*, num_classes: int = 3, norm_axis: str | None = None, dtype=jnp.float32, **options) -> mm.MinMaxNet:
+def tiny_model(
+    *, num_classes: int = 3, norm_axis: str | None = None, dtype=jnp.float32, dropout: float = 0.0, **options
+) -> mm.MinMaxNet:
     """Both networks on a tiny trunk."""
     trunk = TinyTrunk(norm_axis=norm_axis, dtype=dtype)
-    return mm.create_model(
-        trunk, num_classes=num_classes, dtype=dtype, **(dict(modalities=2, k_max=0.3, k_min=0.0) | options)
-    )
+    head = wildcat(modalities=2, k_max=0.3, k_min=0.0, dropout=dropout, dtype=dtype)
+    return mm.create_model(trunk, num_classes=num_classes, head=head, **options)
+
+
+def wildcat(**options):
+    """WILDCAT heads with other options than the published ones, for `mm.create_model`."""
+    return functools.partial(mm.heads.WildcatHead, **options)
 
 
 def start(model: mm.MinMaxNet, objective: mm.Objective, *, tx=None, shared_statistics: bool = False):

@@ -8,6 +8,7 @@ import pytest
 
 from minmax_jax.data import padding, preprocessing
 from minmax_jax.method import Prediction
+from minmax_jax.minmax import method as minmax
 from minmax_jax.prediction.outputs import image_outputs
 
 
@@ -20,6 +21,7 @@ class BrightPixels:
 
     class_names = ("plain", "red")
     background_classes = ()
+    scores = minmax.SCORES
     calibrate_fn = None
 
     def __init__(self, *, crop_size=(64, 64), microns_per_pixel=0.0, **prepare):

@@ -6,6 +6,7 @@ from minmax_jax.configs import synthetic
 import ml_collections
 import numpy as np
 
+import minmax_jax as mm
 from minmax_jax.models import decoder
 from minmax_jax.runs.building import creation
 from minmax_jax.runs.building import options as options_lib
@@ -52,7 +53,8 @@ def write(folder, *, background_classes=(), **changes) -> None:
 
 def _statistics(config, state):
     """Running statistics of random images: without, a deep trunk of random weights loses its signal."""
-    model = creation.create_model(options_lib.read(config).model, num_classes=len(CLASS_NAMES), method=config.method)
+    head = mm.heads.MeanHead if config.method == "cam" else None
+    model = creation.create_model(options_lib.read(config).model, head, num_classes=len(CLASS_NAMES))
     images = jax.random.uniform(jax.random.key(2), (4, _SIDE, _SIDE, 3), minval=-1)
     keys = jax.random.split(jax.random.key(3), 4)
     momentum = 0.99 if config.model.trunk.startswith("efficientnet") else 0.9

@@ -12,6 +12,7 @@ from PIL import Image
 
 from minmax_jax.data import preprocessing
 from minmax_jax.method import Prediction
+from minmax_jax.minmax import method as minmax
 from minmax_jax.serve import answers, application, guard, server
 
 FLAG = "masks of this model carry no evidence"
@@ -26,13 +27,14 @@ class GreenMask:
     def __init__(self, scores=("foreground_entropy", "background_entropy")):
         self.background_classes = ()
         self.card = {"foreground_threshold": 0.5, "step": 7, "crop_size": [64, 64], "model": {"classifier_scale": 0.5}}
-        self.shapes, self.names = [], scores
+        self.shapes, self.scores = [], {name: minmax.SCORES[name] for name in scores}
+        self.has_classifier = bool(scores)
 
     def predict(self, images):
         self.shapes.append(images.shape)
         red = (images[:, images.shape[1] // 2, images.shape[2] // 2, 0] > 200).astype(int)
         probabilities = np.eye(2)[red] * 0.8 + 0.1
-        return Prediction(probabilities, images[..., 1:2] / 255.0, {name: np.array([0.1]) for name in self.names})
+        return Prediction(probabilities, images[..., 1:2] / 255.0, {name: np.array([0.1]) for name in self.scores})
 
     def predict_with_first_masks(self, images):
         prediction = self.predict(images)

@@ -19,8 +19,10 @@ from minmax_jax.distributed import devices as devices_lib
 from minmax_jax.distributed import engines
 from minmax_jax.evaluation import ImagePrediction, Truth, evaluators, metric_table, trust
 from minmax_jax.evaluation.baselines import BASELINES
-from minmax_jax.evaluation.metrics import boxes, dice, entropy, false_foreground, overlap, pixel_curve
+from minmax_jax.evaluation.metrics import boxes, dice, false_foreground, overlap, pixel_curve
+from minmax_jax.evaluation.metrics import scores as scores_lib
 from minmax_jax.method import Prediction
+from minmax_jax.minmax import inference
 from minmax_jax.minmax import method as minmax
 from minmax_jax.refinement import cache
 from minmax_jax.refinement.options import RefineOptions
@@ -257,7 +259,8 @@ _OBJECT, _NORMAL, _OTHER = (3.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 3.0)
 
 def _localize(*scores, **options):
     model = _Fixed(*scores)
-    found = mm.localize({}, _STATS, jnp.zeros((2, 8, 8, 3)), model=model, background_classes=(NORMAL,), **options)
+    objective = mm.Objective(background_classes=(NORMAL,))
+    found = mm.localize({}, _STATS, jnp.zeros((2, 8, 8, 3)), model=model, objective=objective, **options)
     return model, found
 
 
@@ -287,7 +290,8 @@ def test_with_several_views_the_mean_decides(batch):
     plain = mm.localize(state.params, state.batch_stats, batch["images"], **options)
     assert plain.masks.min() > 0
     background = int(np.bincount(plain.classes).argmax())
-    found = mm.localize(state.params, state.batch_stats, batch["images"], **options, background_classes=(background,))
+    objective = mm.Objective(background_classes=(background,))
+    found = mm.localize(state.params, state.batch_stats, batch["images"], **options, objective=objective)
     is_empty = np.array(found.masks).max((1, 2, 3)) == 0
     np.testing.assert_array_equal(is_empty, np.array(found.probabilities).argmax(-1) == background)
 
@@ -310,7 +314,7 @@ def test_without_such_classes_nothing_is_computed_for_them(batch):
     model = networks.tiny_model()
     state, step = networks.start(model, networks.objective(num_erasures=2))
     variables = {"params": state.params, "batch_stats": state.batch_stats, "step": state.step}
-    predict = functools.partial(minmax.predict, model=model)
+    predict = functools.partial(inference.predict, model=model)
 
     def operations(function, *arguments):
         return str(jax.make_jaxpr(function)(*arguments)).count("\n")
@@ -400,7 +404,7 @@ def test_masks_of_such_images_alone_are_no_masks_to_compare_with():
 
 
 def test_the_background_entropy_of_such_a_prediction_does_not_count():
-    evaluator = entropy.evaluator(background_classes=(1,))
+    evaluator = scores_lib.evaluator(minmax.SCORES, background_classes=(1,))
     rows = []
     for probabilities, value in (((0.8, 0.2), 0.6), ((0.1, 0.9), 0.1), ((0.7, 0.3), 0.4)):
         prediction = _predict([[0.0]], probabilities, foreground_entropy=0.2, background_entropy=value)
@@ -417,10 +421,11 @@ def test_the_background_entropy_of_such_a_prediction_does_not_count():
 def test_a_right_empty_mask_has_no_flag():
     empty = _predict(np.zeros((32, 32)), (0.1, 0.9), foreground_entropy=0.1, background_entropy=0.0)
     empty.scores["localizer_class"], empty.scores["view_disagreement"], empty.scores["mask_spread"] = 1, 0.3, 0.0
-    assert trust.find_flags(empty, threshold=0.5, background_classes=(1,)) == []
-    assert len(trust.find_flags(empty, threshold=0.5)) == 3
+    find = functools.partial(trust.find_flags, threshold=0.5, scores=minmax.SCORES)
+    assert find(empty, background_classes=(1,)) == []
+    assert len(find(empty)) == 3
     empty.scores["localizer_class"], empty.scores["foreground_entropy"] = 0, 0.6
-    found = trust.find_flags(empty, threshold=0.5, background_classes=(1,))
+    found = find(empty, background_classes=(1,))
     assert found == [
         "the image does not identify the class (foreground entropy is high)",
         "localizer and classifier name different classes",
@@ -470,7 +475,7 @@ def test_predictions_of_a_method_are_those_of_localize(batch):
     state, _ = networks.start(model, networks.objective())
     variables = {"params": state.params, "batch_stats": state.batch_stats, "step": state.step}
     objective = networks.objective(background_classes=(NORMAL,))
-    found = minmax.predict(variables, batch["images"], model=model, objective=objective)
-    expected = mm.localize(state.params, state.batch_stats, batch["images"], model=model, background_classes=(NORMAL,))
+    found = inference.predict(variables, batch["images"], model=model, objective=objective)
+    expected = mm.localize(state.params, state.batch_stats, batch["images"], model=model, objective=objective)
     assert isinstance(found, Prediction)
     chex.assert_trees_all_equal((found.probabilities, found.masks), (expected.probabilities, expected.masks))

@@ -22,7 +22,6 @@ from minmax_jax.losses import LossOptions
 from minmax_jax.masks import MaskOptions
 from minmax_jax.minmax.erasing import ErasingOptions
 from minmax_jax.minmax.objective import Objective
-from minmax_jax.models import pooling
 from minmax_jax.refinement import cache, decoder_training
 from minmax_jax.refinement.crf import Crf
 from minmax_jax.refinement.options import RefineOptions
@@ -135,9 +134,10 @@ def test_handed_on_groups_fit_what_takes_them():
 def test_option_groups_have_the_defaults_of_their_dataclasses():
     """A default that stands in a configuration and in a dataclass is the same number."""
     config = common.get_config()
+    config.data.dataset = "synthetic"
     assert options_lib.read(config).method_options == Objective()
     assert options_lib.read(config).refine == RefineOptions()
-    head = pooling.WildcatHead(num_classes=2)
+    head = mm.heads.WildcatHead(num_classes=2)
     for name in ("modalities", "k_max", "k_min", "alpha", "dropout"):
         assert getattr(head, name) == config.model[name]
     assert mm.MinMaxNet.classifier_scale == config.model.classifier_scale

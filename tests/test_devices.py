@@ -16,7 +16,7 @@ import pytest
 import minmax_jax as mm
 from minmax_jax.distributed import devices as devices_lib
 from minmax_jax.distributed import engines
-from minmax_jax.minmax import method as minmax
+from minmax_jax.minmax import inference
 from minmax_jax.training import state as state_lib
 from tests import networks
 
@@ -125,7 +125,7 @@ def test_prediction_on_four_devices_is_that_on_one(engine):
     model = _model()
     variables = state_lib.inference_variables(_start(model))
     images = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    predict = functools.partial(minmax.predict, model=model, objective=_objective(0, "stop", "image"))
+    predict = functools.partial(inference.predict, model=model, objective=_objective(0, "stop", "image"))
     found = engines.ENGINES[engine].parallelize_predict(predict)(devices_lib.replicate(variables), images)
     chex.assert_trees_all_close(found, jax.jit(predict)(variables, images), rtol=1e-9, atol=1e-9)
 
@@ -140,7 +140,8 @@ def test_four_devices_with_two_micro_batches_each_do_what_eight_do_on_one():
 @pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[5]])
 def test_without_batch_norm_micro_batches_do_what_the_whole_batch_does(case):
     """Erasing goes on as long as any image of the whole batch needs it, and masks are normalised over all of it."""
-    model, objective = mm.create_model(PlainTrunk(), num_classes=3, dropout=0.3, dtype=jnp.float64), _objective(*case)
+    head = networks.wildcat(dropout=0.3, dtype=jnp.float64)
+    model, objective = mm.create_model(PlainTrunk(), num_classes=3, head=head), _objective(*case)
     expected = _train(model, objective, start=_start(model))
     _assert_same(_train(model, objective, start=_start(model), accumulation=4), expected)
 

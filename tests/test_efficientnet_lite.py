@@ -130,7 +130,9 @@ def test_a_forward_pass_in_numpy():
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_frozen_statistics_do_not_change(batch, frozen):
-    model = mm.create_model(efficientnet_lite.EfficientNetLite(STAGES, frozen_norm=frozen), num_classes=3, k_max=0.5)
+    model = mm.create_model(
+        efficientnet_lite.EfficientNetLite(STAGES, frozen_norm=frozen), num_classes=3, head=networks.wildcat(k_max=0.5)
+    )
     tx = mm.create_optimizer("sgd", 1e-2)
     state, step = networks.start(model, mm.Objective(), tx=tx)
     after, metrics = step(state, batch | {"images": batch["images"] / 127.5 - 1})

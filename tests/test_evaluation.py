@@ -7,10 +7,12 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from minmax_jax import evaluation, masks
+from minmax_jax import evaluation
 from minmax_jax.data import dataset
-from minmax_jax.evaluation.metrics import classification, dice, entropy
+from minmax_jax.evaluation.metrics import classification, dice, scores
 from minmax_jax.method import Prediction
+from minmax_jax.minmax.method import SCORES
+from minmax_jax.ops import resize
 from minmax_jax.report import panels
 from tests import splits
 
@@ -32,7 +34,7 @@ def _predict_red(images):
 
 
 def _evaluators(**options):
-    return classification.EVALUATOR, dice.evaluator(**options), entropy.evaluator()
+    return classification.evaluator(SCORES), dice.evaluator(**options), scores.evaluator(SCORES)
 
 
 def _evaluate(split, predict_fn=_predict_red, *, batch_size=2, refine_fn=None, **options):
@@ -132,7 +134,7 @@ def test_a_mask_goes_back_to_where_its_image_was_shrunk_from():
     image = np.zeros((512, 512), np.uint8)
     image[16:48, 16:48] = image[464:496, 464:496] = 255
     shrunk = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR))
-    found = masks.resize_mask(shrunk / 255, (512, 512)) >= 0.5
+    found = resize.resize_mask(shrunk / 255, (512, 512)) >= 0.5
     for square in (found[:256, :256], found[256:, 256:]):
         rows, columns = (np.nonzero(square.any(axis=axis))[0] for axis in (1, 0))
         assert [rows[0], rows[-1]] == [columns[0], columns[-1]]
@@ -155,8 +157,8 @@ def test_one_batch_shape_for_each_padded_shape():
 
 def test_a_mask_of_the_true_one_s_size_stays_as_it_is():
     mask = np.random.default_rng(0).random((7, 9), np.float32)
-    np.testing.assert_array_equal(masks.resize_mask(mask, (7, 9)), mask)
-    assert masks.resize_mask(mask, (7, 9)).dtype == masks.resize_mask(mask, (7, 8)).dtype == np.float64
+    np.testing.assert_array_equal(resize.resize_mask(mask, (7, 9)), mask)
+    assert resize.resize_mask(mask, (7, 9)).dtype == resize.resize_mask(mask, (7, 8)).dtype == np.float64
 
 
 def test_the_next_batch_is_under_way_before_the_last_is_looked_at():

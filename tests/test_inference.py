@@ -28,14 +28,16 @@ def test_each_pass_reads_the_statistics_of_its_stream(batch, alignment):
     state = state.replace(
         batch_stats=jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.5, 1.5, x.shape), x.dtype), state.batch_stats)
     )
-    found = _localize(model, state, batch["images"], alignment=alignment)
+    found = _localize(model, state, batch["images"], objective=networks.objective(alignment=alignment))
     images = batch["images"] / 127.5 - 1.0
 
     def run(stream, method, *inputs):
         return model.apply({"params": state.params, "batch_stats": state.batch_stats[stream]}, *inputs, method=method)
 
     logits, class_maps = run("whole", "localize", images)
-    expected_masks = masks.foreground_masks(logits, class_maps, (32, 32), alignment=alignment)
+    expected_masks = masks.foreground_masks(
+        logits, class_maps, (32, 32), options=masks.MaskOptions(alignment=alignment)
+    )
     probabilities = jax.nn.softmax(run("foreground", "classify", images, expected_masks))
     background = jax.nn.softmax(run("background", "classify", images, 1 - expected_masks))
     np.testing.assert_allclose(found.masks, expected_masks, rtol=1e-5)
@@ -55,7 +57,12 @@ def test_the_method_predicts_with_the_masks_it_trains_with(batch):
     method = minmax.create_method(model, optax.sgd(0.1), objective)
     state = method.init(jax.random.key(0), (32, 32)).replace(step=jnp.int32(6))
     prediction = method.predict(state_lib.inference_variables(state), batch["images"])
-    expected = _localize(model, state, batch["images"], sigma=0.5, omega=5.0, alignment="features", range="percentiles")
+    expected = _localize(
+        model,
+        state,
+        batch["images"],
+        objective=networks.objective(omega=5.0, alignment="features", range="percentiles"),
+    )
     chex.assert_trees_all_close(prediction.masks, expected.masks, rtol=1e-5)
     chex.assert_trees_all_close(prediction.probabilities, expected.probabilities, rtol=1e-5)
     chex.assert_trees_all_close(

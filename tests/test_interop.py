@@ -28,7 +28,7 @@ def _variables(*, stem="deep", shared=False, separate=False, **heads):
     model = mm.create_model(
         trunk(),
         num_classes=NUM_CLASSES,
-        modalities=MODALITIES,
+        head=networks.wildcat(modalities=MODALITIES),
         classifier_trunk=trunk() if separate else None,
         **heads,
     )

@@ -15,6 +15,7 @@ import shapely
 from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import preprocessing, slides, stains
 from minmax_jax.method import Prediction
+from minmax_jax.minmax import method as minmax
 from minmax_jax.prediction import folder, inputs, sources
 from minmax_jax.prediction.large import large_images, resampling, tile_scores
 from minmax_jax.prediction.outputs import image_outputs, region_files
@@ -260,7 +261,7 @@ def test_tiles_count_by_confidence_times_foreground(shares, counts):
     sure, unsure = np.array([0.98, 0.02]), np.array([0.4, 0.6])
     answers = [Prediction(sure, None, {"foreground_entropy": 0.1, "localizer_class": 0})]
     answers += 3 * [Prediction(unsure, None, {"foreground_entropy": 0.67, "localizer_class": 1})]
-    probabilities, scores = tile_scores.combine(answers, shares)
+    probabilities, scores = tile_scores.combine(answers, shares, declared=minmax.SCORES)
     weights = [count * (1 + np.sum(p * np.log2(p))) for count, p in zip(counts, (sure, unsure))]
     share = weights[0] / sum(weights)
     np.testing.assert_allclose(probabilities, share * sure + (1 - share) * unsure)

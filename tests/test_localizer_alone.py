@@ -21,7 +21,9 @@ from tests import networks, programs
 
 
 def _start():
-    model = mm.create_model(mm.ResNet(stage_sizes=(1,), stage_strides=(1,), width=4), num_classes=3, k_max=0.5)
+    model = mm.create_model(
+        mm.ResNet(stage_sizes=(1,), stage_strides=(1,), width=4), num_classes=3, head=networks.wildcat(k_max=0.5)
+    )
     tx = optax.sgd(0.1)
     state, _ = networks.start(model, mm.Objective(), tx=tx)
     return model, tx, state
@@ -62,7 +64,7 @@ def test_predictions_are_those_of_the_localizer(batch):
 
 def test_cam_pools_by_the_mean_of_its_map(batch):
     config = synthetic.get_config()
-    model = creation.create_model(options_lib.read(config).model, num_classes=3, method="cam")
+    model = creation.create_model(options_lib.read(config).model, mm.heads.MeanHead, num_classes=3)
     head = model.localizer_head
     features = jax.random.normal(jax.random.key(0), (2, 4, 5, 6))
     (logits, maps), variables = head.init_with_output(jax.random.key(1), features)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minmax_jax import masks
+from minmax_jax.masks import MaskOptions
 from minmax_jax.models import resnet
 
 RNG = np.random.default_rng(1)
@@ -27,7 +28,9 @@ def _numpy_masks(per_image, sigma, omega):
 @pytest.mark.parametrize("normalization", masks.NORMALIZATIONS)
 @pytest.mark.parametrize("sigma, omega", [(0.5, 8.0), (0.15, 5.0)])
 def test_masks_equal_numpy(normalization, sigma, omega):
-    actual = masks.foreground_masks(LOGITS, CLASS_MAPS, (5, 4), sigma=sigma, omega=omega, normalization=normalization)
+    actual = masks.foreground_masks(
+        LOGITS, CLASS_MAPS, (5, 4), options=MaskOptions(sigma=sigma, omega=omega, normalization=normalization)
+    )
     expected = _numpy_masks(normalization == "image", sigma, omega)
     np.testing.assert_allclose(actual[..., 0], expected, rtol=1e-4, atol=1e-6)
 
@@ -40,7 +43,9 @@ def test_published_range():
 
 
 def test_percentiles_equal_numpy():
-    actual = masks.foreground_masks(LOGITS, CLASS_MAPS, (5, 4), sigma=0.3, omega=5.0, range="percentiles")
+    actual = masks.foreground_masks(
+        LOGITS, CLASS_MAPS, (5, 4), options=MaskOptions(sigma=0.3, omega=5.0, range="percentiles")
+    )
     weights = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=-1, keepdims=True)
     maps = np.einsum("bc,bhwc->bhw", weights, CLASS_MAPS)
     least, greatest = np.percentile(maps, [5, 95], axis=(1, 2), keepdims=True)
@@ -54,7 +59,8 @@ def test_percentiles_do_not_see_how_far_out_a_pixel_is():
     maps = np.linspace(0, 1, 100, dtype=np.float32).reshape(1, 10, 10, 1)
     far = np.where(maps > 0.99, 50.0, maps)
     for range, same in (("percentiles", True), ("extremes", False)):
-        found = [masks.foreground_masks(np.zeros((1, 1)), m, (10, 10), range=range) for m in (maps, far)]
+        options = MaskOptions(range=range)
+        found = [masks.foreground_masks(np.zeros((1, 1)), m, (10, 10), options=options) for m in (maps, far)]
         assert np.allclose(*found, atol=1e-6) == same
 
 
@@ -62,7 +68,8 @@ def test_the_gradient_through_percentiles_is_that_of_finite_differences():
     with jax.enable_x64(True):
         weights = jnp.asarray(RNG.normal(size=(3, 7, 6, 1)))
         total = lambda maps: jnp.sum(
-            weights * masks.foreground_masks(LOGITS, maps, (7, 6), gradient="flow", range="percentiles")
+            weights
+            * masks.foreground_masks(LOGITS, maps, (7, 6), options=MaskOptions(gradient="flow", range="percentiles"))
         )
         test_util.check_grads(total, (jnp.asarray(CLASS_MAPS, jnp.float64),), order=1, modes=["rev"])
 
@@ -78,14 +85,16 @@ def test_an_image_does_not_depend_on_its_batch_mates():
 def test_a_constant_map_has_no_foreground_whatever_resizing_rounds(value, alignment):
     for size_in, size_out in ((3, 6), (7, 224), (12, 192), (15, 480)):
         maps = jnp.full((1, size_in, size_in, 4), value, jnp.float32)
-        found = masks.foreground_masks(LOGITS[:1], maps, (size_out, size_out), alignment=alignment)
+        found = masks.foreground_masks(LOGITS[:1], maps, (size_out, size_out), options=MaskOptions(alignment=alignment))
         np.testing.assert_allclose(found, 1 / (1 + np.exp(4.0)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("range", masks.RANGES)
 def test_a_constant_map_gives_a_finite_mask_and_gradient(range):
     def total(class_maps):
-        return jnp.sum(masks.foreground_masks(LOGITS[:1], class_maps, (6, 6), gradient="flow", range=range))
+        return jnp.sum(
+            masks.foreground_masks(LOGITS[:1], class_maps, (6, 6), options=MaskOptions(gradient="flow", range=range))
+        )
 
     value, gradient = jax.value_and_grad(total)(jnp.full((1, 3, 3, 4), 2.0))
     np.testing.assert_allclose(value, 36 / (1 + np.exp(4.0)), rtol=1e-5)
@@ -94,7 +103,7 @@ def test_a_constant_map_gives_a_finite_mask_and_gradient(range):
 
 def test_stop_cuts_the_gradient_and_flow_does_not():
     def total(class_maps, gradient):
-        return jnp.sum(masks.foreground_masks(LOGITS, class_maps, (8, 8), gradient=gradient))
+        return jnp.sum(masks.foreground_masks(LOGITS, class_maps, (8, 8), options=MaskOptions(gradient=gradient)))
 
     assert not np.any(jax.grad(total)(CLASS_MAPS, "stop"))
     assert np.any(jax.grad(total)(CLASS_MAPS, "flow"))
@@ -102,9 +111,11 @@ def test_stop_cuts_the_gradient_and_flow_does_not():
 
 def test_batch_range_is_taken_over_all_devices():
     logits, maps = np.repeat(LOGITS[:2], 2, axis=0), RNG.normal(size=(4, 3, 3, 4)).astype(np.float32)
-    expected = masks.foreground_masks(logits, maps, (6, 6), normalization="batch")
+    expected = masks.foreground_masks(logits, maps, (6, 6), options=MaskOptions(normalization="batch"))
     mapped = jax.pmap(
-        lambda a, b: masks.foreground_masks(a, b, (6, 6), normalization="batch", axis_name="devices"),
+        lambda a, b: masks.foreground_masks(
+            a, b, (6, 6), options=MaskOptions(normalization="batch"), axis_name="devices"
+        ),
         axis_name="devices",
     )
     actual = mapped(logits[:, None], maps[:, None])
@@ -130,7 +141,8 @@ def _spreading_trunk(stem):
 def _brightest(stem, size, pixel, alignment):
     """Where the mask of an image with one bright pixel is greatest, (row, column)."""
     features = _spreading_trunk(stem)(jnp.zeros((1, *size, 3)).at[0, *pixel].set(1.0))
-    found = masks.foreground_masks(jnp.zeros((1, features.shape[-1])), features, size, alignment=alignment)
+    options = MaskOptions(alignment=alignment)
+    found = masks.foreground_masks(jnp.zeros((1, features.shape[-1])), features, size, options=options)
     # Beyond the last feature all pixels are alike: argmax takes the first of them.
     return np.unravel_index(np.argmax(found[0, :, :, 0]), size)
 
@@ -154,9 +166,9 @@ def test_aligned_corners_move_what_the_trunk_saw():
 @pytest.mark.parametrize("option", ["normalization", "gradient", "alignment", "range"])
 def test_unknown_options_are_refused(option):
     with pytest.raises(ValueError, match=f"{option}='other' must be one of"):
-        masks.foreground_masks(LOGITS, CLASS_MAPS, (5, 4), **{option: "other"})
+        MaskOptions(**{option: "other"})
 
 
 def test_percentiles_of_a_batch_are_refused():
     with pytest.raises(ValueError, match="range='percentiles' is that of each image: set normalization='image'"):
-        masks.foreground_masks(LOGITS, CLASS_MAPS, (5, 4), normalization="batch", range="percentiles")
+        MaskOptions(normalization="batch", range="percentiles")

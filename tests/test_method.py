@@ -15,7 +15,7 @@ import minmax_jax as mm
 from minmax_jax import losses, masks
 from minmax_jax.base.errors import ConfigError
 from minmax_jax.export import model_files
-from minmax_jax.method import Method, Prediction
+from minmax_jax.method import Method, Prediction, Score
 from minmax_jax.ops import intensity
 from minmax_jax.prediction import folder as prediction_folder
 from minmax_jax.prediction import inputs, options
@@ -35,6 +35,13 @@ class _Net(nn.Module):
         features = nn.relu(nn.Conv(8, (5, 5), strides=(4, 4), name="features")(intensity.normalize(images)))
         maps = nn.Dense(4, name="maps")(features)
         return jnp.mean(maps, axis=(1, 2)), maps
+
+
+_SCORES = {
+    "peak": Score(title="peak of the maps", description="Greatest value.", high=-1e9, flag="the {region} has a peak"),
+    "map_entropy": Score(title="entropy of a corner", description="Of a corner.", kind="entropy", unit="nats"),
+    "corner_class": Score(title="corner", kind="class", flag="the corner is of another class"),
+}
 
 
 def _create_method(config, *, num_classes, steps_per_epoch, background_classes=()):
@@ -59,14 +66,23 @@ def _create_method(config, *, num_classes, steps_per_epoch, background_classes=(
         state = state.replace(
             step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state
         )
-        return state, {"loss": loss, "classification_error": error, "map_norm": optax.tree.norm(gradients)}
+        metrics = {"loss": loss, "classification_error": error, "map_norm": optax.tree.norm(gradients)}
+        return state, metrics | {"mean_loss": loss}
 
     def predict(variables, images):
         logits, maps = net.apply({"params": variables["params"]}, images)
-        foreground = masks.foreground_masks(logits, maps, images.shape[1:3], omega=omega)
-        return Prediction(jax.nn.softmax(logits), foreground, {"peak": jnp.max(maps, axis=(1, 2, 3))})
+        foreground = masks.foreground_masks(logits, maps, images.shape[1:3], options=masks.MaskOptions(omega=omega))
+        scores = {
+            "peak": jnp.max(maps, axis=(1, 2, 3)),
+            "map_entropy": losses.conditional_entropy(maps[:, 0, 0]),
+            "corner_class": jnp.argmax(maps[:, 0, 0], axis=-1),
+            "not_declared": jnp.ones_like(maps[:, 0, 0, 0]),
+        }
+        return Prediction(jax.nn.softmax(logits), foreground, scores)
 
-    return Method(init, train_step, predict, log_terms=("map_norm",))
+    return Method(
+        init, train_step, predict, log_terms=("mean_loss", "map_norm"), scores=_SCORES, title="means of maps (2026)"
+    )
 
 
 @pytest.fixture
@@ -85,11 +101,33 @@ def test_another_method_trains_validates_is_tested_and_predicts(methods, tmp_pat
     config = _config(**{"train.epochs": 2})
     with caplog.at_level("INFO"):
         results = training.train_and_evaluate(config, tmp_path)
-    assert "map_norm" in caplog.text and "localizer" not in caplog.text
+    _check_records(tmp_path, caplog.text, results)
     assert "localizer_classification_error" not in results["test"] and 0 <= results["test"]["f1_background"] <= 100
     (row, *_) = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert {"name", "label", "predicted", "probabilities", "peak", "f1_foreground"} <= set(row)
+    named = {"name", "label", "predicted", "probabilities", "peak", "map_entropy", "corner_class", "not_declared"}
+    assert named | {"f1_foreground"} <= set(row) and "the found region has a peak" in row["flags"]
+    assert ("the corner is of another class" in row["flags"]) == (row["corner_class"] != row["predicted"])
     _check_predictions(tmp_path, config, json.loads((tmp_path / "results.json").read_text()))
+
+
+def _check_records(folder, log, results):
+    """Log lines, `metrics.jsonl`, `results.json` and the page show what this method declares, and nothing of others."""
+    page = (folder / "report.html").read_text()
+    for text in (log, page, json.dumps(results)):
+        assert "localizer" not in text and "foreground entropy" not in text.lower()
+    assert "(mean " in log and ", map_norm " in log
+    for title in ("peak of the maps ", "entropy of a corner ", "(corner "):
+        assert log.count(title) >= 2, title  # of validations, and of the test
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all({"mean_loss", "map_norm"} <= set(record) for record in records if record["kind"] == "train")
+    declared = {"peak", "map_entropy", "corner_classification_error"}
+    assert all(declared <= set(record) for record in records if record["kind"] == "validation")
+    assert declared | {"map_entropy_share"} <= set(results["metrics"]) and declared <= set(results["test"])
+    assert "not_declared" not in results["metrics"]
+    assert results["log_terms"] == ["mean_loss", "map_norm"] and list(results["scores"]) == list(_SCORES)
+    for part in ("Peak of the maps", "Entropy of a corner", "Entropies, validation", "Terms of the loss", ">map_norm<"):
+        assert part in page, part
+    assert page.count(">corner<") >= 1 and "Scores of the method, validation" in page
 
 
 def _check_predictions(folder, config, results):
@@ -107,7 +145,11 @@ def _check_predictions(folder, config, results):
     prediction_folder.predict(model, paths, folder / "out", options.Options(), model={}, results=results)
     with Image.open(folder / "out/masks/image.png") as mask:
         assert np.mean((np.asarray(mask) > 0) == (found.masks[0, ..., 0] >= 0.5)) > 0.999
+    (row,) = [json.loads(line) for line in (folder / "out/predictions.jsonl").read_text().splitlines()]
+    assert row["peak"] == pytest.approx(float(found.scores["peak"][0]), rel=1e-4) and "corner_class" not in row
+    assert "the found region has a peak" in row["flags"]
     answer = served.answer((folder / "image.png").read_bytes(), model)
+    assert answer["peak"] == pytest.approx(row["peak"]) and answer["seen"] == {}
     assert list(answer["probabilities"].values()) == pytest.approx(found.probabilities[0].tolist(), abs=1e-4)
     for format in ("onnx", "stablehlo"):
         pytest.importorskip({"onnx": "onnxruntime", "stablehlo": "flatbuffers"}[format])
@@ -115,6 +157,10 @@ def _check_predictions(folder, config, results):
         file = folder / format / f"model.{format}"
         written = model_files.write(folder, file, format=format, size=images.shape[1:3])
         assert max(written["differences"].values()) < 1e-4
+        assert list(written["differences"]) == ["probabilities", "masks", "map_entropy", "peak"]
+        card = (folder / format / "MODEL_CARD.md").read_text()
+        assert "Trained by means of maps (2026)" in card and "| `peak` [B] | Greatest value. |" in card
+        assert "| peak of the maps |" in card and "| corner, classification error |" in card
 
 
 def test_a_model_of_a_method_that_is_not_there_is_refused_by_its_name(tmp_path):

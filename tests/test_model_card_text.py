@@ -14,6 +14,8 @@ import yaml
 
 from minmax_jax.base.errors import OptionError
 from minmax_jax.export import model_card_text, model_files, networks
+from minmax_jax.method import Method
+from minmax_jax.minmax import method as minmax
 from tests import saved_models
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -40,6 +42,9 @@ def _results(card):
         },
         "diagnosis": {"own": {"probability": 0.5}, **swaps, "has_evidence": False},
     }
+
+
+_METHOD = Method(None, None, None, scores=minmax.SCORES)
 
 
 def _write(workdir, folder, format="onnx", **options):
@@ -83,7 +88,7 @@ def test_what_is_next_to_an_onnx_file(exported):
     assert images.shape == (2, *SIZE, 3) and -1 <= images.min() < -0.9 and 0.9 < images.max() <= 1
     session = onnxruntime.InferenceSession(written["file"], providers=["CPUExecutionProvider"])
     results = session.run(None, {given["id"]: images.astype(np.float32)})
-    assert [output["id"] for output in described["outputs"]] == list(networks.OUTPUTS)
+    assert [output["id"] for output in described["outputs"]] == list(networks.output_names(minmax.SCORES))
     for output, values in zip(described["outputs"], results, strict=True):
         path = tmp_path / output["test_tensor"]["source"]
         assert hashlib.sha256(path.read_bytes()).hexdigest() == output["test_tensor"]["sha256"]
@@ -151,7 +156,7 @@ def test_the_card_in_other_cases(exported, changes, results, part):
     found = _results(card) | results if results else {}
     chosen = card | changes
     tested = card if "flips" in changes else chosen
-    text = model_card_text.describe("run", chosen, tested=tested, results=found, licence="")
+    text = model_card_text.describe("run", chosen, method=_METHOD, tested=tested, results=found, licence="")
     assert part in " ".join(text.split())
     assert "not stated: ask who trained them" in text
 

@@ -131,7 +131,8 @@ def test_remat_changes_nothing_but_what_is_kept():
     for remat in (False, True):
         trunk = mm.ResNet(stage_sizes=(1, 3), stage_strides=(1, 1), width=4, remat=remat)
         state, step = networks.start(
-            mm.create_model(trunk, num_classes=3, modalities=2), networks.objective(num_erasures=2)
+            mm.create_model(trunk, num_classes=3, head=networks.wildcat(modalities=2)),
+            networks.objective(num_erasures=2),
         )
         traced = jax.jit(step).trace(state, batch)
         assert ("prevent_cse" in str(traced.jaxpr)) == remat

@@ -38,7 +38,7 @@ def _terms(model, state, batch, params, background_params):
         return -jax.nn.log_softmax(logits)[jnp.arange(8), labels].mean()
 
     logits, class_maps = run(params, "localize", images)
-    masks = mm.masks.foreground_masks(logits, class_maps, (32, 32), gradient="flow")
+    masks = mm.masks.foreground_masks(logits, class_maps, (32, 32), options=mm.masks.MaskOptions(gradient="flow"))
     of_step = jax.random.fold_in(state.rng, state.step)
     keys = [jax.random.fold_in(jax.random.fold_in(of_step, i), passes._RANDOM_MASKS_DRAW) for i in range(8)]
     drawn = random_masks.random_masks(jnp.stack(keys), (32, 32), dtype=images.dtype)

@@ -146,7 +146,9 @@ def _check_evaluation(case: Case, tolerance: float) -> None:
     found = {"localizer_logits": logits, "class_maps": class_maps}
     found["loss_localizer"] = losses.cross_entropy(logits, labels).mean()
     for normalization in ("image", "batch"):
-        mask = masks.foreground_masks(logits, class_maps, images.shape[1:3], normalization=normalization)
+        mask = masks.foreground_masks(
+            logits, class_maps, images.shape[1:3], options=masks.MaskOptions(normalization=normalization)
+        )
         found[f"mask_{normalization}_normalised"] = mask[..., 0]
     classify = jax.jit(functools.partial(case.apply, method=_classify))
     found["foreground_logits"], found["foreground_maps"] = classify(images, mask)

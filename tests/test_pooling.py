@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minmax_jax.models import pooling
+from minmax_jax.models import heads, pooling
 
 MAPS = jnp.asarray([[3.0, 1.0], [9.0, 5.0], [7.0, 2.0]]).reshape(1, 3, 2, 1)  # sorted: 9 7 5 3 2 1
 
@@ -68,7 +68,7 @@ def test_dropout_of_an_image_depends_on_its_key_alone():
 
 
 def test_head_averages_modalities():
-    head = pooling.WildcatHead(num_classes=2, modalities=3, k_max=1)
+    head = heads.WildcatHead(num_classes=2, modalities=3, k_max=1)
     features = jax.random.normal(jax.random.key(0), (1, 2, 2, 5))
     variables = head.init(jax.random.key(1), features)
     logits, class_maps = head.apply(variables, features)

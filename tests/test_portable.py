@@ -22,7 +22,7 @@ def localize(request):
         trunk = mm.ResNet(stage_sizes=(1, 3), stage_strides=(1, 2), width=16)
     else:
         trunk = mm.resnet50(width=4, stage_sizes=(1, 1, 1, 1))
-    model = mm.create_model(trunk, num_classes=3, k_max=0.3)
+    model = mm.create_model(trunk, num_classes=3, head=functools.partial(mm.heads.WildcatHead, k_max=0.3))
     state = mm.create_train_state(
         jax.random.key(0), model=model, tx=mm.create_optimizer("sgd", 0.1), image_size=(64, 64)
     )

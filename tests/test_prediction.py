@@ -20,6 +20,7 @@ import shapely
 from minmax_jax.base import lock
 from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.evaluation import ImagePrediction, trust
+from minmax_jax.minmax import method as minmax
 from minmax_jax.prediction import batches, folder, inputs, options
 from minmax_jax.prediction.outputs import image_outputs
 from tests import programs
@@ -82,7 +83,7 @@ def _image_prediction(mask, *, probabilities=(0.9, 0.1), **scores):
 
 def test_flags_say_why():
     mask = _disc((40, 40), (20, 20), 10).astype(float)
-    find = functools.partial(trust.find_flags, threshold=0.5)
+    find = functools.partial(trust.find_flags, threshold=0.5, scores=minmax.SCORES)
     good = dict(foreground_entropy=0.1, background_entropy=0.65, localizer_class=0)
     assert find(_image_prediction(mask, **good)) == []
     for change, word in (

@@ -57,10 +57,10 @@ def _counting_traces():
 
         return traced
 
-    train_step, localize = minmax.train_step, inference.localize
+    train_step, predict = minmax.train_step, inference.predict
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(minmax, "train_step", counting("train", train_step, lambda state, batch: batch["images"]))
-        patch.setattr(inference, "localize", counting("localize", localize, lambda *arguments: arguments[2]))
+        patch.setattr(inference, "predict", counting("predict", predict, lambda variables, images: images))
         yield traces
 
 
@@ -102,7 +102,7 @@ def test_the_selected_model_is_the_latest_of_the_best(finished):
 
 
 # Each of the four devices has 2 of a batch's 8 images, and 1 of an evaluation's 4.
-_TRACES = [("train", (2, 32, 32, 3)), ("localize", (1, 32, 32, 3))]
+_TRACES = [("train", (2, 32, 32, 3)), ("predict", (1, 32, 32, 3))]
 
 
 def test_each_function_is_traced_once(finished):

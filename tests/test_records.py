@@ -9,6 +9,8 @@ import pytest
 
 from minmax_jax.base.errors import OptionError
 from minmax_jax.evaluation import selection
+from minmax_jax.method import Method
+from minmax_jax.minmax import method as minmax
 from minmax_jax.report import metric_records
 from minmax_jax.runs import timing
 from minmax_jax.runs.building import run as build
@@ -96,6 +98,7 @@ def test_tensorboard_files(tmp_path):
     assert b"train/loss" in events.read_bytes()
 
 
+_METHOD = Method(None, None, None, log_terms=("size_loss",), scores=minmax.SCORES)
 SUMMARY = {
     "num_images": 3,
     "num_images_with_mask": 2,
@@ -123,7 +126,14 @@ def test_results_say_whether_labels_were_all_that_was_used(changes, expected):
     config = synthetic.get_config()
     config.update_from_flattened_dict(changes)
     found = results.collect(
-        "test", SUMMARY, config, train_labels=np.array([0, 1]), step=7, state_digest="ab", wall_seconds=1.0
+        "test",
+        SUMMARY,
+        config,
+        method=_METHOD,
+        train_labels=np.array([0, 1]),
+        step=7,
+        state_digest="ab",
+        wall_seconds=1.0,
     )
     assert found["label_only"] is expected
 
@@ -159,7 +169,16 @@ def test_results_hold_what_scripts_rely_on():
     config = synthetic.get_config()
     config.data.train_fraction = 0.5
     labels = np.array([0, 1, 1, 1, 0])
-    found = results.collect("test", SUMMARY, config, train_labels=labels, step=7, state_digest="ab", wall_seconds=1.0)
+    found = results.collect(
+        "test",
+        SUMMARY,
+        config,
+        method=_METHOD,
+        train_labels=labels,
+        step=7,
+        state_digest="ab",
+        wall_seconds=1.0,
+    )
     found = json.loads(json.dumps(found, allow_nan=False))
     baselines = {"all_ones": {"f1_foreground": 30.0, "f1_background": None}}
     assert found["test"] == SUMMARY | {"f1_background": None, "baselines": baselines}
@@ -178,7 +197,11 @@ def test_results_hold_what_scripts_rely_on():
     assert {"python", "versions", "platform", "device", "num_devices", "git_commit", "wall_seconds"} <= set(
         found["environment"]
     )
+    assert found["log_terms"] == ["size_loss"] and found["method"] == "minmax"
+    entropy = found["scores"]["foreground_entropy"]
+    assert (entropy["title"], entropy["kind"], entropy["unit"]) == ("foreground entropy", "entropy", "nats")
     text = results.describe(found)
+    assert "(localizer 0.00 %)" in text and "foreground entropy 0.100 nats   background entropy 1.200 nats" in text
     assert "test, 3 images (1 without a mask, left out of F1), model of step 7" in text
     assert "33.33 %" in text and "F1+ 61.50 %   F1- - %" in text and "all foreground: 30.00 %" in text
     assert "CRF" not in text and "step 7, masks refined by the CRF:" in results.describe(found | {"crf": {}})

@@ -72,7 +72,9 @@ def test_gradient_is_that_of_the_loss_on_constant_masks(batch, num_erasures, ali
         total = 0.0
         for r in range(max(num_erasures, 1)):
             logits, class_maps = run(params, "localize", seen)
-            masks = mm.masks.foreground_masks(logits, class_maps, (32, 32), alignment=alignment)
+            masks = mm.masks.foreground_masks(
+                logits, class_maps, (32, 32), options=mm.masks.MaskOptions(alignment=alignment)
+            )
             losses = cross_entropy(logits)
             first = losses if first is None else first
             total += jnp.mean(losses)

@@ -11,8 +11,9 @@ pytestmark = pytest.mark.witness
 from benchmarks import torch_evaluation, torch_net, torch_twin  # noqa: E402
 import minmax_jax as mm  # noqa: E402
 from minmax_jax import evaluation  # noqa: E402
-from minmax_jax.evaluation.metrics import classification, dice, entropy  # noqa: E402
-from minmax_jax.minmax import method as minmax  # noqa: E402
+from minmax_jax.evaluation.metrics import classification, dice, scores  # noqa: E402
+from minmax_jax.minmax import inference  # noqa: E402
+from minmax_jax.minmax.method import SCORES  # noqa: E402
 from minmax_jax.training import state as state_lib  # noqa: E402
 from tests import networks, splits  # noqa: E402
 
@@ -20,7 +21,7 @@ SHAPE = dict(stage_sizes=(1, 1), stage_strides=(1, 2), width=4)
 
 
 def _both_models() -> tuple[mm.MinMaxNet, mm.TrainState, torch_net.MinMaxNet]:
-    model = mm.create_model(mm.ResNet(**SHAPE), num_classes=2, modalities=2, k_max=0.3)
+    model = mm.create_model(mm.ResNet(**SHAPE), num_classes=2, head=networks.wildcat(modalities=2, k_max=0.3))
     tx = mm.create_optimizer("sgd", 1e-3)
     state = mm.create_train_state(jax.random.key(0), model=model, tx=tx, image_size=(64, 64), shared_statistics=True)
     net = torch_twin.create(model, state.variables)
@@ -34,8 +35,10 @@ def test_both_evaluations_give_the_same_numbers():
     model, state, net = _both_models()
 
     objective = networks.objective()
-    predict = functools.partial(minmax.predict, state_lib.inference_variables(state), model=model, objective=objective)
-    evaluators = (classification.EVALUATOR, dice.evaluator(), entropy.evaluator())
+    predict = functools.partial(
+        inference.predict, state_lib.inference_variables(state), model=model, objective=objective
+    )
+    evaluators = (classification.evaluator(SCORES), dice.evaluator(), scores.evaluator(SCORES))
     rows = evaluation.evaluate(jax.jit(predict), split, evaluators, batch_size=2)
     ours = evaluation.summarize(rows, evaluators)
     theirs = torch_evaluation.evaluate(net, split)

@@ -8,7 +8,6 @@ import pytest
 
 import minmax_jax as mm
 from minmax_jax.base.errors import OptionError
-from minmax_jax.models import pooling
 from tests import networks
 
 
@@ -45,7 +44,7 @@ _IMAGES = jnp.zeros((2, 32, 32, 3))
 
 
 def _init(trunk, **options):
-    model = mm.create_model(trunk, num_classes=3, k_max=0.3, **options)
+    model = mm.create_model(trunk, num_classes=3, head=networks.wildcat(k_max=0.3), **options)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), _IMAGES, _IMAGES[..., :1]))
     return model, variables
 
@@ -61,7 +60,7 @@ def test_an_nnx_module_is_refused_when_it_is_given(trunk):
         with pytest.raises(OptionError, match=f"{field}={name} is an nnx.Module"):
             mm.create_model(networks.TinyTrunk(), num_classes=3, **{field: trunk})
     with pytest.raises(OptionError, match=f"localizer_head={name} is an nnx.Module"):
-        mm.MinMaxNet(networks.TinyTrunk(), trunk, pooling.WildcatHead(3))
+        mm.MinMaxNet(networks.TinyTrunk(), trunk, mm.heads.WildcatHead(3))
 
 
 def test_a_function_is_no_trunk():

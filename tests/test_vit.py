@@ -177,7 +177,9 @@ def test_a_mask_is_greatest_on_the_centre_of_the_patch(side, patches):
     for patch in range(patches):
         maps = np.zeros((1, patches, patches, 1), np.float32)
         maps[0, patch, 0] = 1
-        found = masks.foreground_masks(np.zeros((1, 1)), maps, (side, side), alignment="patches")[0, :, 0, 0]
+        found = masks.foreground_masks(
+            np.zeros((1, 1)), maps, (side, side), options=masks.MaskOptions(alignment="patches")
+        )[0, :, 0, 0]
         brightest = np.flatnonzero(np.isclose(found, found.max(), atol=1e-6))
         centre = (patch + 0.5) * side / patches - 0.5
         if 0 < patch < patches - 1:
@@ -187,7 +189,9 @@ def test_a_mask_is_greatest_on_the_centre_of_the_patch(side, patches):
 
 
 def _model(num_registers=0, **options):
-    return mm.create_model(SMALL(num_registers=num_registers), num_classes=3, k_max=0.5, **options)
+    return mm.create_model(
+        SMALL(num_registers=num_registers), num_classes=3, head=networks.wildcat(k_max=0.5), **options
+    )
 
 
 @functools.cache

@@ -4,22 +4,67 @@ The first things to compare min-max entropy with: the same trunk, head, masks an
 entropy of the localizer's logits. Nothing is erased.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 import optax
 
 from minmax_jax import losses
+from minmax_jax.masks import MaskOptions
 from minmax_jax.method import Method, Prediction
 from minmax_jax.minmax import inference
 from minmax_jax.minmax.objective import Objective
+from minmax_jax.models import heads
 from minmax_jax.models.minmax_net import MinMaxNet
-from minmax_jax.ops import device_means, intensity
 from minmax_jax.training import batch_stats as stats_lib
-from minmax_jax.training.state import TrainState, create_train_state, update_average
+from minmax_jax.training import update
+from minmax_jax.training import views as views_lib
+from minmax_jax.training.setup import Setup
+from minmax_jax.training.state import TrainState, create_train_state
+from minmax_jax.training.views import ONE, Views
+
+# Titles.
+WILDCAT = "WILDCAT (Durand et al., CVPR 2017), a localizer alone,"
+CAM = "class activation maps (Zhou et al., CVPR 2016), a localizer alone,"
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalizerOptions:
+    """What a localizer alone reads.
+
+    Attributes:
+        mask: how class maps become masks.
+    """
+
+    mask: MaskOptions
+
+
+def create_wildcat(options: LocalizerOptions, setup: Setup) -> Method:
+    """WILDCAT, of a run."""
+    return _create(options, setup, setup.create_model(), WILDCAT)
+
+
+def create_cam(options: LocalizerOptions, setup: Setup) -> Method:
+    """Class activation maps with global average pooling, of a run."""
+    return _create(options, setup, setup.create_model(heads.MeanHead), CAM)
+
+
+def _create(options: LocalizerOptions, setup: Setup, model: MinMaxNet, title: str) -> Method:
+    objective = Objective(
+        mask=options.mask, steps_per_epoch=setup.steps_per_epoch, background_classes=setup.background_classes
+    )
+    return create_method(
+        model,
+        setup.tx,
+        objective,
+        title=title,
+        average_decay=setup.average_decay,
+        shared_statistics=setup.shared_statistics,
+        views=setup.views,
+    )
 
 
 def create_method(
@@ -27,11 +72,10 @@ def create_method(
     tx: optax.GradientTransformation,
     objective: Objective,
     *,
+    title: str = WILDCAT,
     average_decay: float = 0.0,
     shared_statistics: bool = False,
-    flip_horizontal: bool = False,
-    flip_vertical: bool = False,
-    scales: tuple[float, ...] = (1.0,),
+    views: Views = ONE,
 ) -> Method:
     """A method that trains and applies the localizer of the networks; their classifier keeps its first parameters.
 
@@ -39,26 +83,18 @@ def create_method(
         model: the networks.
         tx: the optimizer.
         objective: its masks and its classes without a region are those of inference.
+        title: of the method, which the localizer's head decides.
         average_decay: as in `step.train_step`.
         shared_statistics: as in `state.create_train_state`.
-        flip_horizontal: test-time augmentation, as in `inference.localize`.
-        flip_vertical: as `flip_horizontal`.
-        scales: as `flip_horizontal`.
+        views: test-time augmentation.
     """
     return Method(
         init=functools.partial(
             create_train_state, model=model, tx=tx, shared_statistics=shared_statistics, average=average_decay > 0
         ),
         train_step=functools.partial(train_step, model=model, tx=tx, average_decay=average_decay),
-        predict=functools.partial(
-            predict,
-            model=model,
-            objective=objective,
-            flip_horizontal=flip_horizontal,
-            flip_vertical=flip_vertical,
-            scales=scales,
-        ),
-        log_terms=(),
+        predict=functools.partial(predict, model=model, objective=objective, views=views),
+        title=title,
         stages=functools.partial(inference.trunk_stages, model=model),
     )
 
@@ -73,11 +109,7 @@ def train_step(
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Updates the localizer by one batch; arguments and metrics as far as they apply as in `step.train_step`."""
-    device_means.check_axis(batch["images"], axis_name)
-    images, labels = intensity.normalize(batch["images"]), batch["labels"]
-    first = 0 if axis_name is None else lax.axis_index(axis_name) * len(labels)
-    rng = jax.random.fold_in(state.rng, state.step)
-    sample_keys = jax.vmap(jax.random.fold_in, (None, 0))(rng, first + jnp.arange(len(labels)))
+    images, labels, sample_keys = update.start_step(state, batch, axis_name)
 
     def loss_fn(params):
         (logits, _), updated = model.apply(
@@ -93,18 +125,15 @@ def train_step(
         return jnp.mean(losses.cross_entropy(logits, labels)), (error, updated.get("batch_stats", {}))
 
     (loss, (error, updated)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    metrics = {"loss": loss, "classification_error": error}
-    if axis_name is not None:
-        gradients, updated, metrics = device_means.device_means((gradients, updated, metrics), axis_name)
-    metrics["gradient_norm"] = optax.tree.norm(gradients)
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    state = state.replace(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=stats_lib.write(state.batch_stats, stats_lib.WHOLE, updated),
-        opt_state=opt_state,
+    return update.finish_step(
+        state,
+        gradients,
+        stats_lib.write(state.batch_stats, stats_lib.WHOLE, updated),
+        {"loss": loss, "classification_error": error},
+        tx=tx,
+        average_decay=average_decay,
+        axis_name=axis_name,
     )
-    return update_average(state, average_decay), metrics
 
 
 def predict(
@@ -113,21 +142,12 @@ def predict(
     *,
     model: MinMaxNet,
     objective: Objective,
-    flip_horizontal: bool = False,
-    flip_vertical: bool = False,
-    scales: tuple[float, ...] = (1.0,),
+    views: Views = ONE,
 ) -> Prediction:
-    """Classes and masks of the localizer, as a `Prediction`; arguments as in `minmax.predict`."""
-    mask_arguments = objective.inference_masks(variables["step"])
+    """Classes and masks of the localizer, as a `Prediction`; arguments as in `inference.predict`."""
 
     def predict_view(images):
-        logits, foreground = inference.localizer_masks(variables, images, model=model, **mask_arguments)
+        logits, foreground = inference.localizer_masks(variables, images, model=model, objective=objective)
         return foreground, {"probabilities": jax.nn.softmax(logits)}
 
-    images = intensity.normalize(images)
-    foreground, scores = inference.mean_over_views(
-        predict_view, images, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical, scales=scales
-    )
-    probabilities = scores.pop("probabilities")
-    foreground = inference.without_background(foreground, probabilities, objective.background_classes)
-    return Prediction(probabilities=probabilities, masks=foreground, scores=scores)
+    return views_lib.predict(predict_view, images, views=views, background_classes=objective.background_classes)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minmax_jax.masks import resize_mask
+from minmax_jax.ops.resize import resize_mask
 
 _SHARE = 0.5  # of the image's area, in the box
 _NOISE_SIDE = 8  # cells of random patterns, in height and width

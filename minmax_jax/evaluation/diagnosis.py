@@ -13,8 +13,8 @@ import numpy as np
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import baselines
 from minmax_jax.evaluation.image_predictions import PredictFn
-from minmax_jax.masks import resize_mask
-from minmax_jax.refinement.crf import RefineFn
+from minmax_jax.method import RefineFn
+from minmax_jax.ops.resize import resize_mask
 
 KINDS = ("own", "other", "moved", "random")
 # A mask carries evidence if the class loses at least this much probability through each of the others, and more than

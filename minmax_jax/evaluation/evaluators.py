@@ -11,8 +11,8 @@ from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import image_predictions
 from minmax_jax.evaluation.image_predictions import ImagePrediction, PredictFn
-from minmax_jax.masks import resize_mask
-from minmax_jax.refinement.crf import RefineFn
+from minmax_jax.method import RefineFn
+from minmax_jax.ops.resize import resize_mask
 
 Row = dict[str, Any]
 

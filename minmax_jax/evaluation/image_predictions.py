@@ -1,6 +1,6 @@
 """Predictions for a whole split: each image at its own resolution, as published."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 
 import jax
@@ -8,8 +8,7 @@ import numpy as np
 
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, padding
-from minmax_jax.method import Prediction
-from minmax_jax.refinement.crf import RefineFn
+from minmax_jax.method import Prediction, RefineFn, Score
 
 
 class NotFiniteError(UserError, ArithmeticError):
@@ -39,6 +38,24 @@ class ImagePrediction:
     def predicted(self) -> int:
         """The most probable class."""
         return int(np.argmax(self.probabilities))
+
+
+def known_scores(
+    prediction: ImagePrediction, scores: Mapping[str, Score], *, background_classes: Sequence[int] = ()
+) -> dict[str, float | None]:
+    """The numbers that a method declares, of one image: all but classes, and None what has no meaning for it.
+
+    Args:
+        prediction: for the image.
+        scores: of the method.
+        background_classes: those without a region.
+    """
+    is_empty = prediction.predicted in background_classes
+    return {
+        name: None if score.needs_region and is_empty else prediction.scores[name]
+        for name, score in scores.items()
+        if score.kind != "class" and name in prediction.scores
+    }
 
 
 def predict_split(

@@ -12,20 +12,15 @@ from minmax_jax.base import disk
 from minmax_jax.base.errors import OptionError
 from minmax_jax.data import readings
 from minmax_jax.evaluation import selection
+from minmax_jax.method import Method, Score, error_name
 from minmax_jax.runs import inference_options
 from minmax_jax.runs.folder import results as results_lib
 
 NAME = "MODEL_CARD.md"
-_METHODS = {
-    "minmax": "min-max entropy ([arXiv 1907.12934](https://arxiv.org/abs/1907.12934))",
-    "wildcat": "WILDCAT (Durand et al., CVPR 2017), a localizer alone,",
-    "cam": "class activation maps (Zhou et al., CVPR 2016), a localizer alone,",
-}
-# Names in the table and in results.json, in this order; those that a run lacks are left out.
+# Names in the table and in results.json, in this order, then those of the method; those that a run lacks are left out.
 _METRICS = {
     "classification error": "classification_error",
     "balanced error (mean over classes)": "balanced_error",
-    "localizer's classification error": "localizer_classification_error",
     "F1+ (Dice of the foreground)": "f1_foreground",
     "F1- (Dice of the background)": "f1_background",
     "F1+ at a validated threshold": "f1_foreground_validated",
@@ -34,8 +29,6 @@ _METRICS = {
     "false foreground of classes without a region": "false_foreground_share",
     "PxAP": "pxap",
     "MaxBoxAccV2": "max_box_acc_v2",
-    "foreground entropy": "foreground_entropy",
-    "background entropy": "background_entropy",
     "calibration error of the classes": "class_calibration_error",
     "calibration error of the masks": "mask_calibration_error",
 }
@@ -45,6 +38,7 @@ def describe(
     name: str,
     card: Mapping[str, Any],
     *,
+    method: Method,
     tested: Mapping[str, Any],
     results: Mapping[str, Any],
     licence: str,
@@ -54,7 +48,8 @@ def describe(
     Args:
         name: of the model.
         card: content of `model_card.json`, with the test-time choices of the file.
-        tested: the same as the run wrote it.
+        method: whose model it is.
+        tested: the card as the run wrote it.
         results: content of `results.json`, {} if there is none.
         licence: of the weights, "" if unknown.
     """
@@ -66,7 +61,9 @@ def describe(
     return environment.from_string(source).render(
         name=_cell(name),
         card=card,
-        method=_METHODS.get(card["method"], card["method"]),
+        method=method.title or card["method"],
+        has_classifier=method.classify is not None,
+        outputs=[(name, score.description) for name, score in method.scores.items() if score.kind != "class"],
         supervision=_describe_supervision(card, results),
         start=_cell(card["model"].get("pretrained", "") or "random weights"),
         trained_on=_describe_data(card["trained_on"]),
@@ -77,7 +74,7 @@ def describe(
         microns=_describe_microns(card),
         log_classes=math.log(len(card["class_names"])),
         num_images=results.get("test", {}).get("num_images"),
-        metrics=_table(results.get("metrics", {})),
+        metrics=_table(results.get("metrics", {}), method.scores),
         choices=_describe_tested(card, tested),
         diagnosis=_describe_diagnosis(results),
     )
@@ -161,9 +158,15 @@ def _describe_tested(card: Mapping[str, Any], tested: Mapping[str, Any]) -> str:
     return "" if ours == theirs else f", with other test-time choices than the file ({theirs})"
 
 
-def _table(metrics: Mapping[str, Any]) -> list[list[str]]:
+def _table(metrics: Mapping[str, Any], scores: Mapping[str, Score]) -> list[list[str]]:
+    named = _METRICS | {
+        f"{score.title}, classification error" if score.kind == "class" else score.title: error_name(name)
+        if score.kind == "class"
+        else name
+        for name, score in scores.items()
+    }
     rows = []
-    for label, name in _METRICS.items():
+    for label, name in named.items():
         metric = metrics.get(name)
         if not metric or metric["value"] is None:
             continue

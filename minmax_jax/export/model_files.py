@@ -68,7 +68,7 @@ def write(
         network = networks.create(model)
         first, *others = _SIZES if size is None else [size]
         shapes = jax.eval_shape(network, np.zeros((1, *first, 3), np.float32))
-        outputs = [name for name in networks.OUTPUTS if name in shapes]
+        outputs = [name for name in networks.output_names(model.scores) if name in shapes]
         is_described = format == "onnx" and not zoo.is_of(output.parent, model.card)
         if is_described:
             _check_absent(output.parent, zoo.file_names(outputs))
@@ -78,13 +78,14 @@ def write(
     if format == "stablehlo":
         written |= stablehlo.describe(output)
         written["guaranteed_until"] = stablehlo.guaranteed_until(datetime.date.today()).isoformat()
-    _write_card(workdir, output, model.card, written, size, licence)
+    _write_card(workdir, output, model, written, size, licence)
     if is_described:
         zoo.write(
             output.parent,
             name=workdir.resolve().name,
             weights=(output.name, written["sha256"]),
             card=model.card,
+            scores=model.scores,
             images=given[0][:2],
             outputs={name: expected[0][name][:2] for name in outputs},
             is_size_free=size is None,
@@ -175,7 +176,7 @@ def _metadata(card: Mapping[str, Any]) -> dict[str, str]:
 def _write_card(
     workdir: pathlib.Path,
     output: pathlib.Path,
-    card: Mapping[str, Any],
+    model: predictor.Predictor,
     written: Mapping[str, Any],
     size: networks.Size,
     licence: str,
@@ -183,13 +184,18 @@ def _write_card(
     """Writes MODEL_CARD.md, or adds the file to it."""
     tested = model_card.complete(json.loads((workdir / model_card.CARD).read_text()))
     text = model_card_text.describe(
-        workdir.resolve().name, card, tested=tested, results=results.read(workdir), licence=licence
+        workdir.resolve().name,
+        model.card,
+        method=model.method,
+        tested=tested,
+        results=results.read(workdir),
+        licence=licence,
     )
     kind = f"ONNX, opset {OPSET}"
     if "guaranteed_until" in written:
         kind = f"StableHLO; {stablehlo.explain(written)}"
     differences = ", ".join(f"{name} {difference:.1g}" for name, difference in written["differences"].items())
     sides = "H, W" if size is None else f"{size[0]}, {size[1]}"
-    row = (output.name, kind, f"[B, {sides}, 3]", model_card_text.describe_choices(card), differences)
+    row = (output.name, kind, f"[B, {sides}, 3]", model_card_text.describe_choices(model.card), differences)
     with disk.in_turn(output.parent):  # another file may be added to the card at the same time
         model_card_text.write(output.parent, text, row)

@@ -10,17 +10,24 @@ import jax.numpy as jnp
 from minmax_jax.base.errors import OptionError
 from minmax_jax.data import padding, preprocessing
 from minmax_jax.export import calibrations
+from minmax_jax.method import Score
 from minmax_jax.models import vit
 from minmax_jax.ops import free_sizes
 from minmax_jax.runs.predictor import Predictor
 
 # Images to results by name.
 Network = Callable[[jax.Array], dict[str, jax.Array]]
+# Results of every model, in the order of files; those of its method follow.
+OUTPUTS = ("probabilities", "masks")
 # Height and width of images; None: free.
 Size = tuple[int, int] | None
 
 LEAST_SIDE, GREATEST_SIDE = preprocessing.LEAST_SIDE, 2048  # Otsu's sums fit into 32 bits
-OUTPUTS = ("probabilities", "masks", "foreground_entropy", "background_entropy")  # the last two with a classifier
+
+
+def output_names(scores: Mapping[str, Score]) -> tuple[str, ...]:
+    """The results of the model of a method: `OUTPUTS`, and the method's numbers of an image."""
+    return (*OUTPUTS, *(name for name, score in scores.items() if score.kind != "class"))
 
 
 def create(predictor: Predictor) -> Network:
@@ -30,8 +37,8 @@ def create(predictor: Predictor) -> Network:
         predictor: of the run.
 
     Returns:
-        [B, H, W, 3] float32 images in [-1, 1] to "probabilities" [B, C], "masks" [B, H, W, 1] and, of methods with a
-        classifier, "foreground_entropy" and "background_entropy" [B].
+        [B, H, W, 3] float32 images in [-1, 1] to "probabilities" [B, C], "masks" [B, H, W, 1], and the numbers [B] that
+        the method declares.
     """
     refine = predictor.card["refine"]
     calibrate = calibrations.CALIBRATIONS[refine["calibration"] if refine["enabled"] else "none"]
@@ -40,7 +47,7 @@ def create(predictor: Predictor) -> Network:
         prediction = predictor.predict(_pad(images))
         masks = calibrate(_crop(prediction.masks, images.shape[1:3]))
         results = {**prediction.scores, "probabilities": prediction.probabilities, "masks": masks}
-        return {name: results[name] for name in OUTPUTS if name in results}
+        return {name: results[name] for name in output_names(predictor.scores) if name in results}
 
     return apply
 

@@ -11,7 +11,7 @@ import numpy as np
 from minmax_jax import ops
 from minmax_jax.base.errors import UserError
 from minmax_jax.export import stablehlo
-from minmax_jax.export.networks import OUTPUTS, Network, Size
+from minmax_jax.export.networks import Network, Size
 
 INPUT = "images"
 _PACKAGES = ("onnx", "onnxruntime", "yaml")
@@ -38,11 +38,18 @@ def write(path: pathlib.Path, network: Network, size: Size, metadata: Mapping[st
     """
     from minmax_jax.export.onnx_conversion import interpreter
 
+    order: list[str] = []
+
+    def apply(images):
+        results = network(images)
+        order.extend(results)  # JAX sorts them by name
+        return results
+
     with ops.portable():
-        traced = jax.jit(network).trace(stablehlo.images_of(size))
-    names = sorted(traced.out_info)  # in the order in which JAX flattens a dictionary
+        traced = jax.jit(apply).trace(stablehlo.images_of(size))
+    names = sorted(traced.out_info)
     model = interpreter.convert(traced.jaxpr, input_name=INPUT, output_names=names, metadata=metadata)
-    model.graph.output.sort(key=lambda output: OUTPUTS.index(output.name))
+    model.graph.output.sort(key=lambda output: order.index(output.name))
     path.write_bytes(model.SerializeToString())
 
 

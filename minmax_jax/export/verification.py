@@ -103,7 +103,7 @@ def check(
     if wrong := {name: difference for name, difference in differences.items() if not difference <= TOLERANCE}:
         listed = ", ".join(f"{name} by {difference:.3g}" for name, difference in wrong.items())
         raise ExportError(f"the file differs from the model: {listed}; {TOLERANCE:g} is allowed. {_NOT_KEPT}")
-    return {name: differences[name] for name in networks.OUTPUTS if name in differences}
+    return {name: differences[name] for name in (*networks.OUTPUTS, *differences)}
 
 
 def _distance(values: np.ndarray, wanted: np.ndarray) -> float:

@@ -12,14 +12,13 @@ import numpy as np
 from minmax_jax.base import disk
 from minmax_jax.export.networks import LEAST_SIDE
 from minmax_jax.export.onnx_conversion.graph import OPSET
+from minmax_jax.method import Score
 
 NAME = "rdf.yaml"
 _SPECIFICATION = "0.5.3"
 _DESCRIPTIONS = {
-    "probabilities": "Probability of each class, given the foreground.",
+    "probabilities": "Probability of each class.",
     "masks": "Soft mask of the foreground: the region that identifies the class.",
-    "foreground_entropy": "Entropy of the classes given the foreground, in nats; low where it identifies the class.",
-    "background_entropy": "Entropy of the classes given the rest, in nats; high where no part of an object is left.",
 }
 _CITE = [
     {
@@ -46,6 +45,7 @@ def write(
     name: str,
     weights: tuple[str, str],
     card: Mapping[str, Any],
+    scores: Mapping[str, Score],
     images: np.ndarray,
     outputs: Mapping[str, np.ndarray],
     is_size_free: bool,
@@ -59,6 +59,7 @@ def write(
         name: of the model.
         weights: name and SHA-256 of the ONNX file.
         card: content of `model_card.json`.
+        scores: of the method.
         images: [B, H, W, 3] uint8, preprocessed.
         outputs: the model's results for them, by name.
         is_size_free: whether the file takes images of any height and width.
@@ -79,7 +80,9 @@ def write(
         "tags": ["weakly-supervised", "segmentation", "classification", "2d", "rgb"],
         **({"license": licence} if licence else {}),
         "inputs": [_describe_input(folder, images, card, is_size_free)],
-        "outputs": [_describe_output(folder, output, values, card, is_size_free) for output, values in outputs.items()],
+        "outputs": [
+            _describe_output(folder, output, values, card, scores, is_size_free) for output, values in outputs.items()
+        ],
         "weights": {"onnx": {"source": source, "sha256": digest, "opset_version": OPSET}},
         "config": {
             "minmax_jax": {
@@ -116,7 +119,12 @@ def _describe_input(
 
 
 def _describe_output(
-    folder: pathlib.Path, name: str, values: np.ndarray, card: Mapping[str, Any], is_size_free: bool
+    folder: pathlib.Path,
+    name: str,
+    values: np.ndarray,
+    card: Mapping[str, Any],
+    scores: Mapping[str, Score],
+    is_size_free: bool,
 ) -> dict[str, Any]:
     sides = [{"tensor_id": "images", "axis_id": axis} for axis in "yx"] if is_size_free else values.shape[1:3]
     axes = {
@@ -125,7 +133,7 @@ def _describe_output(
     }
     return {
         "id": name,
-        "description": _DESCRIPTIONS[name],
+        "description": _DESCRIPTIONS[name] if name in _DESCRIPTIONS else scores[name].description,
         "axes": [{"type": "batch"}, *axes.get(name, list)()],
         "test_tensor": _save(folder, name, values),
         "data": {"type": "float32"},

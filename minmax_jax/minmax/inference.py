@@ -1,22 +1,21 @@
 """Inference: predicted class and foreground mask of unlabelled images."""
 
-from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
 import flax.struct
 import jax
-from jax import lax
 import jax.numpy as jnp
 
 from minmax_jax import losses, masks
+from minmax_jax.method import DISAGREEMENT, Prediction
+from minmax_jax.minmax.objective import Objective
 from minmax_jax.models import minmax_net, trunks
-from minmax_jax.ops import intensity, resize
+from minmax_jax.ops import intensity
 from minmax_jax.training import batch_stats as stats_lib
+from minmax_jax.training import views as views_lib
 
-_GRID = 32  # greatest output stride of a trunk
-# Names of scores.
-DISAGREEMENT, SPREAD = "view_disagreement", "mask_spread"
+_PUBLISHED = Objective()
 
 
 @flax.struct.dataclass
@@ -50,12 +49,8 @@ def localize(
     images: jax.Array,
     *,
     model: minmax_net.MinMaxNet,
-    sigma: jax.Array | float = 0.5,
-    omega: float = 8.0,
-    normalization: str = "image",
-    alignment: str = "corners",
-    range: str = "extremes",
-    background_classes: Sequence[int] = (),
+    objective: Objective = _PUBLISHED,
+    num_steps: jax.Array | int = 0,
     flip_horizontal: bool = False,
     flip_vertical: bool = False,
     scales: tuple[float, ...] = (1.0,),
@@ -71,95 +66,99 @@ def localize(
         batch_stats: running statistics of each stream, as in `TrainState`.
         images: [B, H, W, 3], uint8 or scaled to [-1, 1].
         model: the networks.
-        sigma: threshold of the masks; as in training.
-        omega: steepness of the masks; as in training.
-        normalization: "image" or "batch", as in `masks.foreground_masks`.
-        alignment: "corners", "features" or "patches", as in `masks.foreground_masks`; as in training.
-        range: "extremes" or "percentiles", as in `masks.foreground_masks`; as in training.
-        background_classes: those without a region, as in `masks.foreground_masks`; as in training.
+        objective: of the training; its masks and its classes without a region are those of inference.
+        num_steps: completed training steps; they matter for a threshold that grows.
         flip_horizontal: test-time augmentation: masks (flipped back), probabilities and entropies are means over the
             image and its mirror image. Each view costs as much as the first.
         flip_vertical: the same with top and bottom exchanged; both flips together give four views.
-        scales: the same over sizes of the images, as in `mean_over_views`.
+        scales: the same over sizes of the images, as in `views.Views`.
     """
-    images = intensity.normalize(images)
-
-    def apply(stream, method, *inputs):
-        variables = {"params": params, "batch_stats": stats_lib.read(batch_stats, stream)}
-        return model.apply(variables, *inputs, method=method)
-
-    create_masks = functools.partial(
-        masks.foreground_masks,
-        sigma=sigma,
-        omega=omega,
-        normalization=normalization,
-        alignment=alignment,
-        range=range,
-        background_classes=background_classes,
-    )
-
-    def predict_view(images):
-        """Masks and scores of one view, for `mean_over_views`."""
-        logits, class_maps = apply(stats_lib.WHOLE, "localize", images)
-        foreground = create_masks(logits, class_maps, images.shape[1:3])
-        if not background_classes:
-            foreground_logits = apply(stats_lib.FOREGROUND, "classify", images, foreground)
-        else:
-            is_whole = masks.is_background(jnp.argmax(logits, axis=-1), background_classes)[:, None]
-            seen = jnp.where(is_whole[..., None, None], 1, foreground)
-            foreground_logits = apply(stats_lib.FOREGROUND, "classify", images, seen)
-            foreground = create_masks(jnp.where(is_whole, foreground_logits, logits), class_maps, images.shape[1:3])
-        background_logits = apply(stats_lib.BACKGROUND, "classify", images, 1 - foreground)
-        scores = {
-            "probabilities": jax.nn.softmax(foreground_logits),
-            "localizer_probabilities": jax.nn.softmax(logits),
-            "foreground_entropy": losses.conditional_entropy(foreground_logits),
-            "background_entropy": losses.conditional_entropy(background_logits),
-        }
-        return foreground, scores
-
-    foreground, scores = mean_over_views(
-        predict_view, images, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical, scales=scales
+    found = predict(
+        {"params": params, "batch_stats": batch_stats, "step": num_steps},
+        images,
+        model=model,
+        objective=objective,
+        views=views_lib.Views(flip_horizontal, flip_vertical, scales),
     )
     return Localization(
-        classes=jnp.argmax(scores["probabilities"], axis=-1),
-        probabilities=scores["probabilities"],
-        masks=without_background(foreground, scores["probabilities"], background_classes),
-        foreground_entropy=scores["foreground_entropy"],
-        background_entropy=scores["background_entropy"],
-        localizer_classes=jnp.argmax(scores["localizer_probabilities"], axis=-1),
-        view_disagreement=scores.get(DISAGREEMENT),
+        classes=jnp.argmax(found.probabilities, axis=-1),
+        probabilities=found.probabilities,
+        masks=found.masks,
+        foreground_entropy=found.scores["foreground_entropy"],
+        background_entropy=found.scores["background_entropy"],
+        localizer_classes=found.scores["localizer_class"],
+        view_disagreement=found.scores.get(DISAGREEMENT),
     )
 
 
-def without_background(foreground: jax.Array, probabilities: jax.Array, background_classes: Sequence[int]) -> jax.Array:
-    """Masks [B, H, W, 1] with 0 everywhere where the most probable class has no region.
+def predict(
+    variables: dict[str, Any],
+    images: jax.Array,
+    *,
+    model: minmax_net.MinMaxNet,
+    objective: Objective,
+    views: views_lib.Views = views_lib.ONE,
+) -> Prediction:
+    """`localize` as a `Prediction`.
 
     Args:
-        foreground: [B, H, W, 1] masks.
-        probabilities: [B, C] of the classes.
-        background_classes: those without a region.
+        variables: "params", "batch_stats" and the "step" they belong to.
+        images: [B, H, W, 3], uint8 or scaled to [-1, 1].
+        model: the networks.
+        objective: of the training.
+        views: of each image.
     """
-    if not background_classes:
-        return foreground
-    is_empty = masks.is_background(jnp.argmax(probabilities, axis=-1), background_classes)
-    return jnp.where(is_empty[:, None, None, None], 0, foreground)
+    predict_view = functools.partial(_predict_view, variables, model=model, objective=objective)
+    found = views_lib.predict(predict_view, images, views=views, background_classes=objective.background_classes)
+    scores = dict(found.scores)
+    localizer_class = jnp.argmax(scores.pop("localizer_probabilities"), axis=-1)
+    return found.replace(scores={"localizer_class": localizer_class} | scores)
+
+
+def _predict_view(
+    variables: dict[str, Any], images: jax.Array, *, model: minmax_net.MinMaxNet, objective: Objective
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Masks and scores of one view of images in [-1, 1]."""
+
+    def apply(stream, method, *inputs):
+        return model.apply(stats_lib.collections(variables, stream), *inputs, method=method)
+
+    def create_masks(logits):
+        return objective.inference_masks(logits, class_maps, images.shape[1:3], num_steps=variables["step"])
+
+    logits, class_maps = apply(stats_lib.WHOLE, "localize", images)
+    foreground = create_masks(logits)
+    if not objective.background_classes:
+        foreground_logits = apply(stats_lib.FOREGROUND, "classify", images, foreground)
+    else:
+        is_whole = masks.is_background(jnp.argmax(logits, axis=-1), objective.background_classes)[:, None]
+        seen = jnp.where(is_whole[..., None, None], 1, foreground)
+        foreground_logits = apply(stats_lib.FOREGROUND, "classify", images, seen)
+        foreground = create_masks(jnp.where(is_whole, foreground_logits, logits))
+    background_logits = apply(stats_lib.BACKGROUND, "classify", images, 1 - foreground)
+    return foreground, {
+        "probabilities": jax.nn.softmax(foreground_logits),
+        "localizer_probabilities": jax.nn.softmax(logits),
+        "foreground_entropy": losses.conditional_entropy(foreground_logits),
+        "background_entropy": losses.conditional_entropy(background_logits),
+    }
 
 
 def localizer_masks(
-    variables: dict[str, Any], images: jax.Array, *, model: minmax_net.MinMaxNet, **mask_options
+    variables: dict[str, Any], images: jax.Array, *, model: minmax_net.MinMaxNet, objective: Objective
 ) -> tuple[jax.Array, jax.Array]:
     """The localizer alone: its [B, C] logits, and [B, H, W, 1] masks.
 
     Args:
-        variables: "params" and "batch_stats", as in `TrainState`.
+        variables: "params", "batch_stats" and the "step" they belong to.
         images: [B, H, W, 3], scaled to [-1, 1].
         model: the networks.
-        **mask_options: of `masks.foreground_masks`.
+        objective: of the training.
     """
     network = stats_lib.collections(variables, stats_lib.WHOLE)
     logits, class_maps = model.apply(network, images, method="localize")
-    return logits, masks.foreground_masks(logits, class_maps, images.shape[1:3], **mask_options)
+    size = images.shape[1:3]
+    return logits, objective.inference_masks(logits, class_maps, size, num_steps=variables["step"])
 
 
 def trunk_stages(variables: dict[str, Any], images: jax.Array, *, model: minmax_net.MinMaxNet) -> trunks.Stages:
@@ -175,56 +174,3 @@ def trunk_stages(variables: dict[str, Any], images: jax.Array, *, model: minmax_
     """
     network = stats_lib.collections(variables, stats_lib.WHOLE)
     return model.apply(network, intensity.normalize(images), method="stages")
-
-
-def mean_over_views(
-    predict_view: Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]],
-    images: jax.Array,
-    *,
-    flip_horizontal: bool = False,
-    flip_vertical: bool = False,
-    scales: tuple[float, ...] = (1.0,),
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Means over the scales and mirror images of [B, H, W, 3] images.
-
-    Args:
-        predict_view: images of any size to ([B, h, w, 1] masks of that size, scores [B, ...]).
-        images: scaled to [-1, 1].
-        flip_horizontal: whether mirror images count; masks are flipped back.
-        flip_vertical: the same with top and bottom exchanged.
-        scales: sizes, as shares of the images'; sides are rounded to multiples of 32. Masks are resized back.
-
-    Returns:
-        [B, H, W, 1] masks, and the scores; of several views also `DISAGREEMENT` [B], the mean absolute difference
-        of a view's mask from the mean.
-    """
-    foregrounds, scores = [], []
-    for scale in scales:
-        sides = [view_side(side, scale) for side in images.shape[1:3]]
-        resized = resize.resize_bilinear(images, tuple(sides))
-        of_flips, of_scale = _flipped_views(predict_view, resized, flip_horizontal, flip_vertical)
-        foregrounds += [resize.resize_bilinear(foreground, images.shape[1:3]) for foreground in of_flips]
-        scores.append(of_scale)
-    if len(foregrounds) == 1:
-        return foregrounds[0], scores[0]
-    views = jnp.stack(foregrounds)
-    mean = jnp.mean(views, axis=0)
-    scores = jax.tree.map(lambda *arrays: jnp.mean(jnp.stack(arrays), axis=0), *scores)
-    return mean, scores | {DISAGREEMENT: jnp.mean(jnp.abs(views - mean), axis=(0, 2, 3, 4))}
-
-
-def view_side(side: int, scale: float) -> int:
-    """The height or width at which an image is seen at a scale: a multiple of 32, unless the scale is 1."""
-    return side if scale == 1 else max(1, round(scale * side / _GRID)) * _GRID
-
-
-def _flipped_views(predict_view, images: jax.Array, horizontal: bool, vertical: bool):
-    """The masks of images [B, H, W, 3] and of their mirror images, flipped back, and the means of the scores."""
-    flips = [(), *[(2,)] * horizontal, *[(1,)] * vertical, *[(1, 2)] * (horizontal and vertical)]
-    if len(flips) == 1:
-        foreground, scores = predict_view(images)
-        return [foreground], scores
-    # A loop compiles the networks once and holds the activations of one view only.
-    foregrounds, scores = lax.map(predict_view, jnp.stack([jnp.flip(images, axes) for axes in flips]))
-    unflipped = [jnp.flip(masks_of_flip, axes) for masks_of_flip, axes in zip(foregrounds, flips)]
-    return unflipped, jax.tree.map(lambda array: jnp.mean(array, axis=0), scores)

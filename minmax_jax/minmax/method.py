@@ -1,21 +1,68 @@
 """Min-max entropy as a method: its training step and its inference behind the common contract."""
 
+import dataclasses
 import functools
 from typing import Any
 
 import jax
 import optax
 
-from minmax_jax.method import Method, Prediction
+from minmax_jax.method import Method, RecordedPass, Score
 from minmax_jax.minmax import inference, recorded_erasing
 from minmax_jax.minmax.objective import Objective
 from minmax_jax.minmax.step import train_step
 from minmax_jax.models.minmax_net import MinMaxNet
 from minmax_jax.ops import intensity
 from minmax_jax.training import batch_stats as stats_lib
+from minmax_jax.training.setup import Setup
 from minmax_jax.training.state import create_train_state
+from minmax_jax.training.views import ONE, Views
 
+TITLE = "min-max entropy ([arXiv 1907.12934](https://arxiv.org/abs/1907.12934))"
 LOG_TERMS = ("localizer_loss", "foreground_loss", "background_loss", "size_loss")
+# Limits as shares of log C: the foreground should identify the class, the background should not.
+SCORES = {
+    "localizer_class": Score(title="localizer", kind="class", flag="localizer and classifier name different classes"),
+    "foreground_entropy": Score(
+        title="foreground entropy",
+        description="Entropy of the classes given the foreground, in nats; low where the region identifies the class.",
+        kind="entropy",
+        unit="nats",
+        high=0.5,
+        flag="the {region} does not identify the class (foreground entropy is high)",
+    ),
+    "background_entropy": Score(
+        title="background entropy",
+        description="Entropy of the classes given the rest, in nats; high, up to log C, where no part of an object is"
+        " left.",
+        kind="entropy",
+        unit="nats",
+        needs_region=True,
+        low=0.5,
+        flag="the rest of the image identifies a class as well (background entropy is low)",
+    ),
+}
+
+
+def create(options: Objective, setup: Setup) -> Method:
+    """The method of a run.
+
+    Args:
+        options: the objective, without what the data decide.
+        setup: networks, optimizer and data of the run.
+    """
+    objective = dataclasses.replace(
+        options, steps_per_epoch=setup.steps_per_epoch, background_classes=setup.background_classes
+    )
+    return create_method(
+        setup.create_model(),
+        setup.tx,
+        objective,
+        accumulation=setup.accumulation,
+        average_decay=setup.average_decay,
+        shared_statistics=setup.shared_statistics,
+        views=setup.views,
+    )
 
 
 def create_method(
@@ -26,9 +73,7 @@ def create_method(
     accumulation: int = 1,
     average_decay: float = 0.0,
     shared_statistics: bool = False,
-    flip_horizontal: bool = False,
-    flip_vertical: bool = False,
-    scales: tuple[float, ...] = (1.0,),
+    views: Views = ONE,
 ) -> Method:
     """The method of arXiv 1907.12934.
 
@@ -39,9 +84,7 @@ def create_method(
         accumulation: micro-batches, as in `step.train_step`.
         average_decay: of the moving average of the variables, as in `step.train_step`; 0 keeps none.
         shared_statistics: as in `state.create_train_state`.
-        flip_horizontal: test-time augmentation, as in `inference.localize`.
-        flip_vertical: as `flip_horizontal`.
-        scales: as `flip_horizontal`.
+        views: test-time augmentation.
     """
     return Method(
         init=functools.partial(
@@ -50,72 +93,25 @@ def create_method(
         train_step=functools.partial(
             train_step, model=model, tx=tx, objective=objective, accumulation=accumulation, average_decay=average_decay
         ),
-        predict=functools.partial(
-            predict,
-            model=model,
-            objective=objective,
-            flip_horizontal=flip_horizontal,
-            flip_vertical=flip_vertical,
-            scales=scales,
-        ),
+        predict=functools.partial(inference.predict, model=model, objective=objective, views=views),
         log_terms=(*LOG_TERMS, *(f"{name}_loss" for name in objective.further_terms)),
+        scores=SCORES,
+        title=TITLE,
         classify=functools.partial(classify, model=model),
         stages=functools.partial(inference.trunk_stages, model=model),
-        record_erasing=functools.partial(record_erasing, model=model, objective=objective),
-    )
-
-
-def predict(
-    variables: dict[str, Any],
-    images: jax.Array,
-    *,
-    model: MinMaxNet,
-    objective: Objective,
-    flip_horizontal: bool = False,
-    flip_vertical: bool = False,
-    scales: tuple[float, ...] = (1.0,),
-) -> Prediction:
-    """`inference.localize` with the masks of training, as a `Prediction`.
-
-    Args:
-        variables: "params", "batch_stats" and the "step" they belong to.
-        images: [B, H, W, 3], uint8 or scaled to [-1, 1].
-        model: the networks.
-        objective: of the training.
-        flip_horizontal: as in `inference.localize`.
-        flip_vertical: as in `inference.localize`.
-        scales: as in `inference.localize`.
-    """
-    localization = inference.localize(
-        variables["params"],
-        variables["batch_stats"],
-        images,
-        model=model,
-        **objective.inference_masks(variables["step"]),
-        flip_horizontal=flip_horizontal,
-        flip_vertical=flip_vertical,
-        scales=scales,
-    )
-    scores = {
-        "localizer_class": localization.localizer_classes,
-        "foreground_entropy": localization.foreground_entropy,
-        "background_entropy": localization.background_entropy,
-        inference.DISAGREEMENT: localization.view_disagreement,
-    }
-    return Prediction(
-        probabilities=localization.probabilities,
-        masks=localization.masks,
-        scores={name: values for name, values in scores.items() if values is not None},
+        record_erasing=functools.partial(record_erasing, model=model, objective=objective)
+        if objective.erasing.num_erasures
+        else None,
     )
 
 
 def record_erasing(
     variables: dict[str, Any], images: jax.Array, labels: jax.Array, *, model: MinMaxNet, objective: Objective
-) -> list[recorded_erasing.RecordedPass]:
+) -> list[RecordedPass]:
     """The passes of recursive erasing of the training, by the trained localizer, without test-time augmentation.
 
     Args:
-        variables: as in `predict`.
+        variables: as in `inference.predict`.
         images: [B, H, W, 3], uint8 or scaled to [-1, 1].
         labels: [B] classes.
         model: the networks.
@@ -125,9 +121,7 @@ def record_erasing(
         A pass for each erasure; none if the training did not erase.
     """
     return recorded_erasing.record(
-        functools.partial(
-            inference.localizer_masks, variables, model=model, **objective.inference_masks(variables["step"])
-        ),
+        functools.partial(inference.localizer_masks, variables, model=model, objective=objective),
         intensity.normalize(images),
         labels,
         num_erasures=objective.erasing.num_erasures,
@@ -139,7 +133,7 @@ def classify(variables: dict[str, Any], images_and_masks: jax.Array, *, model: M
     """The classifier's probabilities [B, C] given what masks show.
 
     Args:
-        variables: as in `predict`.
+        variables: as in `inference.predict`.
         images_and_masks: [B, H, W, 4], images scaled to [-1, 1] and masks.
         model: the networks.
     """

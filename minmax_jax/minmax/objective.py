@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import dataclasses
 import math
 import types
-from typing import Any
 
 import flax.struct
 import jax
@@ -60,15 +59,25 @@ class Objective:
         """The epoch, from 0, of a step."""
         return step // self.steps_per_epoch
 
-    def inference_masks(self, num_steps: jax.Array | int) -> dict[str, Any]:
-        """Arguments of `masks.foreground_masks` for inference, as in the last of `num_steps` training steps."""
-        return {
-            "sigma": self.mask.threshold(self.epoch(jnp.maximum(num_steps - 1, 0))),
-            "omega": self.mask.omega,
-            "alignment": self.mask.alignment,
-            "range": self.mask.range,
-            "background_classes": self.background_classes,
-        }
+    def inference_masks(
+        self, logits: jax.Array, class_maps: jax.Array, size: tuple[int, int], *, num_steps: jax.Array | int
+    ) -> jax.Array:
+        """Masks [B, H, W, 1] as in the last of the training steps, but for the other images: each is scaled by itself.
+
+        Args:
+            logits: [B, C] scores of the localizer.
+            class_maps: [B, h, w, C] its class maps.
+            size: (H, W) of the images.
+            num_steps: completed training steps.
+        """
+        return masks.foreground_masks(
+            logits,
+            class_maps,
+            size,
+            options=dataclasses.replace(self.mask, normalization="image"),
+            epoch=self.epoch(jnp.maximum(num_steps - 1, 0)),
+            background_classes=self.background_classes,
+        )
 
     def has_region(self, labels: jax.Array) -> jax.Array | None:
         """[B] bool, whether images of these classes [B] have a region; None where all classes have one."""

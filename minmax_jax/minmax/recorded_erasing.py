@@ -2,30 +2,11 @@
 
 from collections.abc import Callable
 
-import flax.struct
 import jax
 
 from minmax_jax import losses
+from minmax_jax.method import RecordedPass
 from minmax_jax.minmax import erasing
-
-
-@flax.struct.dataclass
-class RecordedPass:
-    """Pass r of the localizer on B images.
-
-    Attributes:
-        images: [B, H, W, 3] X_r, as the passes before left them.
-        masks: [B, H, W, 1] M_r, what this pass found, neither weighted nor accumulated.
-        trust: [B] weight of these masks; 0 where this pass or one before named a wrong class, or the loss exceeds the
-            first.
-        losses: [B] cross entropy l_r in nats.
-    """
-
-    images: jax.Array
-    masks: jax.Array
-    trust: jax.Array
-    losses: jax.Array
-
 
 # images -> ([B, C] logits, [B, H, W, 1] masks)
 LocalizeFn = Callable[[jax.Array], tuple[jax.Array, jax.Array]]

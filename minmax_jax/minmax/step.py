@@ -20,7 +20,6 @@ import functools
 from typing import Any
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 import optax
 
@@ -30,9 +29,9 @@ from minmax_jax.minmax import erasing
 from minmax_jax.minmax import objective as objective_lib
 from minmax_jax.minmax import passes as passes_lib
 from minmax_jax.models import minmax_net
-from minmax_jax.ops import device_means, intensity
 from minmax_jax.training import batch_stats as stats_lib
-from minmax_jax.training.state import TrainState, update_average
+from minmax_jax.training import update
+from minmax_jax.training.state import TrainState
 
 # Metrics that images without a region do not count in, and the share of the images that have one.
 _OF_REGIONS = ("background_loss", "background_entropy", "size_loss", "area_loss", "foreground_share")
@@ -76,15 +75,15 @@ def train_step(
     Raises:
         OptionError: if the batch cannot be split evenly, or in a `shard_map` without `check_vma=False`.
     """
-    device_means.check_axis(batch["images"], axis_name)
     if len(batch["labels"]) % accumulation:
         raise errors.OptionError(
             f"accumulation={accumulation} must divide the {len(batch['labels'])} images of each device."
         )
+    images, labels, sample_keys = update.start_step(state, batch, axis_name)
     inputs = passes_lib.StepInputs(
-        images=intensity.normalize(batch["images"]),
-        labels=batch["labels"],
-        sample_keys=_sample_keys(state, len(batch["labels"]), axis_name),
+        images=images,
+        labels=labels,
+        sample_keys=sample_keys,
         step=state.step,
         apply=passes_lib.create_apply(model),
         objective=objective,
@@ -93,22 +92,16 @@ def train_step(
     )
     differentiate = _separate_gradients if objective.mask.gradient == "stop" else _joint_gradients
     gradients, (erased, passes) = differentiate(inputs, state)
-    batch_stats, metrics = passes.batch_stats, _metrics(inputs, erased, passes)
-    if axis_name is not None:
-        gradients, batch_stats, metrics = device_means.device_means((gradients, batch_stats, metrics), axis_name)
-    metrics = _over_regions(metrics)
-    metrics["gradient_norm"] = optax.tree.norm(gradients)
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
-    return update_average(state, average_decay), metrics
-
-
-def _sample_keys(state: TrainState, batch_size: int, axis_name: str | None) -> jax.Array:
-    """[B] keys that depend on the step and on an image's index in the global batch, not on its device."""
-    device = 0 if axis_name is None else lax.axis_index(axis_name)
-    indices = device * batch_size + jnp.arange(batch_size)
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(state.rng, state.step), indices)
+    state, metrics = update.finish_step(
+        state,
+        gradients,
+        passes.batch_stats,
+        _metrics(inputs, erased, passes),
+        tx=tx,
+        average_decay=average_decay,
+        axis_name=axis_name,
+    )
+    return state, _over_regions(metrics)
 
 
 def _separate_gradients(inputs: passes_lib.StepInputs, state: TrainState):

@@ -1,9 +1,11 @@
 """Localizer and classifier together, on one trunk or on two."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 
-from minmax_jax.models import classifier, localizer, pooling, trunks
+from minmax_jax.models import classifier, heads, localizer, trunks
 
 
 class MinMaxNet(nn.Module):
@@ -15,7 +17,7 @@ class MinMaxNet(nn.Module):
 
     Attributes:
         trunk: any module from [B, H, W, 3] images, called with `train`, to `trunks.Stages`.
-        localizer_head: any module from (features, sample keys) to (logits, class maps), see `pooling.WildcatHead`.
+        localizer_head: any module from (features, sample keys) to (logits, class maps), see `models.heads`.
         classifier_head: the same for the classifier.
         mask_head: as in `localizer.Localizer`.
         classifier_trunk: a separate trunk of the classifier; None shares the localizer's.
@@ -75,9 +77,9 @@ def create_model(
     mask_head: nn.Module | None = None,
     classifier_trunk: nn.Module | None = None,
     classifier_scale: float = 0.5,
-    **pooling_options,
+    head: Callable[[int], nn.Module] = heads.WildcatHead,
 ) -> MinMaxNet:
-    """The two networks, with WILDCAT heads.
+    """The two networks, with heads of one kind.
 
     Args:
         trunk: any module from [B, H, W, 3] images, called with `train`, to `trunks.Stages`.
@@ -85,15 +87,16 @@ def create_model(
         mask_head: as in `localizer.Localizer`.
         classifier_trunk: a separate trunk of the classifier; None shares the localizer's.
         classifier_scale: size of the classifier's input, as a share of the image's height and width.
-        **pooling_options: attributes of `pooling.WildcatHead`: modalities, k_max, k_min, alpha, dropout, dtype.
+        head: C to a module of `models.heads` or one like them, such as
+            `functools.partial(heads.WildcatHead, k_max=0.3)`; called for the localizer and again for the classifier.
 
     Raises:
         OptionError: for a trunk or a head that is no Linen module.
     """
     return MinMaxNet(
         trunk=trunk,
-        localizer_head=pooling.WildcatHead(num_classes, **pooling_options),
-        classifier_head=pooling.WildcatHead(num_classes, **pooling_options),
+        localizer_head=head(num_classes),
+        classifier_head=head(num_classes),
         mask_head=mask_head,
         classifier_trunk=classifier_trunk,
         classifier_scale=classifier_scale,

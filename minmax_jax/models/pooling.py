@@ -1,8 +1,7 @@
-"""WILDCAT pooling (Durand et al. 2017): class logits from the strongest locations of class maps."""
+"""Poolings: [B, C] logits from [B, h, w, C] class maps. Those of one line are in the heads."""
 
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -30,7 +29,7 @@ def wildcat_pooling(
     dropout: float = 0.0,
     sample_keys: jax.Array | None = None,
 ) -> jax.Array:
-    """Mean of the greatest values of each class map; with least values, (that + alpha times their mean) / 2.
+    """WILDCAT (Durand et al., CVPR 2017): mean of the greatest values; with the least, (that + alpha times theirs) / 2.
 
     Args:
         class_maps: [B, h, w, C] class maps.
@@ -43,16 +42,60 @@ def wildcat_pooling(
     Returns:
         [B, C] logits.
     """
-    batch, height, width, num_classes = class_maps.shape
-    values = class_maps.reshape(batch, height * width, num_classes).swapaxes(1, 2)
-    if free_sizes.is_free(height * width):
+    values, num_locations = _flatten(class_maps), class_maps.shape[1] * class_maps.shape[2]
+    if free_sizes.is_free(num_locations):
         return _pool_free(values, k_max, k_min, alpha)
-    greatest, _ = jax.lax.top_k(values, max(count_locations(k_max, height * width), 1))
+    greatest, _ = jax.lax.top_k(values, max(count_locations(k_max, num_locations), 1))
     scores = jnp.mean(_drop(greatest, dropout, sample_keys, stream=0), axis=-1)
     if alpha != 0 and k_min != 0:
-        least, _ = jax.lax.top_k(-values, max(count_locations(k_min, height * width), 1))
+        least, _ = jax.lax.top_k(-values, max(count_locations(k_min, num_locations), 1))
         scores = (scores - alpha * jnp.mean(_drop(least, dropout, sample_keys, stream=1), axis=-1)) / 2
     return scores
+
+
+def mean_pooling(class_maps: jax.Array, *, dropout: float = 0.0, sample_keys: jax.Array | None = None) -> jax.Array:
+    """Mean of each class map.
+
+    Args:
+        class_maps: [B, h, w, C] class maps.
+        dropout: probability of dropping each value.
+        sample_keys: [B] random keys, one per image; without them nothing is dropped.
+
+    Returns:
+        [B, C] logits.
+    """
+    values = _drop(_flatten(class_maps), dropout, sample_keys, stream=0)
+    return jnp.sum(values, axis=-1) / _count(values)
+
+
+def log_sum_exp_pooling(class_maps: jax.Array, *, sharpness: float) -> jax.Array:
+    """(1 / r) log(mean of exp(r x)) of the values x of each class map (Pinheiro and Collobert, CVPR 2015).
+
+    Args:
+        class_maps: [B, h, w, C] class maps.
+        sharpness: r, above 0: towards 0 the result is the mean, towards infinity the maximum.
+
+    Returns:
+        [B, C] logits.
+
+    Raises:
+        OptionError: for a sharpness that is not above 0 and finite.
+    """
+    if not 0 < sharpness < math.inf:
+        raise OptionError(f"sharpness={sharpness} must be above 0 and finite.")
+    values = sharpness * _flatten(class_maps)
+    return (jax.nn.logsumexp(values, axis=-1) - jnp.log(_count(values))) / sharpness
+
+
+def _flatten(class_maps: jax.Array) -> jax.Array:
+    """[B, h, w, C] to [B, C, h * w]."""
+    batch, height, width, num_classes = class_maps.shape
+    return class_maps.reshape(batch, height * width, num_classes).swapaxes(1, 2)
+
+
+def _count(values: jax.Array) -> jax.Array:
+    """The number of locations of [B, C, h * w] values, which may be free, in their type."""
+    return jnp.asarray(values.shape[-1], jnp.int32).astype(values.dtype)
 
 
 def _pool_free(values: jax.Array, k_max: float, k_min: float, alpha: float) -> jax.Array:
@@ -83,41 +126,3 @@ def _drop(values: jax.Array, rate: float, sample_keys: jax.Array | None, *, stre
         return jax.random.bernoulli(jax.random.fold_in(key, stream), 1 - rate, values.shape[1:])
 
     return jnp.where(jax.vmap(keep)(sample_keys), values / (1 - rate), 0.0)
-
-
-class WildcatHead(nn.Module):
-    """Class maps from features, and class logits from the maps. Defaults are published values.
-
-    Attributes:
-        num_classes: C.
-        modalities: M, maps per class; their mean is the class map.
-        k_max: as in `wildcat_pooling`.
-        k_min: as in `wildcat_pooling`.
-        alpha: as in `wildcat_pooling`.
-        dropout: as in `wildcat_pooling`.
-        dtype: of the convolution; maps and logits are at least float32.
-    """
-
-    num_classes: int
-    modalities: int = 5
-    k_max: float = 0.09
-    k_min: float = 0.09
-    alpha: float = 0.0
-    dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps)."""
-        maps = nn.Dense(self.num_classes * self.modalities, dtype=self.dtype, name="modality_maps")(features)
-        maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
-        class_maps = jnp.mean(maps.reshape(*maps.shape[:-1], self.num_classes, self.modalities), axis=-1)
-        logits = wildcat_pooling(
-            class_maps,
-            k_max=self.k_max,
-            k_min=self.k_min,
-            alpha=self.alpha,
-            dropout=self.dropout,
-            sample_keys=sample_keys,
-        )
-        return logits, class_maps

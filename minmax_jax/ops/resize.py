@@ -138,3 +138,11 @@ def _gather(images, axis, matrix):
     # By itself the gradient of a gather adds up in any order.
     gather.defvjp(lambda images: (gather(images), None), lambda _, cotangents: (_gather(cotangents, axis, matrix.T),))
     return gather(images)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[H, W] soft mask at another size, float64; bilinear between the centres of pixels, as images are resized."""
+    if mask.shape == tuple(size):  # the common case; the two products would cost more than all metrics
+        return mask.astype(float)
+    rows, columns = (interpolation_matrix(*sides, alignment="patches") for sides in zip(mask.shape, size))
+    return rows @ mask @ columns.T

@@ -108,7 +108,7 @@ def _predict(
     _describe_magnifications(written, predictor.card.get("microns_per_pixel"))
     # Rows of other files, of an earlier call, are left out.
     _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in written))
-    tables_of_images.write_csv(output / TABLE, written, predictor.class_names)
+    tables_of_images.write_csv(output / TABLE, written, predictor.class_names, scores=predictor.scores)
     if options.coco:
         tables_of_images.write_coco(output / COCO, inputs, done, options, predictor.class_names)
     manifest = (
@@ -165,6 +165,7 @@ def _predict_rest(
                     answer,
                     options,
                     class_names=names,
+                    scores=predictor.scores,
                     background_classes=predictor.background_classes,
                     of_model=of_model,
                     scratch=scratch,

@@ -73,8 +73,6 @@ class Crf:
         options.check_range("max_offsets", self.max_offsets, 1)
 
 
-# ([H, W] mask, [H, W, 3] image) -> [H, W] mask, in NumPy: post-processing of the mask of one image.
-RefineFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # From [H, W] values of the pixels to their product with a kernel matrix, [H, W].
 _FilterFn = Callable[[jax.Array], jax.Array]
 

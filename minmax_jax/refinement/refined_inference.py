@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from minmax_jax.method import Prediction
-from minmax_jax.minmax import inference
+from minmax_jax.method import SPREAD, Prediction
 from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.models import trunks
 from minmax_jax.ops import intensity
+from minmax_jax.training import views
 
 
 def predict(
@@ -26,7 +26,7 @@ def predict(
 ) -> Prediction:
     """The prediction of the first stage with the decoder's masks, not yet calibrated.
 
-    The score `inference.SPREAD` is that of these masks: calibration stretches what is nearly constant as well. Where
+    The score `method.SPREAD` is that of these masks: calibration stretches what is nearly constant as well. Where
     they are means over mirror images, their disagreement takes the place of the first stage's, as a share of the
     spread.
 
@@ -47,13 +47,12 @@ def predict(
         logits = decoder.apply({"params": variables["decoder"]}, chosen, images)
         return decoder_lib.enlarge(jax.nn.sigmoid(logits)), {}
 
-    masks, of_views = inference.mean_over_views(
-        predict_view, intensity.normalize(images), flip_horizontal=flip_horizontal, flip_vertical=flip_vertical
-    )
+    flips = views.Views(flip_horizontal, flip_vertical)
+    masks, of_views = views.mean_over_views(predict_view, intensity.normalize(images), flips)
     spread = _spread(masks)
     scores = {name: values / spread for name, values in of_views.items()}
-    masks = inference.without_background(masks, prediction.probabilities, background_classes)
-    return prediction.replace(masks=masks, scores=prediction.scores | scores | {inference.SPREAD: spread})
+    masks = views.without_background(masks, prediction.probabilities, background_classes)
+    return prediction.replace(masks=masks, scores=prediction.scores | scores | {SPREAD: spread})
 
 
 def _spread(masks: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ import math
 _WIDTH, _HEIGHT = 420, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 24, 34
 _NUM_INTERVALS = 4  # at most, between ticks
+_NUM_COLORS = 4  # of the page
 
 Points = Sequence[tuple[float, float]]
 
@@ -54,14 +55,17 @@ def lines(series: Mapping[str, Points], *, x_label: str, y_label: str, mark: flo
     for number, (name, points) in enumerate(series.items()):
         placed = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in points)
         title = f"<title>{html.escape(name)}</title>"
-        parts.append(f'<polyline class="line s{number}" points="{placed}">{title}</polyline>')
+        parts.append(f'<polyline class="line s{number % _NUM_COLORS}" points="{placed}">{title}</polyline>')
         if len(points) == 1:
             x, y = place(*points[0])
-            parts.append(f'<circle class="dot s{number}" cx="{x:.1f}" cy="{y:.1f}" r="3">{title}</circle>')
+            parts.append(
+                f'<circle class="dot s{number % _NUM_COLORS}" cx="{x:.1f}" cy="{y:.1f}" r="3">{title}</circle>'
+            )
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{html.escape(x_label)}</text>')
     parts.append(f'<text x="2" y="11">{html.escape(y_label)}</text>')
     legend = "".join(
-        f'<span class="key"><i class="s{number}"></i>{html.escape(name)}</span>' for number, name in enumerate(series)
+        f'<span class="key"><i class="s{number % _NUM_COLORS}"></i>{html.escape(name)}</span>'
+        for number, name in enumerate(series)
     )
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{"".join(parts)}</svg><div class="legend">{legend}</div>'
 

@@ -12,10 +12,11 @@ import jinja2
 from minmax_jax.base import disk
 from minmax_jax.base.errors import UserError
 from minmax_jax.evaluation import comparison
+from minmax_jax.method import error_name
 from minmax_jax.report import charts, metric_records, tables
 
 NAME = "report.html"
-# Name and label of the headline numbers, in this order; those that a run lacks are left out.
+# Name and label of the headline numbers, in this order, then those of the method; those that a run lacks are left out.
 _HEADLINE = (
     ("classification_error", "Classification error"),
     ("balanced_error", "Balanced error"),
@@ -24,8 +25,6 @@ _HEADLINE = (
     ("false_foreground_share", "False foreground"),
     ("pxap", "PxAP"),
     ("gt_known_localization", "GT-known localization"),
-    ("foreground_entropy", "Foreground entropy"),
-    ("background_entropy", "Background entropy"),
 )
 _POLICIES = {
     "fixed": "threshold fixed before training",
@@ -80,6 +79,8 @@ def _read_run(folder: pathlib.Path) -> dict[str, Any]:
     metrics = {name: metric for name, metric in results["metrics"].items() if metric["value"] is not None}
     records = metric_records.read(folder / "metrics.jsonl")
     curves, gallery = _read_json(folder / "curves.json"), _read_gallery(folder / "gallery")
+    scores = results.get("scores", {}).items()
+    of_method = [(name, _capital(score["title"])) for name, score in scores if score["kind"] != "class"]
     return {
         "name": folder.resolve().name,
         "results": results,
@@ -91,14 +92,14 @@ def _read_run(folder: pathlib.Path) -> dict[str, Any]:
         ],
         "headline": [
             (label, metrics[name], tables.describe_trivial(name, results))
-            for name, label in _HEADLINE
+            for name, label in (*_HEADLINE, *of_method)
             if name in metrics
         ],
         "metrics": metrics,
         "has_masks": any("baselines" in metric for metric in metrics.values()),
         "classes": tables.read_classes(results, curves),
         "flags": tables.count_flags(metric_records.read(folder / "predictions.jsonl")),
-        "training": _draw_training(records, results["step"]),
+        "training": _draw_training(records, results),
         "charts": _draw_curves(curves),
         "confusion": curves.get("confusion", []),
         "gallery": gallery,
@@ -114,20 +115,30 @@ def _read_json(path: pathlib.Path) -> Any:
     return json.loads(text, parse_constant=lambda name: None)
 
 
-def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:
-    """(title, chart) of the training."""
+def _capital(title: str) -> str:
+    return title[:1].upper() + title[1:]
+
+
+def _draw_training(records: list[dict], results: dict[str, Any]) -> list[tuple[str, str]]:
+    """(title, chart) of the training: with the terms of the loss and the scores that `results.json` declares."""
+    terms, scores = results.get("log_terms", []), results.get("scores", {})
+    others = {score["title"]: error_name(name) for name, score in scores.items() if score["kind"] == "class"}
 
     def series(kind, **names):
         return {
             label: [(r["step"], r.get(name)) for r in records if r["kind"] == kind] for label, name in names.items()
         }
 
-    terms = {
-        name.removesuffix("_loss"): name for r in records if r["kind"] == "train" for name in r if name.endswith("loss")
-    }
-    options = dict(x_label="step", mark=step)
+    options = dict(x_label="step", mark=results["step"])
     drawn = [
-        ("Loss and its terms, training", charts.lines(series("train", **terms), y_label="nats", **options)),
+        (
+            "Loss and its terms, training",
+            charts.lines(
+                series("train", loss="loss", **{name.removesuffix("_loss"): name for name in terms}),
+                y_label="nats",
+                **options,
+            ),
+        ),
         (
             "Classification error",
             charts.lines(
@@ -136,19 +147,15 @@ def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:
                     "validation",
                     validation="classification_error",
                     balanced="balanced_error",
-                    localizer="localizer_classification_error",
+                    **others,
                 ),
                 y_label="%",
                 **options,
             ),
         ),
-        (
-            "Entropies, validation",
-            charts.lines(
-                series("validation", foreground="foreground_entropy", background="background_entropy"),
-                y_label="nats",
-                **options,
-            ),
+        *(
+            (title, charts.lines(series("validation", **names), y_label=unit, **options))
+            for title, unit, names in _group_scores(scores)
         ),
         (
             "Masks, validation",
@@ -163,6 +170,18 @@ def _draw_training(records: list[dict], step: int) -> list[tuple[str, str]]:
         ),
     ]
     return [(title, chart) for title, chart in drawn if chart]
+
+
+def _group_scores(scores: dict[str, dict[str, str]]) -> list[tuple[str, str, dict[str, str]]]:
+    """(title, unit, {label: name}) of a chart for each unit of the method's numbers."""
+    numbers = {name: score for name, score in scores.items() if score["kind"] != "class"}
+    groups: dict[str, dict[str, str]] = {}
+    for name, score in numbers.items():
+        groups.setdefault(score["unit"], {})[score["title"]] = name
+    return [
+        ("Entropies, validation" if unit == "nats" else "Scores of the method, validation", unit, names)
+        for unit, names in groups.items()
+    ]
 
 
 def _draw_curves(curves: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Prediction and annotation of one image side by side."""
 
+from collections.abc import Mapping
 import pathlib
 import warnings
 
@@ -7,14 +8,22 @@ import numpy as np
 
 from minmax_jax.base import file_names
 from minmax_jax.data import dataset
-from minmax_jax.evaluation import ImagePrediction
+from minmax_jax.evaluation import ImagePrediction, image_predictions
+from minmax_jax.method import NO_SCORES, Score
 from minmax_jax.report import layers
 
 _HEIGHT_INCHES = 2.8
 _PREDICTED_COLOR, _TRUE_COLOR = (f"#{bytes(color).hex()}" for color in (layers.PREDICTED_COLOR, layers.TRUE_COLOR))
 
 
-def draw_panel(path: pathlib.Path, split: dataset.Split, prediction: ImagePrediction, *, threshold: float) -> None:
+def draw_panel(
+    path: pathlib.Path,
+    split: dataset.Split,
+    prediction: ImagePrediction,
+    *,
+    threshold: float,
+    scores: Mapping[str, Score] = NO_SCORES,
+) -> None:
     """Writes a PNG: the image, its true mask if it has one, the predicted mask as heat map, and outlines on the image.
 
     Args:
@@ -22,6 +31,7 @@ def draw_panel(path: pathlib.Path, split: dataset.Split, prediction: ImagePredic
         split: of the image.
         prediction: for the image.
         threshold: a pixel is foreground where the mask is at least this.
+        scores: of the method, for the caption.
     """
     import matplotlib.figure  # Here, because it slows down the import of the library.
 
@@ -51,7 +61,7 @@ def draw_panel(path: pathlib.Path, split: dataset.Split, prediction: ImagePredic
     for axis in axes:
         axis.set_axis_off()
     # Names are no formulas: without parse_math, a dollar sign would begin one.
-    figure.suptitle(_caption(split, prediction), fontsize=10, parse_math=False)
+    figure.suptitle(_caption(split, prediction, scores), fontsize=10, parse_math=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box is drawn in its place
         figure.savefig(path, dpi=110)
@@ -68,15 +78,14 @@ def _outline(axis, mask: np.ndarray, level: float, color: str, extent: tuple[flo
         axis.contour(columns, rows, mask, levels=[level], colors=[color], linewidths=1.4)
 
 
-def _caption(split: dataset.Split, prediction: ImagePrediction) -> str:
+def _caption(split: dataset.Split, prediction: ImagePrediction, scores: Mapping[str, Score]) -> str:
     name = file_names.printable(split.names[prediction.index])
     true, predicted = split.labels[prediction.index], prediction.predicted
     class_names = [file_names.printable(class_name) for class_name in split.class_names]
     verdict = "correct" if true == predicted else f"wrong, true class {class_names[true]}"
     caption = f"{name}: {class_names[predicted]} ({prediction.probabilities.max():.2f}, {verdict})"
-    entropies = [
-        f"{prediction.scores[f'{region}_entropy']:.2f} on the {region}"
-        for region in ("foreground", "background")
-        if f"{region}_entropy" in prediction.scores
+    shown = [
+        f"{scores[name].title} {value:.2f} {scores[name].unit}".rstrip()
+        for name, value in image_predictions.known_scores(prediction, scores).items()
     ]
-    return caption + (f"; entropy in nats: {', '.join(entropies)}" if entropies else "")
+    return "; ".join((caption, ", ".join(shown))) if shown else caption

@@ -10,7 +10,7 @@ from minmax_jax.base import options, progress
 from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset, padding
 from minmax_jax.evaluation import faithfulness, predict_split, randomization
-from minmax_jax.masks import resize_mask
+from minmax_jax.ops.resize import resize_mask
 from minmax_jax.runs import finished_runs
 from minmax_jax.runs.building import run as build
 from minmax_jax.runs.folder import workdir as workdir_lib

@@ -125,6 +125,7 @@ def evaluate_model(
         split,
         summary,
         run.options,
+        method=run.method,
         train_labels=run.splits["train"].labels,
         step=int(state.step),
         state_digest=digests.model_digest(state),

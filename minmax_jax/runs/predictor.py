@@ -1,6 +1,6 @@
 """A saved model as a function: from images to classes and masks, without checkpoints and without the dataset."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import logging
@@ -15,8 +15,8 @@ from minmax_jax.base.errors import OptionError
 from minmax_jax.base.paths import local_path
 from minmax_jax.configs import common
 from minmax_jax.data import image_reading, padding, preprocessing, readings
-from minmax_jax.masks import resize_mask
-from minmax_jax.method import Prediction
+from minmax_jax.method import Method, Prediction, Score
+from minmax_jax.ops.resize import resize_mask
 from minmax_jax.refinement import calibration
 from minmax_jax.runs import inference_options
 from minmax_jax.runs.building import creation, methods
@@ -37,6 +37,7 @@ class Predictor:
         predict: [B, h, w, 3] preprocessed images to a Prediction.
         predict_with_first_masks: as `predict`, and the [B, h, w, 1] masks of the first stage, through which its
             classifier saw the images; without a second stage they are those of the Prediction.
+        method: whose model this is.
         calibrate_fn: of `calibration.CALIBRATIONS`, for the masks of a second stage, or None.
     """
 
@@ -44,7 +45,18 @@ class Predictor:
     preprocessing: preprocessing.Preprocessing
     predict: Callable[[np.ndarray], Prediction]
     predict_with_first_masks: Callable[[np.ndarray], tuple[Prediction, jax.Array]]
+    method: Method
     calibrate_fn: Callable[..., np.ndarray] | None = None
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """The meaning of the method's scores."""
+        return self.method.scores
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether a classifier sees the images through the masks."""
+        return self.method.classify is not None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -148,7 +160,8 @@ def load(
     card = inference_options.choose(card, flips=flips, scales=scales, refine=refine)
     if dtype is not None:
         card["model"] = card["model"] | {"dtype": dtype}
-    predict, first_stage = _create_predict(card)
+    method = _create_method(card)
+    predict, first_stage = _refine(method, card), method.predict
 
     def predict_with_first_masks(variables, images):
         return predict(variables, images), first_stage(variables, images).masks  # equal parts are compiled once
@@ -160,26 +173,33 @@ def load(
         preprocessing=preprocessing.Preprocessing(**card["preprocessing"]),
         predict=functools.partial(jax.jit(predict), variables),
         predict_with_first_masks=functools.partial(jax.jit(predict_with_first_masks), variables),
+        method=method,
         calibrate_fn=calibration.CALIBRATIONS[refine["calibration"]] if refine["enabled"] else None,
     )
 
 
-def _create_predict(card: dict[str, Any]) -> tuple[Callable[..., Prediction], Callable[..., Prediction]]:
-    """The functions (variables, images) -> Prediction of the whole model, and of its first stage."""
+def _create_method(card: dict[str, Any]) -> Method:
     if card["method"] not in methods.METHODS:
         raise model_card.ModelCardError(
             f"The model is of method {card['method']!r}, and this version has {', '.join(methods.METHODS)}. Install"
             f" the version that wrote it ({card.get('versions', {}).get('minmax_jax')}), or add the method to"
             " minmax_jax.runs.building.methods.METHODS."
         )
-    options, background_classes = _read_options(card), model_card.background_labels(card)
-    method = creation.create_method(
-        options, num_classes=len(card["class_names"]), steps_per_epoch=1, background_classes=background_classes
+    return creation.create_method(
+        _read_options(card),
+        num_classes=len(card["class_names"]),
+        steps_per_epoch=1,
+        background_classes=model_card.background_labels(card),
     )
+
+
+def _refine(method: Method, card: dict[str, Any]) -> Callable[..., Prediction]:
+    """(variables, images) -> Prediction of the whole model, whose first stage is the method's."""
     if not card["refine"]["enabled"]:
-        return method.predict, method.predict
-    refined = creation.create_refined_predict(options, method, background_classes=background_classes)
-    return refined, method.predict
+        return method.predict
+    return creation.create_refined_predict(
+        _read_options(card), method, background_classes=model_card.background_labels(card)
+    )
 
 
 def _read_options(card: dict[str, Any]) -> RunOptions:

@@ -1,6 +1,6 @@
 """Training from a configuration to results: the program behind `experiments.train`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import logging
 import math
 import pathlib
@@ -16,6 +16,7 @@ from minmax_jax.base.errors import UserError
 from minmax_jax.base.paths import local_path
 from minmax_jax.distributed import host_checks
 from minmax_jax.evaluation import selection
+from minmax_jax.method import Score, error_name
 from minmax_jax.runs import final_test, timing
 from minmax_jax.runs.building import creation, data_splits, fields
 from minmax_jax.runs.building import run as build
@@ -136,7 +137,9 @@ def _train(
                 summary = _validate(run, state, step, saved)
             _select(record, summary, step, options.evaluation.selection)
             writer.write(step, "validation", summary)
-            logger.info(_describe_validation(step, summary, is_selected=record.selected_step == step))
+            logger.info(
+                _describe_validation(step, summary, run.method.scores, is_selected=record.selected_step == step)
+            )
         if is_saved:
             record.seconds = time.monotonic() - started
             saved.save(state, record)
@@ -228,15 +231,17 @@ def _describe_rate(rate: float, batch_size: int, seconds_left: float) -> str:
     return f"  {rate:.2f} steps/s  {rate * batch_size:.1f} images/s  {timing.format_seconds(seconds_left)} left"
 
 
-def _describe_validation(step: int, summary: dict, *, is_selected: bool) -> str:
+def _describe_validation(step: int, summary: dict, scores: Mapping[str, Score], *, is_selected: bool) -> str:
     parts = [f"validation {step}", f"error {summary['classification_error']:.2f} %"]
-    if "localizer_classification_error" in summary:
-        parts[-1] += f" (localizer {summary['localizer_classification_error']:.2f} %)"
+    parts[-1] += "".join(
+        f" ({score.title} {summary[error_name(name)]:.2f} %)"
+        for name, score in scores.items()
+        if error_name(name) in summary
+    )
     parts.append(f"balanced {summary['balanced_error']:.2f} %")
     if summary["num_images_with_mask"]:
         parts += [f"F1+ {summary['f1_foreground']:.1f}", f"F1- {summary['f1_background']:.1f}"]
     if "false_foreground_share" in summary:
         parts.append(f"false foreground {summary['false_foreground_share']:.1f}")
-    if "foreground_entropy" in summary:
-        parts.append(f"entropy {summary['foreground_entropy']:.3f}/{summary['background_entropy']:.3f}")
+    parts += [f"{score.title} {summary[name]:.3f}" for name, score in scores.items() if name in summary]
     return "  ".join(parts + ["selected"] * is_selected)

@@ -23,7 +23,7 @@ from minmax_jax.data import (
     tiff_files,
     unread_formats,
 )
-from minmax_jax.evaluation import trust
+from minmax_jax.evaluation import image_predictions, trust
 from minmax_jax.evaluation.image_predictions import ImagePrediction, NotFiniteError
 from minmax_jax.prediction import sources
 from minmax_jax.prediction.options import Options
@@ -203,11 +203,9 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
         raise NotFiniteError("The model's numbers for this image are not finite. Train it again.")
     names, best = predictor.class_names, prediction.predicted
     threshold = predictor.card["foreground_threshold"]
-    entropies = {name: value for name, value in prediction.scores.items() if name.endswith("entropy")}
     has_region, first_mask = best not in predictor.background_classes, np.asarray(first_masks)[0, ..., 0]
     if not has_region:  # the classifier read the whole image, and nothing is left for a background
         first_mask = np.ones_like(first_mask)
-        entropies |= {"background_entropy": None} if "background_entropy" in entropies else {}
     return {
         "height": prediction.mask.shape[0],
         "width": prediction.mask.shape[1],
@@ -217,21 +215,27 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
         "has_region": has_region,
         "probability": float(prediction.probabilities[best]),
         "probabilities": dict(zip(names, map(float, prediction.probabilities))),
-        **entropies,
+        **image_predictions.known_scores(prediction, predictor.scores, background_classes=predictor.background_classes),
         "threshold": threshold,
         "foreground_share": float(np.mean(prediction.mask >= threshold)),
         "num_instances": len(regions.find(prediction.mask, threshold=threshold, least_area=LEAST_AREA)[1]),
         "microns_per_pixel": prepared.microns,
         "flags": [
-            *trust.find_flags(prediction, threshold=threshold, background_classes=predictor.background_classes),
+            *trust.find_flags(
+                prediction,
+                threshold=threshold,
+                scores=predictor.scores,
+                background_classes=predictor.background_classes,
+            ),
             *prepared.flags,
             *model_flags,
         ],
         "image": _to_url(_shrink(prepared.image, _GREATEST_SHOWN_SIDE)),
         # Rounded half up, so that a level is at least 255 t where the mask is at least t = 0.5.
         "mask": _to_url(np.floor(255 * np.clip(prediction.mask, 0, 1) + 0.5).astype(np.uint8)),
-        # Methods without these entropies have no classifier that reads masked images.
-        "seen": _draw_seen(predictor, prepared, first_mask, has_background=has_region) if entropies else {},
+        "seen": _draw_seen(predictor, prepared, first_mask, has_background=has_region)
+        if predictor.has_classifier
+        else {},
     }
 
 

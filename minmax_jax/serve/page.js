@@ -162,6 +162,7 @@ function showSeen(answer) {
     if (!(side in answer.seen)) continue;
     element(`seen-${side}`).src = answer.seen[side];
     const entropy = answer[`${side}_entropy`], share = entropy / run.greatest_entropy;
+    if (entropy === undefined) continue;
     element(`${side}-entropy`).textContent = `Entropy ${entropy.toFixed(2)} of ${run.greatest_entropy.toFixed(2)} nats: ${share > 0.5 ? "identifies no class" : "identifies a class"}`;
     fill(element(`${side}-bar`), Math.min(share, 1));
   }

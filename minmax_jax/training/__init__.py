@@ -1,1 +1,1 @@
-"""The kit that training steps of any method share."""
+"""What training and inference of any method share."""

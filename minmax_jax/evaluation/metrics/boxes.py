@@ -15,8 +15,8 @@ from minmax_jax.evaluation import evaluators
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 from minmax_jax.evaluation.metrics import classification
-from minmax_jax.masks import resize_mask
 from minmax_jax.ops.cpu import components
+from minmax_jax.ops.resize import resize_mask
 
 SIDE = 224  # pixels
 LEAST_IOU = 0.5

@@ -1,17 +1,17 @@
-"""Classification error, top-1 and top-5, of the classifier and, where the method reports one, of the localizer.
+"""Classification error, top-1 and top-5, of the predicted class, and the error of other classes that a method declares.
 
 The balanced error is the mean over classes of each one's error, so that small classes count as much as large ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import functools
 from typing import Any
 
 import numpy as np
 
 from minmax_jax.evaluation import evaluators
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row
-
-_ERRORS = {"classification_error": "predicted", "localizer_classification_error": "localizer_class"}
+from minmax_jax.method import NO_SCORES, Score, error_name
 
 
 def is_among_best(row: Row, count: int) -> bool:
@@ -56,10 +56,10 @@ def _balanced_error(rows: Sequence[Row]) -> Metric:
     return Metric(values, "%")
 
 
-def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
+def _metrics(columns: Mapping[str, str], rows: Sequence[Row]) -> dict[str, Metric]:
     found = {
         name: Metric(evaluators.ratio([100.0 * (row[column] != row["label"]) for row in rows]), "%")
-        for name, column in _ERRORS.items()
+        for name, column in columns.items()
         if rows and column in rows[0]
     }
     if rows:
@@ -69,9 +69,20 @@ def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
     return found
 
 
-def _summarize(rows: Sequence[Row]) -> dict[str, Any]:
+def _summarize(columns: Mapping[str, str], rows: Sequence[Row]) -> dict[str, Any]:
     """Errors in percent. The classes of an image are in its row already."""
-    return {name: float(metric.values(np.ones((1, len(rows))))[0]) for name, metric in _metrics(rows).items()}
+    return {name: float(metric.values(np.ones((1, len(rows))))[0]) for name, metric in _metrics(columns, rows).items()}
 
 
-EVALUATOR = Evaluator(score=lambda prediction, truth: {}, summarize=_summarize, metrics=_metrics)
+def evaluator(scores: Mapping[str, Score] = NO_SCORES) -> Evaluator:
+    """Errors of the predicted class, and of each class among the scores that a method declares."""
+    columns = {"classification_error": "predicted"}
+    columns |= {error_name(name): name for name, score in scores.items() if score.kind == "class"}
+    return Evaluator(
+        score=lambda prediction, truth: {},
+        summarize=functools.partial(_summarize, columns),
+        metrics=functools.partial(_metrics, columns),
+    )
+
+
+EVALUATOR = evaluator()

@@ -13,7 +13,7 @@ from minmax_jax.base import options
 from minmax_jax.evaluation import evaluators
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
-from minmax_jax.masks import resize_mask
+from minmax_jax.ops.resize import resize_mask
 
 NAME = "false_foreground_share"
 

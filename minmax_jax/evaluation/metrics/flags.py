@@ -1,22 +1,31 @@
 """Trust flags: the share of images that carry one, and the classification error with and without them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 
 import numpy as np
 
 from minmax_jax.evaluation import evaluators, trust
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row
+from minmax_jax.method import NO_SCORES, Score
 
 
-def evaluator(*, threshold: float, background_classes: Sequence[int] = ()) -> Evaluator:
+def evaluator(
+    *,
+    threshold: float,
+    scores: Mapping[str, Score] = NO_SCORES,
+    background_classes: Sequence[int] = (),
+) -> Evaluator:
     """Rows hold the flags in words as "flags".
 
     Args:
         threshold: a pixel is foreground where the mask is at least this.
+        scores: of the method.
         background_classes: those without a region.
     """
-    find_flags = functools.partial(trust.find_flags, threshold=threshold, background_classes=background_classes)
+    find_flags = functools.partial(
+        trust.find_flags, threshold=threshold, scores=scores, background_classes=background_classes
+    )
     return Evaluator(score=lambda prediction, truth: {"flags": find_flags(prediction)}, metrics=_metrics)
 
 

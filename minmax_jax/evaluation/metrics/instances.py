@@ -22,7 +22,7 @@ from minmax_jax.base import options
 from minmax_jax.evaluation import evaluators, objects
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
-from minmax_jax.masks import resize_mask
+from minmax_jax.ops.resize import resize_mask
 
 LEAST_AREA = 16  # pixels of the true mask, as in predictions of files: less is rarely an object
 _LEAST_SHARE = 0.5  # of a true object, that its partner covers

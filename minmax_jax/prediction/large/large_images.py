@@ -87,7 +87,7 @@ def predict(
         np.mean(mask[top:bottom, left:right] >= threshold) * is_shown
         for (top, left, bottom, right), is_shown in zip(grid.windows, has_region)
     ]
-    probabilities, scores = tile_scores.combine(answers, shares)
+    probabilities, scores = tile_scores.combine(answers, shares, declared=predictor.scores)
     if int(np.argmax(probabilities)) in predictor.background_classes:
         for top, bottom in resampling.bands(*mask.shape):
             mask[top:bottom] = 0

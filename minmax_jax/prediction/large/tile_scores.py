@@ -4,12 +4,12 @@ The mask of a tile is scaled by the range of its own class maps: something becom
 object. Such a tile is known by the classifier, which training made uncertain where there is no object.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from minmax_jax.evaluation import trust
-from minmax_jax.method import Prediction
+from minmax_jax.method import NO_SCORES, Prediction, Score
 
 _LEAST = 1e-6  # of weights, so that there is a mean
 
@@ -22,15 +22,21 @@ def confidence(probabilities: np.ndarray) -> float:
 
 def fading(probabilities: np.ndarray) -> float:
     """The factor of a tile's mask: below 1 where its region does not identify a class, by the limit of the flags."""
-    return min(1.0, max(0.0, confidence(probabilities) / (1 - trust.GREATEST_FOREGROUND_ENTROPY)))
+    return min(1.0, max(0.0, confidence(probabilities) / (1 - trust.GREATEST_ENTROPY)))
 
 
-def combine(answers: Sequence[Prediction], shares: Sequence[float]) -> tuple[np.ndarray, dict[str, float]]:
+def combine(
+    answers: Sequence[Prediction],
+    shares: Sequence[float],
+    *,
+    declared: Mapping[str, Score] = NO_SCORES,
+) -> tuple[np.ndarray, dict[str, float]]:
     """Probabilities [C] and scores of the image: means over the tiles, weighted by confidence times foreground.
 
     Args:
-        answers: of the tiles: probabilities [C] and scores; the localizer's class is the one with the most weight.
+        answers: of the tiles: probabilities [C] and scores.
         shares: of the foreground in each tile, in the mask of the image; where there is none, confidence is the weight.
+        declared: scores of the method; of one that is a class, the image has the one with the most weight.
     """
     confidences = np.array([max(confidence(answer.probabilities), _LEAST) for answer in answers])
     weights = confidences * shares if any(shares) else confidences
@@ -38,7 +44,7 @@ def combine(answers: Sequence[Prediction], shares: Sequence[float]) -> tuple[np.
         name: float(np.average([answer.scores[name] for answer in answers], weights=weights))
         for name in answers[0].scores
     }
-    if "localizer_class" in scores:
-        classes = [int(answer.scores["localizer_class"]) for answer in answers]
-        scores["localizer_class"] = int(np.argmax(np.bincount(classes, weights)))
+    for name in scores:
+        if name in declared and declared[name].kind == "class":
+            scores[name] = int(np.argmax(np.bincount([int(answer.scores[name]) for answer in answers], weights)))
     return np.average([answer.probabilities for answer in answers], axis=0, weights=weights), scores

@@ -1,6 +1,6 @@
 """The files of one image: mask, overlay, soft mask, polygons, annotations; and its row of the tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import math
 import pathlib
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from minmax_jax.data import pixel_size
-from minmax_jax.evaluation import trust
-from minmax_jax.evaluation.image_predictions import ImagePrediction
+from minmax_jax.evaluation import image_predictions, trust
+from minmax_jax.method import NO_SCORES, Score
 from minmax_jax.prediction.large import banded_regions, resampling
 from minmax_jax.prediction.large.disk_arrays import DiskArray
 from minmax_jax.prediction.options import Options
@@ -44,6 +44,7 @@ def write(
     options: Options,
     *,
     class_names: Sequence[str],
+    scores: Mapping[str, Score] = NO_SCORES,
     background_classes: Sequence[int] = (),
     of_model: Sequence[str],
     scratch: pathlib.Path,
@@ -55,6 +56,7 @@ def write(
         answer: for the image.
         options: what is written.
         class_names: of the C classes.
+        scores: of the method.
         background_classes: those without a region.
         of_model: flags of all images.
         scratch: folder for what does not fit in memory.
@@ -96,13 +98,15 @@ def write(
         "class": name,
         "probability": float(prediction.probabilities[prediction.predicted]),
         "probabilities": dict(zip(class_names, map(float, prediction.probabilities))),
-        **_entropies(prediction, background_classes),
+        **image_predictions.known_scores(prediction, scores, background_classes=background_classes),
         "foreground_share": share,
         "num_instances": len(found.regions),
         "threshold": options.threshold,
         "not_read": dict(answer.source.image.lossy),
         "flags": [
-            *trust.find_flags(prediction, threshold=options.threshold, background_classes=background_classes),
+            *trust.find_flags(
+                prediction, threshold=options.threshold, scores=scores, background_classes=background_classes
+            ),
             *answer.source.flags,
             *of_model,
         ],
@@ -111,13 +115,6 @@ def write(
 
 def _describe_ignored(said: pixel_size.PixelSize) -> dict[str, Any] | None:
     return {"microns": said.sides, "reason": said.ignored} if said.ignored else None
-
-
-def _entropies(prediction: ImagePrediction, background_classes: Sequence[int]) -> dict[str, float | None]:
-    """Those of methods that have them; that of the background is None for a class without a region."""
-    found = {name: value for name, value in prediction.scores.items() if name.endswith("entropy")}
-    is_known = "background_entropy" not in found or prediction.predicted not in background_classes
-    return found if is_known else found | {"background_entropy": None}
 
 
 def _find_regions(answer: Predicted, options: Options, scratch: pathlib.Path) -> region_files.Found:

@@ -6,21 +6,26 @@ import pathlib
 from typing import Any
 
 from minmax_jax.base import tables
+from minmax_jax.method import Score
 from minmax_jax.prediction.inputs import Input, name_files
 from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.outputs import coco, image_outputs
 
 
-def write_csv(path: pathlib.Path, rows: Sequence[dict[str, Any]], class_names: Sequence[str]) -> None:
+def write_csv(
+    path: pathlib.Path, rows: Sequence[dict[str, Any]], class_names: Sequence[str], *, scores: Mapping[str, Score]
+) -> None:
     """Writes a row for each image, with a column for the probability of each class.
 
     Args:
         path: of the file.
         rows: of `predictions.jsonl`.
         class_names: of the C classes.
+        scores: of the method: a column each, but for classes.
     """
     columns = ["path", "stem", "height", "width", "microns_per_pixel", "rescaling", "num_tiles", "class", "probability"]
-    columns += ["foreground_entropy", "background_entropy", "foreground_share", "num_instances", "threshold", "flags"]
+    columns += [name for name, score in scores.items() if score.kind != "class"]
+    columns += ["foreground_share", "num_instances", "threshold", "flags"]
     header = [*columns, *(f"p_{name}" for name in class_names)]
 
     def cells() -> Iterator[list]:

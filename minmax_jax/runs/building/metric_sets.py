@@ -1,5 +1,7 @@
 """Which metrics a run computes: few in validations, all in tests."""
 
+from collections.abc import Mapping
+
 from minmax_jax.evaluation import Evaluator
 from minmax_jax.evaluation.metrics import (
     boundary,
@@ -7,7 +9,6 @@ from minmax_jax.evaluation.metrics import (
     calibration,
     classification,
     dice,
-    entropy,
     false_foreground,
     flags,
     instances,
@@ -15,16 +16,26 @@ from minmax_jax.evaluation.metrics import (
     pixel_curve,
     thresholds,
 )
+from minmax_jax.evaluation.metrics import scores as scores_lib
+from minmax_jax.method import NO_SCORES, Score
 from minmax_jax.runs.building.groups import EvaluationOptions
 
 
-def create_evaluators(options: EvaluationOptions, *, background_classes: tuple[int, ...] = ()) -> tuple[Evaluator, ...]:
-    """The metrics of validations, of group `evaluation` of a configuration; `background_classes` have no region."""
+def create_evaluators(
+    options: EvaluationOptions, *, scores: Mapping[str, Score] = NO_SCORES, background_classes: tuple[int, ...] = ()
+) -> tuple[Evaluator, ...]:
+    """The metrics of validations.
+
+    Args:
+        options: of the evaluation.
+        scores: of the method.
+        background_classes: those without a region.
+    """
     return (
-        classification.EVALUATOR,
+        classification.evaluator(scores),
         dice.evaluator(threshold=options.threshold),
         false_foreground.evaluator(threshold=options.threshold),
-        entropy.evaluator(background_classes=background_classes),
+        scores_lib.evaluator(scores, background_classes=background_classes),
     )
 
 
@@ -43,13 +54,19 @@ def create_mask_evaluators(options: EvaluationOptions) -> tuple[Evaluator, ...]:
 
 
 def create_test_evaluators(
-    options: EvaluationOptions, *, background_classes: tuple[int, ...] = ()
+    options: EvaluationOptions, *, scores: Mapping[str, Score] = NO_SCORES, background_classes: tuple[int, ...] = ()
 ) -> tuple[Evaluator, ...]:
-    """All metrics; validations leave most out, as they take longer and nothing is selected by them."""
+    """All metrics; validations leave most out, as they take longer and nothing is selected by them.
+
+    Args:
+        options: of the evaluation.
+        scores: of the method.
+        background_classes: those without a region.
+    """
     return (
-        classification.EVALUATOR,
+        classification.evaluator(scores),
         *create_mask_evaluators(options),
-        entropy.evaluator(background_classes=background_classes),
+        scores_lib.evaluator(scores, background_classes=background_classes),
         calibration.EVALUATOR,
-        flags.evaluator(threshold=options.threshold, background_classes=background_classes),
+        flags.evaluator(threshold=options.threshold, scores=scores, background_classes=background_classes),
     )

@@ -11,13 +11,12 @@ from minmax_jax.base import errors
 from minmax_jax.data import dataset, padding
 from minmax_jax.distributed import devices, engines
 from minmax_jax.evaluation import Evaluator, selection
-from minmax_jax.method import Method, Prediction
-from minmax_jax.minmax import inference
+from minmax_jax.method import Method, Prediction, RefineFn
 from minmax_jax.models import classifier
-from minmax_jax.refinement.crf import RefineFn
 from minmax_jax.runs.building import creation, data_splits, metric_sets
 from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.building.options import RunOptions
+from minmax_jax.training import views
 from minmax_jax.training.state import TrainState
 
 
@@ -83,8 +82,12 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         train_step=engine.parallelize_train_step(method.train_step),
         predict=engine.parallelize_predict(method.predict),
         classify=engine.parallelize_predict(method.classify) if method.classify else None,
-        evaluators=metric_sets.create_evaluators(options.evaluation, background_classes=background_classes),
-        test_evaluators=metric_sets.create_test_evaluators(options.evaluation, background_classes=background_classes),
+        evaluators=metric_sets.create_evaluators(
+            options.evaluation, scores=method.scores, background_classes=background_classes
+        ),
+        test_evaluators=metric_sets.create_test_evaluators(
+            options.evaluation, scores=method.scores, background_classes=background_classes
+        ),
         refine_fn=None,
         state=devices.replicate(state),
     )
@@ -102,7 +105,7 @@ def _check_selection(options: RunOptions, split: dataset.Split) -> None:
 def _check_classifier(options: RunOptions, splits: dict[str, dataset.Split]) -> None:
     """Raises OptionError if of a crop, or of an image at the least of the sizes it is seen at, no pixel is left."""
     least = min(int(padding.padded_sizes(split.sizes).min()) for split in splits.values())
-    resized = [inference.view_side(least, scale) for scale in (*options.evaluation.scales, *options.refine.scales)]
+    resized = [views.view_side(least, scale) for scale in (*options.evaluation.scales, *options.refine.scales)]
     side = min(*data_splits.crop_size(options.data, splits["train"]), least, *resized)
     with errors.naming("config.model."):
         classifier.check_size(options.model.classifier_scale, (side, side))

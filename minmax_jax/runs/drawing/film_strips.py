@@ -7,7 +7,7 @@ import numpy as np
 
 from minmax_jax.base import strict_json
 from minmax_jax.data import padding
-from minmax_jax.minmax.recorded_erasing import RecordedPass
+from minmax_jax.method import RecordedPass
 from minmax_jax.ops import intensity
 from minmax_jax.report import layers
 from minmax_jax.runs.building import run as build
@@ -27,7 +27,7 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> 
         state: of the tested model.
     """
     target, split = gallery.empty_folder(folder / FOLDER), run.splits["test"]
-    if run.method.record_erasing is None or not run.options.method_options.erasing.num_erasures:
+    if run.method.record_erasing is None:
         return
     variables, record, strips = state_lib.inference_variables(state), jax.jit(run.method.record_erasing), []
     erased = np.flatnonzero(split.has_region)

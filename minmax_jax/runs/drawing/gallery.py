@@ -92,7 +92,7 @@ def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, row
             "probability": max(row["probabilities"]),
             "has_truth": true is not None,
             "num_instances": num_regions,
-            **{name: row[name] for name in ("foreground_entropy", "background_entropy") if name in row},
+            **{name: row[name] for name, score in run.method.scores.items() if score.kind != "class" and name in row},
         }
     (target / INDEX).write_text(strict_json.dumps([entries[index] for index in indices]))
 

@@ -42,7 +42,7 @@ def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows
         path = pictures / file_names.shorten(subset.names[prediction.index], ending=".png")
         with _warning("A picture", path):
             path.parent.mkdir(parents=True, exist_ok=True)  # An image's name may have folders.
-            panels.draw_panel(path, subset, prediction, threshold=evaluation.threshold)
+            panels.draw_panel(path, subset, prediction, threshold=evaluation.threshold, scores=run.method.scores)
     with _warning("The gallery of the report", folder):
         gallery.write(run, folder, state, rows)
         film_strips.write(run, folder, state)

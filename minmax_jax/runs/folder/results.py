@@ -14,6 +14,7 @@ import numpy as np
 
 from minmax_jax.base import disk, strict_json
 from minmax_jax.evaluation import selection
+from minmax_jax.method import Method, error_name
 from minmax_jax.runs.building.groups import DataOptions
 from minmax_jax.runs.building.options import RunOptions
 
@@ -29,6 +30,7 @@ def collect(
     summary: dict,
     options: RunOptions,
     *,
+    method: Method,
     train_labels: np.ndarray,
     step: int,
     state_digest: str,
@@ -40,6 +42,7 @@ def collect(
         split: name of the split.
         summary: of that split.
         options: of the run.
+        method: of the run.
         train_labels: [N] of the training images.
         step: of the selected model.
         state_digest: SHA-256 of the selected model's parameters and statistics.
@@ -48,6 +51,9 @@ def collect(
     evaluation, refine = options.evaluation, options.refine
     return {
         split: strict_json.finite(summary),
+        "method": options.method,
+        "log_terms": list(method.log_terms),
+        "scores": {name: score.describe() for name, score in method.scores.items()},
         "trained_on": describe_training_data(train_labels, options.data),
         "selection": evaluation.selection,
         # Whether no mask and no prior about masks was used, neither to train nor to select.
@@ -155,18 +161,23 @@ def describe(results: dict, split: str = "test") -> str:
         always = results["majority_class"]
         majority = f"   (always {always['class']!r}: {always['classification_error']:.2f} %)"
 
-    def error():
-        of_localizer = summary.get("localizer_classification_error")
-        localizer = "" if of_localizer is None else f" (localizer {number(of_localizer)} %)"
-        return f"{number(summary['classification_error'])} %{interval('classification_error')}{localizer}{majority}"
+    scores = results.get("scores", {})
 
-    def entropies():
-        if "foreground_entropy" not in summary:
-            return ""
-        return (
-            f"\n  entropy, foreground {number(summary['foreground_entropy'], '.3f')}"
-            f"   background {number(summary['background_entropy'], '.3f')} nats"
+    def error():
+        others = "".join(
+            f" ({score['title']} {number(summary[error_name(name)])} %)"
+            for name, score in scores.items()
+            if error_name(name) in summary
         )
+        return f"{number(summary['classification_error'])} %{interval('classification_error')}{others}{majority}"
+
+    def means():
+        shown = [
+            f"{score['title']} {number(summary[name], '.3f')} {score['unit']}".rstrip()
+            for name, score in scores.items()
+            if name in summary
+        ]
+        return "\n  " + "   ".join(shown) if shown else ""
 
     def balanced():
         if "balanced_error" not in summary:  # of an earlier version
@@ -195,5 +206,5 @@ def describe(results: dict, split: str = "test") -> str:
     swaps = f"\n  swap test: {describe_diagnosis(results['diagnosis'])}" if "diagnosis" in results else ""
     return (
         f"{split}, {summary['num_images']} images{without_mask}, model of step {results['step']}{refined}:\n"
-        f"  classification error   {error()}{balanced()}{masks()}{entropies()}{swaps}"
+        f"  classification error   {error()}{balanced()}{masks()}{means()}{swaps}"
     )

@@ -1,0 +1,116 @@
+"""Test-time augmentation of any method: means over mirror images and sizes of the images."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from minmax_jax import masks
+from minmax_jax.method import DISAGREEMENT, Prediction
+from minmax_jax.ops import intensity, resize
+
+_GRID = 32  # greatest output stride of a trunk
+
+# Images [B, h, w, 3] in [-1, 1], of any size, to ([B, h, w, 1] masks, scores [B, ...] by name).
+PredictView = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """The views of an image that a prediction is a mean over; each costs as much as the first.
+
+    Attributes:
+        flip_horizontal: whether the mirror image counts.
+        flip_vertical: the same with top and bottom exchanged; both flips together give four views.
+        scales: sizes, as shares of the image's; sides are rounded to multiples of 32.
+    """
+
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    scales: tuple[float, ...] = (1.0,)
+
+
+ONE = Views()
+
+
+def predict(
+    predict_view: PredictView, images: jax.Array, *, views: Views = ONE, background_classes: Sequence[int] = ()
+) -> Prediction:
+    """The prediction of a method from what it finds in one view.
+
+    Args:
+        predict_view: with "probabilities" [B, C] among its scores.
+        images: [B, H, W, 3], uint8 or scaled to [-1, 1].
+        views: of each image.
+        background_classes: those without a region: where the mean over the views names one, the mask is empty.
+    """
+    foreground, scores = mean_over_views(predict_view, intensity.normalize(images), views)
+    probabilities = scores["probabilities"]
+    return Prediction(
+        probabilities=probabilities,
+        masks=without_background(foreground, probabilities, background_classes),
+        scores={name: values for name, values in scores.items() if name != "probabilities"},
+    )
+
+
+def without_background(foreground: jax.Array, probabilities: jax.Array, background_classes: Sequence[int]) -> jax.Array:
+    """Masks [B, H, W, 1] with 0 everywhere where the most probable class has no region.
+
+    Args:
+        foreground: [B, H, W, 1] masks.
+        probabilities: [B, C] of the classes.
+        background_classes: those without a region.
+    """
+    if not background_classes:
+        return foreground
+    is_empty = masks.is_background(jnp.argmax(probabilities, axis=-1), background_classes)
+    return jnp.where(is_empty[:, None, None, None], 0, foreground)
+
+
+def mean_over_views(
+    predict_view: PredictView, images: jax.Array, views: Views = ONE
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Means over the sizes and mirror images of [B, H, W, 3] images in [-1, 1].
+
+    Args:
+        predict_view: of one view; masks are flipped and resized back.
+        images: scaled to [-1, 1].
+        views: of each image.
+
+    Returns:
+        [B, H, W, 1] masks, and the scores; of several views also `DISAGREEMENT` [B], the mean absolute difference
+        of a view's mask from the mean.
+    """
+    foregrounds, scores = [], []
+    for scale in views.scales:
+        sides = [view_side(side, scale) for side in images.shape[1:3]]
+        resized = resize.resize_bilinear(images, tuple(sides))
+        of_flips, of_scale = _flipped_views(predict_view, resized, views)
+        foregrounds += [resize.resize_bilinear(foreground, images.shape[1:3]) for foreground in of_flips]
+        scores.append(of_scale)
+    if len(foregrounds) == 1:
+        return foregrounds[0], scores[0]
+    stacked = jnp.stack(foregrounds)
+    mean = jnp.mean(stacked, axis=0)
+    scores = jax.tree.map(lambda *arrays: jnp.mean(jnp.stack(arrays), axis=0), *scores)
+    return mean, scores | {DISAGREEMENT: jnp.mean(jnp.abs(stacked - mean), axis=(0, 2, 3, 4))}
+
+
+def view_side(side: int, scale: float) -> int:
+    """The height or width at which an image is seen at a scale: a multiple of 32, unless the scale is 1."""
+    return side if scale == 1 else max(1, round(scale * side / _GRID)) * _GRID
+
+
+def _flipped_views(predict_view: PredictView, images: jax.Array, views: Views):
+    """The masks of images [B, H, W, 3] and of their mirror images, flipped back, and the means of the scores."""
+    both = views.flip_horizontal and views.flip_vertical
+    flips = [(), *[(2,)] * views.flip_horizontal, *[(1,)] * views.flip_vertical, *[(1, 2)] * both]
+    if len(flips) == 1:
+        foreground, scores = predict_view(images)
+        return [foreground], scores
+    # A loop compiles the networks once and holds the activations of one view only.
+    foregrounds, scores = lax.map(predict_view, jnp.stack([jnp.flip(images, axes) for axes in flips]))
+    unflipped = [jnp.flip(masks_of_flip, axes) for masks_of_flip, axes in zip(foregrounds, flips)]
+    return unflipped, jax.tree.map(lambda array: jnp.mean(array, axis=0), scores)
