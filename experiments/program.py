@@ -267,7 +267,13 @@ class _BoolOr(flags.ArgumentParser):
 
 
 def create_bool_or(name: str, value: str, text: str) -> flags.Flag:
-    """A flag that is --name, --noname or --name=VALUE; default: False."""
+    """A flag that is --name, --noname or --name=VALUE; default: False.
+
+    Args:
+        name: of the flag.
+        value: name of the value that the flag takes instead of true or false, as in --name=VALUE.
+        text: description for --help.
+    """
     return flags.Flag(_BoolOr(value), flags.ArgumentSerializer(), name, False, text, boolean=True)
 
 

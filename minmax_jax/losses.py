@@ -25,6 +25,16 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Returns:
         [B] losses in nats.
+
+    Example:
+        Even odds cost log 2 = 0.69 nats, odds of 3 to 1 cost log(4 / 3) = 0.29.
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> logits = jnp.log(jnp.array([[1.0, 1.0], [3.0, 1.0]]))
+        >>> print(np.asarray(mm.losses.cross_entropy(logits, jnp.array([1, 0]))).round(2))
+        [0.69 0.29]
     """
     log_probabilities = jax.nn.log_softmax(logits)
     return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
@@ -38,6 +48,15 @@ def conditional_entropy(logits: jax.Array) -> jax.Array:
 
     Returns:
         [B] entropies in nats, in [0, log C].
+
+    Example:
+        log 2 = 0.69 where two classes are equally probable, and less where one is more probable.
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> print(np.asarray(mm.losses.conditional_entropy(jnp.array([[0.0, 0.0], [2.0, 0.0]]))).round(2))
+        [0.69 0.37]
     """
     log_probabilities = jax.nn.log_softmax(logits)
     return -jnp.sum(jnp.exp(log_probabilities) * log_probabilities, axis=-1)
@@ -53,6 +72,13 @@ def negative_entropy(logits: jax.Array) -> jax.Array:
 
     Returns:
         [B] losses in nats, in [-log C, 0].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> print(np.asarray(mm.losses.negative_entropy(jnp.array([[0.0, 0.0], [2.0, 0.0]]))).round(2))
+        [-0.69 -0.37]
     """
     return -conditional_entropy(logits)
 
@@ -67,6 +93,15 @@ def uniform_cross_entropy(logits: jax.Array) -> jax.Array:
 
     Returns:
         [B] losses in nats, at least log C.
+
+    Example:
+        Least, log 2 = 0.69, where the logits are equal; it grows without bound with their difference.
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> print(np.asarray(mm.losses.uniform_cross_entropy(jnp.array([[0.0, 0.0], [100.0, 0.0]]))).round(2))
+        [ 0.69 50.  ]
     """
     return -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
 
@@ -91,6 +126,16 @@ def background_ratio(background_logits: jax.Array, whole_logits: jax.Array, labe
 
     Returns:
         [B] shares in [0, 1].
+
+    Example:
+        The background has a quarter of the logit that the whole image has for its class, or a logit below 0.
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> background, whole = jnp.array([[1.0, 9.0], [-1.0, 0.0]]), jnp.array([[4.0, 0.0], [4.0, 0.0]])
+        >>> print(np.asarray(mm.losses.background_ratio(background, whole, jnp.array([0, 0]))).round(2))
+        [0.25 0.  ]
     """
     background, whole = (
         jax.nn.relu(jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0])
@@ -124,6 +169,14 @@ class LossOptions:
 
     Raises:
         OptionError: for an unknown term or a number out of range.
+
+    Example:
+        >>> import minmax_jax as mm
+        >>> mm.losses.LossOptions(background="explicit", background_weight=0.5).background
+        'explicit'
+        >>> mm.losses.LossOptions(background_weight=-1)
+        Traceback (most recent call last):
+        minmax_jax.base.errors.OptionError: background_weight=-1 must be at least 0.
     """
 
     background: str = "surrogate"
@@ -171,6 +224,15 @@ def log_barrier(values: jax.Array, t: jax.Array | float) -> jax.Array:
 
     Returns:
         Penalties of the shape of `values`.
+
+    Example:
+        -log(0.5) / 5 = 0.14 well below 0; above 0 the penalty grows by t = 5 with z.
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> print(np.asarray(mm.losses.log_barrier(jnp.array([-0.5, 0.0, 1.0]), 5.0)).round(2))
+        [0.14 0.84 5.84]
     """
     inside = values <= -1 / t**2
     # The branch that is not taken must be finite too, or its gradient turns the other's into NaN.
@@ -192,6 +254,16 @@ def size_barrier(masks: jax.Array, t: jax.Array | float, bounds: tuple[float, fl
 
     Returns:
         [B] penalties.
+
+    Example:
+        A mask within the bounds, and one that covers the whole image, 0.5 more than it may.
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> masks = jnp.stack([jnp.full((4, 4, 1), 0.25), jnp.ones((4, 4, 1))])
+        >>> print(np.asarray(mm.losses.size_barrier(masks, 10.0, (0.0, 0.5))).round(2))
+        [0.28 5.56]
     """
     pixels = masks[0].size
     size = jnp.sum(masks, axis=(1, 2, 3))
@@ -219,6 +291,18 @@ def area_loss(
     Returns:
         [B] losses, the first part the same for all images; 0 where a mask does not count. Their mean over the devices
         has the gradient of the whole batch's loss.
+
+    Example:
+        Two hard masks whose mean area is the target cost nothing, whatever the area of each; a soft one costs
+        m (1 - m).
+
+        >>> import jax.numpy as jnp
+        >>> import minmax_jax as mm
+        >>> masks = jnp.stack([jnp.zeros((4, 4, 1)), jnp.ones((4, 4, 1))])
+        >>> print(mm.losses.area_loss(masks, 0.5))
+        [0. 0.]
+        >>> print(mm.losses.area_loss(jnp.full((1, 4, 4, 1), 0.5), 0.5))
+        [0.25]
     """
     areas = jnp.mean(masks, axis=(1, 2, 3))
     # A constant, so that no gradient passes an exchange between devices: each device's masks count by `areas` alone.

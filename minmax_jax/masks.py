@@ -52,6 +52,12 @@ class MaskOptions:
 
     Raises:
         OptionError: for an unknown option or a number out of range.
+
+    Example:
+        >>> import minmax_jax as mm
+        >>> options = mm.masks.MaskOptions(sigma=0.3, sigma_growth=0.1, sigma_limit=0.5)
+        >>> [round(float(options.threshold(epoch)), 2) for epoch in (0, 1, 2, 3)]
+        [0.3, 0.4, 0.5, 0.5]
     """
 
     omega: float = 8.0
@@ -114,6 +120,17 @@ def foreground_masks(
     Returns:
         [B, H, W, 1] masks, between sigmoid(-omega sigma) and sigmoid(omega (1 - sigma)); a constant map gives
         sigmoid(-omega sigma) everywhere.
+
+    Example:
+        Class 0 is certain, so that its map alone counts. Scaled to [0, 1] it is 0, 0.5 and 1; sigmoid(8 * 0.5) = 0.98.
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> class_maps = jnp.stack([jnp.array([[[1.0, 2.0, 3.0]]]), jnp.zeros((1, 1, 3))], axis=-1)
+        >>> masks = mm.masks.foreground_masks(jnp.array([[99.0, 0.0]]), class_maps, (1, 3))
+        >>> print(np.asarray(masks[0, 0, :, 0]).round(2))
+        [0.02 0.5  0.98]
     """
     if background_classes:
         is_background_class = np.isin(np.arange(logits.shape[-1]), background_classes)
@@ -128,7 +145,14 @@ def foreground_masks(
 
 
 def is_background(classes: jax.Array, background_classes: Sequence[int]) -> jax.Array:
-    """[B] bool, whether each of [B] classes is one of the classes without a region, of which there is at least one."""
+    """[B] bool, whether each of [B] classes is one of the classes without a region, of which there is at least one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import minmax_jax as mm
+        >>> print(mm.masks.is_background(jnp.array([0, 1, 2]), (0, 2)))
+        [ True False  True]
+    """
     return functools.reduce(jnp.logical_or, [classes == background for background in background_classes])
 
 

@@ -36,6 +36,13 @@ class Prediction:
         probabilities: [B, C] of the classes; the most probable is the predicted class.
         masks: [B, H, W, 1] soft foreground masks in [0, 1]; 0 everywhere where that class has no region.
         scores: further numbers per image by name, [B] each, such as entropies. `Method.scores` says what they mean.
+
+    Example:
+        >>> import numpy as np
+        >>> from minmax_jax import method
+        >>> prediction = method.Prediction(np.array([[0.2, 0.8]]), masks=np.zeros((1, 32, 32, 1)), scores={})
+        >>> prediction.probabilities.argmax(-1).tolist()
+        [1]
     """
 
     probabilities: jax.Array
@@ -125,6 +132,20 @@ class Method(NamedTuple):
             second stage, `minmax_jax.refinement`, needs them.
         record_erasing: (variables, images [B, H, W, 3] uint8, labels [B]) -> the passes of recursive erasing, of
             methods that train with it. For pictures.
+
+    Example:
+        A method that learns nothing; `tests/test_method.py` has one that does.
+
+        >>> import numpy as np
+        >>> from minmax_jax import method
+        >>> def predict(variables, images):
+        ...     probabilities = np.tile(variables["probabilities"], (len(images), 1))
+        ...     return method.Prediction(probabilities, np.ones((*images.shape[:3], 1)), scores={})
+        >>> def train_step(state, batch, *, axis_name):
+        ...     return state, {"loss": 0.0, "classification_error": 100.0}
+        >>> constant = method.Method(lambda rng, image_size: None, train_step, predict, log_terms=())
+        >>> constant.predict({"probabilities": np.array([0.9, 0.1])}, np.zeros((2, 32, 32, 3), np.uint8)).masks.shape
+        (2, 32, 32, 1)
     """
 
     init: Callable[[jax.Array, tuple[int, int]], State]

@@ -8,13 +8,26 @@ from minmax_jax.base.errors import OptionError
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
-    """Raises OptionError unless the value is one of the choices."""
+    """Raises OptionError unless the value is one of the choices.
+
+    Args:
+        name: of the option.
+        value: the given value.
+        choices: the allowed values.
+    """
     if value not in choices:
         raise OptionError(f"{name}={value!r} must be one of {tuple(choices)}.")
 
 
 def check_range(name: str, value: float, least: float, greatest: float = math.inf) -> None:
-    """Raises OptionError unless the value is from `least` to `greatest`, both allowed; NaN is refused."""
+    """Raises OptionError unless the value is from `least` to `greatest`, both allowed; NaN is refused.
+
+    Args:
+        name: of the option.
+        value: the given number.
+        least: the least allowed number.
+        greatest: the greatest allowed number.
+    """
     if not least <= value <= greatest:
         upper = f"from {least} to {greatest}" if greatest < math.inf else f"at least {least}"
         raise OptionError(f"{name}={value!r} must be {upper}.")

@@ -46,7 +46,13 @@ def meter(description: str, *, total: int | None, unit: str, initial: int = 0) -
 
 
 def track(items: Collection[Item], description: str, *, unit: str = "image") -> Iterator[Item]:
-    """Yields the items, and shows how many are done."""
+    """Yields the items, and shows how many are done.
+
+    Args:
+        items: the items, in order.
+        description: what is done.
+        unit: name of one item.
+    """
     with meter(description, total=len(items), unit=unit) as update:
         for item in items:
             yield item

@@ -87,6 +87,16 @@ def create_method(
         average_decay: as in `step.train_step`.
         shared_statistics: as in `state.create_train_state`.
         views: test-time augmentation.
+
+    Example:
+        It has no classifier, whose terms could be logged:
+
+        >>> import minmax_jax as mm
+        >>> from minmax_jax.baselines import localizer_alone
+        >>> model = mm.create_model(mm.ResNet(stage_sizes=(1,), stage_strides=(1,), width=4), num_classes=3)
+        >>> found = localizer_alone.create_method(model, mm.create_optimizer("sgd", 0.1), mm.Objective())
+        >>> found.log_terms, found.classify
+        ((), None)
     """
     return Method(
         init=functools.partial(
@@ -108,7 +118,20 @@ def train_step(
     average_decay: float = 0.0,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Updates the localizer by one batch; arguments and metrics as far as they apply as in `step.train_step`."""
+    """Updates the localizer by one batch.
+
+    Args:
+        state: the state before the step.
+        batch: "images" [B, H, W, 3], uint8 or scaled to [-1, 1], and "labels" [B]; on each device its share.
+        model: the networks.
+        tx: the optimizer.
+        average_decay: as in `state.update_average`.
+        axis_name: mapped axis of the devices that share the batch, or None.
+
+    Returns:
+        The state after the step, and means over the whole batch: "loss", "classification_error" in percent,
+        "gradient_norm".
+    """
     images, labels, sample_keys = update.start_step(state, batch, axis_name)
 
     def loss_fn(params):
@@ -144,7 +167,15 @@ def predict(
     objective: Objective,
     views: Views = ONE,
 ) -> Prediction:
-    """Classes and masks of the localizer, as a `Prediction`; arguments as in `inference.predict`."""
+    """Classes and masks of the localizer, as a `Prediction`.
+
+    Args:
+        variables: "params", "batch_stats" and the "step" they belong to.
+        images: [B, H, W, 3], uint8 or scaled to [-1, 1].
+        model: the networks.
+        objective: of the training.
+        views: test-time augmentation.
+    """
 
     def predict_view(images):
         logits, foreground = inference.localizer_masks(variables, images, model=model, objective=objective)

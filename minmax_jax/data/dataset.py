@@ -51,6 +51,23 @@ class Split:
         reading: how the image files were read when the dataset was prepared.
         microns_per_pixel: of the images as they were prepared; 0 where it is unknown.
         background_classes: names of the classes without a region, such as normal tissue or an empty field.
+
+    Example:
+        Two images in memory, of which one has a mask:
+
+        >>> import numpy as np
+        >>> from minmax_jax.data import dataset
+        >>> images, masks = np.zeros((2, 64, 64, 3), np.uint8), [np.eye(64, dtype=bool), None]
+        >>> split = dataset.Split(
+        ...     names=("cat1", "dog1"),
+        ...     labels=np.int32([0, 1]),
+        ...     class_names=("cat", "dog"),
+        ...     sizes=np.full((2, 2), 64),
+        ...     read_image=images.__getitem__,
+        ...     read_mask=masks.__getitem__,
+        ... )
+        >>> len(split), split.read_mask(0).shape, split.read_mask(1)
+        (2, (64, 64), None)
     """
 
     names: tuple[str, ...]
@@ -101,7 +118,14 @@ def any_mask(split: Split) -> bool:
 
 
 def subset(split: Split, indices: Sequence[int]) -> Split:
-    """The examples at `indices`, in that order."""
+    """The examples at `indices`, in that order.
+
+    Example:
+        >>> from minmax_jax.data import dataset, synthetic
+        >>> split = synthetic.load("test", 8, config=synthetic.SyntheticConfig())
+        >>> dataset.subset(split, [5, 2]).names
+        ('test_000005', 'test_000002')
+    """
     indices = np.asarray(indices, int)
     return dataclasses.replace(
         split,
@@ -166,6 +190,14 @@ def stratified(labels: np.ndarray, num_examples: int, *, seed: int) -> np.ndarra
     """Indices of `num_examples` examples with the class frequencies of all.
 
     With one seed, a smaller set is contained in a larger one.
+
+    Args:
+        labels: [N] classes.
+        num_examples: how many are chosen, at most N.
+        seed: of the choice.
+
+    Returns:
+        [num_examples] indices.
     """
     shuffled, place = _shuffle(labels, seed)
     share = (place + 0.5) / np.bincount(labels)[labels]

@@ -142,7 +142,13 @@ def _read_tiff(content: bytes, name: str, reading: readings.Reading, tiff: tiff_
 
 
 def check_channels(channels: tuple[int, ...], count: int, name: str) -> None:
-    """Raises DataError for channels that a file with so many does not have."""
+    """Raises DataError for channels that a file with so many does not have.
+
+    Args:
+        channels: numbers of the channels that are read, from 0.
+        count: channels of the file.
+        name: of the file, for the message.
+    """
     if max(channels) >= count:
         has = f"{count} channels, 0 to {count - 1}" if count > 1 else "one channel, 0"
         raise dataset.DataError(

@@ -25,6 +25,13 @@ class Preprocessing:
 
     Raises:
         OptionError: for an unknown normalization or a number out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from minmax_jax.data import preprocessing
+        >>> prepare = preprocessing.Preprocessing(scale=0.5, min_side=64)
+        >>> prepare(np.zeros((100, 200, 3), np.uint8)).shape  # 50 by 100, then enlarged
+        (64, 128, 3)
     """
 
     stain_normalization: str = "none"

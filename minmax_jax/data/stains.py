@@ -91,13 +91,32 @@ def normalize_stains(image: np.ndarray, target: Stains = REFERENCE) -> np.ndarra
 
     Returns:
         [H, W, 3] uint8, without colours that are not of the two stains; the image itself where none are detected.
+
+    Example:
+        A pale image of the reference stains gets their greatest concentrations, 2.0 and 1.0 (rounded):
+
+        >>> import numpy as np
+        >>> from minmax_jax.data import stains
+        >>> amounts = np.random.default_rng(0).uniform(0, 0.6, (64, 64, 2))
+        >>> pale = stains.from_optical_density(amounts @ stains.REFERENCE.vectors)
+        >>> print(stains.find_stains(stains.normalize_stains(pale)).max_concentrations.round(1))
+        [2. 1.]
     """
     stains = find_stains(image)
     return image if stains is None else replace_stains(image, stains, target)
 
 
 def replace_stains(image: np.ndarray, stains: Stains, target: Stains = REFERENCE) -> np.ndarray:
-    """As `normalize_stains`, of an image, or a part of one, with these stains."""
+    """As `normalize_stains`, of an image, or a part of one, with these stains.
+
+    Args:
+        image: [H, W, 3] uint8.
+        stains: its present stains, as `find_stains` finds them in the whole image.
+        target: the new stains.
+
+    Returns:
+        [H, W, 3] uint8, without colours that are not of the two stains.
+    """
     scale = target.max_concentrations / stains.max_concentrations
     return from_optical_density(concentrations(optical_density(image), stains.vectors) * scale @ target.vectors)
 

@@ -97,8 +97,21 @@ class SyntheticConfig:
 def load(split: str, num_images: int, *, config: SyntheticConfig) -> dataset.Split:
     """A split of `num_images`; splits and seeds share no image.
 
+    Args:
+        split: one of `SPLITS`.
+        num_images: N, at least 1.
+        config: content of the images.
+
     Raises:
         OptionError: for an unknown split or fewer than one image.
+
+    Example:
+        >>> from minmax_jax.data import synthetic
+        >>> split = synthetic.load("train", 8, config=synthetic.SyntheticConfig(num_classes=2))
+        >>> split.class_names, split.labels.tolist()
+        (('horizontal_stripes', 'vertical_stripes'), [0, 1, 0, 1, 0, 1, 0, 1])
+        >>> split.read_image(0).shape, split.read_mask(0).shape
+        ((64, 64, 3), (64, 64))
     """
     if split not in SPLITS:
         raise OptionError(f"split={split!r} must be one of {SPLITS}.")
@@ -122,6 +135,11 @@ def _render_one(which, index, *, split, config):
 
 def render(index: int, *, split: str, config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draws one example; its class is `index` modulo their number.
+
+    Args:
+        index: of the example in its split, from 0.
+        split: one of `SPLITS`.
+        config: content of the images.
 
     Returns:
         The image [H, W, 3] uint8, the mask [H, W] bool of its objects, and the number [H, W] int32 of each pixel's

@@ -59,6 +59,16 @@ def paired(first: Sequence[Row], second: Sequence[Row], column: str, *, seed: in
 
     Raises:
         OptionError: if the runs have other images, or no image with that number.
+
+    Example:
+        The second run is better by 10 points on each of 20 images, which chance does not do:
+
+        >>> from minmax_jax.evaluation import comparison
+        >>> first = [{"name": f"image{i}", "f1_foreground": 0.5 + i / 100} for i in range(20)]
+        >>> second = [row | {"f1_foreground": row["f1_foreground"] + 0.1} for row in first]
+        >>> found = comparison.paired(first, second, "f1_foreground")
+        >>> found["num_images"], round(found["difference"], 2), found["p_value"] < 0.001
+        (20, 0.1, True)
     """
     of_second = {row["name"]: row for row in second}
     if {row["name"] for row in first} != of_second.keys():

@@ -29,6 +29,13 @@ class Truth:
         instances: [H', W'] int32, the number of each pixel's object from 1, 0 outside of the mask, or None
             without instance annotations.
         has_region: whether the class has one; where it has none, nothing else is known of the foreground.
+
+    Example:
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation
+        >>> truth = evaluation.Truth(label=2, mask=np.ones((4, 4), bool), boxes=np.float32([[0.25, 0.25, 0.75, 0.75]]))
+        >>> truth.mask.shape, truth.instances
+        ((4, 4), None)
     """
 
     label: int
@@ -67,6 +74,17 @@ class Evaluator(NamedTuple):
         score: (ImagePrediction, Truth) -> row: numbers or integer histograms of one image, by name.
         summarize: all rows -> numbers of the split, by name.
         metrics: all rows -> the metrics of the split, by name.
+
+    Example:
+        A user's metric, the share of the image that masks cover:
+
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation
+        >>> def mean_share(rows):
+        ...     return {"share": float(np.mean([row["share"] for row in rows]))}
+        >>> share = evaluation.Evaluator(lambda prediction, truth: {"share": prediction.mask.mean()}, mean_share)
+        >>> evaluation.summarize([{"share": 0.25}, {"share": 0.75}], [share])
+        {'num_images': 2, 'share': 0.5}
     """
 
     score: Callable[[ImagePrediction, Truth], Row]
@@ -126,6 +144,23 @@ def evaluate(
     Returns:
         A row per image, in the order of the split: "name", "label" (true class), "predicted" (class), "probabilities",
         the method's scores, the evaluators' numbers, and under "baselines" those of each baseline.
+
+    Example:
+        A method that calls every pixel foreground and every image class 0, on built-in images of four classes:
+
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation, method
+        >>> from minmax_jax.data import synthetic
+        >>> from minmax_jax.evaluation.metrics import classification, dice
+        >>> def predict(images):
+        ...     probabilities = np.tile([0.7, 0.1, 0.1, 0.1], (len(images), 1))
+        ...     return method.Prediction(probabilities, np.ones((*images.shape[:3], 1)), scores={})
+        >>> split = synthetic.load("test", 8, config=synthetic.SyntheticConfig())
+        >>> metrics = [classification.EVALUATOR, dice.evaluator()]
+        >>> rows = evaluation.evaluate(predict, split, metrics)
+        >>> summary = evaluation.summarize(rows, metrics)
+        >>> summary["classification_error"], summary["f1_background"]
+        (75.0, 0.0)
     """
     predictions = image_predictions.predict_split(predict_fn, split, batch_size=batch_size, refine_fn=refine_fn)
     return score(predictions, split, evaluators, baselines=baselines)
@@ -138,7 +173,29 @@ def score(
     *,
     baselines: Mapping[str, Callable[[tuple[int, int]], np.ndarray]] = types.MappingProxyType({}),
 ) -> list[Row]:
-    """`evaluate` for predictions that are there; those without probabilities have no classes in their rows."""
+    """As `evaluate`, for predictions that exist already, such as heat maps of another system.
+
+    Args:
+        predictions: for images of the split, in any order.
+        split: images and annotations.
+        evaluators: the metrics.
+        baselines: as in `evaluate`.
+
+    Returns:
+        Rows as of `evaluate`; those of predictions without probabilities hold no classes.
+
+    Example:
+        The true masks as predictions have a Dice of 1:
+
+        >>> from minmax_jax import evaluation
+        >>> from minmax_jax.data import synthetic
+        >>> from minmax_jax.evaluation.metrics import dice
+        >>> split = synthetic.load("test", 2, config=synthetic.SyntheticConfig())
+        >>> masks = [evaluation.ImagePrediction(i, None, split.read_mask(i).astype("float32"), {}) for i in range(2)]
+        >>> rows = evaluation.score(masks, split, [dice.evaluator()])
+        >>> rows[1]["name"], float(rows[1]["f1_foreground"])
+        ('test_000001', 1.0)
+    """
     rows = {}
     for prediction in predictions:
         index = prediction.index
@@ -180,12 +237,32 @@ def _score(evaluators: Sequence[Evaluator], prediction: ImagePrediction, truth: 
 
 
 def measure(rows: Sequence[Row], evaluators: Sequence[Evaluator]) -> dict[str, Metric]:
-    """The metrics of all evaluators, by name."""
+    """The metrics of all evaluators, by name.
+
+    Example:
+        Metrics are functions of how often each image counts:
+
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation
+        >>> from minmax_jax.evaluation.metrics import classification
+        >>> rows = [{"label": 0, "predicted": predicted, "probabilities": [0.5, 0.5]} for predicted in (0, 1)]
+        >>> error = evaluation.measure(rows, [classification.EVALUATOR])["classification_error"]
+        >>> print(error.values(np.array([[1.0, 1.0], [3.0, 1.0]])), error.unit)
+        [50. 25.] %
+    """
     return {name: metric for evaluator in evaluators for name, metric in evaluator.metrics(rows).items()}
 
 
 def summarize(rows: Sequence[Row], evaluators: Sequence[Evaluator]) -> dict[str, Any]:
-    """The numbers of a split: those of all evaluators, and "num_images"."""
+    """The numbers of a split: those of all evaluators, and "num_images".
+
+    Example:
+        >>> from minmax_jax import evaluation
+        >>> from minmax_jax.evaluation.metrics import classification
+        >>> rows = [{"label": 0, "predicted": predicted, "probabilities": [0.5, 0.5]} for predicted in (0, 1)]
+        >>> evaluation.summarize(rows, [classification.EVALUATOR])["classification_error"]
+        50.0
+    """
     summary = {"num_images": len(rows)}
     for evaluator in evaluators:
         summary |= evaluator.summarize(rows)

@@ -51,6 +51,20 @@ def score(
 
     Raises:
         OptionError: for shapes that do not fit, or fewer than one step.
+
+    Example:
+        A classifier that looks at the brightness of the upper half alone, and a mask that shows it:
+
+        >>> import numpy as np
+        >>> from minmax_jax.evaluation import faithfulness
+        >>> def classify(images):
+        ...     bright = images[:, :8].mean(axis=(1, 2, 3)) / 255
+        ...     return np.stack([bright, 1 - bright], axis=-1)
+        >>> image, mask = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16))
+        >>> image[:8], mask[:8] = 255, 1
+        >>> found = faithfulness.score(classify, image, mask)
+        >>> found["mask"]["average_drop"], found["mask"]["insertion_mean"] > found["random"]["insertion_mean"]
+        (0.0, True)
     """
     options.check_range("num_steps", num_steps, 1)
     if mask.shape != image.shape[:2]:

@@ -27,6 +27,13 @@ class ImagePrediction:
         probabilities: [C] of the classes; None of heat maps that tell no class.
         mask: [H, W] float32 soft foreground mask at the image's own resolution.
         scores: the method's further numbers by name.
+
+    Example:
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation
+        >>> prediction = evaluation.ImagePrediction(0, np.array([0.2, 0.8]), np.zeros((32, 32), np.float32), scores={})
+        >>> prediction.predicted
+        1
     """
 
     index: int
@@ -72,6 +79,17 @@ def predict_split(
 
     Raises:
         NotFiniteError: if probabilities, a mask or a score of the model is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation, method
+        >>> from minmax_jax.data import synthetic
+        >>> def predict(images):
+        ...     return method.Prediction(np.tile([0.1, 0.9], (len(images), 1)), images[..., :1] / 255, scores={})
+        >>> split = synthetic.load("test", 3, config=synthetic.SyntheticConfig())
+        >>> found = evaluation.predict_split(predict, split, batch_size=2)
+        >>> [(prediction.index, prediction.predicted, prediction.mask.shape) for prediction in found]
+        [(0, 1, (64, 64)), (1, 1, (64, 64)), (2, 1, (64, 64))]
     """
     from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
 

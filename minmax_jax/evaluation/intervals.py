@@ -26,6 +26,17 @@ def describe(
 
     Returns:
         {name: {"value", "low", "high", "unit", "threshold"}}; numbers are None where nothing can be counted.
+
+    Example:
+        Half of 100 images have an error; the interval is that of 1000 resamples.
+
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation
+        >>> from minmax_jax.evaluation import evaluators, intervals
+        >>> error = evaluation.Metric(evaluators.ratio([100.0, 0.0] * 50), "%")
+        >>> found = intervals.describe({"error": error}, 100)["error"]
+        >>> found["value"], 38 <= found["low"] <= 42, 58 <= found["high"] <= 62
+        (50.0, True, True)
     """
     found = values(metrics, num_images)
     drawn = {name: [] for name in metrics}

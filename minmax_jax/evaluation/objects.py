@@ -54,7 +54,17 @@ def renumber(numbers: np.ndarray, *, least_area: int = 1) -> Objects:
 
 
 def connected(mask: np.ndarray, *, least_area: int = 1) -> Objects:
-    """Regions [H, W] bool, connected by eight neighbours, in the order of their first pixels along the rows."""
+    """Regions [H, W] bool, connected by eight neighbours, in the order of their first pixels along the rows.
+
+    Example:
+        Two objects: pixels that touch at a corner belong together.
+
+        >>> import numpy as np
+        >>> from minmax_jax.evaluation import objects
+        >>> found = objects.connected(np.array([[1, 0, 0, 0], [0, 1, 0, 1]], bool))
+        >>> len(found), found.areas.tolist(), found.boxes.tolist()
+        (2, [2, 1], [[0, 0, 2, 2], [1, 3, 2, 4]])
+    """
     return renumber(ndimage.label(mask, _EIGHT)[0], least_area=least_area)
 
 
@@ -78,7 +88,16 @@ def hausdorff(first: Objects, second: Objects, pair: tuple[int, int]) -> float:
 
 
 def nearest(first: Objects, second: Objects, index: int) -> float:
-    """The least Hausdorff distance between an object of `first` and any of `second`, of which there must be one."""
+    """The least Hausdorff distance between an object of `first` and any of `second`, of which there must be one.
+
+    Args:
+        first: objects of an image.
+        second: others of that image, at least one.
+        index: of an object of `first`, from 0.
+
+    Returns:
+        Distance in pixels.
+    """
     # Lower bounds: some pixel on a side of one box is at least as far from the other object as from its box there.
     bounds = np.abs(second.boxes - first.boxes[index]).max(axis=1)
     least = np.inf

@@ -28,6 +28,14 @@ def find_flags(
         threshold: a pixel is foreground where the mask is at least this.
         scores: of the method, with the limits beyond which they speak against a mask.
         background_classes: those without a region; where one is predicted, the mask is rightly empty.
+
+    Example:
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation
+        >>> from minmax_jax.evaluation import trust
+        >>> mask = np.full((8, 8), 0.6, np.float32)
+        >>> trust.find_flags(evaluation.ImagePrediction(0, np.array([0.9, 0.1]), mask, scores={}), threshold=0.5)
+        ['the mask is nearly constant']
     """
     is_empty = prediction.predicted in background_classes
     region = "image" if is_empty else "found region"

@@ -14,7 +14,13 @@ _BINS = _GROUPS**2
 
 
 def between_percentiles(masks: jax.Array, *, low: float = 5.0, high: float = 95.0) -> jax.Array:
-    """[B, H, W, 1] masks, each with its `low` percentile at 0 and its `high` at 1, cut off there."""
+    """[B, H, W, 1] masks, each with its `low` percentile at 0 and its `high` at 1, cut off there.
+
+    Args:
+        masks: [B, H, W, 1] soft masks.
+        low: percentile that becomes 0.
+        high: percentile that becomes 1.
+    """
     values = _sort(masks)
     least, greatest = (_interpolate(values, percentage) for percentage in (low, high))
     return jnp.clip((masks - least) / jnp.maximum(greatest - least, np.finfo(np.float32).tiny), 0, 1)

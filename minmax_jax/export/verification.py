@@ -27,7 +27,16 @@ class ExportError(UserError):
 
 
 def random_images(size: tuple[int, int], *, number: int, seed: int = 0) -> np.ndarray:
-    """[number, H, W, 3] uint8: noise in every pixel, and smooth noise, in turn."""
+    """Images of noise in every pixel, and of smooth noise, in turn.
+
+    Args:
+        size: (H, W).
+        number: of images, at least 1.
+        seed: of the noise.
+
+    Returns:
+        [number, H, W, 3] uint8.
+    """
     rng, (height, width) = np.random.default_rng(seed), size
 
     def draw(index):

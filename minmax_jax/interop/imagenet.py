@@ -22,6 +22,13 @@ def imagenet(images: np.ndarray, *, trunk: str = "efficientnet_lite0") -> np.nda
 
     Raises:
         InteropError: naming what to install, if the weights are not.
+
+    Example:
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> probabilities = mm.imagenet(np.zeros((1, 64, 64, 3), np.uint8))
+        >>> probabilities.shape, round(float(probabilities.sum()), 3)
+        ((1, 1000), 1.0)
     """
     net, variables = load(trunk)
     return np.asarray(_classify(net)(variables, np.asarray(images, np.float32) / 127.5 - 1))

@@ -79,6 +79,21 @@ def to_published(
 
     Raises:
         InteropError: if the layout has no name for a variable: two trunks, or a trunk of another kind.
+
+    Example:
+        >>> import functools
+        >>> import jax
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> from minmax_jax.interop import state_dicts
+        >>> model = mm.create_model(mm.ResNet(stage_sizes=(1,), stage_strides=(1,), width=4), num_classes=3)
+        >>> tx = mm.create_optimizer("sgd", 0.1)
+        >>> create = functools.partial(mm.create_train_state, image_size=(32, 32), model=model, tx=tx)
+        >>> shapes = jax.eval_shape(create, jax.random.key(0)).variables
+        >>> zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        >>> tensors = state_dicts.to_published(zeros, sigma=0.4)
+        >>> tensors["layer1.0.conv1.weight"].shape, round(float(tensors["sigma"][0]), 2)
+        ((4, 8, 3, 3), 0.4)
     """
     tensors = {"sigma": np.float32([sigma]), "w": np.float32([omega])}
     for path, name in _names(_leaves(variables), family).items():
@@ -101,6 +116,26 @@ def load_trunk(tensors: dict[str, np.ndarray], variables: Variables, *, family: 
     Raises:
         InteropError: listing every tensor that is missing, of another shape, or that belongs neither to the trunk nor
             to the layers that the heads replace.
+
+    Example:
+        A model of zeros, and a file whose trunk is full of ones:
+
+        >>> import functools
+        >>> import jax
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> from minmax_jax.interop import state_dicts
+        >>> model = mm.create_model(mm.ResNet(stage_sizes=(1,), stage_strides=(1,), width=4), num_classes=3)
+        >>> tx = mm.create_optimizer("sgd", 0.1)
+        >>> create = functools.partial(mm.create_train_state, image_size=(32, 32), model=model, tx=tx)
+        >>> shapes = jax.eval_shape(create, jax.random.key(0)).variables
+        >>> zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        >>> tensors = {name: np.ones_like(tensor) for name, tensor in state_dicts.to_published(zeros).items()}
+        >>> params = state_dicts.load_trunk(tensors, zeros)["params"]
+        >>> float(params["trunk"]["stem_conv1"]["kernel"].min())
+        1.0
+        >>> float(params["localizer_head"]["modality_maps"]["kernel"].max())
+        0.0
     """
     tensors = family.in_own_layout(tensors)
     paths = [path for path in _leaves(variables) if _part(path) in _TRUNKS]

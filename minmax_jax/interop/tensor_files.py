@@ -46,6 +46,13 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
         InteropError: if the file is missing, damaged or of another kind, if its SHA-256 is not that of its name, or if
             a tensor is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from minmax_jax.interop import tensor_files
+        >>> np.savez("weights.npz", **{"module.conv1.weight": np.ones((8, 3, 7, 7))})
+        >>> {name: (tensor.shape, str(tensor.dtype)) for name, tensor in tensor_files.read_tensors("weights.npz").items()}
+        {'conv1.weight': ((8, 3, 7, 7), 'float32')}
     """
     path = pathlib.Path(path)
     if not path.is_file():

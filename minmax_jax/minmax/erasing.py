@@ -37,6 +37,14 @@ class ErasingOptions:
 
     Raises:
         OptionError: for an unknown loss weight or a number out of range.
+
+    Example:
+        >>> import minmax_jax as mm
+        >>> mm.erasing.ErasingOptions(num_erasures=4, loss_weight="trust").decay
+        10.0
+        >>> mm.erasing.ErasingOptions(loss_weight="twice")
+        Traceback (most recent call last):
+        minmax_jax.base.errors.OptionError: loss_weight='twice' must be one of ('one', 'trust').
     """
 
     num_erasures: int = 0
@@ -130,6 +138,21 @@ def erase(
 
     Returns:
         The result, and the gradients of mean(losses) to `params`.
+
+    Example:
+        A localizer that is certain of class 0 and finds the brightest pixel. Its second pass finds the second
+        brightest, which is trusted exp(-1 / 10) = 0.9 times as much.
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> def find_brightest(params, images, batch_stats, r):
+        ...     masks = jnp.where(images == images.max(), 1.0, 0.0)
+        ...     return mm.erasing.LocalizerPass(params * jnp.array([[9.0, 0.0]]), masks, batch_stats)
+        >>> images, labels = jnp.array([0.2, 0.9, 0.6]).reshape(1, 1, 3, 1), jnp.array([0])
+        >>> erased, gradients = mm.erasing.erase(find_brightest, 2.0, images, labels, {}, num_erasures=2)
+        >>> print(np.asarray(erased.masks[0, 0, :, 0]).round(1), erased.num_passes)
+        [0.  1.  0.9] 2
     """
     one_pass_fn = functools.partial(
         one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name, has_region=has_region
@@ -163,6 +186,38 @@ def erase_differentiably(
 
     A scan whose passes are rematerialised in the backward pass: memory grows by one image and mask per pass, not by the
     activations of a pass. Arguments as in `erase`, and `max_erasures`, the greatest value of `num_erasures`.
+
+    Args:
+        pass_fn: as in `erase`.
+        params: as in `erase`.
+        images: as in `erase`.
+        labels: as in `erase`.
+        batch_stats: as in `erase`.
+        max_erasures: the greatest value of `num_erasures`, the length of the scan.
+        num_erasures: as in `erase`.
+        decay: as in `erase`.
+        loss_weight: as in `erase`.
+        has_region: as in `erase`.
+        axis_name: as in `erase`.
+
+    Returns:
+        The result.
+
+    Example:
+        The masks follow the parameter, here their steepness: `erase` gives the gradient of the losses alone.
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import minmax_jax as mm
+        >>> def brighten(steepness, images, batch_stats, r):
+        ...     masks = jax.nn.sigmoid(steepness * images)
+        ...     return mm.erasing.LocalizerPass(jnp.array([[9.0, 0.0]]), masks, batch_stats)
+        >>> def area(steepness):
+        ...     images, labels = jnp.ones((1, 1, 1, 1)), jnp.array([0])
+        ...     options = dict(max_erasures=1, num_erasures=1)
+        ...     return mm.erasing.erase_differentiably(brighten, steepness, images, labels, {}, **options).masks.sum()
+        >>> round(float(jax.grad(area)(0.0)), 2)  # the derivative of a sigmoid at 0
+        0.25
     """
     one_pass_fn = functools.partial(
         one_pass, pass_fn, labels, num_erasures, decay, loss_weight, axis_name, has_region=has_region
@@ -179,7 +234,15 @@ def erase_differentiably(
 
 
 def start(images: jax.Array, batch_stats: Any) -> Erased:
-    """The recursion before its first pass."""
+    """The recursion before its first pass.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import minmax_jax as mm
+        >>> before = mm.erasing.start(jnp.ones((2, 4, 4, 3)), {})
+        >>> before.masks.shape, int(before.num_passes), bool(before.unfinished)
+        ((2, 4, 4, 1), 0, True)
+    """
     batch = images.shape[0]
     return Erased(
         num_passes=jnp.int32(0),
@@ -198,7 +261,34 @@ def start(images: jax.Array, batch_stats: Any) -> Erased:
 def one_pass(
     pass_fn, labels, num_erasures, decay, loss_weight, axis_name, params, state: Erased, *, has_region=None
 ) -> tuple[jax.Array, Erased]:
-    """(mean weighted loss of pass r, state before pass r + 1); arguments as in `erase`."""
+    """One pass of the recursion.
+
+    Args:
+        pass_fn: as in `erase`.
+        labels: as in `erase`.
+        num_erasures: as in `erase`.
+        decay: as in `erase`.
+        loss_weight: as in `erase`.
+        axis_name: as in `erase`.
+        params: as in `erase`.
+        state: the recursion before pass r.
+        has_region: as in `erase`.
+
+    Returns:
+        The mean weighted loss of pass r, and the recursion before pass r + 1.
+
+    Example:
+        A first pass that is unsure, with even odds: the mask of ones is trusted by one half.
+
+        >>> import jax.numpy as jnp
+        >>> import minmax_jax as mm
+        >>> def find_all(params, images, batch_stats, r):
+        ...     return mm.erasing.LocalizerPass(jnp.zeros((1, 2)), jnp.ones((1, 2, 2, 1)), batch_stats)
+        >>> state = mm.erasing.start(jnp.ones((1, 2, 2, 3)), {})
+        >>> loss, state = mm.erasing.one_pass(find_all, jnp.array([0]), 2, 10.0, "one", None, {}, state)
+        >>> round(float(loss), 2), float(state.masks.mean()), float(state.images.mean())
+        (0.69, 0.5, 0.5)
+    """
     result = pass_fn(params, state.images, state.batch_stats, state.num_passes)
     losses = losses_lib.cross_entropy(result.logits, labels)
     correct = jnp.argmax(result.logits, axis=-1) == labels

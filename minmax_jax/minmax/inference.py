@@ -32,6 +32,22 @@ class Localization:
             Without meaning for a class without a region.
         localizer_classes: [B] int32, the localizer's most probable class.
         view_disagreement: [B] mean absolute difference of a view's mask from the mean, of several flips or scales.
+
+    Example:
+        Shapes of the answer for four images of 64 pixels and three classes, without running the networks:
+
+        >>> import functools
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import minmax_jax as mm
+        >>> model = mm.create_model(mm.ResNet(stage_sizes=(1,), stage_strides=(1,), width=4), num_classes=3)
+        >>> tx, images = mm.create_optimizer("sgd", 0.1), jnp.zeros((4, 64, 64, 3))
+        >>> create = functools.partial(mm.create_train_state, image_size=(64, 64), model=model, tx=tx)
+        >>> state = jax.eval_shape(create, jax.random.key(0))
+        >>> localize = functools.partial(mm.localize, model=model)
+        >>> found = jax.eval_shape(localize, state.params, state.batch_stats, images)
+        >>> found.classes.shape, found.probabilities.shape, found.masks.shape
+        ((4,), (4, 3), (4, 64, 64, 1))
     """
 
     classes: jax.Array
@@ -72,6 +88,22 @@ def localize(
             image and its mirror image. Each view costs as much as the first.
         flip_vertical: the same with top and bottom exchanged; both flips together give four views.
         scales: the same over sizes of the images, as in `views.Views`.
+
+    Example:
+        With an untrained model, so that class and mask have no meaning:
+
+        >>> import functools
+        >>> import jax
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> model = mm.create_model(mm.ResNet(stage_sizes=(1,), stage_strides=(1,), width=4), num_classes=3)
+        >>> tx = mm.create_optimizer("sgd", 0.1)
+        >>> state = mm.create_train_state(jax.random.key(0), (32, 32), model=model, tx=tx)
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3), minval=-1)
+        >>> localize = jax.jit(functools.partial(mm.localize, model=model))
+        >>> found = localize(state.params, state.batch_stats, images)
+        >>> print(found.masks.shape, np.asarray(found.probabilities.sum(-1)).round(3))
+        (2, 32, 32, 1) [1. 1.]
     """
     found = predict(
         {"params": params, "batch_stats": batch_stats, "step": num_steps},

@@ -85,6 +85,14 @@ def create_method(
         average_decay: of the moving average of the variables, as in `step.train_step`; 0 keeps none.
         shared_statistics: as in `state.create_train_state`.
         views: test-time augmentation.
+
+    Example:
+        >>> import minmax_jax as mm
+        >>> from minmax_jax.minmax import method as minmax
+        >>> model = mm.create_model(mm.ResNet(stage_sizes=(1,), stage_strides=(1,), width=4), num_classes=3)
+        >>> found = minmax.create_method(model, mm.create_optimizer("sgd", 0.1), mm.Objective())
+        >>> found.log_terms
+        ('localizer_loss', 'foreground_loss', 'background_loss', 'size_loss')
     """
     return Method(
         init=functools.partial(

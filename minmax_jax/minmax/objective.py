@@ -31,6 +31,13 @@ class Objective:
 
     Raises:
         OptionError: for a term that trains the masks alone, where its gradient cannot reach them.
+
+    Example:
+        >>> import minmax_jax as mm
+        >>> loss = mm.losses.LossOptions(size_weight=1.0)
+        >>> objective = mm.Objective(loss=loss, mask=mm.masks.MaskOptions(gradient="flow"), steps_per_epoch=10)
+        >>> objective.epoch(25)
+        2
     """
 
     loss: LossOptions = dataclasses.field(default_factory=LossOptions)

@@ -64,7 +64,15 @@ def create_apply(model: minmax_net.MinMaxNet) -> Callable[..., tuple[Any, Any]]:
 
 
 def localizer_pass(inputs: StepInputs, params: Any, images: jax.Array, batch_stats: stats_lib.BatchStats, num_passes):
-    """Pass r of the localizer, on images that earlier passes have erased from."""
+    """Pass r of the localizer, on images that earlier passes have erased from.
+
+    Args:
+        inputs: of the step.
+        params: of the networks.
+        images: [B, H, W, 3], scaled to [-1, 1].
+        batch_stats: running statistics before the pass.
+        num_passes: r, the number of passes before this one.
+    """
     options, epoch = inputs.objective.mask, inputs.objective.epoch(inputs.step)
     draw = _FIRST_LOCALIZER_DRAW + num_passes
     (logits, class_maps), updated = _train_pass(inputs, params, batch_stats, stats_lib.WHOLE, draw, "localize", images)
@@ -93,6 +101,11 @@ def classify(inputs: StepInputs, params: Any, erased: erasing.Erased) -> Classif
 
     Of an image without a region, the foreground is the whole image. Its background, which no term reads, is still what
     its mask leaves: an empty image would distort the statistics of batch norm that the others are normalized by.
+
+    Args:
+        inputs: of the step.
+        params: of the networks.
+        erased: the result of the recursion.
     """
     background_params = params
     if inputs.objective.loss.background_gradient == "mask":

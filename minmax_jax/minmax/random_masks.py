@@ -27,6 +27,14 @@ def random_masks(
 
     Returns:
         [B, H, W, 1] masks in (0, 1).
+
+    Example:
+        >>> import jax
+        >>> from minmax_jax.minmax import random_masks
+        >>> draw = jax.jit(random_masks.random_masks, static_argnames="size")
+        >>> masks = draw(jax.random.split(jax.random.key(0), 2), size=(32, 32))
+        >>> masks.shape, bool(((masks > 0) & (masks < 1)).all())
+        ((2, 32, 32, 1), True)
     """
 
     def draw(key):

@@ -74,6 +74,26 @@ def train_step(
 
     Raises:
         OptionError: if the batch cannot be split evenly, or in a `shard_map` without `check_vma=False`.
+
+    Example:
+        Two passes of the localizer, on any Flax module as a trunk:
+
+        >>> import functools
+        >>> import flax.linen as nn
+        >>> import jax
+        >>> import minmax_jax as mm
+        >>> class Trunk(nn.Module):
+        ...     @nn.compact
+        ...     def __call__(self, images, *, train):
+        ...         return {8: nn.relu(nn.Conv(4, (8, 8), strides=(8, 8))(images))}
+        >>> model, tx = mm.create_model(Trunk(), num_classes=2), mm.create_optimizer("sgd", 0.01)
+        >>> objective = mm.Objective(erasing=mm.erasing.ErasingOptions(num_erasures=2, start_epoch=0))
+        >>> step = jax.jit(functools.partial(mm.train_step, model=model, tx=tx, objective=objective))
+        >>> state = mm.create_train_state(jax.random.key(0), (32, 32), model=model, tx=tx)
+        >>> images, labels = jax.random.uniform(jax.random.key(1), (4, 32, 32, 3), minval=-1), jax.numpy.arange(4) % 2
+        >>> state, metrics = step(state, {"images": images, "labels": labels})
+        >>> int(state.step), float(metrics["num_passes"])
+        (1, 2.0)
     """
     if len(batch["labels"]) % accumulation:
         raise errors.OptionError(

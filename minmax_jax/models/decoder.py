@@ -20,6 +20,17 @@ class Decoder(nn.Module):
     Attributes:
         width: channels.
         alignment: where the features lie, as in `masks.foreground_masks`.
+
+    Example:
+        From features of output stride 8 to a mask at half the size of the image, without running it:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from minmax_jax.models import decoder
+        >>> stages, images = {8: jnp.ones((1, 8, 8, 16))}, jnp.zeros((1, 64, 64, 3))
+        >>> logits, _ = jax.eval_shape(decoder.Decoder().init_with_output, jax.random.key(0), stages, images)
+        >>> logits.shape
+        (1, 32, 32, 1)
     """
 
     width: int = 32

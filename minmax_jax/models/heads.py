@@ -1,6 +1,6 @@
 """Heads of localizer and classifier: class maps from features, and class scores from the maps.
 
-All have one interface, ([B, h, w, K] features, [B] random keys or None) -> ([B, C] scores, [B, h, w, C] class maps).
+All have one interface, ([B, h, w, K] features, [B] random keys or None) -> ([B, C] logits, [B, h, w, C] class maps).
 Maps and scores are at least float32. Heads differ in how a map becomes a score: by the mean of its greatest values, by
 the mean of all, by the maximum, by log-sum-exp, which lies between these two, or by a mean weighted by attention.
 """
@@ -23,6 +23,15 @@ class WildcatHead(nn.Module):
         alpha: as in `wildcat_pooling`.
         dropout: as in `wildcat_pooling`.
         dtype: of the convolution.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import minmax_jax as mm
+        >>> head, features = mm.heads.WildcatHead(num_classes=3), jnp.ones((2, 4, 4, 8))
+        >>> (logits, class_maps), _ = jax.eval_shape(head.init_with_output, jax.random.key(0), features)
+        >>> logits.shape, class_maps.shape
+        ((2, 3), (2, 4, 4, 3))
     """
 
     num_classes: int
@@ -35,7 +44,7 @@ class WildcatHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """[B, h, w, K] features to ([B, C] scores, [B, h, w, C] class maps)."""
+        """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps)."""
         maps = _create_maps(features, self.num_classes * self.modalities, self.dtype)
         class_maps = jnp.mean(maps.reshape(*maps.shape[:-1], self.num_classes, self.modalities), axis=-1)
         logits = pooling.wildcat_pooling(
@@ -64,7 +73,7 @@ class MeanHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """[B, h, w, K] features to ([B, C] scores, [B, h, w, C] class maps)."""
+        """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps)."""
         class_maps = _create_maps(features, self.num_classes, self.dtype)
         return pooling.mean_pooling(class_maps, dropout=self.dropout, sample_keys=sample_keys), class_maps
 
@@ -82,7 +91,7 @@ class MaxHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """[B, h, w, K] features to ([B, C] scores, [B, h, w, C] class maps)."""
+        """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps)."""
         class_maps = _create_maps(features, self.num_classes, self.dtype)
         return jnp.max(class_maps, axis=(1, 2)), class_maps
 
@@ -102,7 +111,7 @@ class LogSumExpHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """[B, h, w, K] features to ([B, C] scores, [B, h, w, C] class maps)."""
+        """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps)."""
         class_maps = _create_maps(features, self.num_classes, self.dtype)
         return pooling.log_sum_exp_pooling(class_maps, sharpness=self.sharpness), class_maps
 

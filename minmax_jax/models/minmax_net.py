@@ -22,6 +22,19 @@ class MinMaxNet(nn.Module):
         mask_head: as in `localizer.Localizer`.
         classifier_trunk: a separate trunk of the classifier; None shares the localizer's.
         classifier_scale: size of the classifier's input, as a share of the image's height and width.
+
+    Example:
+        The logits and class maps of the localizer, for a trunk whose output stride is 4, without running it:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import minmax_jax as mm
+        >>> trunk = mm.ResNet(stage_sizes=(1,), stage_strides=(1,), width=4)
+        >>> model, images = mm.create_model(trunk, num_classes=3), jnp.zeros((2, 64, 64, 3))
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), images, images[..., :1])
+        >>> logits, class_maps = jax.eval_shape(lambda v: model.apply(v, images, method="localize"), variables)
+        >>> logits.shape, class_maps.shape
+        ((2, 3), (2, 16, 16, 3))
     """
 
     trunk: nn.Module
@@ -46,7 +59,13 @@ class MinMaxNet(nn.Module):
     def localize(
         self, images: jax.Array, *, train: bool = False, sample_keys: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """[B, H, W, 3] images to the localizer's ([B, C] logits, [B, h, w, C] maps of the mask)."""
+        """[B, H, W, 3] images to the localizer's ([B, C] logits, [B, h, w, C] maps of the mask).
+
+        Args:
+            images: [B, H, W, 3], scaled to [-1, 1].
+            train: whether batch norm uses the statistics of the batch.
+            sample_keys: [B] random keys for the dropout of the head; None drops nothing.
+        """
         return self.localizer(images, train=train, sample_keys=sample_keys)
 
     def stages(self, images: jax.Array) -> trunks.Stages:
@@ -61,7 +80,14 @@ class MinMaxNet(nn.Module):
         train: bool = False,
         sample_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, H, W, 3] images, seen through [B, H, W, 1] masks, to the classifier's [B, C] logits."""
+        """[B, H, W, 3] images, seen through [B, H, W, 1] masks, to the classifier's [B, C] logits.
+
+        Args:
+            images: [B, H, W, 3], scaled to [-1, 1].
+            masks: [B, H, W, 1], multiplied with the images.
+            train: as in `localize`.
+            sample_keys: as in `localize`.
+        """
         return self.classifier(images, masks, train=train, sample_keys=sample_keys)
 
     def __call__(self, images: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -92,6 +118,16 @@ def create_model(
 
     Raises:
         OptionError: for a trunk or a head that is no Linen module.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import minmax_jax as mm
+        >>> model = mm.create_model(mm.resnet18(), num_classes=4, k_max=0.3)
+        >>> images, masks = jnp.zeros((2, 64, 64, 3)), jnp.zeros((2, 64, 64, 1))
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), images, masks)
+        >>> sorted(variables["params"])
+        ['classifier_head', 'localizer_head', 'trunk']
     """
     return MinMaxNet(
         trunk=trunk,

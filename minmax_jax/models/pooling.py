@@ -14,6 +14,11 @@ def count_locations(k: float, num_locations: int) -> int:
 
     Raises:
         OptionError: if k is negative or not finite, or above 1 and not whole.
+
+    Example:
+        >>> from minmax_jax.models import pooling
+        >>> pooling.count_locations(0.25, 100), pooling.count_locations(3, 100)
+        (25, 3)
     """
     if not 0 <= k < math.inf or (k >= 1 and k != int(k)):
         raise OptionError(f"k={k} must be 0, a share of the locations in (0, 1), or a whole number of them.")
@@ -41,6 +46,17 @@ def wildcat_pooling(
 
     Returns:
         [B, C] logits.
+
+    Example:
+        The mean of the two greatest of four values; with the least, (3.5 + 0.6 * 1) / 2.
+
+        >>> import jax.numpy as jnp
+        >>> from minmax_jax.models import pooling
+        >>> class_maps = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 2, 2, 1)
+        >>> float(pooling.wildcat_pooling(class_maps, k_max=2)[0, 0])
+        3.5
+        >>> round(float(pooling.wildcat_pooling(class_maps, k_max=2, k_min=1, alpha=0.6)[0, 0]), 2)
+        2.05
     """
     values, num_locations = _flatten(class_maps), class_maps.shape[1] * class_maps.shape[2]
     if free_sizes.is_free(num_locations):

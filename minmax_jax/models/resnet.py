@@ -72,6 +72,17 @@ class ResNet(nn.Module):
         remat: rematerialise blocks in the backward pass: less memory for more time, see docs/performance.md.
         norm_axis: mapped axis over which batch statistics are taken together (cross-replica batch norm).
         dtype: of the computation; parameters and statistics are float32 in any case.
+
+    Example:
+        The features of each stage, by output stride, without running the network:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import minmax_jax as mm
+        >>> trunk, images = mm.ResNet(stage_sizes=(1, 1), stage_strides=(1, 2), width=16), jnp.zeros((1, 64, 64, 3))
+        >>> stages, _ = jax.eval_shape(lambda rng: trunk.init_with_output(rng, images, train=False), jax.random.key(0))
+        >>> {stride: features.shape for stride, features in stages.items()}
+        {4: (1, 16, 16, 16), 8: (1, 8, 8, 32)}
     """
 
     stage_sizes: tuple[int, ...]

@@ -35,6 +35,17 @@ class VisionTransformer(nn.Module):
         num_registers: register tokens, 0 or, as published, 4.
         grid: side in patches of the images that the position embedding is for.
         dtype: of the computation; parameters are float32 in any case.
+
+    Example:
+        Features of DINOv2's ViT-S/14 lie on patches of 14 pixels, without running it:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from minmax_jax.models import vit
+        >>> trunk, images = vit.vit_small14(), jnp.zeros((1, 224, 224, 3))
+        >>> stages, _ = jax.eval_shape(lambda rng: trunk.init_with_output(rng, images, train=False), jax.random.key(0))
+        >>> stages[14].shape
+        (1, 16, 16, 384)
     """
 
     width: int = 384

@@ -69,7 +69,21 @@ def conv_general_dilated(
 def is_plain(
     images, kernel, padding, *, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, precision, **kwargs
 ) -> bool:
-    """Whether this module has its own forms of a convolution."""
+    """Whether this module has its own forms of a convolution.
+
+    The arguments are those of `lax.conv_general_dilated`; the values for which it has are named here.
+
+    Args:
+        images: [B, H, W, K].
+        kernel: [kh, kw, K, L], of the same type.
+        padding: numbers, not a string.
+        lhs_dilation: 1 or None.
+        rhs_dilation: 1 or None.
+        dimension_numbers: those of [B, H, W, K] images and [kh, kw, K, L] kernels.
+        feature_group_count: 1.
+        precision: None.
+        **kwargs: None or 1.
+    """
     spec = dimension_numbers and lax.conv_dimension_numbers(images.shape, kernel.shape, dimension_numbers)
     return (
         images.ndim == kernel.ndim == 4
@@ -85,12 +99,33 @@ def is_plain(
 
 
 def xla_conv(images, kernel, strides, padding):
+    """XLA's convolution; see `plain_conv`.
+
+    Args:
+        images: [B, H, W, K].
+        kernel: [kh, kw, K, L].
+        strides: along rows and columns.
+        padding: ((top, bottom), (left, right)).
+
+    Returns:
+        [B, h, w, L].
+    """
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_LAYOUT)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def plain_conv(images, kernel, strides, padding) -> jax.Array:
-    """A convolution for which `is_plain` holds."""
+    """A convolution for which `is_plain` holds.
+
+    Args:
+        images: [B, H, W, K].
+        kernel: [kh, kw, K, L].
+        strides: along rows and columns.
+        padding: ((top, bottom), (left, right)).
+
+    Returns:
+        [B, h, w, L].
+    """
     on_cpu, default = (functools.partial(form, strides=strides, padding=padding) for form in (output, xla_conv))
     return platforms.choose(images, kernel, cpu=on_cpu, default=default)
 
@@ -124,7 +159,20 @@ plain_conv.defvjp(_conv_forward, _conv_backward)
 def output(
     images, kernel, *, strides, padding, transposed=False, taps=native.ALL_TAPS, epilogue: native.Epilogue | None = None
 ) -> jax.Array:
-    """The convolution, [B, h, w, L], on a CPU; for `transposed`, `taps` and `epilogue` see `native.conv`."""
+    """The convolution on a CPU.
+
+    Args:
+        images: as in `plain_conv`.
+        kernel: as in `plain_conv`.
+        strides: as in `plain_conv`.
+        padding: as in `plain_conv`.
+        transposed: as in `native.conv`.
+        taps: as in `native.conv`.
+        epilogue: as in `native.conv`; None: nothing follows.
+
+    Returns:
+        [B, h, w, L].
+    """
     window = _window(kernel, taps)
     size = conv_products.output_size(images, window, strides, padding)
     channels, outputs = kernel.shape[:1:-1] if transposed else kernel.shape[2:]
@@ -147,6 +195,13 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
 
     The kernel is flipped and its channels are swapped. Pixels whose rows and columns have the same remainder modulo the
     stride use the same taps of the kernel: they are computed together and interleaved at the end.
+
+    Args:
+        images: as in `plain_conv`; their shape alone counts.
+        kernel: as in `plain_conv`.
+        cotangents: [B, h, w, L] of the result.
+        strides: as in `plain_conv`.
+        padding: as in `plain_conv`.
     """
     if conv_products.is_small(images) and not _is_native(images, kernel, cotangents.shape[1:3], strides, padding):
         return conv_products.input_gradient(images, kernel, cotangents, strides=strides, padding=padding)
@@ -185,7 +240,15 @@ def _window(kernel, taps: tuple[slice, slice]) -> tuple[int, int]:
 
 
 def kernel_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
-    """Gradient to the kernel, [kh, kw, K, L]."""
+    """Gradient to the kernel, [kh, kw, K, L].
+
+    Args:
+        images: as in `plain_conv`.
+        kernel: as in `plain_conv`; its shape alone counts.
+        cotangents: [B, h, w, L] of the result.
+        strides: as in `plain_conv`.
+        padding: as in `plain_conv`.
+    """
     if not _is_native(images, kernel, cotangents.shape[1:3], strides, padding):
         return conv_products.kernel_gradient(images, kernel, cotangents, strides=strides, padding=padding)
     (top, _), (left, _) = padding

@@ -23,12 +23,27 @@ def is_small(images: jax.Array) -> bool:
 
 
 def output(images, kernel, *, strides, padding) -> jax.Array:
-    """The convolution, [B, h, w, L]."""
+    """The convolution, [B, h, w, L].
+
+    Args:
+        images: [B, H, W, K].
+        kernel: [kh, kw, K, L].
+        strides: along rows and columns.
+        padding: ((top, bottom), (left, right)).
+    """
     return _sum_of_products(images, kernel, strides, padding, contracted=0)
 
 
 def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
-    """Gradient to the images, [B, H, W, K]: the cotangents, spread out by the stride, meet the kernel turned around."""
+    """Gradient to the images, [B, H, W, K]: the cotangents, spread out by the stride, meet the kernel turned around.
+
+    Args:
+        images: as in `output`; their shape alone counts.
+        kernel: as in `output`.
+        cotangents: [B, h, w, L] of the result.
+        strides: as in `output`.
+        padding: as in `output`.
+    """
     spread, widths = [], []
     for axis, (stride, (low, _)) in enumerate(zip(strides, padding)):
         size, out, window = images.shape[1 + axis], cotangents.shape[1 + axis], kernel.shape[axis]
@@ -41,14 +56,29 @@ def input_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array
 
 
 def kernel_gradient(images, kernel, cotangents, *, strides, padding) -> jax.Array:
-    """Gradient to the kernel, [kh, kw, K, L]."""
+    """Gradient to the kernel, [kh, kw, K, L].
+
+    Args:
+        images: as in `output`.
+        kernel: as in `output`; its shape alone counts.
+        cotangents: [B, h, w, L] of the result.
+        strides: as in `output`.
+        padding: as in `output`.
+    """
     cotangents = cotangents.reshape(-1, cotangents.shape[-1])
     products = [view.T @ cotangents for _, view in _views(images, kernel.shape, strides, padding)]
     return jnp.stack(products).reshape(kernel.shape)
 
 
 def output_size(images, window, strides, padding) -> tuple[int, int]:
-    """h and w; `window` begins with the kernel's rows and columns."""
+    """Height and width of the result of a convolution.
+
+    Args:
+        images: [B, H, W, K].
+        window: begins with the kernel's rows and columns.
+        strides: as in `output`.
+        padding: as in `output`.
+    """
     sides = zip(images.shape[1:3], padding, window[:2], strides)
     return tuple((size + low + high - side) // stride + 1 for size, (low, high), side, stride in sides)
 

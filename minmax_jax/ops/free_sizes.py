@@ -43,6 +43,11 @@ def greatest(a: Size, b: Size) -> Size:
 def cut_share(size: Size, share: float, *, name: str) -> Size:
     """`int(share * size)`.
 
+    Args:
+        size: a side, in pixels.
+        share: of it.
+        name: of the share, for the message.
+
     Raises:
         FreeSizeError: of a free side, if the share is no multiple of 1/64: rounding would then differ. `name` is that
             of the share in the message.

@@ -13,7 +13,16 @@ from minmax_jax.ops.cpu import native
 
 
 def conv_general_dilated(images, kernel, window_strides, padding, *, epilogue: native.Epilogue, **options) -> jax.Array:
-    """`conv.conv_general_dilated`, followed by the epilogue; gradients are those of the two in sequence."""
+    """`conv.conv_general_dilated`, followed by the epilogue; gradients are those of the two in sequence.
+
+    Args:
+        images: [B, H, W, K].
+        kernel: [kh, kw, K, L].
+        window_strides: along rows and columns.
+        padding: ((top, bottom), (left, right)).
+        epilogue: what follows the convolution.
+        **options: further ones of `lax.conv_general_dilated`.
+    """
     if not conv.is_plain(images, kernel, padding, **options):
         return epilogue(conv.conv_general_dilated(images, kernel, window_strides, padding, **options))
     arrays = epilogue.factor, epilogue.shift, epilogue.residual

@@ -21,6 +21,12 @@ def relu_max_pool(features: jax.Array, window: int, stride: int, padding: int) -
     on CPUs max_pool.c computes it. TPUs use XLA's, which keeps the features; on a GPU that form creates four indices of
     32 bits per maximum and adds up in any order.
 
+    Args:
+        features: [B, H, W, K].
+        window: side of the square windows.
+        stride: along rows and columns.
+        padding: zeros on all sides.
+
     Raises:
         ValueError: for a window larger than the padded features.
     """

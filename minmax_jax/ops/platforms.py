@@ -17,6 +17,11 @@ def choose(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any])
 
     In a process that has only CPUs, programs contain the form for CPUs alone, so that they are traced in half the time.
     Otherwise they contain both, and `lax.platform_dependent` chooses when they are lowered.
+
+    Args:
+        *operands: arrays, the arguments of both functions.
+        cpu: the function for CPUs.
+        default: the function for all other platforms.
     """
     if is_portable():
         return default(*operands)

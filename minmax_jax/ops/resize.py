@@ -44,7 +44,16 @@ ALIGNMENTS = {"corners": _corner_positions, "features": _feature_positions, "pat
 
 
 def interpolation_matrix(size_in: int, size_out: int, *, alignment: str = "corners") -> np.ndarray:
-    """The [size_out, size_in] float64 weights of linear interpolation; arguments as of `resize_bilinear`."""
+    """The weights of linear interpolation.
+
+    Args:
+        size_in: number of inputs.
+        size_out: number of outputs.
+        alignment: as in `resize_bilinear`.
+
+    Returns:
+        [size_out, size_in] float64; each row sums to 1.
+    """
     positions = ALIGNMENTS[alignment](size_in, size_out)
     below = np.minimum(positions.astype(int), size_in - 1)
     above = np.minimum(below + 1, size_in - 1)
@@ -89,6 +98,18 @@ def resize_bilinear(images: jax.Array, size: tuple[int, int], *, alignment: str 
 
     Raises:
         ValueError: for "features" of a map larger than the result.
+
+    Example:
+        Two pixels at four: by their corners, and by the centres of patches that tile the image.
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from minmax_jax.ops import resize
+        >>> images = jnp.array([0.0, 3.0]).reshape(1, 1, 2, 1)
+        >>> print(np.asarray(resize.resize_bilinear(images, (1, 4))[0, 0, :, 0]).round(2))
+        [0. 1. 2. 3.]
+        >>> print(np.asarray(resize.resize_bilinear(images, (1, 4), alignment="patches")[0, 0, :, 0]).round(2))
+        [0.   0.75 2.25 3.  ]
     """
     for axis, size_out in zip((1, 2), size):
         if images.shape[axis] == size_out:
@@ -141,7 +162,14 @@ def _gather(images, axis, matrix):
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[H, W] soft mask at another size, float64; bilinear between the centres of pixels, as images are resized."""
+    """[H, W] soft mask at another size, float64; bilinear between the centres of pixels, as images are resized.
+
+    Example:
+        >>> import numpy as np
+        >>> from minmax_jax.ops import resize
+        >>> resize.resize_mask(np.array([[0.0, 1.0]]), (1, 4)).tolist()
+        [[0.0, 0.25, 0.75, 1.0]]
+    """
     if mask.shape == tuple(size):  # the common case; the two products would cost more than all metrics
         return mask.astype(float)
     rows, columns = (interpolation_matrix(*sides, alignment="patches") for sides in zip(mask.shape, size))

@@ -90,6 +90,17 @@ def refine(masks: jax.Array, images: jax.Array, *, crf: Crf) -> jax.Array:
 
     Raises:
         ValueError: if the shapes of masks and images do not match.
+
+    Example:
+        A mask that is undecided in one column: the column has the colour of the foreground, so it becomes foreground.
+
+        >>> import jax.numpy as jnp
+        >>> from minmax_jax.refinement import crf
+        >>> masks = jnp.tile(jnp.array([0.9, 0.9, 0.5, 0.1, 0.1, 0.1]), (4, 1)).reshape(1, 4, 6, 1)
+        >>> images = jnp.where(jnp.arange(6)[:, None] < 3, 255, 0).astype(jnp.uint8) * jnp.ones((1, 4, 6, 3), jnp.uint8)
+        >>> options = crf.Crf(num_iterations=5, gaussian_sigma=1.0, bilateral_sigma=2.0, color_sigma=10.0)
+        >>> print((crf.refine(masks, images, crf=options)[0, 0, :, 0] > 0.5).astype(int))
+        [1 1 1 0 0 0]
     """
     if images.ndim != 4 or images.shape[3] != 3 or masks.shape != (*images.shape[:3], 1):
         raise ValueError(f"masks are {masks.shape}, images {images.shape}; give [B, H, W, 1] and [B, H, W, 3].")

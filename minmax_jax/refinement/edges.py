@@ -19,6 +19,17 @@ def edge_loss(probabilities: jax.Array, colors: jax.Array, *, bandwidth: float, 
 
     Returns:
         [B] losses.
+
+    Example:
+        A mask that changes between pixels of one colour, and one that changes where black meets white:
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from minmax_jax.refinement import edges
+        >>> masks, gray = jnp.array([[[0.0, 1.0]]] * 2), jnp.zeros((1, 2, 3))
+        >>> colors = jnp.stack([gray, gray.at[:, 1].set(1.0)])
+        >>> print(np.asarray(edges.edge_loss(masks, colors, bandwidth=0.02, reach=1)).round(2))
+        [1. 0.]
     """
     total, count = 0.0, 0
     for here, there in _pairs(probabilities.shape[1:], reach):

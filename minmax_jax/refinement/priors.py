@@ -30,6 +30,15 @@ def gland_map(image: np.ndarray) -> np.ndarray:
 
     Returns:
         [H, W] float32 in [0, 1].
+
+    Example:
+        An image of one colour has no glands:
+
+        >>> import numpy as np
+        >>> from minmax_jax.refinement import priors
+        >>> found = priors.gland_map(np.full((32, 48, 3), 200, np.uint8))
+        >>> found.shape, float(found.min()), float(found.max())
+        ((32, 48), 0.5, 0.5)
     """
     density = stains.optical_density(image)
     density = density.reshape(len(image) // _STRIDE, _STRIDE, -1, _STRIDE, 3).mean(axis=(1, 3))
@@ -49,6 +58,14 @@ def fill_holes(heights: np.ndarray) -> np.ndarray:
     """Raises each place of [H, W] to the least height over which water flows from it to the border (8 neighbours).
 
     Priority-Flood, Barnes, Lehman and Mulla, Computers & Geosciences 2014.
+
+    Example:
+        Water stays in the hole up to the lowest place of its wall:
+
+        >>> import numpy as np
+        >>> from minmax_jax.refinement import priors
+        >>> priors.fill_holes(np.array([[5, 5, 5], [5, 1, 4], [5, 5, 5]]))[1].tolist()
+        [5, 4, 4]
     """
     height, width = heights.shape
     filled, done = heights.copy(), np.zeros((height, width), bool)

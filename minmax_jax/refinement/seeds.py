@@ -17,6 +17,15 @@ def cumulative_foreground(masks: np.ndarray, valid: np.ndarray, *, power: float)
 
     Returns:
         [N, h w] cumulative probabilities.
+
+    Example:
+        In proportion to the squares of 0, 1 and 2: 0, 1 / 5 and 4 / 5.
+
+        >>> import numpy as np
+        >>> from minmax_jax.refinement import seeds
+        >>> masks = np.array([[[0.0, 0.25, 0.5]]])
+        >>> print(seeds.cumulative_foreground(masks, np.ones(masks.shape, bool), power=2.0))
+        [[0.  0.2 1. ]]
     """
     masks = np.asarray(masks, np.float64)  # powers of small differences are 0 in single precision
     least = np.min(masks, axis=(1, 2), keepdims=True, where=valid, initial=np.inf)
@@ -33,6 +42,15 @@ def cumulative_background(masks: np.ndarray, valid: np.ndarray, *, share: float)
 
     Returns:
         [N, h w] cumulative probabilities.
+
+    Example:
+        Each of the two least of four values is as probable:
+
+        >>> import numpy as np
+        >>> from minmax_jax.refinement import seeds
+        >>> masks = np.array([[[0.9, 0.1, 0.8, 0.2]]])
+        >>> print(seeds.cumulative_background(masks, np.ones(masks.shape, bool), share=0.5))
+        [[0.  0.5 0.5 1. ]]
     """
     masks = np.asarray(masks, np.float64)
     limits = [np.quantile(mask[inside], share) for mask, inside in zip(masks, valid)]
@@ -48,6 +66,23 @@ def _cumulative(weights: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def draw(cumulative: np.ndarray, rng: np.random.Generator, *, count: int) -> np.ndarray:
-    """[N, count] int32 pixels, counted along the rows, drawn with replacement from [N, h w] distributions."""
+    """Draws pixels with replacement.
+
+    Args:
+        cumulative: [N, h w] cumulative probabilities.
+        rng: of the choice.
+        count: pixels of each image.
+
+    Returns:
+        [N, count] int32 indices of pixels, counted along the rows.
+
+    Example:
+        The last of three pixels has all of the probability:
+
+        >>> import numpy as np
+        >>> from minmax_jax.refinement import seeds
+        >>> seeds.draw(np.float32([[0.0, 0.0, 1.0]]), np.random.default_rng(0), count=4).tolist()
+        [[2, 2, 2, 2]]
+    """
     drawn = [np.searchsorted(row, rng.random(count, np.float32), side="right") for row in cumulative]
     return np.minimum(drawn, cumulative.shape[1] - 1).astype(np.int32)

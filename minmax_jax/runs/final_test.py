@@ -98,7 +98,13 @@ def test_selected(
 
 
 def read_results(folder: pathlib.Path, options: RunOptions, step: int) -> dict[str, Any] | None:
-    """The content of `results.json`, or None if there is none, or one of another second stage or selected step."""
+    """The content of `results.json`, or None if there is none, or one of another second stage or selected step.
+
+    Args:
+        folder: of the run.
+        options: of the run.
+        step: the selected step, whose model is tested.
+    """
     content = results.read(folder)
     refine = strict_json.plain(dataclasses.asdict(options.refine)) if options.refine.enabled else None
     return content if content and content.get("refine") == refine and content["step"] == step else None

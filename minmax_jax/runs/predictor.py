@@ -39,6 +39,15 @@ class Predictor:
             classifier saw the images; without a second stage they are those of the Prediction.
         method: whose model this is.
         calibrate_fn: of `calibration.CALIBRATIONS`, for the masks of a second stage, or None.
+
+    Example:
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> predictor = mm.load("runs/demo")  # the model of `make demo`
+        >>> predictor.class_names
+        ('horizontal_stripes', 'vertical_stripes', 'checkerboard', 'dots')
+        >>> predictor(np.zeros((2, 64, 64, 3), np.uint8)).probabilities.shape
+        (2, 4)
     """
 
     card: dict[str, Any]
@@ -149,6 +158,14 @@ def load(
     Raises:
         ModelCardError: if the folder holds no usable model.
         OptionError: for scales out of range, and for what the model cannot do.
+
+    Example:
+        >>> import numpy as np
+        >>> import minmax_jax as mm
+        >>> predictor = mm.load("runs/demo")  # the model of `make demo`
+        >>> image = np.zeros((96, 64, 3), np.uint8)
+        >>> predictor(image[None]).masks.shape
+        (1, 96, 64, 1)
     """
     card, variables = model_card.read(local_path("workdir", workdir))
     if card.get("crf", {}).get("enabled"):  # of a version in which the final test and predictions could use it

@@ -48,5 +48,11 @@ def collections(variables: dict[str, Any], stream: str) -> dict[str, Any]:
 
 
 def write(batch_stats: BatchStats, stream: str, updated: Any) -> BatchStats:
-    """All statistics, with those of `stream` replaced."""
+    """All statistics, with those of `stream` replaced.
+
+    Args:
+        batch_stats: of all streams, or the shared set.
+        stream: whose statistics are replaced; all share them in a shared set.
+        updated: the stream's new statistics.
+    """
     return batch_stats | {_SHARED if is_shared(batch_stats) else stream: updated}

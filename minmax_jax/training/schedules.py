@@ -39,6 +39,14 @@ def create_learning_rate(
 
     Raises:
         OptionError: for an unknown kind, a number out of range, or a warm-up of another kind.
+
+    Example:
+        A cosine over 2 epochs of 5 steps: the peak, half of it in the middle, 0 at the end.
+
+        >>> from minmax_jax.training import schedules
+        >>> rate = schedules.create_learning_rate("cosine", peak=0.1, epochs=2, steps_per_epoch=5, floor=0.0)
+        >>> [round(float(rate(step)), 3) for step in (0, 5, 10)]
+        [0.1, 0.05, 0.0]
     """
     options.check_choice("schedule", kind, LEARNING_RATES)
     options.check_range("peak", peak, 0)

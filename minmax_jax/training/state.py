@@ -23,6 +23,17 @@ class TrainState:
         opt_state: state of the optimizer.
         rng: [] key from which every step's randomness is derived.
         average: exponential moving average of parameters and statistics, or None.
+
+    Example:
+        A pytree, so that it passes through `jit`, and is changed by copies:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import minmax_jax as mm
+        >>> params = {"kernel": jnp.zeros(3)}
+        >>> state = mm.TrainState(jnp.int32(0), params, batch_stats={}, opt_state=(), rng=jax.random.key(0))
+        >>> int(state.replace(step=state.step + 1).step), sorted(state.variables)
+        (1, ['batch_stats', 'params'])
     """
 
     step: jax.Array
@@ -56,6 +67,15 @@ def create_train_state(
         tx: the optimizer.
         shared_statistics: one set of running statistics for all streams (published) instead of one each.
         average: keep a moving average of parameters and statistics, see `update_average`.
+
+    Example:
+        >>> import jax
+        >>> import minmax_jax as mm
+        >>> model = mm.create_model(mm.ResNet(stage_sizes=(1,), stage_strides=(1,), width=4), num_classes=3)
+        >>> tx = mm.create_optimizer("sgd", 0.1)
+        >>> state = mm.create_train_state(jax.random.key(0), (32, 32), model=model, tx=tx)
+        >>> int(state.step), sorted(state.batch_stats)
+        (0, ['background', 'foreground', 'whole'])
     """
     statics = dict(model=model, tx=tx, image_size=image_size, shared_statistics=shared_statistics, average=average)
     create = functools.partial(_create, **statics)

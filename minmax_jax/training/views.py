@@ -82,6 +82,19 @@ def mean_over_views(
     Returns:
         [B, H, W, 1] masks, and the scores; of several views also `DISAGREEMENT` [B], the mean absolute difference
         of a view's mask from the mean.
+
+    Example:
+        A network that always answers "the left half": with mirror images, the mean is 0.5 everywhere, and each view
+        differs from it by 0.5.
+
+        >>> import jax.numpy as jnp
+        >>> from minmax_jax.training import views
+        >>> def left_half(images):
+        ...     return jnp.zeros((*images.shape[:3], 1)).at[:, :, : images.shape[2] // 2].set(1.0), {}
+        >>> both = views.Views(flip_horizontal=True)
+        >>> masks, scores = views.mean_over_views(left_half, jnp.zeros((1, 32, 32, 3)), both)
+        >>> float(masks.min()), float(masks.max()), scores["view_disagreement"].tolist()
+        (0.5, 0.5, [0.5])
     """
     foregrounds, scores = [], []
     for scale in views.scales:

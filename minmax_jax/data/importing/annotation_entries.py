@@ -29,6 +29,11 @@ class Entry:
 def of_drawing(path: pathlib.Path, names: tuple[str, ...], parse: Callable[[], regions.Drawing]) -> Entry:
     """The entry of a file about one image, which is read for the names of its categories and then dropped.
 
+    Args:
+        path: of the annotation file.
+        names: of the image, as in `Entry`.
+        parse: reads the file.
+
     Raises:
         DataError: as `parse`.
     """

@@ -114,6 +114,11 @@ def _parse_foreground(rule: str) -> Rule:
 def refuse_blurred(rule: Rule, mask: Image.Image, name: str) -> None:
     """Refuses a mask that was compressed as JPEG where the rule needs exact values.
 
+    Args:
+        rule: which values are foreground.
+        mask: as it was opened; nothing is decoded.
+        name: of the file, for the message.
+
     Raises:
         DataError: for such a mask.
     """

@@ -111,6 +111,11 @@ class Annotation:
 def from_polygons(category: str, polygons: Iterable[Iterable[np.ndarray]], **fields) -> Region | None:
     """A region of polygons, each of rings [N, 2]; None if they have no area.
 
+    Args:
+        category: the name of its class.
+        polygons: each of rings [N, 2] of (x, y) in pixels; rings of fewer than three points are left out.
+        **fields: further fields of `Region`.
+
     Raises:
         ValueError: for coordinates that are not finite numbers.
     """
@@ -129,7 +134,13 @@ def from_polygons(category: str, polygons: Iterable[Iterable[np.ndarray]], **fie
 
 
 def from_pixels(category: str, pixels: Callable[[], np.ndarray], **fields) -> Region | None:
-    """A region of a mask [H, W] bool; None if that is empty."""
+    """A region of a mask [H, W] bool; None if that is empty.
+
+    Args:
+        category: the name of its class.
+        pixels: gives the mask; called again wherever the region is drawn.
+        **fields: further fields of `Region`.
+    """
     rows, columns = (np.flatnonzero(pixels().any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return None

@@ -126,6 +126,12 @@ def read_records(
     A tile's name is that of the image, "/", and its TOP_LEFT in pixels of full resolution, of a slide with bounds
     counted from there.
 
+    Args:
+        item: the image.
+        raw: the dataset of the image.
+        tiling: side and scale of the tiles, and which are kept.
+        sizes: microns per pixel of each image file, for tiles of one magnification; None: unknown for all files.
+
     Raises:
         DataError: as `raw_dataset.read_record`; if no tile has enough tissue.
     """

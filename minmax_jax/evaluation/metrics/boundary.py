@@ -46,6 +46,18 @@ def evaluator(*, threshold: float = 0.5) -> Evaluator:
     Returns:
         An evaluator whose rows hold both; None without a true mask, and where one of the masks is empty: HD95 then is
         undefined, and surface Dice is 0, or undefined if both are.
+
+    Example:
+        A square, and the same square three pixels to the right: no outline is farther away than that.
+
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation
+        >>> from minmax_jax.evaluation.metrics import boundary
+        >>> true = np.zeros((16, 16), bool)
+        >>> true[4:10, 4:10] = True
+        >>> prediction = evaluation.ImagePrediction(0, None, np.roll(true, 3, axis=1).astype(np.float32), scores={})
+        >>> boundary.evaluator().score(prediction, evaluation.Truth(label=0, mask=true, boxes=np.zeros((0, 4))))["hd95"]
+        3.0
     """
     options.check_range("threshold", threshold, 1e-6, 1 - 1e-6)
     return Evaluator(score=lambda prediction, truth: _score(prediction, truth, threshold), metrics=_metrics)

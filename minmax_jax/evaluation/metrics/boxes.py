@@ -34,6 +34,18 @@ def evaluator(*, threshold: float = 0.5) -> Evaluator:
     Returns:
         An evaluator whose rows hold "box_iou" at the fixed threshold, and the IoU at each of 256 thresholds of the
         largest region's box and of the best; None without an annotation.
+
+    Example:
+        The box around the left half of the image is found, the true box is the whole image: an IoU of one half.
+
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation
+        >>> from minmax_jax.evaluation.metrics import boxes
+        >>> mask = np.repeat(np.float32([[1, 0]]), 112, axis=1).repeat(224, axis=0)
+        >>> truth = evaluation.Truth(label=0, mask=None, boxes=np.float32([[0, 0, 1, 1]]))
+        >>> row = boxes.evaluator().score(evaluation.ImagePrediction(0, None, mask, scores={}), truth)
+        >>> row["box_iou"]
+        0.5
     """
     options.check_range("threshold", threshold, 1e-6, 1 - 1e-6)
     return Evaluator(score=lambda prediction, truth: _score(prediction, truth, threshold), metrics=_metrics)

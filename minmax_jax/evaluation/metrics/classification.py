@@ -24,7 +24,14 @@ def is_among_best(row: Row, count: int) -> bool:
 
 
 def confusion(rows: Sequence[Row]) -> np.ndarray:
-    """[C, C] number of images of each true class (row) that were given each class (column)."""
+    """[C, C] number of images of each true class (row) that were given each class (column).
+
+    Example:
+        >>> from minmax_jax.evaluation.metrics import classification
+        >>> rows = [{"label": 0, "predicted": predicted, "probabilities": [0.6, 0.4]} for predicted in (0, 0, 1)]
+        >>> classification.confusion(rows).tolist()
+        [[2, 1], [0, 0]]
+    """
     matrix = np.zeros((len(rows[0]["probabilities"]),) * 2, int)
     np.add.at(matrix, ([row["label"] for row in rows], [row["predicted"] for row in rows]), 1)
     return matrix

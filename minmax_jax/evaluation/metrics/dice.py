@@ -14,7 +14,16 @@ _COLUMNS = ("f1_foreground", "f1_background", "all_ones_f1_foreground", "all_one
 
 
 def dice(predicted: np.ndarray, true: np.ndarray) -> float:
-    """2 |P and Q| / (|P| + |Q|) of two masks of one shape; NaN where both are empty."""
+    """2 |P and Q| / (|P| + |Q|) of two masks of one shape; NaN where both are empty.
+
+    Example:
+        Two pixels each, one of them shared: 2 * 1 / (2 + 2).
+
+        >>> import numpy as np
+        >>> from minmax_jax.evaluation.metrics import dice
+        >>> float(dice.dice(np.array([True, True, False]), np.array([False, True, True])))
+        0.5
+    """
     total = np.count_nonzero(predicted) + np.count_nonzero(true)
     if total == 0:
         return float("nan")
@@ -38,6 +47,19 @@ def evaluator(*, threshold: float = 0.5) -> Evaluator:
 
     Raises:
         OptionError: for a threshold outside of (0, 1).
+
+    Example:
+        Of four pixels, the mask has the two true ones and one more: 2 * 2 / (3 + 2), and 2 * 1 / (1 + 2) of the
+        background.
+
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation
+        >>> from minmax_jax.evaluation.metrics import dice
+        >>> prediction = evaluation.ImagePrediction(0, None, np.float32([[0.9, 0.8], [0.6, 0.1]]), scores={})
+        >>> truth = evaluation.Truth(label=0, mask=np.array([[1, 1], [0, 0]], bool), boxes=np.zeros((0, 4)))
+        >>> row = dice.evaluator(threshold=0.5).score(prediction, truth)
+        >>> [round(float(row[name]), 2) for name in ("f1_foreground", "f1_background")]
+        [0.8, 0.67]
     """
     options.check_range("threshold", threshold, 1e-6, 1 - 1e-6)
     return Evaluator(

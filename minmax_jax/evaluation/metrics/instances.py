@@ -49,6 +49,20 @@ def evaluator(*, threshold: float = 0.5, least_area: int = LEAST_AREA) -> Evalua
 
     Raises:
         OptionError: for a threshold outside of (0, 1), or an area below one pixel.
+
+    Example:
+        One of two objects is found: 2 * 1 / (1 + 2).
+
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation
+        >>> from minmax_jax.evaluation.metrics import instances
+        >>> numbers = np.zeros((16, 16), np.int32)
+        >>> numbers[:5, :5], numbers[10:, 10:] = 1, 2
+        >>> truth = evaluation.Truth(label=0, mask=numbers > 0, boxes=np.zeros((0, 4)), instances=numbers)
+        >>> prediction = evaluation.ImagePrediction(0, None, (numbers == 2).astype(np.float32), scores={})
+        >>> row = instances.evaluator().score(prediction, truth)
+        >>> round(row["object_f1"], 2), row["num_objects"], row["num_true_objects"]
+        (0.67, 1, 2)
     """
     options.check_range("threshold", threshold, 1e-6, 1 - 1e-6)
     options.check_range("least_area", least_area, 1)

@@ -23,6 +23,15 @@ def evaluator(*, threshold: float = 0.5) -> Evaluator:
 
     Raises:
         OptionError: for a threshold outside of (0, 1).
+
+    Example:
+        >>> import numpy as np
+        >>> from minmax_jax import evaluation
+        >>> from minmax_jax.evaluation.metrics import overlap
+        >>> prediction = evaluation.ImagePrediction(0, None, np.float32([[0.9, 0.8], [0.6, 0.1]]), scores={})
+        >>> truth = evaluation.Truth(label=0, mask=np.array([[1, 1], [0, 0]], bool), boxes=np.zeros((0, 4)))
+        >>> overlap.evaluator().score(prediction, truth)["pixels"]
+        {'true_positives': 2, 'false_positives': 1, 'false_negatives': 0, 'true_negatives': 1}
     """
     options.check_range("threshold", threshold, 1e-6, 1 - 1e-6)
     return Evaluator(score=lambda prediction, truth: {"pixels": _count(prediction, truth, threshold)}, metrics=_metrics)

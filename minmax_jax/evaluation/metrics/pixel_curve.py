@@ -22,6 +22,13 @@ def histogram(mask: np.ndarray, true: np.ndarray) -> np.ndarray:
     Args:
         mask: [n] values of soft masks, in [0, 1].
         true: [n] bool, whether a pixel is foreground in the true mask.
+
+    Example:
+        >>> import numpy as np
+        >>> from minmax_jax.evaluation.metrics import pixel_curve
+        >>> background, foreground = pixel_curve.histogram(np.array([0.5, 0.9, 0.9]), np.array([False, True, True]))
+        >>> int(background[500]), int(foreground[900])
+        (1, 2)
     """
     bins = np.minimum((np.asarray(mask) * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     counts = np.bincount(bins + NUM_BINS * true.astype(np.int64), minlength=2 * NUM_BINS)
@@ -37,6 +44,15 @@ def average_precision(background: np.ndarray, foreground: np.ndarray) -> np.ndar
 
     Returns:
         [...] in percent; NaN without a foreground pixel. A constant mask has the share of the foreground.
+
+    Example:
+        Four pixels with scores from high to low, foreground are the first and the third: (1 + 2 / 3) / 2.
+
+        >>> import numpy as np
+        >>> from minmax_jax.evaluation.metrics import pixel_curve
+        >>> scores, true = np.array([0.9, 0.7, 0.5, 0.1]), np.array([True, False, True, False])
+        >>> round(float(pixel_curve.average_precision(*pixel_curve.histogram(scores, true))), 1)
+        83.3
     """
     hits, found = _from_high_to_low(background, foreground)
     with np.errstate(invalid="ignore", divide="ignore"):

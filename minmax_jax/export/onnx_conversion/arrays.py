@@ -24,7 +24,14 @@ def _concatenate(graph: Graph, *values: Value, shapes, dimension: int) -> list[T
 
 
 def stack(graph: Graph, *values: Value, shapes, axis: int) -> list[Tensor]:
-    """Values side by side along a new dimension."""
+    """Values side by side along a new dimension.
+
+    Args:
+        graph: the graph to add nodes to.
+        *values: values of one shape.
+        shapes: [the shape of the output].
+        axis: the new dimension of the output.
+    """
     one = [*shapes[0][:axis], 1, *shapes[0][axis + 1 :]]
     whole = [graph.expand(value, [*one[:axis], *one[axis + 1 :]]) for value in values]
     return [graph.apply("Concat", *(graph.reshape(value, one) for value in whole), shape=shapes[0], axis=axis)]

@@ -114,7 +114,15 @@ def _clamp(graph: Graph, least: Value, x: Value, greatest: Value, *, shape, **pa
 
 
 def cast(graph: Graph, x: Value, *, shape, new_dtype, **params) -> Tensor:
-    """The value in another type; numbers lose their fraction on the way to whole ones."""
+    """The value in another type; numbers lose their fraction on the way to whole ones.
+
+    Args:
+        graph: the graph to add a node to.
+        x: the value.
+        shape: of the value and of the output.
+        new_dtype: data type of the output.
+        **params: further parameters of JAX's primitive, not used.
+    """
     from onnx import helper
 
     return graph.apply("Cast", x, shape=shape, to=helper.np_dtype_to_tensor_dtype(np.dtype(new_dtype)))

@@ -58,13 +58,27 @@ class Graph:
         return UnsupportedError(message)
 
     def apply(self, operation: str, *inputs: Value, shape: Sequence[Dimension], **attributes: Any) -> Tensor:
-        """The only output of a node, of this shape."""
+        """The only output of a node, of this shape.
+
+        Args:
+            operation: of ONNX, such as "Concat".
+            *inputs: of the node.
+            shape: of the output.
+            **attributes: of the node.
+        """
         return self.apply_many(operation, *inputs, shapes=[shape], **attributes)[0]
 
     def apply_many(
         self, operation: str, *inputs: Value, shapes: Sequence[Sequence[Dimension]], **attributes: Any
     ) -> list[Tensor]:
-        """The outputs of a node, of these shapes."""
+        """The outputs of a node, of these shapes.
+
+        Args:
+            operation: of ONNX, such as "TopK".
+            *inputs: of the node.
+            shapes: of the outputs.
+            **attributes: of the node.
+        """
         from onnx import helper
 
         node = f"{operation}_{len(self._nodes)}"  # tools that convert a file find nodes by their names

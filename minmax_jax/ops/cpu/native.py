@@ -111,14 +111,30 @@ def conv(
 def conv_kernel_gradient(
     images: jax.Array, cotangents: jax.Array, *, stride: int, top: int, left: int, window: tuple[int, int]
 ) -> jax.Array:
-    """The gradient of `conv` to its kernel, [*window, K, L], from the cotangents [B, h, w, L]."""
+    """The gradient of `conv` to its kernel, [*window, K, L], from the cotangents [B, h, w, L].
+
+    Args:
+        images: [B, H, W, K].
+        cotangents: [B, h, w, L] of the result.
+        stride: along rows and columns.
+        top: rows of padding above.
+        left: columns of padding.
+        window: rows and columns of the kernel.
+    """
     shape = (*window, images.shape[-1], cotangents.shape[-1])
     operands = _images_and_cotangents(images, cotangents)
     return _call("conv_kernel_gradient", _floats(shape), *operands, stride=stride, top=top, left=left)
 
 
 def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: int, left: int) -> jax.Array:
-    """The gradient of a Winograd `conv` to its kernel, [3, 3, K, L], from the cotangents [B, h, w, L]."""
+    """The gradient of a Winograd `conv` to its kernel, [3, 3, K, L], from the cotangents [B, h, w, L].
+
+    Args:
+        images: [B, H, W, K].
+        cotangents: [B, h, w, L] of the result.
+        top: rows of padding above.
+        left: columns of padding.
+    """
     channels, (batch, rows, columns, outputs) = images.shape[-1], cotangents.shape
     tiles = batch * -(-rows // 4) * -(-columns // 4)
     numbers = sum(-(-number // _MOST_LANES) * _MOST_LANES for number in (channels, outputs))
@@ -129,7 +145,14 @@ def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: i
 
 
 def depthwise(images: jax.Array, kernel: jax.Array, *, stride: int, dilation: int) -> jax.Array:
-    """The depthwise convolution of [B, H, W, K] images and a [k, k, 1, K] kernel, k odd, padded symmetrically."""
+    """The depthwise convolution of [B, H, W, K] images and a [k, k, 1, K] kernel, k odd, padded symmetrically.
+
+    Args:
+        images: [B, H, W, K].
+        kernel: [k, k, 1, K].
+        stride: along rows and columns.
+        dilation: distance of the taps, in pixels.
+    """
     batch, *sides, channels = images.shape
     shape = (batch, *(-(-side // stride) for side in sides), channels)
     operands = (images, images.shape), (kernel, (len(kernel), len(kernel), 1, channels))
@@ -139,7 +162,15 @@ def depthwise(images: jax.Array, kernel: jax.Array, *, stride: int, dilation: in
 def depthwise_input_gradient(
     cotangents: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, size: tuple[int, int]
 ) -> jax.Array:
-    """The gradient of `depthwise` to its images, [B, *size, K], from the cotangents [B, h, w, K]."""
+    """The gradient of `depthwise` to its images, [B, *size, K], from the cotangents [B, h, w, K].
+
+    Args:
+        cotangents: [B, h, w, K] of the result.
+        kernel: [k, k, 1, K].
+        stride: as in `depthwise`.
+        dilation: as in `depthwise`.
+        size: (H, W) of the images.
+    """
     channels = kernel.shape[-1]
     sides = (-(-side // stride) for side in size)
     operands = (cotangents, (len(cotangents), *sides, channels)), (kernel, (len(kernel), len(kernel), 1, channels))
@@ -150,7 +181,15 @@ def depthwise_input_gradient(
 def depthwise_kernel_gradient(
     images: jax.Array, cotangents: jax.Array, *, stride: int, dilation: int, window: int
 ) -> jax.Array:
-    """The gradient of `depthwise` to its kernel, [window, window, 1, K], from the cotangents [B, h, w, K]."""
+    """The gradient of `depthwise` to its kernel, [window, window, 1, K], from the cotangents [B, h, w, K].
+
+    Args:
+        images: [B, H, W, K].
+        cotangents: [B, h, w, K] of the result.
+        stride: as in `depthwise`.
+        dilation: as in `depthwise`.
+        window: k, rows and columns of the kernel.
+    """
     batch, *sides, channels = images.shape
     expected = (batch, *(-(-side // stride) for side in sides), channels)
     operands = (images, images.shape), (cotangents, expected)
@@ -164,7 +203,14 @@ def can_use_winograd(channels: int, outputs: int) -> bool:
 
 
 def max_pool(features: jax.Array, *, window: int, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:
-    """Maximum over windows of the ReLU of [B, H, W, K] features, and its index in the window, uint8."""
+    """Maximum over windows of the ReLU of [B, H, W, K] features, and its index in the window, uint8.
+
+    Args:
+        features: [B, H, W, K].
+        window: side of the square windows.
+        stride: along rows and columns.
+        padding: zeros on all sides.
+    """
     batch, *sides, channels = features.shape
     shape = (batch, *((side + 2 * padding - window) // stride + 1 for side in sides), channels)
     results = _floats(shape), jax.ShapeDtypeStruct(shape, np.uint8)
@@ -175,7 +221,16 @@ def max_pool(features: jax.Array, *, window: int, stride: int, padding: int) -> 
 def max_pool_gradient(
     indices: jax.Array, cotangents: jax.Array, *, window: int, stride: int, padding: int, size: tuple[int, int]
 ) -> jax.Array:
-    """The gradient of `max_pool` to its features, [B, *size, K], from the indices and cotangents, [B, h, w, K]."""
+    """The gradient of `max_pool` to its features, [B, *size, K], from the indices and cotangents, [B, h, w, K].
+
+    Args:
+        indices: [B, h, w, K] uint8, of `max_pool`.
+        cotangents: [B, h, w, K] of the maxima.
+        window: as in `max_pool`.
+        stride: as in `max_pool`.
+        padding: as in `max_pool`.
+        size: (H, W) of the features.
+    """
     shape = (len(indices), *size, indices.shape[-1])
     operands = (indices, cotangents.shape), (cotangents, indices.shape)
     attributes = dict(window=window, stride=stride, padding=padding)
@@ -183,7 +238,13 @@ def max_pool_gradient(
 
 
 def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """As `ops.channel_sums.channel_sums`, with partial sums in float64."""
+    """As `ops.channel_sums.channel_sums`, with partial sums in float64.
+
+    Args:
+        values: as in `ops.channel_sums.channel_sums`.
+        partners: as in `ops.channel_sums.channel_sums`.
+        centres: as in `ops.channel_sums.channel_sums`.
+    """
     operands = (values, values.shape), (partners, values.shape), (centres, values.shape[-1:])
     return tuple(_call("channel_sums", [_floats(centres.shape)] * 2, *operands))
 

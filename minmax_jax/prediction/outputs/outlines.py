@@ -36,6 +36,15 @@ def find(bands: Iterable[np.ndarray], *, most_corners: int | None = None) -> lis
 
     Returns:
         The parts; None if there are more corners.
+
+    Example:
+        Three pixels around a corner, in one band; points are (x, y):
+
+        >>> import numpy as np
+        >>> from minmax_jax.prediction import outlines
+        >>> (part,) = outlines.find([np.array([[1, 1], [1, 0]], bool)])
+        >>> part.area, part.holes, sorted(map(tuple, part.shell[:-1].tolist()))
+        (3, [], [(0, 0), (0, 2), (1, 1), (1, 2), (2, 0), (2, 1)])
     """
     corners = _find_corners(bands, most_corners)
     return None if corners is None else _assign(list(_rings(corners)))

@@ -37,7 +37,7 @@ def write_geojson(
 
     Args:
         path: of the file, which is compressed if its name ends with ".gz".
-        answer: for the image.
+        answer: the prediction for the image.
         found: its regions.
         classification: name of the class.
         tolerance: of `polygons.create`, in pixels of the image, or of the mask where those are larger.
@@ -108,7 +108,13 @@ def _reduced_rows(
 
 
 def write_annotations(path: pathlib.Path, answer: Predicted, found: Found) -> None:
-    """Writes a list of the regions, one after another, in pixels of the image."""
+    """Writes a list of the regions, one after another, in pixels of the image.
+
+    Args:
+        path: of the JSON file.
+        answer: the prediction for the image.
+        found: its regions.
+    """
     is_first = True
     with path.open("w", encoding="utf-8") as file:
         file.write("[")

@@ -147,7 +147,13 @@ def warn_of_imbalance(data: DataOptions, split: dataset.Split) -> None:
 
 
 def create_train_batches(options: RunOptions, split: dataset.Split, *, first_batch: int = 0) -> grain.DatasetIterator:
-    """This host's share of the training batches, from the one of that number on."""
+    """This host's share of the training batches, from the one of that number on.
+
+    Args:
+        options: of the run.
+        split: the training images.
+        first_batch: number of the first batch, from 0: the step that training resumes at.
+    """
     data = options.data
     return pipeline.train_batches(
         split,

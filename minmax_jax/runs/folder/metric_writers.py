@@ -36,7 +36,13 @@ class MetricWriter:
             replacement.write_text("".join(strict_json.dumps(line) + "\n" for line in kept))
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
-        """Adds the measurements of a step; kind is "train", "validation" or "test"."""
+        """Adds the measurements of a step; kind is "train", "validation" or "test".
+
+        Args:
+            step: of the training.
+            kind: "train", "validation" or "test".
+            values: by name; only numbers reach TensorBoard.
+        """
         if not hosts.is_main_host():
             return
         with self._path.open("a") as file:

@@ -85,6 +85,11 @@ def hold(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
 def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, splits: Mapping[str, dataset.Split]) -> None:
     """Writes configuration and digests of the data; only for the process that holds the lock of the folder.
 
+    Args:
+        folder: of the run.
+        config: of the run.
+        splits: the splits of the data by name, such as "train".
+
     Raises:
         WorkdirError: if a split is not the one that the run was started with.
     """
