@@ -248,7 +248,7 @@ def test_files_of_a_prediction_have_no_region(tmp_path):
         np.testing.assert_array_equal(np.asarray(overlay), np.asarray(given))
 
 
-@pytest.mark.parametrize("kind", [None, "percentiles", "otsu", "none"])
+@pytest.mark.parametrize("kind", [None, "percentiles", "none"])
 def test_tiles_of_such_a_class_add_nothing_to_a_large_image(tmp_path, kind):
     """The left half is normal; masks of a second stage, which lie close together, are scaled by the right half."""
     (tmp_path / "in").mkdir()

@@ -1,4 +1,4 @@
-"""Calibration: percentiles by hand, Otsu against all thresholds, and what holds for any mask."""
+"""Calibration: percentiles by hand, and what holds for any mask."""
 
 import numpy as np
 import pytest
@@ -14,35 +14,14 @@ def test_percentiles_by_hand():
     np.testing.assert_allclose(calibration.between_percentiles(mask, low=0, high=100), mask * 2, atol=1e-6)
 
 
-def _between_variance(mask, foreground):
-    share = np.mean(foreground)
-    return share * (1 - share) * (mask[foreground].mean() - mask[~foreground].mean()) ** 2
-
-
 def _bimodal(rng):
     low, high = rng.normal(0.35, 0.03, 150), rng.normal(0.6, 0.05, 106)
     return rng.permutation(np.concatenate([low, high])).reshape(16, 16).astype(np.float32)
 
 
-@pytest.mark.parametrize("draw", [_bimodal, lambda rng: rng.uniform(0.2, 0.9, (16, 16)).astype(np.float32)])
-@pytest.mark.parametrize("seed", range(3))
-def test_otsu_is_the_best_of_all_thresholds(draw, seed):
-    mask = draw(np.random.default_rng(seed)).astype(np.float64)
-    best = max(_between_variance(mask, mask >= threshold) for threshold in np.unique(mask)[1:])
-    found = calibration.at_otsu(mask.astype(np.float32)) >= 0.5
-    # The thresholds tried are 255, the values 256: a pixel may lie on the other side.
-    assert 0.995 * best <= _between_variance(mask, found) <= best + 1e-12
-
-
-def test_otsu_of_two_values_lies_between_them():
-    mask = np.array([[0.4, 0.4, 0.4, 0.45]], np.float32)
-    np.testing.assert_array_equal(calibration.at_otsu(mask), [[0, 0, 0, 1]])
-
-
-@pytest.mark.parametrize("calibrate", [calibration.between_percentiles, calibration.at_otsu])
-def test_of_a_constant_mask_nothing_is_foreground(calibrate):
+def test_of_a_constant_mask_nothing_is_foreground():
     for value in (0.0, 0.3, 1.0):
-        found = calibrate(np.full((3, 5), value, np.float32))
+        found = calibration.between_percentiles(np.full((3, 5), value, np.float32))
         assert found.dtype == np.float32 and (found == 0).all()
 
 

@@ -5,6 +5,7 @@ import json
 from minmax_jax.configs import synthetic
 import pytest
 
+from minmax_jax.base.errors import ConfigError
 from minmax_jax.runs.building import config_checks
 from minmax_jax.runs.folder import workdir
 
@@ -13,6 +14,8 @@ from minmax_jax.runs.folder import workdir
     ("name", "default", "used"),
     [
         ("evaluation.crf.enabled", False, True),
+        ("refine.edge_source", "colors", "either"),
+        ("refine.num_erasures", 0, 2),
     ],
 )
 def test_a_configuration_with_a_deleted_field(tmp_path, name, default, used):
@@ -28,5 +31,5 @@ def test_a_configuration_with_a_deleted_field(tmp_path, name, default, used):
     group[field] = used
     path.write_text(json.dumps(content))
     message = f"{path}: {name}={used!r} is deleted from this version, .* {name}={default!r} did .*Remove the field"
-    with pytest.raises(workdir.WorkdirError, match=message):
+    with pytest.raises(ConfigError, match=message):
         workdir.read_config(tmp_path)

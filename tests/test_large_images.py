@@ -299,15 +299,14 @@ def test_masks_of_tiles_without_an_object_fade_out(tmp_path, green):
 # A second stage, for the whole image.
 
 
-@pytest.mark.parametrize("kind", ["percentiles", "otsu"])
-def test_masks_of_a_second_stage_are_calibrated_by_the_whole_image(tmp_path, monkeypatch, green, kind):
+def test_masks_of_a_second_stage_are_calibrated_by_the_whole_image(tmp_path, monkeypatch, green):
     monkeypatch.setattr(resampling, "MOST_PIXELS", 420 * 37)
     squeezed = (100 + green // 8).astype(np.uint8)
     _write(tmp_path / "in/a.tif", _colours(squeezed))
     predictor = _UnsureWithoutRed(crop_size=CROP)  # whose masks do not fade: they are those of the second stage
-    predictor.calibrate_fn = calibration.CALIBRATIONS[kind]
+    predictor.calibrate_fn = calibration.between_percentiles
     _predict(tmp_path, predictor, soft_masks=True)
-    expected = calibration.CALIBRATIONS[kind]((squeezed / 255).astype(np.float32))
+    expected = calibration.between_percentiles((squeezed / 255).astype(np.float32))
     np.testing.assert_allclose(np.load(tmp_path / "out/soft_masks/a.npy"), expected, atol=2e-3)
 
 

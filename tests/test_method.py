@@ -125,7 +125,13 @@ def _check_records(folder, log, results):
     assert declared | {"map_entropy_share"} <= set(results["metrics"]) and declared <= set(results["test"])
     assert "not_declared" not in results["metrics"]
     assert results["log_terms"] == ["mean_loss", "map_norm"] and list(results["scores"]) == list(_SCORES)
-    for part in ("Peak of the maps", "Entropy of a corner", "Entropies, validation", "Terms of the loss", ">map_norm<"):
+    for part in (
+        "Peak of the maps",
+        "Entropy of a corner",
+        "Entropies, validation",
+        "Loss and its terms, training",
+        ">map_norm<",
+    ):
         assert part in page, part
     assert page.count(">corner<") >= 1 and "Scores of the method, validation" in page
 

@@ -131,8 +131,12 @@ def test_the_card_says_what_the_model_is_worth(exported):
         ({}, {}, "The results of the run were not at hand"),
         ({}, {"state_digest": "of another model"}, "The results of the run were not at hand"),
         ({}, {"selection": "localization", "label_only": False}, "selected by masks of validation images"),
-        ({"refine": {"enabled": True, "prior": "glands", "calibration": "otsu"}}, {}, "from the prior 'glands'"),
-        ({"refine": {"enabled": True, "prior": "", "calibration": "otsu"}}, {}, "is its threshold (otsu)"),
+        ({"refine": {"enabled": True, "prior": "glands", "calibration": "none"}}, {}, "from the prior 'glands'"),
+        (
+            {"refine": {"enabled": True, "prior": "", "calibration": "percentiles"}},
+            {},
+            "is its threshold (percentiles)",
+        ),
         (
             {"flips": {"horizontal": True, "vertical": True}},
             {"test": {"num_images": 3}},

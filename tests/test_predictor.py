@@ -108,11 +108,22 @@ def test_a_decoder_of_another_width_is_refused_and_fields_of_its_training_are_no
 
 def test_a_second_stage_is_its_decoder_and_how_its_masks_are_scaled(tmp_path):
     found = set()
-    for calibration, value in (("percentiles", 0.0), ("percentiles", 1.0), ("otsu", 0.0), ("otsu", 0.0)):
+    for calibration, value in (("percentiles", 0.0), ("percentiles", 1.0), ("none", 0.0), ("none", 0.0)):
         card = {"state_digest": "0", "refine": {"enabled": True, "calibration": calibration}}
         model_card.save(tmp_path, card, {"decoder": {"kernel": np.full(3, value)}})
         found.add(json.loads((tmp_path / "model_card.json").read_text())["second_stage_digest"])
     assert len(found) == 3 and "" not in found
+
+
+def test_a_second_stage_that_scales_masks_in_a_deleted_way_is_refused(tmp_path):
+    saved_models.write(tmp_path, refine__enabled=True)
+    path = tmp_path / model_card.CARD
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps(card | {"refine": card["refine"] | {"calibration": "otsu"}}))
+    with pytest.raises(
+        UserError, match=f"{path}: refine.calibration='otsu' must be one of .*again .experiments.refine"
+    ):
+        mm.load(tmp_path)
 
 
 def test_other_choices_than_those_of_the_run(finished):

@@ -242,7 +242,7 @@ def test_a_finished_run_gets_a_second_stage(copy, refined, trainings):
     assert finished_runs.refine_workdir(folder, {}) | {"environment": 0} == found | {"environment": 0}
     assert trainings == [0]
 
-    other = finished_runs.refine_workdir(folder, {"num_steps": 5, "scales": (1.0, 0.5), "calibration": "otsu"})
+    other = finished_runs.refine_workdir(folder, {"num_steps": 5, "scales": (1.0, 0.5), "calibration": "none"})
     assert trainings == [0, 0] and other["refine"]["num_steps"] == 5
     assert other["test"] != found["test"] and other["test_unrefined"] == before["test"]
     card = mm.load(folder).card

@@ -22,7 +22,7 @@ OUTPUTS = ("probabilities", "masks")
 # Height and width of images; None: free.
 Size = tuple[int, int] | None
 
-LEAST_SIDE, GREATEST_SIDE = preprocessing.LEAST_SIDE, 2048  # Otsu's sums fit into 32 bits
+LEAST_SIDE, GREATEST_SIDE = preprocessing.LEAST_SIDE, 2048  # as `ops.free_sizes` assumes
 
 
 def output_names(scores: Mapping[str, Score]) -> tuple[str, ...]:

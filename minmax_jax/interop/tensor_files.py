@@ -51,7 +51,8 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         >>> import numpy as np
         >>> from minmax_jax.interop import tensor_files
         >>> np.savez("weights.npz", **{"module.conv1.weight": np.ones((8, 3, 7, 7))})
-        >>> {name: (tensor.shape, str(tensor.dtype)) for name, tensor in tensor_files.read_tensors("weights.npz").items()}
+        >>> tensors = tensor_files.read_tensors("weights.npz")
+        >>> {name: (tensor.shape, str(tensor.dtype)) for name, tensor in tensors.items()}
         {'conv1.weight': ((8, 3, 7, 7), 'float32')}
     """
     path = pathlib.Path(path)

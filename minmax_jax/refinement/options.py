@@ -14,7 +14,7 @@ class RefineOptions:
         prior: "" or "glands", as in `refinement.priors`: seeds are drawn from its map instead of the first stage's.
         num_steps: steps of Adam.
         edge_weight: of the pairwise term; 0 leaves it out.
-        calibration: "percentiles", "otsu" or "none", as in `refinement.calibration`.
+        calibration: "percentiles" or "none", as in `refinement.calibration`.
         scales: sizes of the training images, as shares, that the first stage's masks are means over.
         cache_gib: memory for images, features and masks; where it is too small, a random choice of the images is used.
 

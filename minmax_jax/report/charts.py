@@ -7,7 +7,7 @@ import math
 _WIDTH, _HEIGHT = 420, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 24, 34
 _NUM_INTERVALS = 4  # at most, between ticks
-_NUM_COLORS = 4  # of the page
+_NUM_COLORS = 6  # of the page
 
 Points = Sequence[tuple[float, float]]
 

@@ -46,6 +46,13 @@ def _cut(graph: Graph, x: Value, shape, bounds: Sequence[tuple[int, int, int, in
     return graph.apply("Slice", x, starts, ends, np.array(axes), np.array(steps), shape=shape)
 
 
+def _unstack(graph: Graph, x: Value, *, shapes, axis: int) -> list[Value]:
+    """The parts along a dimension, which they lose: a primitive of JAX 0.12, for `a, b = x` as well."""
+    one = [*x.shape[:axis], 1, *x.shape[axis + 1 :]]
+    parts = [_cut(graph, x, one, [(axis, index, index + 1, 1)]) for index in range(len(shapes))]
+    return [graph.reshape(part, shape) for part, shape in zip(parts, shapes)]
+
+
 def _rev(graph: Graph, x: Value, *, shapes, dimensions) -> list[Value]:
     return [_cut(graph, x, shapes[0], [(axis, -1, -_END, -1) for axis in dimensions])]
 
@@ -83,11 +90,8 @@ def _argmax(graph: Graph, x: Value, *, shapes, axes, index_dtype) -> list[Tensor
     return [cast(graph, found, shape=shapes[0], new_dtype=index_dtype)]
 
 
-def _cumsum(graph: Graph, x: Value, *, shapes, axis: int, reverse: bool) -> list[Tensor]:
-    return [graph.apply("CumSum", x, np.array(axis), shape=shapes[0], reverse=int(reverse))]
-
-
-def _top_k(graph: Graph, x: Value, *, shapes, k: int, axis: int) -> list[Tensor]:
+def _top_k(graph: Graph, x: Value, *, shapes, k: int, axis: int, is_stable: bool = True) -> list[Tensor]:
+    del is_stable  # of JAX 0.12; ONNX orders equal values by their index, as a stable sort does
     values, indices = graph.apply_many("TopK", x, graph.sizes([k]), shapes=shapes, axis=axis)
     return [values, cast(graph, indices, shape=shapes[1], new_dtype=np.int32)]
 
@@ -185,7 +189,6 @@ OPERATIONS = {
     "argmax": _argmax,
     "concatenate": _concatenate,
     "dim_as_value": _dim_as_value,
-    "cumsum": _cumsum,
     "dynamic_slice": _dynamic_slice,
     "expand_dims": _reshape,
     "gather": _gather,
@@ -203,4 +206,5 @@ OPERATIONS = {
     "stack": stack,
     "top_k": _top_k,
     "transpose": _transpose,
+    "unstack": _unstack,
 }

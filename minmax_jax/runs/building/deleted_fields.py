@@ -1,8 +1,8 @@
 """Fields of earlier versions that are gone: one value served every recipe and every measurement."""
 
+from collections.abc import Mapping
+import pathlib
 from typing import Any
-
-import ml_collections
 
 from minmax_jax.base.errors import ConfigError
 
@@ -43,6 +43,9 @@ FIELDS: dict[str, Any] = {
     "refine.background_share": 0.5,
     "refine.edge_bandwidth": 0.02,
     "refine.edge_reach": 4,
+    "refine.num_erasures": 0,
+    "refine.edge_source": "colors",
+    "refine.feature_bandwidth": _ANY,
 }
 _ADVICE = {
     "evaluation.crf.enabled": "minmax-jax evaluate --crf refines masks of a finished run.",
@@ -61,23 +64,28 @@ def explain(name: str) -> str:
     return f"config.{name} is gone{value}. {_ADVICE.get(name, 'Leave it out.')}"
 
 
-def drop(config: ml_collections.ConfigDict) -> None:
-    """Removes these fields from the configuration of an older run.
+def drop(path: pathlib.Path, group: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    """A group of a configuration without its deleted fields.
+
+    Args:
+        path: of the file that holds it, for the error.
+        group: values, and further groups, by name.
+        prefix: name of the group with a dot, such as "refine."; "" for a whole configuration.
 
     Raises:
-        ConfigError: naming every field whose value is not the one that it has now.
+        ConfigError: for a deleted field with another value than the one that every run has now.
     """
-    problems = []
-    for name, fixed in FIELDS.items():
-        *groups, field = name.split(".")
-        group = config
-        for key in groups:
-            group = group.get(key, {})
-        if field not in group:
-            continue
-        value = list(group[field]) if isinstance(group[field], tuple | list) else group[field]
-        if fixed is not _ANY and value != fixed:
-            problems.append(f"config.{name}={value!r} is gone: it is {fixed!r} in every run of this version.")
-        del group[field]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    kept = {}
+    for name, value in group.items():
+        full_name = prefix + name
+        if isinstance(value, Mapping):
+            kept[name] = drop(path, value, prefix=f"{full_name}.")
+        elif full_name not in FIELDS:
+            kept[name] = value
+        elif FIELDS[full_name] not in (_ANY, value):
+            raise ConfigError(
+                f"{path}: {full_name}={value!r} is deleted from this version, which does what"
+                f" {full_name}={FIELDS[full_name]!r} did. Remove the field from the file to go"
+                " on with that, or install the version that wrote it."
+            )
+    return kept

@@ -20,6 +20,7 @@ from minmax_jax.base import disk
 from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import readings
 from minmax_jax.models import decoder
+from minmax_jax.refinement import calibration
 from minmax_jax.runs.building.options import RunOptions
 from minmax_jax.runs.folder import digests, results
 from minmax_jax.runs.folder import workdir as workdir_lib
@@ -176,8 +177,15 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{folder / CARD}: background_classes names {min(unknown)!r}, which is none of class_names. Rename a"
             " class in both."
         )
+    card = complete(card)
+    chosen, known = card["refine"].get("calibration"), tuple(calibration.CALIBRATIONS)
+    if card["refine"]["enabled"] and chosen not in known:
+        raise ModelCardError(
+            f"{folder / CARD}: refine.calibration={chosen!r} must be one of {known} in this version. Train the second"
+            " stage again (experiments.refine), or install the version that wrote it."
+        )
     # A trunk without batch norm has no statistics: nothing of them is in the file.
-    return complete(card), {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")
+    return card, {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")
 
 
 def _read_files(folder: pathlib.Path, *, attempts: int = _ATTEMPTS) -> tuple[Any, bytes]:

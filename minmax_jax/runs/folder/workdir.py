@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 
 from minmax_jax.base import disk, lock, strict_json
-from minmax_jax.base.errors import ConfigError, UserError
+from minmax_jax.base.errors import UserError
 from minmax_jax.base.paths import local_path
 from minmax_jax.configs import common
 from minmax_jax.data import dataset
@@ -143,21 +143,17 @@ def read_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
     """The configuration of a run. Fields that are newer than the run have their defaults, which change nothing.
 
     Raises:
-        WorkdirError: if the folder holds none, or one that this version cannot follow.
+        WorkdirError: if the folder holds none.
+        ConfigError: for a deleted field that was used.
         OSError: if it cannot be read at the moment.
     """
     path = folder / "config.json"
     try:
-        config = ml_collections.ConfigDict(json.loads(path.read_text()))
+        content = ml_collections.ConfigDict(json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: no text, no JSON, no object
         raise WorkdirError(f"{path} cannot be read ({error}): {str(folder)!r} is not a workdir.") from error
-    try:
-        deleted_fields.drop(config)
-    except ConfigError as error:
-        raise WorkdirError(
-            f"{path} is of an earlier version of this library. Read the run with that version:\n{error}"
-        ) from error
-    return _complete(config, common.get_config())
+    kept = deleted_fields.drop(path, content.to_dict())
+    return _complete(ml_collections.ConfigDict(kept), common.get_config())
 
 
 def _complete(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
