@@ -226,8 +226,8 @@ def get_config() -> ml_collections.ConfigDict:
     refine.prior = ""
     refine.num_steps = 400  # number of training steps of the decoder, with Adam
     refine.edge_weight = 20.0  # weight of the pairwise term; 0 leaves it out
-    # Scaling of the masks: "percentiles" (the 5th and 95th of each mask become 0 and 1, so that 0.5 is the threshold) or
-    # "none".
+    # Scaling of the masks: "percentiles" (each mask's 5th and 95th percentile become 0 and 1, so that 0.5 is the
+    # threshold) or "none".
     refine.calibration = "percentiles"
     # Sizes of the training images, shares of the original, over which the first stage's masks are averaged.
     refine.scales = (1.0, 1.5)

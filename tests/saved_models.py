@@ -38,8 +38,8 @@ def write(folder, *, background_classes=(), **changes) -> None:
         network = creation.create_decoder(config.model.trunk)
         variables["decoder"] = network.init(jax.random.key(1), stages, images)["params"]
     card = model_card.describe(
-        config,
-        options_lib.read(config).method_options,
+        options_lib.read(config),
+        steps_per_epoch=1,
         class_names=CLASS_NAMES,
         background_classes=background_classes,
         crop_size=(_SIDE, _SIDE),

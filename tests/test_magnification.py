@@ -148,8 +148,8 @@ def test_images_that_differ_and_sizes_that_are_ignored(tmp_path, caplog):
 def test_the_configuration_counts_before_the_data(configured, prepared, expected):
     config = saved_models.create_config(data__microns_per_pixel=float(configured))
     card = model_card.describe(
-        config,
-        options_lib.read(config).method_options,
+        options_lib.read(config),
+        steps_per_epoch=1,
         class_names=("a", "b"),
         crop_size=(32, 32),
         train_labels=np.arange(4) % 2,

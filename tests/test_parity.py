@@ -70,21 +70,23 @@ class Case:
 
 def _create_case(numbers, options, images, tensors, dtype) -> Case:
     config = variants.apply(common.get_config(), "parity", {})
+    config.data.dataset = "synthetic"  # any
     config.model.update(trunk=options["model"], k_max=options["kmax"])
     config.model.resnet.width = options.get("width", 64)
     config.model.resnet.stage_strides = tuple(options.get("stage_strides", (1, 2, 2, 2)))
     config.erasing.update(num_erasures=options["erase"], start_epoch=0)
     config.learning_rate.peak = options["lr"]
-    model = creation.create_model(options_lib.read(config).model, num_classes=options["num_classes"])
+    run = options_lib.read(config)
+    model = creation.create_model(run.model, num_classes=options["num_classes"])
     heads = {name: getattr(model, name).clone(dtype=dtype) for name in ("localizer_head", "classifier_head")}
     model = model.clone(trunk=model.trunk.clone(dtype=dtype), **heads)
-    tx = creation.create_optimizer(config, steps_per_epoch=1)
+    tx = run.optimizer.create(run.learning_rate.create(epochs=config.train.epochs, steps_per_epoch=1))
     state = state_lib.create_train_state(
         jax.random.key(0), model=model, tx=tx, image_size=(64, 64), shared_statistics=True
     )
     found = interop.from_published(tensors, state.variables)
     assert (found.sigma, found.omega) == (options["sigma"], options["w"])
-    objective = creation.create_objective(config, steps_per_epoch=1)
+    objective = run.method_options
     assert objective.erasing.decay == options["sigma_erase"]
     variables = jax.tree.map(lambda array: jnp.asarray(array, dtype), found.variables)
     images = jnp.asarray(images, dtype) / 127.5 - 1
@@ -92,7 +94,7 @@ def _create_case(numbers, options, images, tensors, dtype) -> Case:
         recorded=numbers,
         options=options,
         model=model,
-        objective=options_lib.read(config).method_options,
+        objective=objective,
         tx=tx,
         state=state.replace(**variables, opt_state=tx.init(variables["params"])),
         batch={"images": images, "labels": jnp.asarray(numbers["labels"], jnp.int32)},

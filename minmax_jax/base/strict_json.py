@@ -23,3 +23,8 @@ def dumps(value: Any, **options: Any) -> str:
         **options: of `json.dumps`.
     """
     return json.dumps(finite(value), allow_nan=False, **options)
+
+
+def plain(value: Any) -> Any:
+    """The value as it is read again from JSON: tuples are lists."""
+    return json.loads(dumps(value))

@@ -11,6 +11,7 @@ class RefineOptions:
     """How the decoder learns and what becomes of its masks.
 
     Attributes:
+        enabled: whether there is a second stage.
         prior: "" or "glands", as in `refinement.priors`: seeds are drawn from its map instead of the first stage's.
         num_steps: steps of Adam.
         edge_weight: of the pairwise term; 0 leaves it out.
@@ -22,6 +23,7 @@ class RefineOptions:
         OptionError: for an unknown option or a number out of range.
     """
 
+    enabled: bool = False
     prior: str = ""
     num_steps: int = 400
     edge_weight: float = 20.0

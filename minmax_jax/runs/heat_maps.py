@@ -14,8 +14,8 @@ from minmax_jax.base.paths import local_path
 from minmax_jax.configs import common
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import ImagePrediction, baselines, metric_table
-from minmax_jax.runs.building import data_splits
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building import data_splits, metric_sets
+from minmax_jax.runs.building import options as options_lib
 
 ENDINGS = (".npy", ".npz", ".png")
 _GREY = ("L", "I;16", "I;16B")  # Pillow's modes
@@ -49,9 +49,10 @@ def evaluate_folder(
     config.evaluation.threshold = threshold
     config.data.dir, config.data.folds = data_dir, folds
     config.data.dataset, config.data.name = (name, "") if name in data_splits.PUBLISHED else ("custom", name)
-    images = data_splits.create_splits(read(config).data)[split]
+    options = options_lib.read(config)
+    images = data_splits.create_splits(options.data)[split]
     paths = _find(local_path("--predictions", folder), images)
-    evaluators = build.create_mask_evaluators(config.evaluation)
+    evaluators = metric_sets.create_mask_evaluators(options.evaluation)
     rows = evaluation.score(_read_all(paths), images, evaluators, baselines=baselines.BASELINES)
     return {
         split: strict_json.finite(evaluation.summarize(rows, evaluators)),

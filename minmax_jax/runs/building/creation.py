@@ -65,8 +65,9 @@ def create_model(
     """
     dtype = jnp.dtype(model.dtype)
     if head is None:
-        pooling = {name: getattr(model, name) for name in ("modalities", "k_max", "k_min", "alpha")}
-        head = functools.partial(heads.WildcatHead, **pooling)
+        head = functools.partial(
+            heads.WildcatHead, modalities=model.modalities, k_max=model.k_max, k_min=model.k_min, alpha=model.alpha
+        )
     create_trunk = functools.partial(_create_trunk, model, dtype)
     with errors.naming("config.model."):
         return minmax_net.create_model(

@@ -31,7 +31,6 @@ FIELDS: dict[str, Any] = {
     "evaluation.empty": "skip",
     "evaluation.selection_window": _ANY,
     "evaluation.num_pictures": _ANY,
-    "evaluation.crf.enabled": False,
     "evaluation.crf.gaussian_weight": 3.0,
     "evaluation.crf.bilateral_weight": 10.0,
     "evaluation.crf.max_offsets": 5000,
@@ -46,6 +45,7 @@ FIELDS: dict[str, Any] = {
     "refine.num_erasures": 0,
     "refine.edge_source": "colors",
     "refine.feature_bandwidth": _ANY,
+    "evaluation.crf.enabled": False,
 }
 _ADVICE = {
     "evaluation.crf.enabled": "minmax-jax evaluate --crf refines masks of a finished run.",

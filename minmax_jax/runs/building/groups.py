@@ -76,20 +76,24 @@ class DataOptions:
         self._check_sources()
 
     def _check_sources(self) -> None:
+        """Raises OptionError for options of another dataset, and for two that exclude each other."""
+        problems = []
         if self.dataset == "custom" and not self.name:
-            raise OptionError("name is empty; give the name of the prepared data: --config=custom:NAME.")
+            problems.append("name is empty; give the name of the prepared data: --config=custom:NAME.")
         if self.dataset == "custom" and self.folds:
-            raise OptionError(f"folds={self.folds!r} must be empty: own data is split by prepare_data.")
+            problems.append(f"folds={self.folds!r} must be empty: own data is split by prepare_data.")
         if self.split == "patients" and (self.folds or self.dataset != "glas"):
-            raise OptionError(
+            problems.append(
                 f"split='patients' is for data.dataset=glas with empty data.folds, not for {self.dataset!r} and"
                 f" {self.folds!r}; set it to 'released'."
             )
         if self.train_fraction < 1 and self.train_per_class:
-            raise OptionError(
-                f"train_fraction={self.train_fraction} and data.train_per_class={self.train_per_class} exclude each other;"
-                " set one."
+            problems.append(
+                f"train_fraction={self.train_fraction} and data.train_per_class={self.train_per_class} exclude each"
+                " other; set one."
             )
+        if problems:
+            raise OptionError("\n".join(problems))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import readings
 from minmax_jax.models import decoder
 from minmax_jax.refinement import calibration
+from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs.building.options import RunOptions
 from minmax_jax.runs.folder import digests, results
 from minmax_jax.runs.folder import workdir as workdir_lib
@@ -201,6 +202,13 @@ def _read_files(folder: pathlib.Path, *, attempts: int = _ATTEMPTS) -> tuple[Any
         )
     time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
     return _read_files(folder, attempts=attempts - 1)
+
+
+def refine_options(card: dict[str, Any]) -> RefineOptions:
+    """Options of the second stage of a model; a card that is older than an option reads as with its default."""
+    known = [field.name for field in dataclasses.fields(RefineOptions)]
+    values = {name: card["refine"][name] for name in known if name in card["refine"]}
+    return RefineOptions(**values | {"enabled": True, "scales": tuple(values.get("scales", RefineOptions.scales))})
 
 
 def identify(card: dict[str, Any]) -> dict[str, str]:
