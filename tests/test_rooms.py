@@ -12,8 +12,8 @@ _FLOORS = [
     {"ops"},
     {"distributed", "losses", "masks", "data"},
     {"models"},
-    {"interop", "training"},
-    {"evaluation", "minmax"},
+    {"training"},
+    {"evaluation", "interop", "minmax"},
     {"baselines", "refinement", "report"},
     {"configs"},
     {"runs.building"},
@@ -58,7 +58,7 @@ def _imports(path: pathlib.Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and not node.level:  # others stay within their room
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 found.add(whole if whole in _MODULES else node.module)
