@@ -101,13 +101,17 @@ def _unroll(graph: Graph, equation: core.JaxprEqn, inputs: list[Value]) -> list[
     """The results of a loop over the first dimension, such as that over mirror images: each pass by itself."""
     params = equation.params
     inputs = [graph.expand(value, variable.aval.shape) for value, variable in zip(inputs, equation.invars)]
-    num_constants, num_carried = params["num_consts"], params["num_carry"]
+    # Parameters with these numbers differ between versions of JAX; a sequence has one dimension more than its rows.
+    body = params["jaxpr"]
+    num_sequences = sum(len(a.aval.shape) > len(b.shape) for a, b in zip(equation.invars, body.in_avals))
+    num_carried = sum(len(a.aval.shape) == len(b.shape) for a, b in zip(equation.outvars, body.out_avals))
+    num_constants = len(inputs) - num_carried - num_sequences
     constants, rest = inputs[:num_constants], inputs[num_constants:]
     carried, sequences = rest[:num_carried], rest[num_carried:]
     rows = [None] * params["length"]
     for index in range(params["length"])[:: -1 if params["reverse"] else 1]:
         slices = [_take(graph, sequence, index) for sequence in sequences]
-        results = _evaluate(graph, params["jaxpr"], [*constants, *carried, *slices])
+        results = _evaluate(graph, body, [*constants, *carried, *slices])
         carried, rows[index] = results[:num_carried], results[num_carried:]
     stacked = [
         arrays.stack(graph, *column, shapes=[variable.aval.shape], axis=0)[0]
