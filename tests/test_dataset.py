@@ -1,12 +1,14 @@
 """Operations on splits."""
 
+import concurrent.futures
 import dataclasses
 import pickle
+import time
 
 import numpy as np
 import pytest
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, load
 from minmax_jax.data.preprocessing import Preprocessing
 from tests import splits
 
@@ -144,3 +146,22 @@ def test_cache_keeps_the_first_images_that_fit_and_tells_of_them(caplog):
     for index in (2, 1, 0, 2, 1, 0):
         np.testing.assert_array_equal(cached.read_image(index), split.read_image(index))
     assert reads == [2, 1, 0, 2]
+
+
+def test_threads_open_records_in_turn_and_once(monkeypatch):
+    """Reading threads that load TFDS at the same time would wait for each other for ever."""
+    inside, most = [], []
+
+    def open_records(folder, split):
+        inside.append(split)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.remove(split)
+        return folder, split
+
+    monkeypatch.setattr(load, "open_records", open_records)
+    load._opened_records.cache_clear()
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda index: load._open_in_turn("data", ("a", "b")[index % 2], 0), range(8)))
+    load._opened_records.cache_clear()
+    assert found == [("data", "a"), ("data", "b")] * 4 and most == [1, 1]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import threading
 from typing import Any
 
 import numpy as np
@@ -205,6 +206,14 @@ def open_records(folder: str, split: str) -> Any:
 
 # By folder, split and modification time.
 _opened_records = functools.lru_cache(lambda folder, split, stamp: open_records(folder, split))
+# Two threads that load TFDS at once can wait for each other for ever: one holds the lock of an import, the other that
+# of etils' lazy modules.
+_opening = threading.Lock()
+
+
+def _open_in_turn(folder: str, split: str, stamp: int) -> Any:
+    with _opening:
+        return _opened_records(folder, split, stamp)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +226,7 @@ class _Reader:
     feature: str
 
     def __call__(self, index: int) -> np.ndarray | None:
-        record = _read(self.folder, _opened_records(self.folder, self.split, self.stamp), index)
+        record = _read(self.folder, _open_in_turn(self.folder, self.split, self.stamp), index)
         name = record["name"].decode()
         if self.feature == "image":
             return image_files.read_rgb(record["image"], f"The image of {name!r}")

@@ -22,7 +22,6 @@ TITLE = "min-max entropy ([arXiv 1907.12934](https://arxiv.org/abs/1907.12934))"
 LOG_TERMS = ("localizer_loss", "foreground_loss", "background_loss", "size_loss")
 # Limits as shares of log C: the foreground should identify the class, the background should not.
 SCORES = {
-    "localizer_class": Score(title="localizer", kind="class", flag="localizer and classifier name different classes"),
     "foreground_entropy": Score(
         title="foreground entropy",
         description="Entropy of the classes given the foreground, in nats; low where the region identifies the class.",
@@ -41,6 +40,7 @@ SCORES = {
         low=0.5,
         flag="the rest of the image identifies a class as well (background entropy is low)",
     ),
+    "localizer_class": Score(title="localizer", kind="class", flag="localizer and classifier name different classes"),
 }
 
 
