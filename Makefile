@@ -14,7 +14,7 @@ demo: $(INSTALLED)
 
 # All but the slow tests; .ci/run runs those as well.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist=loadgroup -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist=worksteal -m "not slow"
 
 # The same tests, or some of them, with the newest JAX on the Python that NEWEST_PYTHON names; .ci/run calls it.
 NEWEST_PYTHON ?= python3.13
@@ -22,7 +22,7 @@ NEWEST_TESTS ?= tests
 test-newest:
 	$(NEWEST_PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --editable '.[test,tensorboard]'
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n auto --dist=loadgroup -m "not slow" $(NEWEST_TESTS)
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n auto --dist=worksteal -m "not slow" $(NEWEST_TESTS)
 
 # Short benchmarks: a table on the screen and a file in runs/benchmarks each. Compared with PyTorch if that is installed:
 # `.venv/bin/python -m pip install torch --index-url https://download.pytorch.org/whl/cpu`.

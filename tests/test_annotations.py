@@ -3,11 +3,8 @@
 import base64
 import gzip
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -683,10 +680,8 @@ def test_the_program(tmp_path, images):
 
     def run(name, *more, source=True):
         given = flags if source else flags[:1]
-        command = [sys.executable, "-m", "experiments.prepare_data", *given, f"--name={name}", *more]
-        environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-        command.append(f"--data_dir={tmp_path / 'out'}")
-        return subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, env=environment)
+        given += (f"--name={name}", *more, f"--data_dir={tmp_path / 'out'}")
+        return programs.run("prepare-data", *given, ignore_warnings=True)
 
     done = run("whole", "--foreground=cell,Tumor")
     assert done.returncode == 0, done.stderr

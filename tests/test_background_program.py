@@ -4,8 +4,7 @@ import csv
 import dataclasses
 import json
 import logging
-import subprocess
-import sys
+import shutil
 import zlib
 
 import jax
@@ -31,8 +30,6 @@ from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import results
 from tests import encoded, own_layout, programs, saved_models, served
 from tests.predictors import BrightPixels
-
-pytestmark = pytest.mark.xdist_group("background")
 
 # Built-in images.
 
@@ -80,12 +77,12 @@ def _config(names=("empty",), **changes):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A training of one epoch with a second stage; its folder and its results."""
-    folder = tmp_path_factory.mktemp("run")
+def finished(once, tmp_path_factory):
+    """A training of one epoch with a second stage; a copy of its folder, and its results."""
     changes = {"train.epochs": 1, "refine.enabled": True, "refine.num_steps": 3, "refine.scales": (1.0,)}
     changes |= {"erasing.num_erasures": 2, "erasing.start_epoch": 0}
-    return folder, training.train_and_evaluate(_config(**changes), folder)
+    folder, found = once("background", lambda folder: training.train_and_evaluate(_config(**changes), folder))
+    return shutil.copytree(folder, tmp_path_factory.mktemp("background") / "run"), found
 
 
 def test_a_run_counts_such_images_by_their_own_rule(finished):
@@ -439,9 +436,8 @@ def test_a_foreground_or_a_box_in_an_image_without_a_region_is_refused(tmp_path)
 
 
 def _prepare(tmp_path, *flags):
-    command = [sys.executable, "-m", "experiments.prepare_data", "--dataset=image_folder", "--name=tissue"]
-    command += [f"--source={tmp_path / 'images'}", f"--data_dir={tmp_path / 'out'}", *flags]
-    return subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, timeout=240)
+    places = (f"--source={tmp_path / 'images'}", f"--data_dir={tmp_path / 'out'}")
+    return programs.run("prepare-data", "--dataset=image_folder", "--name=tissue", *places, *flags)
 
 
 @pytest.mark.slow

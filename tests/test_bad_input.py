@@ -5,8 +5,6 @@ import os
 import pathlib
 import resource
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -16,9 +14,8 @@ import tensorflow_datasets as tfds
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import load
 from minmax_jax.data.importing import checks, cub, glas, problems, records, summary
-from tests import bad_inputs, cub_layout, encoded, glas_layout, own_layout
+from tests import bad_inputs, cub_layout, encoded, glas_layout, own_layout, programs
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Pillow warns of some files before it refuses them.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -250,11 +247,9 @@ def test_a_damaged_zip_file(tmp_path):
 
 
 def _run(root, *flags):
-    command = [sys.executable, "-m", "experiments.prepare_data", "--dataset=image_folder", "--name=pets", *flags]
-    command += [f"--source={root / 'images'}", f"--masks={root / 'masks'}", f"--data_dir={root.parent / 'out'}"]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"}
-    )
+    places = (f"--source={root / 'images'}", f"--masks={root / 'masks'}", f"--data_dir={root.parent / 'out'}")
+    flags = ("--dataset=image_folder", "--name=pets", *flags, *places)
+    return programs.run("prepare-data", *flags, ignore_warnings=True)
 
 
 def test_the_program(root):

@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -182,22 +179,19 @@ def test_a_model_reads_files_by_its_card(root):
 
 
 def _run(*command):
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=programs.ROOT, capture_output=True, text=True, env=environment
-    )
+    done = programs.run(*command, ignore_warnings=True)
     return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 def test_from_channels_to_a_prediction(root):
     source = ("--dataset=image_folder", "--name=cells", f"--source={root / 'images'}", f"--data_dir={root / 'out'}")
-    status, text = _run("experiments.prepare_data", *source, "--intensity=percentiles", "--channels=2,0")
+    status, text = _run("prepare-data", *source, "--intensity=percentiles", "--channels=2,0")
     assert status == 0, text
-    status, text = _run("experiments.prepare_data", *source, "--channels=1")
+    status, text = _run("prepare-data", *source, "--channels=1")
     assert status == 1 and "--intensity=full and channels='1'" in text and "with 'percentiles' and '2,0'" in text
     status, text = _run(
-        "experiments.train",
+        "train",
         *("--config=configs/custom.py:cells,scratch", f"--config.data.dir={root / 'out'}"),
         *("--config.data.max_side=32", "--config.model.resnet.width=4", "--config.train.epochs=1"),
         *("--config.model.resnet.stage_sizes=(1,)", "--config.model.resnet.stage_strides=(1,)"),
@@ -207,7 +201,5 @@ def test_from_channels_to_a_prediction(root):
     assert json.loads((root / "run/model_card.json").read_text())["reading"] == CHOSEN.to_json()
     model = predictor_lib.load(root / "run")
     np.testing.assert_allclose(model.read(root / "images/cat/0.tif"), _expected(_five(0)), atol=1)
-    status, text = _run(
-        "experiments.predict", f"--workdir={root / 'run'}", f"--output={root / 'masks'}", f"{root}/images/cat"
-    )
+    status, text = _run("predict", f"--workdir={root / 'run'}", f"--output={root / 'masks'}", f"{root}/images/cat")
     assert status == 0 and "5 images predicted" in text and "dark" not in text

@@ -21,8 +21,18 @@ TENSORS = {
 
 
 def _convert(source, target):
-    command = [sys.executable, "-m", "experiments.convert_weights", f"--input={source}", f"--output={target}"]
-    return subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, timeout=240)
+    return programs.run("convert-weights", f"--input={source}", f"--output={target}")
+
+
+def test_a_process_of_its_own_converts_as_well(tmp_path):
+    np.savez(tmp_path / "in.npz", a=np.ones(2, np.float32))
+    flags = [f"--input={tmp_path}/in.npz", f"--output={tmp_path}/out.safetensors"]
+    command = [sys.executable, "-m", "experiments.convert_weights", *flags]
+    done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0 and done.stdout.startswith(f"{tmp_path}/out.safetensors: 1 tensors"), done.stderr
+    np.testing.assert_array_equal(safetensors_numpy.load_file(tmp_path / "out.safetensors")["a"], [1, 1])
+    done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1 and done.stderr.startswith("Error: --output=") and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".tar", ".npz"])

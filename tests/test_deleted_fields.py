@@ -6,7 +6,7 @@ from minmax_jax.configs import synthetic
 import pytest
 
 from minmax_jax.base.errors import ConfigError
-from minmax_jax.runs.building import config_checks
+from minmax_jax.runs.building import fields
 from minmax_jax.runs.folder import workdir
 
 
@@ -27,7 +27,7 @@ def test_a_configuration_with_a_deleted_field(tmp_path, name, default, used):
         group = group[part]
     group[field] = default
     path.write_text(json.dumps(content))
-    assert config_checks.flatten(workdir.read_config(tmp_path)) == config_checks.flatten(config)
+    assert fields.flatten(workdir.read_config(tmp_path)) == fields.flatten(config)
     group[field] = used
     path.write_text(json.dumps(content))
     message = f"{path}: {name}={used!r} is deleted from this version, .* {name}={default!r} did .*Remove the field"

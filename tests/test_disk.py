@@ -49,10 +49,8 @@ def _message(monkeypatch, command, **paths):
 
 
 @pytest.mark.parametrize("command", _COMMANDS)
-def test_a_full_disk_names_folder_and_space(root, tmp_path, monkeypatch, command):
+def test_a_full_disk_names_folder_and_space(root, tmp_path, monkeypatch, no_compilation_cache, command):
     """The limit on the size of a file replaces it: the same writers fail, in the same places."""
-    # Before the programs may not write more: what they compile is kept elsewhere.
-    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))

@@ -188,10 +188,10 @@ def test_differentiable_masks_reach_every_pass_but_not_the_trust():
     assert not np.any(gradients["scores"])
 
 
-def test_memory_does_not_grow_with_the_number_of_passes():
+def test_memory_does_not_grow_with_the_number_of_passes(no_compilation_cache):
     def temporaries(num_erasures):
         run = functools.partial(erasing.erase, _pass_fn, num_erasures=num_erasures, batch_stats=jnp.int32(0))
         compiled = jax.jit(lambda p: run(params=p, images=IMAGES, labels=LABELS)).lower(_params()).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporaries(8) <= 1.05 * temporaries(2)
+    assert 0 < temporaries(8) <= 1.05 * temporaries(2)

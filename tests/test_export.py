@@ -24,8 +24,6 @@ from minmax_jax.refinement import calibration
 from minmax_jax.runs import predictor
 from tests import programs, saved_models
 
-pytestmark = pytest.mark.xdist_group("export")
-
 SIZE = (64, 45)  # of which 45 is padded to 64
 _REFINED = {"refine__enabled": True}
 _NETWORKS = {
@@ -370,7 +368,8 @@ def test_a_machine_whose_cpu_is_left_out(workdir, tmp_path, monkeypatch):
         _write(workdir, tmp_path)
 
 
-def _export(*flags, **variables):
+def _start(*flags, **variables):
+    """The program in a process of its own, with changed variables of the environment."""
     environment = os.environ | {"PYTHONWARNINGS": "error"} | variables
     command = [sys.executable, "-m", "experiments.export", *flags]
     return subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, env=environment)
@@ -378,7 +377,7 @@ def _export(*flags, **variables):
 
 def test_from_the_command_line(workdir, tmp_path):
     flags = [f"--workdir={workdir}", "--size=64,45", f"--output={tmp_path}/model"]
-    done = _export(*flags, "--format=stablehlo")
+    done = programs.run("export", *flags, "--format=stablehlo")
     assert done.returncode == 0, done.stderr
     path = pathlib.Path(tmp_path, "model")
     assert hashlib.sha256(path.read_bytes()).hexdigest() in done.stdout
@@ -389,7 +388,7 @@ def test_from_the_command_line(workdir, tmp_path):
 @pytest.mark.parametrize("variable", ["JAX_PLATFORMS", "JAX_PLATFORM_NAME"])
 def test_a_platform_that_is_not_there_is_named_with_those_that_are(workdir, tmp_path, variable):
     flags = [f"--workdir={workdir}", "--size=64,45", f"--output={tmp_path}/model", "--format=stablehlo"]
-    done = _export(*flags, **{"JAX_PLATFORMS": "", variable: "cuda,rocm" if variable == "JAX_PLATFORMS" else "rocm"})
+    done = _start(*flags, **{"JAX_PLATFORMS": "", variable: "cuda,rocm" if variable == "JAX_PLATFORMS" else "rocm"})
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert f"Error: {variable}='" in error and "rocm' names a platform that is not there." in error
@@ -406,7 +405,7 @@ def test_a_platform_that_is_not_there_is_named_with_those_that_are(workdir, tmp_
     ],
 )
 def test_flags_that_cannot_be_used(workdir, tmp_path, flags, message):
-    done = _export(f"--workdir={workdir}", f"--output={tmp_path}/model", *flags)
+    done = programs.run("export", f"--workdir={workdir}", f"--output={tmp_path}/model", *flags)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert message in error and list(tmp_path.iterdir()) == []

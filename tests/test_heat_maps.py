@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
@@ -128,14 +126,13 @@ def test_a_map_is_of_one_image(tmp_path):
 def test_from_the_command_line(prepared, tmp_path):
     folder, _, maps = prepared
     _write(tmp_path, maps)
-    command = [sys.executable, "-m", "experiments.evaluate", f"--predictions={tmp_path}", "--dataset=pets"]
-    options = dict(cwd=programs.ROOT, capture_output=True, text=True)
-    done = subprocess.run([*command, f"--data_dir={folder}"], **options)
+    flags = (f"--predictions={tmp_path}", "--dataset=pets")
+    done = programs.run("evaluate", *flags, f"--data_dir={folder}")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["pxap"]["value"] > 50
-    done = subprocess.run([*command, f"--data_dir={folder}", "--crf"], **options)
+    done = programs.run("evaluate", *flags, f"--data_dir={folder}", "--crf")
     assert done.returncode == 1 and "--crf has no effect with --predictions" in done.stderr
-    done = subprocess.run(command, **options)
+    done = programs.run("evaluate", *flags)
     assert done.returncode == 1 and "--predictions needs --dataset and --data_dir" in done.stderr
-    done = subprocess.run(command[:3], **options)
+    done = programs.run("evaluate")
     assert done.returncode == 1 and "workdir" in done.stderr and "predictions" in done.stderr

@@ -18,8 +18,6 @@ from minmax_jax.method import Method
 from minmax_jax.minmax import method as minmax
 from tests import saved_models
 
-pytestmark = pytest.mark.xdist_group("export")
-
 SIZE = (64, 45)
 
 

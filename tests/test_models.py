@@ -83,7 +83,7 @@ class _MeanHead(nn.Module):
 def test_any_module_can_be_the_head(batch):
     model = mm.MinMaxNet(networks.TinyTrunk(), localizer_head=_MeanHead(), classifier_head=_MeanHead())
     state, step = networks.start(model, networks.objective(num_erasures=2))
-    state, metrics = step(state, batch)
+    state, metrics = jax.jit(step)(state, batch)
     assert set(state.params["localizer_head"]) == {"maps"} and np.isfinite(metrics["loss"])
 
 

@@ -2,9 +2,6 @@
 
 import dataclasses
 import io
-import os
-import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
@@ -120,9 +117,7 @@ def test_from_the_command_line(tmp_path):
     _write(tmp_path, encoded.encode(_numbered(np.uint8)))
 
     def run(*flags):
-        command = [sys.executable, "-m", "experiments.prepare_data", f"--data_dir={tmp_path / 'out'}", *flags]
-        environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-        return subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, env=environment)
+        return programs.run("prepare-data", f"--data_dir={tmp_path / 'out'}", *flags, ignore_warnings=True)
 
     own = ("--dataset=image_folder", "--name=cells", f"--source={tmp_path / 'images'}", f"--masks={tmp_path / 'masks'}")
     refused = run(*own, "--instances", "--tile_size=64")

@@ -1,10 +1,7 @@
 """Own images from folders and from CSV files, of every kind, with some masks; and what goes wrong."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -13,9 +10,8 @@ import pytest
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import load
 from minmax_jax.data.importing import checks, csv_files, image_folder, mask_rules, raw_dataset, records, summary
-from tests import encoded
+from tests import encoded, programs
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 RULE = {"mask_rule": mask_rules.above(0)}
 
 
@@ -317,8 +313,7 @@ def test_real_birds_and_flowers(shared, tmp_path, folder, masks, rows):
 
 
 def _run(*command):
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, env=environment)
+    return programs.run(*command, ignore_warnings=True)
 
 
 @pytest.mark.slow
@@ -326,14 +321,14 @@ def test_from_a_folder_to_results(tmp_path):
     root = _write_classes(tmp_path / "images")
     _write(tmp_path / "masks", {"cat/3.png": encoded.encode(_mask()), "cat/8.png": encoded.encode(_mask())})
     done = _run(
-        "experiments.prepare_data",
+        "prepare-data",
         *("--dataset=image_folder", "--name=pets", f"--source={root}", f"--masks={tmp_path / 'masks'}"),
         f"--data_dir={tmp_path / 'out'}",
     )
     assert done.returncode == 0, done.stderr
     assert "Train with --config=custom:pets --config.data.dir=" in done.stdout
     done = _run(
-        "experiments.train",
+        "train",
         *("--config=configs/custom.py:pets,scratch", f"--config.data.dir={tmp_path / 'out'}"),
         *(
             "--config.data.max_side=32",

@@ -123,8 +123,7 @@ def test_jax_s_environment_variables_say_where_compiled_programs_are_kept(tmp_pa
 
 def test_a_file_that_cannot_be_read_at_the_moment_is_named_in_one_line(tmp_path):
     (tmp_path / "config.json").mkdir()
-    command = [sys.executable, "-m", "experiments.evaluate", f"--workdir={tmp_path}"]
-    done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True)
+    done = programs.run("evaluate", f"--workdir={tmp_path}")
     assert done.returncode == 1
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert error == f"Error: {tmp_path / 'config.json'}: Is a directory."

@@ -439,10 +439,9 @@ def test_an_unreadable_file_does_not_end_the_batches(tmp_path, images):
 
 
 @pytest.mark.slow
-def test_from_the_command_line(tmp_path, images):
-    trained = subprocess.run(programs.command(tmp_path / "run"), cwd=programs.ROOT, capture_output=True, text=True)
-    assert trained.returncode == 0, trained.stderr
-    command = [sys.executable, "-m", "experiments.predict", f"--workdir={tmp_path}/run", f"--output={tmp_path}/out"]
+def test_from_the_command_line(tiny_run, tmp_path, images):
+    flags = (f"--workdir={tiny_run[0]}", f"--output={tmp_path}/out")
+    command = [sys.executable, "-m", "experiments.predict", *flags]
     options = dict(cwd=programs.ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
     chosen = [
         "--geojson=gz",
@@ -465,14 +464,14 @@ def test_from_the_command_line(tmp_path, images):
     assert state["options"]["tile_size"] == 48 and state["options"]["microns_per_pixel"] == 0.5
     rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
     assert all((row["num_tiles"] > 1) == (row["width"] > 64) for row in rows)  # tiles need no padding
-    done = subprocess.run([*command, "--refine", str(tmp_path / "in")], **options)
+    done = programs.run("predict", *flags, "--refine", str(tmp_path / "in"))
     assert done.returncode == 1 and "--refine=True needs a second stage" in done.stderr
-    done = subprocess.run([*command, "--geojson=zip", str(tmp_path / "in")], **options)
+    done = programs.run("predict", *flags, "--geojson=zip", str(tmp_path / "in"))
     assert done.returncode == 1 and "--geojson=zip: value must be true, false or gz" in done.stderr
     for flag in ("--crf", "--nocrf"):
-        done = subprocess.run([*command, flag, str(tmp_path / "in")], **options)
+        done = programs.run("predict", *flags, flag, str(tmp_path / "in"))
         assert done.returncode == 1 and "evaluate --crf measures a run with one" in done.stderr
-    done = subprocess.run(command, **options)
+    done = programs.run("predict", *flags)
     assert done.returncode == 1 and "give at least one PATH" in done.stderr
-    done = subprocess.run([*command, "none.jpg"], **options)
+    done = programs.run("predict", *flags, "none.jpg")
     assert done.returncode == 1 and "'none.jpg' is not a file" in done.stderr

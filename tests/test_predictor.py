@@ -19,8 +19,6 @@ from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import model_card
 from tests import programs, saved_models
 
-pytestmark = pytest.mark.xdist_group("predictor")
-
 # Odd sizes below 64 need padding, a scale below 1 changes the resolution.
 _CHANGES = {
     "data.synthetic.image_size": 70,
@@ -38,12 +36,12 @@ _CHANGES = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(once, tmp_path_factory):
     """(workdir with nothing but the saved model, rows of the test split, images of the test split)."""
     config = synthetic.get_config()
     config.update_from_flattened_dict(programs.TINY | _CHANGES)
-    folder, moved = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("moved")
-    training.train_and_evaluate(config, folder)
+    folder, _ = once("predictor", lambda folder: training.train_and_evaluate(config, folder))
+    moved = tmp_path_factory.mktemp("moved")
     for name in ("model_card.json", "model.safetensors"):
         shutil.copy(folder / name, moved / name)
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]

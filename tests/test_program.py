@@ -1,6 +1,5 @@
 """Whole programs: training, continuing after SIGKILL, evaluating again, and what goes wrong."""
 
-import contextlib
 import json
 import random
 import re
@@ -10,26 +9,13 @@ import subprocess
 import sys
 import time
 
-from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
-from minmax_jax.minmax import inference
-from minmax_jax.minmax import method as minmax
 from minmax_jax.report import metric_records
 from minmax_jax.runs import final_test, finished_runs, training
 from minmax_jax.runs.folder import checkpoints
 from tests import flowers_layout, programs
-
-pytestmark = pytest.mark.xdist_group("program")
-
-
-def _config(**changes):
-    config = synthetic.get_config()
-    config.update_from_flattened_dict(
-        programs.TINY | {name.replace("__", "."): value for name, value in changes.items()}
-    )
-    return config
 
 
 def _run(command, timeout=240):
@@ -37,31 +23,10 @@ def _run(command, timeout=240):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run that nothing disturbed, on the four fake devices of the tests."""
-    folder = tmp_path_factory.mktemp("finished")
-    with _counting_traces() as traces:
-        found = training.train_and_evaluate(_config(), folder)
-    return folder, found, traces
-
-
-@contextlib.contextmanager
-def _counting_traces():
-    """A list of what is traced: the name of the function, and the shape of its images."""
-    traces = []
-
-    def counting(name, function, images):
-        def traced(*arguments, **options):
-            traces.append((name, images(*arguments).shape))
-            return function(*arguments, **options)
-
-        return traced
-
-    train_step, predict = minmax.train_step, inference.predict
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(minmax, "train_step", counting("train", train_step, lambda state, batch: batch["images"]))
-        patch.setattr(inference, "predict", counting("predict", predict, lambda variables, images: images))
-        yield traces
+def finished(tiny_run, tmp_path_factory):
+    """(workdir, results, traces) of a copy of the shared run."""
+    folder, (found, traces) = tiny_run
+    return shutil.copytree(folder, tmp_path_factory.mktemp("finished") / "run"), found, traces
 
 
 def test_a_run_leaves_its_results_and_pictures(finished):
@@ -116,8 +81,8 @@ def test_a_continued_run_traces_each_function_once(finished, tmp_path):
     shutil.copytree(finished[0], copy)
     (copy / "results.json").unlink()
     shutil.rmtree(copy / "checkpoints" / "8")
-    with _counting_traces() as traces:
-        training.train_and_evaluate(_config(), copy)
+    with programs.counting_traces() as traces:
+        training.train_and_evaluate(programs.config(), copy)
     assert traces == _TRACES
 
 
@@ -153,28 +118,28 @@ def test_the_masks_of_a_finished_run_can_be_averaged_over_flips(finished):
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     folder, found, _ = finished
     monkeypatch.setattr(final_test, "evaluate_split", None)
-    assert training.train_and_evaluate(_config(), folder) == found
+    assert training.train_and_evaluate(programs.config(), folder) == found
 
 
 def test_another_seed_gives_another_model(finished, tmp_path):
-    other = training.train_and_evaluate(_config(seed=1), tmp_path)
+    other = training.train_and_evaluate(programs.config(seed=1), tmp_path)
     assert other["state_digest"] != finished[1]["state_digest"]
 
 
 def test_shard_map_trains_the_same_model(finished, tmp_path):
     """On four devices, to the bit."""
-    results = training.train_and_evaluate(_config(train__engine="shard_map"), tmp_path)
+    results = training.train_and_evaluate(programs.config(train__engine="shard_map"), tmp_path)
     assert results["state_digest"] == finished[1]["state_digest"] and results["test"] == finished[1]["test"]
 
 
 def test_an_extended_run_is_that_of_its_length(tmp_path, caplog):
     """With a learning rate that does not depend on the length; where and how it computes changes in between."""
     fixed = dict(learning_rate__schedule="step")
-    whole = training.train_and_evaluate(_config(train__epochs=3, **fixed), tmp_path / "whole")
-    training.train_and_evaluate(_config(train__epochs=2, **fixed), tmp_path / "run")
+    whole = training.train_and_evaluate(programs.config(train__epochs=3, **fixed), tmp_path / "whole")
+    training.train_and_evaluate(programs.config(train__epochs=2, **fixed), tmp_path / "run")
     changes = dict(data__num_workers=1, train__log_every=3)
     with caplog.at_level("INFO"):
-        extended = training.train_and_evaluate(_config(train__epochs=3, **changes, **fixed), tmp_path / "run")
+        extended = training.train_and_evaluate(programs.config(train__epochs=3, **changes, **fixed), tmp_path / "run")
     assert extended["state_digest"] == whole["state_digest"] and extended["test"] == whole["test"]
     assert "from the checkpoint of step 4, on 4 x cpu" in caplog.text
     assert (tmp_path / "run" / "results_2_epochs.json").exists()
@@ -229,14 +194,14 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(finished
         if path.is_file():
             path.write_bytes(path.read_bytes()[:20])
     with caplog.at_level("WARNING"):
-        again = training.train_and_evaluate(_config(), copy)
+        again = training.train_and_evaluate(programs.config(), copy)
     assert "step 8" in caplog.text and "Falling back" in caplog.text
     assert again["state_digest"] == found["state_digest"] and again["test"] == found["test"]
 
 
 @pytest.mark.slow
 def test_divergence_names_terms_and_step_and_keeps_the_last_good_checkpoint(tmp_path):
-    config = _config(learning_rate__peak=1e12, learning_rate__warmup_share=0.25, optimizer__name="sgd")
+    config = programs.config(learning_rate__peak=1e12, learning_rate__warmup_share=0.25, optimizer__name="sgd")
     config.train.checkpoint_every = 1
     with pytest.raises(training.DivergedError, match=r"diverged: .*step \d+") as error:
         training.train_and_evaluate(config, tmp_path)
@@ -249,7 +214,7 @@ def test_divergence_names_terms_and_step_and_keeps_the_last_good_checkpoint(tmp_
 
 def test_another_configuration_is_refused(finished):
     with pytest.raises(ValueError, match=r"config.seed: 0 .*, 5 now"):
-        training.train_and_evaluate(_config(seed=5), finished[0])
+        training.train_and_evaluate(programs.config(seed=5), finished[0])
 
 
 @pytest.mark.parametrize(
@@ -269,10 +234,17 @@ def test_another_configuration_is_refused(finished):
     ],
 )
 def test_bad_input_ends_with_one_clear_message(tmp_path, flags, message):
-    done = _run(programs.command(tmp_path / "run", *flags))
+    done = programs.train(tmp_path / "run", *flags)
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_bad_input_ends_a_process_as_well(tmp_path):
+    done = _run(programs.command(tmp_path / "run", "--config.batch_size=6"))
+    assert done.returncode == 1
+    assert "config.batch_size=6 must be a multiple of the 4 devices; try 4 or 8." in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -338,5 +310,5 @@ def test_preparing_can_be_killed_at_any_moment_and_what_is_prepared_can_be_check
     ],
 )
 def test_flags_of_prepare_data_that_do_not_fit(tmp_path, flags, message):
-    done = _run([sys.executable, "-m", "experiments.prepare_data", f"--data_dir={tmp_path}", *flags])
+    done = programs.run("prepare-data", f"--data_dir={tmp_path}", *flags)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr

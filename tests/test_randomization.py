@@ -1,16 +1,15 @@
 """Masks of models with randomized weights, and the program that tests the masks of a run."""
 
 import json
+import shutil
 
-from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
 from minmax_jax.base.errors import OptionError
 from minmax_jax.evaluation import faithfulness, randomization
 from minmax_jax.report import page
-from minmax_jax.runs import faithfulness_test, finished_runs, training
-from tests import programs
+from minmax_jax.runs import faithfulness_test, finished_runs
 
 
 def test_chosen_arrays_keep_their_numbers_in_another_order():
@@ -39,16 +38,11 @@ def test_rank_correlation_by_hand():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a run that has just ended."""
-    folder = tmp_path_factory.mktemp("faithfulness") / "run"
-    config = synthetic.get_config("erasing=0")
-    config.update_from_flattened_dict(programs.TINY | {"train.epochs": 1})
-    training.train_and_evaluate(config, folder)
-    return folder
+def finished(tiny_run, tmp_path_factory):
+    """A copy of the folder of a run that has just ended."""
+    return shutil.copytree(tiny_run[0], tmp_path_factory.mktemp("faithfulness") / "run")
 
 
-@pytest.mark.xdist_group("faithfulness")
 def test_the_masks_of_a_run_are_tested(finished):
     content = faithfulness_test.test_workdir(finished, "test", num_images=3, num_steps=4)
     assert json.loads((finished / "faithfulness.json").read_text()) == json.loads(json.dumps(content))
@@ -71,7 +65,6 @@ def test_the_masks_of_a_run_are_tested(finished):
     assert f"all {content['randomized']['all']['rank_correlation']:.2f}" in text
 
 
-@pytest.mark.xdist_group("faithfulness")
 @pytest.mark.parametrize("options", [{"num_images": 0}, {"num_steps": 0}])
 def test_numbers_out_of_range_are_refused(finished, options):
     with pytest.raises(OptionError, match=f"{next(iter(options))}=0"):

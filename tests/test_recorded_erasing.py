@@ -12,9 +12,7 @@ import pytest
 from minmax_jax.minmax import recorded_erasing
 from minmax_jax.ops import intensity
 from minmax_jax.report import page
-from minmax_jax.runs import training
 from minmax_jax.runs.drawing import film_strips
-from tests import programs
 
 
 def _localize(images):
@@ -63,13 +61,9 @@ def test_pixels_become_grey_values():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a run with two erasures that has just ended."""
-    folder = tmp_path_factory.mktemp("film") / "run"
-    config = synthetic.get_config()
-    config.update_from_flattened_dict(programs.TINY | {"train.epochs": 1})
-    training.train_and_evaluate(config, folder)
-    return folder
+def finished(tiny_run):
+    """The folder of a run with two erasures that has just ended; read only."""
+    return tiny_run[0]
 
 
 def test_a_report_shows_the_passes(finished):

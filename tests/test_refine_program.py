@@ -4,23 +4,10 @@ import json
 import subprocess
 import sys
 
-from minmax_jax.configs import synthetic
 import pytest
 
 from minmax_jax.runs.folder import workdir
 from tests import programs
-
-
-def _run(*command):
-    return subprocess.run(
-        [sys.executable, "-m", *command], cwd=programs.ROOT, capture_output=True, text=True, timeout=240
-    )
-
-
-def _config():
-    config = synthetic.get_config()
-    config.update_from_flattened_dict(programs.TINY)
-    return config
 
 
 @pytest.mark.parametrize(
@@ -35,9 +22,9 @@ def _config():
     ],
 )
 def test_what_refine_cannot_use_is_one_line_and_changes_nothing(tmp_path, flag, message):
-    workdir.claim(tmp_path, _config(), {})
+    workdir.claim(tmp_path, programs.config(), {})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    done = _run("experiments.refine", f"--workdir={tmp_path}", flag)
+    done = programs.run("refine", f"--workdir={tmp_path}", flag)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert message in error
@@ -45,32 +32,26 @@ def test_what_refine_cannot_use_is_one_line_and_changes_nothing(tmp_path, flag, 
 
 
 def test_a_bad_option_of_the_second_stage_ends_a_training_before_it_starts(tmp_path):
-    command = programs.command(tmp_path / "run", "--config.refine.calibration=platt")
-    done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, timeout=240)
+    done = programs.train(tmp_path / "run", "--config.refine.calibration=platt")
     assert done.returncode == 1 and "Error: config.refine.calibration='platt' must be one of" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
 
 
 def test_the_console_command_explains_refine():
-    done = _run("minmax_jax.experiments.cli", "refine", "--help")
+    command = [sys.executable, "-m", "minmax_jax.experiments.cli", "refine", "--help"]
+    done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0 and "experiments.refine --workdir" in done.stdout and "--workdir" in done.stdout
 
 
 @pytest.mark.slow
 def test_refine_and_evaluate_from_the_command_line(tmp_path):
-    done = subprocess.run(
-        programs.command(tmp_path, "--config.train.epochs=1"),
-        cwd=programs.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = programs.train(tmp_path, "--config.train.epochs=1")
     assert done.returncode == 0, done.stderr
     before = json.loads((tmp_path / "results.json").read_text())["test"]
-    done = _run("experiments.refine", f"--workdir={tmp_path}", "--refine.num_steps=5", "--refine.scales=(1.0,)")
+    done = programs.run("refine", f"--workdir={tmp_path}", "--refine.num_steps=5", "--refine.scales=(1.0,)")
     assert done.returncode == 0 and "masks refined by the second stage" in done.stdout, done.stderr
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["test_unrefined"] == before and found["refine"]["num_steps"] == 5
-    done = _run("experiments.evaluate", f"--workdir={tmp_path}", "--norefine")
+    done = programs.run("evaluate", f"--workdir={tmp_path}", "--norefine")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["test"] == before

@@ -6,18 +6,14 @@ import re
 import shutil
 import subprocess
 
-from minmax_jax.configs import synthetic
 import numpy as np
 from PIL import Image
 import pytest
 
 from minmax_jax.evaluation.metrics import flags
 from minmax_jax.report import charts, layers, metric_records, page, tables
-from minmax_jax.runs import training
 from minmax_jax.runs.drawing import gallery
-from tests import browser, programs
-
-pytestmark = pytest.mark.xdist_group("report")
+from tests import browser
 
 
 def test_points_of_a_chart_are_where_they_should_be():
@@ -79,13 +75,9 @@ def test_the_worst_the_best_the_wrong_and_the_flagged_are_chosen(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a run that has just ended."""
-    folder = tmp_path_factory.mktemp("report") / "run & <b>"
-    config = synthetic.get_config()
-    config.update_from_flattened_dict(programs.TINY)
-    training.train_and_evaluate(config, folder)
-    return folder
+def finished(tiny_run):
+    """The folder of a run that has just ended, "run & <b>"; read only."""
+    return tiny_run[0]
 
 
 def test_a_training_ends_with_a_report_of_its_results(finished):

@@ -21,8 +21,6 @@ from minmax_jax.runs.folder.model_card import MODEL
 from minmax_jax.runs.folder.workdir import WorkdirError
 from tests import programs, splits, test_method
 
-pytestmark = pytest.mark.xdist_group("second_stage")
-
 # Padding of 41 to 64 pixels, and mirror images.
 _CHANGES = {
     "train.epochs": 2,
@@ -50,17 +48,16 @@ def _tensors(folder):
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """(workdir, results) of a run without a second stage."""
-    folder = tmp_path_factory.mktemp("plain")
-    return folder, training.train_and_evaluate(_config(), folder)
+def plain(once):
+    """(workdir, results) of a run without a second stage; read only."""
+    return once("plain", lambda folder: training.train_and_evaluate(_config(), folder))
 
 
 @pytest.fixture(scope="module")
-def refined(tmp_path_factory):
-    """(workdir, results) of the same run with one."""
-    folder = tmp_path_factory.mktemp("refined")
-    return folder, training.train_and_evaluate(_config(refine__enabled=True), folder)
+def refined(once, tmp_path_factory):
+    """(workdir, results) of the same run with one, a copy."""
+    folder, found = once("refined", lambda folder: training.train_and_evaluate(_config(refine__enabled=True), folder))
+    return shutil.copytree(folder, tmp_path_factory.mktemp("refined") / "run"), found
 
 
 @pytest.fixture

@@ -134,5 +134,5 @@ def test_from_the_command_line(tmp_path):
             process.send_signal(number)
             assert process.wait(30) == status
             assert "Traceback" not in process.stderr.read()
-    done = subprocess.run([*command, "--max_megabytes=0"], **options)
+    done = programs.run("serve", command[-1], "--max_megabytes=0")
     assert done.returncode == 1 and "--max_megabytes=0" in done.stderr

@@ -181,8 +181,7 @@ def test_a_run_of_another_version_says_which_file_to_change(tmp_path, program):
     with config.unlocked():
         config.evaluation.crf.max_offset = 9
     workdir.claim(tmp_path, config, {})
-    command = [sys.executable, "-m", f"experiments.{program}", f"--workdir={tmp_path}"]
-    done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True)
+    done = programs.run(program, f"--workdir={tmp_path}")
     lines = done.stderr.splitlines()
     assert done.returncode == 1 and f"{tmp_path / 'config.json'} is of another version" in lines[0]
     assert lines[1].startswith("config.evaluation.crf.max_offset is not a field; did you mean ")

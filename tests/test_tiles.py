@@ -1,9 +1,7 @@
 """Images too large to hold: tiles of slides and of other images, their masks and boxes, compared with slices."""
 
-import os
 import pathlib
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -13,9 +11,8 @@ import pytest
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, image_files, load, slide_windows, slides
 from minmax_jax.data.importing import image_folder, mask_rules, raw_dataset, records, slide_masks, tiles
-from tests import encoded, tiled_tiff
+from tests import encoded, programs, tiled_tiff
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 STAIN, GLASS = (170, 90, 160), (242, 240, 243)
 SIZE = (150, 200)
 # By hand: 150 and 200 pixels in tiles of 64, the last shifted inwards.
@@ -377,9 +374,7 @@ def test_records_go_on_in_further_files(tmp_path, monkeypatch):
 
 
 def _run(*flags):
-    command = [sys.executable, "-m", "experiments.prepare_data", *flags]
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    return programs.run("prepare-data", *flags, ignore_warnings=True)
 
 
 @pytest.mark.slow

@@ -23,7 +23,6 @@ from minmax_jax.runs.folder import checkpoints, results
 from tests import programs, splits
 from tests.test_strict_json import read_all
 
-pytestmark = pytest.mark.xdist_group("without_masks")
 _NUM_IMAGES = {"train": {"cat": 14, "dog": 2}, "valid": {"cat": 2, "dog": 2}, "test": {"cat": 3, "dog": 2}}
 
 

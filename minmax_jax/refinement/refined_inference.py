@@ -10,7 +10,8 @@ from minmax_jax.method import SPREAD, Prediction
 from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.models import trunks
 from minmax_jax.ops import intensity
-from minmax_jax.training import views
+from minmax_jax.training import views as views_lib
+from minmax_jax.training.views import ONE, Views
 
 
 def predict(
@@ -21,8 +22,7 @@ def predict(
     stages: Callable[[dict[str, Any], jax.Array], trunks.Stages],
     decoder: decoder_lib.Decoder,
     background_classes: Sequence[int] = (),
-    flip_horizontal: bool = False,
-    flip_vertical: bool = False,
+    views: Views = ONE,
 ) -> Prediction:
     """The prediction of the first stage with the decoder's masks, not yet calibrated.
 
@@ -37,8 +37,7 @@ def predict(
         stages: a method's stages.
         decoder: the network.
         background_classes: those without a region: their masks are empty.
-        flip_horizontal: whether masks are means over the images and their mirror images.
-        flip_vertical: the same with top and bottom exchanged.
+        views: mirror images that masks are means over.
     """
     prediction = first_stage(variables, images)
 
@@ -47,11 +46,10 @@ def predict(
         logits = decoder.apply({"params": variables["decoder"]}, chosen, images)
         return decoder_lib.enlarge(jax.nn.sigmoid(logits)), {}
 
-    flips = views.Views(flip_horizontal, flip_vertical)
-    masks, of_views = views.mean_over_views(predict_view, intensity.normalize(images), flips)
+    masks, of_views = views_lib.mean_over_views(predict_view, intensity.normalize(images), views)
     spread = _spread(masks)
     scores = {name: values / spread for name, values in of_views.items()}
-    masks = views.without_background(masks, prediction.probabilities, background_classes)
+    masks = views_lib.without_background(masks, prediction.probabilities, background_classes)
     return prediction.replace(masks=masks, scores=prediction.scores | scores | {SPREAD: spread})
 
 
