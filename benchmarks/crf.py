@@ -54,7 +54,7 @@ def time_image(crf: crf_lib.Crf, rng: np.random.Generator) -> tuple[float, float
 def main() -> None:
     rng, figures = np.random.default_rng(0), []
     masks, images = make_examples(rng)
-    print("| parameters | max_offsets | greatest difference | mean difference | other side of 0.5, % | s | CPU s |")
+    print("| parameters | max_offsets | maximum difference | mean difference | other side of 0.5, % | s | CPU s |")
     print("|---|---|---|---|---|---|---|")
     for name, published in PUBLISHED.items():
         exact = exact_crf.refine(masks, images, crf=published)
@@ -66,10 +66,10 @@ def main() -> None:
             difference = np.abs(fast - exact)
             flipped = 100 * np.mean((fast >= 0.5) != (exact >= 0.5))
             wall, cpu = time_image(crf, rng)
-            row = {"greatest": difference.max(), "mean": difference.mean(), "flipped": flipped, "s": wall, "cpu_s": cpu}
+            row = {"maximum": difference.max(), "mean": difference.mean(), "flipped": flipped, "s": wall, "cpu_s": cpu}
             row = {name: float(value) for name, value in row.items()}
             print(
-                f"| {name} | {max_offsets} | {row['greatest']:.3f} | {row['mean']:.5f} | {flipped:.3f}"
+                f"| {name} | {max_offsets} | {row['maximum']:.3f} | {row['mean']:.5f} | {flipped:.3f}"
                 f" | {wall:.1f} | {cpu:.1f} |",
                 flush=True,
             )

@@ -69,7 +69,7 @@ def _create_batches(config, split: dataset.Split, workers: int) -> Iterator[dict
 
 
 def _rates(items: Iterator, scale: int = 1) -> dict[str, float]:
-    """Items a second, times `scale`: median, least and greatest of the measurements."""
+    """Items a second, times `scale`: median, minimum and maximum of the measurements."""
     rates = []
     for _ in range(_REPETITIONS.value):
         begin, count = time.perf_counter(), 0

@@ -130,11 +130,11 @@ def _create_torch_run(images, num_erasures: int):
 
 
 def _rise_of_a_step(run) -> float:
-    """MiB by which the greatest resident memory of a step lies above that before it."""
+    """MiB by which the maximum resident memory of a step lies above that before it."""
     passes = [run(), run()]
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # The greatest so far is now that of this moment.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # The maximum so far is now that of this moment.
     before = _status_kib("VmRSS")
     passes.append(run())
     for num_passes in passes:

@@ -131,9 +131,9 @@ class MinMaxNet(nn.Module):
         stage_strides: stride of each stage, after the stem's 4.
         width: channels of the first stage; each later one has twice those of the one before.
         modalities: M.
-        k_max: share or number of the greatest values of a class map that make its logit.
-        k_min: share or number of the least values, used where `alpha` is not 0.
-        alpha: weight of the least values.
+        k_max: share or number of the highest values of a class map that make its logit.
+        k_min: share or number of the lowest values, used where `alpha` is not 0.
+        alpha: weight of the lowest values.
         dropout: share of the pooled values that training drops.
         sigma: threshold of the mask on the normalised map.
         omega: steepness of the mask there.

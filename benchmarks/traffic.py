@@ -17,8 +17,8 @@ _CALLED = re.compile(r"(?:body|to_apply|true_computation|false_computation)=%?([
 def read(text: str, passes: int) -> dict[str, dict[str, float]]:
     """The kernels of one run, and the bytes of what they take and give, of convolutions and of all others.
 
-    Bytes that a kernel finds in the cache count, and what it reads again does not: it is neither the least nor the
-    most.
+    Bytes that a kernel finds in the cache count, and what it reads again does not: it is neither
+    the minimum nor the maximum.
 
     Args:
         text: the compiled program.

@@ -10,7 +10,8 @@ import ml_collections
 def get_config() -> ml_collections.ConfigDict:
     """The published method without erasing, except where a comment says so, on no particular data."""
     config = ml_collections.ConfigDict()
-    # "minmax" (arXiv 1907.12934), or the localizer alone: "wildcat", and "cam", with one map per class and its mean.
+    # Method: "minmax" (arXiv 1907.12934), or the localizer without a classifier: "wildcat", or "cam", which has one map
+    # per class and its mean.
     config.method = "minmax"
     config.seed = 0  # seed of parameters, order of images, augmentation, dropout and the second stage
     config.batch_size = 8  # training images per step, over all devices; published

@@ -48,7 +48,7 @@ def main() -> None:
         )
     differences = ", ".join(f"{name} {value:.1g}" for name, value in written["differences"].items())
     print(f"{written['file']}: {written['bytes']} bytes, SHA-256 {written['sha256']}")
-    print(f"Greatest differences from the model on random images: {differences}")
+    print(f"Maximum differences from the model on random images: {differences}")
     if _FORMAT.value == "onnx" and "zoo" not in written:
         print("rdf.yaml stays that of the first file of the folder; in another folder this file gets one as well.")
     if "guaranteed_until" in written:

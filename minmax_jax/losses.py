@@ -86,7 +86,7 @@ def negative_entropy(logits: jax.Array) -> jax.Array:
 def uniform_cross_entropy(logits: jax.Array) -> jax.Array:
     """-(1/C) sum_c log softmax(logits)_c: cross entropy from the uniform distribution.
 
-    The published surrogate for the background's high entropy: least, log C, where all logits are equal.
+    The published surrogate for the background's high entropy: its minimum, log C, is where all logits are equal.
 
     Args:
         logits: [B, C].
@@ -95,7 +95,7 @@ def uniform_cross_entropy(logits: jax.Array) -> jax.Array:
         [B] losses in nats, at least log C.
 
     Example:
-        Least, log 2 = 0.69, where the logits are equal; it grows without bound with their difference.
+        Minimum, log 2 = 0.69, where the logits are equal; it grows without bound with their difference.
 
         >>> import jax.numpy as jnp
         >>> import numpy as np
@@ -162,10 +162,10 @@ class LossOptions:
         area_weight: weight of `area_loss`; 0 leaves it out.
         area_target: mean share of the image that masks cover.
         size_weight: weight of the size barrier; 0 leaves it out.
-        size_bounds: least and greatest share of the image that the foreground covers; (0, 1) means unknown.
+        size_bounds: minimum and maximum share of the image that the foreground covers; (0, 1) means unknown.
         barrier_t: steepness of the size barrier in the first epoch.
         barrier_factor: growth of the steepness per epoch.
-        barrier_limit: greatest steepness.
+        barrier_limit: maximum steepness.
 
     Raises:
         OptionError: for an unknown term or a number out of range.
@@ -201,9 +201,9 @@ class LossOptions:
         for name in ("barrier_t", "barrier_factor", "barrier_limit"):
             options.check_range(name, getattr(self, name), 1e-6)
         options.check_numbers("size_bounds", self.size_bounds, 0, 1, count=2)
-        least, greatest = self.size_bounds
-        if least >= greatest:
-            raise options.OptionError(f"size_bounds={self.size_bounds} must be a least and a greater share.")
+        minimum, maximum = self.size_bounds
+        if minimum >= maximum:
+            raise options.OptionError(f"size_bounds={self.size_bounds} must be a minimum and a larger maximum.")
 
     def steepness(self, epoch: jax.Array | int) -> jax.Array | float:
         """t of the size barrier in an epoch: barrier_t * barrier_factor^epoch, at most barrier_limit."""
@@ -250,7 +250,7 @@ def size_barrier(masks: jax.Array, t: jax.Array | float, bounds: tuple[float, fl
     Args:
         masks: [B, H, W, 1] foreground masks in [0, 1].
         t: steepness of the barrier.
-        bounds: least and greatest share of the image that the foreground covers; (0, 1) means unknown.
+        bounds: minimum and maximum share of the image that the foreground covers; (0, 1) means unknown.
 
     Returns:
         [B] penalties.
@@ -269,8 +269,8 @@ def size_barrier(masks: jax.Array, t: jax.Array | float, bounds: tuple[float, fl
     size = jnp.sum(masks, axis=(1, 2, 3))
     if tuple(bounds) == (0, 1):
         return log_barrier(-size, t) + log_barrier(size - pixels, t)
-    least, greatest = bounds
-    return log_barrier(least - size / pixels, t) + log_barrier(size / pixels - greatest, t)
+    minimum, maximum = bounds
+    return log_barrier(minimum - size / pixels, t) + log_barrier(size / pixels - maximum, t)
 
 
 def area_loss(

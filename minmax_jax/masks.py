@@ -21,7 +21,7 @@ GRADIENTS = ("stop", "flow")
 ALIGNMENTS = tuple(resize.ALIGNMENTS)
 RANGES = ("extremes", "percentiles")
 _PERCENTILES = (0.05, 0.95)
-_LEAST_RANGE = 1e-12
+_MIN_RANGE = 1e-12
 _ROUNDING = 8  # units in the last place that resizing may move a constant map by
 
 
@@ -159,21 +159,21 @@ def is_background(classes: jax.Array, background_classes: Sequence[int]) -> jax.
 def _normalize(maps: jax.Array, normalization: str, range: str, axis_name: str | None) -> jax.Array:
     """Scales [B, H, W, 1] maps to [0, 1]; a constant map becomes 0."""
     if range == "percentiles":
-        least, greatest = jnp.quantile(maps, jnp.array(_PERCENTILES, maps.dtype), axis=(1, 2, 3), keepdims=True)
-        return jnp.clip(_scale(maps, least, greatest), 0, 1)
-    least = jnp.min(maps, axis=(1, 2, 3), keepdims=True)
-    greatest = jnp.max(maps, axis=(1, 2, 3), keepdims=True)
+        minimum, maximum = jnp.quantile(maps, jnp.array(_PERCENTILES, maps.dtype), axis=(1, 2, 3), keepdims=True)
+        return jnp.clip(_scale(maps, minimum, maximum), 0, 1)
+    minimum = jnp.min(maps, axis=(1, 2, 3), keepdims=True)
+    maximum = jnp.max(maps, axis=(1, 2, 3), keepdims=True)
     if normalization == "batch":
         if axis_name is not None:
             # Not pmin and pmax: those have no gradient.
-            least, greatest = lax.all_gather((least, greatest), axis_name)
-        least, greatest = jnp.min(least), jnp.max(greatest)
-    return _scale(maps, least, greatest)
+            minimum, maximum = lax.all_gather((minimum, maximum), axis_name)
+        minimum, maximum = jnp.min(minimum), jnp.max(maximum)
+    return _scale(maps, minimum, maximum)
 
 
-def _scale(maps: jax.Array, least: jax.Array, greatest: jax.Array) -> jax.Array:
-    span = greatest - least
+def _scale(maps: jax.Array, minimum: jax.Array, maximum: jax.Array) -> jax.Array:
+    span = maximum - minimum
     # A constant map that was resized varies by rounding alone, in proportion to its value.
-    rounding = _ROUNDING * jnp.finfo(maps.dtype).eps * jnp.maximum(jnp.abs(least), jnp.abs(greatest))
-    is_constant = span <= _LEAST_RANGE + rounding
-    return jnp.where(is_constant, 0.0, maps - least) / jnp.where(is_constant, 1.0, span)
+    rounding = _ROUNDING * jnp.finfo(maps.dtype).eps * jnp.maximum(jnp.abs(minimum), jnp.abs(maximum))
+    is_constant = span <= _MIN_RANGE + rounding
+    return jnp.where(is_constant, 0.0, maps - minimum) / jnp.where(is_constant, 1.0, span)

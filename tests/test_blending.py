@@ -20,9 +20,9 @@ def _on_disk(path, values):
 # Arrays in files.
 
 
-@pytest.mark.parametrize("most", [1, 50, 1 << 26])
-def test_windows_of_an_array_in_a_file(tmp_path, monkeypatch, most):
-    monkeypatch.setattr(disk_arrays, "_MOST_BYTES", most)
+@pytest.mark.parametrize("maximum", [1, 50, 1 << 26])
+def test_windows_of_an_array_in_a_file(tmp_path, monkeypatch, maximum):
+    monkeypatch.setattr(disk_arrays, "_MAX_BYTES", maximum)
     values = np.random.default_rng(0).integers(0, 99, (7, 5)).astype(np.int32)
     array = DiskArray(tmp_path / "a", (7, 5), np.int32)
     assert array.shape == (7, 5) and not array[0:7, :].any()
@@ -59,7 +59,7 @@ def test_tiles_cover_the_image_and_overlap(size, side, overlap):
     assert grid.sides == (min(side, size[0]), min(side, size[1]))
     for starts, length, total in ((grid.tops, height, size[0]), (grid.lefts, width, size[1])):
         assert starts[0] == 0 and starts[-1] + length == total
-        # No fewer tiles would do: so many steps of the greatest length reach the end.
+        # No fewer tiles would do: so many steps of the maximum length reach the end.
         assert len(starts) == 1 + -(-(total - length) // int(length * (1 - overlap)))
         assert all(0 < step <= np.ceil(length * (1 - overlap)) for step in np.diff(starts))
     assert len(grid.windows) == len(grid.tops) * len(grid.lefts)
@@ -90,14 +90,14 @@ def test_blending_hides_seams():
 
 
 @pytest.mark.parametrize("size", [(40, 30), (80, 61), (13, 17), (40, 90), (1, 1)])
-@pytest.mark.parametrize("most", [1, 200, 1 << 22])
-def test_a_mask_at_another_size(tmp_path, monkeypatch, size, most):
-    monkeypatch.setattr(resampling, "MOST_PIXELS", most)
+@pytest.mark.parametrize("maximum", [1, 200, 1 << 22])
+def test_a_mask_at_another_size(tmp_path, monkeypatch, size, maximum):
+    monkeypatch.setattr(resampling, "MAX_PIXELS", maximum)
     mask = np.random.default_rng(0).uniform(size=(40, 30)).astype(np.float32)
     places = [(np.arange(new) + 0.5) * old / new - 0.5 for new, old in zip(size, mask.shape)]
     expected = ndimage.map_coordinates(mask, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
     bands = list(resampling.resample(_on_disk(tmp_path / "mask", mask), size))
-    assert len(bands) > 1 or most > 1 or size[0] == 1
+    assert len(bands) > 1 or maximum > 1 or size[0] == 1
     np.testing.assert_allclose(np.concatenate(bands), expected, atol=1e-6)
 
 
@@ -112,11 +112,11 @@ def test_one_row_and_one_column_are_repeated():
 def test_regions_of_bands_are_those_of_the_whole(tmp_path, monkeypatch, seed):
     rng = np.random.default_rng(seed)
     mask = ndimage.gaussian_filter(rng.random((60, 45)), 1.2 * (seed % 3)).astype(np.float32)
-    monkeypatch.setattr(resampling, "MOST_PIXELS", (1, 45, 400)[seed % 3])
+    monkeypatch.setattr(resampling, "MAX_PIXELS", (1, 45, 400)[seed % 3])
     threshold = float(np.quantile(mask, 0.6))
-    expected_labels, expected = regions.find(mask, threshold=threshold, least_area=1 + seed)
+    expected_labels, expected = regions.find(mask, threshold=threshold, min_area=1 + seed)
     labels = DiskArray(tmp_path / "labels", mask.shape, np.int32)
-    found = banded_regions.find(_on_disk(tmp_path / "mask", mask), labels, threshold=threshold, least_area=1 + seed)
+    found = banded_regions.find(_on_disk(tmp_path / "mask", mask), labels, threshold=threshold, min_area=1 + seed)
     np.testing.assert_array_equal(labels[0:60, :], expected_labels)
     assert len(found) == len(expected) > 3
     for region, other in zip(found, expected):
@@ -134,10 +134,10 @@ def test_an_empty_mask_has_no_regions(tmp_path):
 # Files.
 
 
-@pytest.mark.parametrize("most", [1, 60, 1 << 22])
+@pytest.mark.parametrize("maximum", [1, 60, 1 << 22])
 @pytest.mark.parametrize("size", [(20, 14), (60, 42), (33, 29), (9, 5)])
-def test_run_lengths_at_another_size(tmp_path, monkeypatch, size, most):
-    monkeypatch.setattr(coco, "_MOST_PIXELS", most)
+def test_run_lengths_at_another_size(tmp_path, monkeypatch, size, maximum):
+    monkeypatch.setattr(coco, "_MAX_PIXELS", maximum)
     labels = np.zeros((20, 14), np.int32)
     labels[:, 3:6] = 1  # the whole height: its runs go on from column to column
     labels[2:17, 8:13] = 2

@@ -17,7 +17,7 @@ def test_mean_and_deviation_over_seeds():
     tables[0]["top5_error"] = {"value": 1.0}
     found = comparison.over_seeds([{"metrics": table} for table in tables])
     assert found == {
-        "pxap": {"mean": 74.0, "deviation": 4.0, "least": 70.0, "greatest": 78.0, "values": [70.0, 74.0, 78.0]}
+        "pxap": {"mean": 74.0, "deviation": 4.0, "minimum": 70.0, "maximum": 78.0, "values": [70.0, 74.0, 78.0]}
     }
     assert comparison.over_seeds([{"metrics": tables[1]}])["pxap"]["deviation"] is None
 

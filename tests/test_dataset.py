@@ -120,8 +120,8 @@ def test_images_that_become_too_small_are_named():
 
 def test_the_typical_side_fits_into_half_of_the_images():
     split = splits.make_split([(40, 50), (70, 100), (300, 97)])  # small sides 40, 70 and 97
-    assert dataset.typical_side(split, at_most=480) == 64
-    assert dataset.typical_side(split, at_most=32) == 32
+    assert dataset.typical_side(split, max_side=480) == 64
+    assert dataset.typical_side(split, max_side=32) == 32
 
 
 def test_cache_reads_once(caplog):
@@ -150,11 +150,11 @@ def test_cache_keeps_the_first_images_that_fit_and_tells_of_them(caplog):
 
 def test_threads_open_records_in_turn_and_once(monkeypatch):
     """Reading threads that load TFDS at the same time would wait for each other for ever."""
-    inside, most = [], []
+    inside, maximum = [], []
 
     def open_records(folder, split):
         inside.append(split)
-        most.append(len(inside))
+        maximum.append(len(inside))
         time.sleep(0.05)
         inside.remove(split)
         return folder, split
@@ -164,4 +164,4 @@ def test_threads_open_records_in_turn_and_once(monkeypatch):
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda index: load._open_in_turn("data", ("a", "b")[index % 2], 0), range(8)))
     load._opened_records.cache_clear()
-    assert found == [("data", "a"), ("data", "b")] * 4 and most == [1, 1]
+    assert found == [("data", "a"), ("data", "b")] * 4 and maximum == [1, 1]

@@ -14,6 +14,7 @@ from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.refinement import refined_inference
 from minmax_jax.runs.building import creation
 from minmax_jax.training import batch_stats as stats_lib
+from minmax_jax.training.views import Views
 from tests import networks
 
 
@@ -119,7 +120,9 @@ def test_refined_masks_are_means_over_mirror_images():
             return Prediction(probabilities, jnp.zeros((2, 16, 24, 1)), scores)
 
         options = dict(first_stage=first_stage, stages=lambda variables, images: {2: images}, decoder=decoder)
-        return jax.jit(functools.partial(refined_inference.predict, **options, **flips))({"decoder": params}, images)
+        return jax.jit(functools.partial(refined_inference.predict, **options, views=Views(**flips)))(
+            {"decoder": params}, images
+        )
 
     plain = predict(images)
     np.testing.assert_allclose(plain.probabilities, probabilities, rtol=1e-6)

@@ -6,7 +6,7 @@ import re
 
 from tests import programs
 
-_LEAST_PARAMETERS = 3  # a signature of two says enough
+_MIN_PARAMETERS = 3  # a signature of two says enough
 _MODULES = [
     *sorted((programs.ROOT / "minmax_jax").rglob("*.py")),
     *sorted((programs.ROOT / "experiments").glob("*.py")),
@@ -42,7 +42,7 @@ def _documented(function: ast.FunctionDef) -> list[str] | None:
 def _problems(source: str) -> Iterator[str]:
     for name, function in _public_functions(ast.parse(source).body):
         parameters, documented = _parameters(function), _documented(function)
-        if documented is None and len(parameters) < _LEAST_PARAMETERS:
+        if documented is None and len(parameters) < _MIN_PARAMETERS:
             continue
         if missing := [parameter for parameter in parameters if parameter not in (documented or ())]:
             yield f"{name} needs under Args: {', '.join(missing)}"
@@ -57,7 +57,7 @@ def test_parameters_of_public_functions_are_documented():
 
 def test_many_functions_are_looked_at():
     functions = [item for path in _MODULES for _, item in _public_functions(ast.parse(path.read_text()).body)]
-    assert sum(len(_parameters(function)) >= _LEAST_PARAMETERS for function in functions) > 150
+    assert sum(len(_parameters(function)) >= _MIN_PARAMETERS for function in functions) > 150
 
 
 def test_what_is_missing_and_what_is_unknown_are_named():

@@ -39,7 +39,7 @@ _NETWORKS = {
         "model__resnet__stage_strides": (1, 2, 2, 2),
         "mask__alignment": "corners",
     },
-    "plain stem, least values, bfloat16, rematerialised": {
+    "plain stem, lowest values, bfloat16, rematerialised": {
         "model__resnet__stem": "plain",
         "model__alpha": 0.5,
         "model__dtype": "bfloat16",
@@ -381,7 +381,7 @@ def test_from_the_command_line(workdir, tmp_path):
     assert done.returncode == 0, done.stderr
     path = pathlib.Path(tmp_path, "model")
     assert hashlib.sha256(path.read_bytes()).hexdigest() in done.stdout
-    assert "Greatest differences from the model on random images: probabilities" in done.stdout
+    assert "Maximum differences from the model on random images: probabilities" in done.stdout
     assert "JAX may refuse the file after 20" in done.stdout
 
 

@@ -102,7 +102,7 @@ def test_constant_images_do_not_divide_by_zero(values, expected):
     assert (image_reading.read(_tiff(values), "x", PERCENTILES).pixels == expected).all()
 
 
-def test_few_bright_pixels_are_scaled_by_least_and_greatest():
+def test_few_bright_pixels_are_scaled_by_minimum_and_maximum():
     values = np.zeros((40, 40), np.uint16)
     values[3, 4], values[5, 6] = 1000, 500
     pixels = image_reading.read(_tiff(values), "x", PERCENTILES).pixels[..., 0]
@@ -255,7 +255,7 @@ def test_reasons_name_what_the_file_holds_and_how_to_save_it(content, reading, m
 
 def test_images_that_are_too_large(monkeypatch):
     content = _tiff(TWELVE, photometric="rgb")
-    monkeypatch.setattr(tiff_pages, "_MOST_BYTES", 8639)  # of 40 * 36 * 3 * 2
+    monkeypatch.setattr(tiff_pages, "_MAX_BYTES", 8639)  # of 40 * 36 * 3 * 2
     with pytest.raises(UserError, match="a.tif has 3 channels of 16 bits: more than 2 GiB. Save the channels one by"):
         image_reading.read(content, "a.tif")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)

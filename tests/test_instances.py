@@ -21,7 +21,7 @@ def _row(mask, numbers, *, ignored=None, **options):
     numbers = None if numbers is None else np.asarray(numbers, np.int32)
     truth = evaluation.Truth(0, None if numbers is None else numbers > 0, np.zeros((0, 4)), ignored, numbers)
     prediction = evaluation.ImagePrediction(0, np.ones(1), np.asarray(mask, np.float32), {})
-    return instances.evaluator(**{"least_area": 1} | options).score(prediction, truth)
+    return instances.evaluator(**{"min_area": 1} | options).score(prediction, truth)
 
 
 def _values(*rows):
@@ -83,7 +83,7 @@ def test_the_farthest_pixel_may_lie_inside():
     assert _row(ring > 0, square)["object_hausdorff"] == _row(square > 0, ring)["object_hausdorff"] == 3
 
 
-def test_without_overlap_the_least_hausdorff_distance_counts():
+def test_without_overlap_the_minimum_hausdorff_distance_counts():
     """Nearest to the true object is a long one, whose far end is 29 pixels away; the partner is six rows below."""
     numbers, mask = np.zeros((8, 40), int), np.zeros((8, 40), bool)
     numbers[0, :2] = 1
@@ -122,8 +122,8 @@ def test_images_whose_objects_are_not_told_apart_have_no_such_metric():
 def test_small_regions_of_the_prediction_are_no_objects():
     mask = _columns(5, 12, a=(0, 2), b=(6, 9)) > 0  # 15 and 20 pixels
     numbers = _columns(5, 12, a=(0, 0), b=(6, 9))
-    counts = [_row(mask, numbers, least_area=least)["num_objects"] for least in (15, 16, 20, 21)]
-    assert counts == [2, 1, 1, 0] and instances.LEAST_AREA == 16
+    counts = [_row(mask, numbers, min_area=minimum)["num_objects"] for minimum in (15, 16, 20, 21)]
+    assert counts == [2, 1, 1, 0] and instances.MIN_AREA == 16
     assert _row(mask, numbers)["num_true_objects"] == 2  # of five pixels, and of twenty
 
 
@@ -143,8 +143,8 @@ def test_eight_neighbours_and_the_threshold():
 def test_options_are_checked():
     with pytest.raises(OptionError, match="threshold=1"):
         instances.evaluator(threshold=1)
-    with pytest.raises(OptionError, match="least_area=0"):
-        instances.evaluator(least_area=0)
+    with pytest.raises(OptionError, match="min_area=0"):
+        instances.evaluator(min_area=0)
 
 
 def _random_numbers(rng, size, count):
@@ -171,10 +171,10 @@ def _regions(mask):
     return found
 
 
-def _by_loops(mask, numbers, least_area):
+def _by_loops(mask, numbers, min_area):
     """F1, Dice and Hausdorff distance as shares, and the difference of the counts."""
     true = [np.argwhere(numbers == number) for number in np.unique(numbers[numbers > 0])]
-    found = [region for region in _regions(mask) if len(region) >= least_area]
+    found = [region for region in _regions(mask) if len(region) >= min_area]
     shared = np.array([[len({*map(tuple, g)} & {*map(tuple, p)}) for p in found] for g in true])
     between = np.array([[distance.cdist(g, p) for p in found] for g in true], object)
     hausdorff = np.vectorize(lambda d: max(d.min(axis=0).max(), d.min(axis=1).max()), otypes=[float])(between)
@@ -196,29 +196,29 @@ def _by_loops(mask, numbers, least_area):
 @pytest.mark.parametrize("seed", range(7))
 def test_random_objects_equal_loops_over_all_pixels(seed):
     rng = np.random.default_rng(seed)
-    size, least_area = (31, 40), 4
+    size, min_area = (31, 40), 4
     numbers = _random_numbers(rng, size, 2 + 2 * seed)
     mask = ndimage.gaussian_filter(rng.normal(size=size), 0.8 + 0.2 * seed) > 0.02
     mask[:, : 5 * (seed % 3)] = False  # true objects that no prediction overlaps
-    expected = _by_loops(mask, numbers, least_area)
-    row = _row(mask, numbers, least_area=least_area)
+    expected = _by_loops(mask, numbers, min_area)
+    row = _row(mask, numbers, min_area=min_area)
     found = [row[name] for name in _NAMES[:3]] + [row["num_objects"] - row["num_true_objects"]]
     assert found == pytest.approx(expected) and 0 < row["object_dice"] < 1
     # Neither numbers nor directions matter, unless two partners share equally many pixels; none do here.
     renumbered = np.where(numbers > 0, 200 - numbers, 0)[::-1, ::-1].T
-    turned = _row(mask[::-1, ::-1].T, renumbered, least_area=least_area)
+    turned = _row(mask[::-1, ::-1].T, renumbered, min_area=min_area)
     assert [turned[name] for name in _NAMES[:3]] == pytest.approx(expected[:3])
 
 
-def test_the_least_distance_is_found_among_all():
+def test_the_minimum_distance_is_found_among_all():
     rng = np.random.default_rng(3)
     some, others = (objects.connected(ndimage.gaussian_filter(rng.normal(size=(60, 50)), 1) > 0.25) for _ in range(2))
     assert min(len(some), len(others)) > 20
     for index in range(len(some)):
         pixels = np.argwhere(some.numbers == index + 1)
         between = [distance.cdist(pixels, np.argwhere(others.numbers == j + 1)) for j in range(len(others))]
-        least = min(max(d.min(axis=0).max(), d.min(axis=1).max()) for d in between)
-        assert objects.nearest(some, others, index) == pytest.approx(least)
+        minimum = min(max(d.min(axis=0).max(), d.min(axis=1).max()) for d in between)
+        assert objects.nearest(some, others, index) == pytest.approx(minimum)
 
 
 def test_true_masks_of_the_built_in_images_are_counted_right():

@@ -108,7 +108,7 @@ def test_impossible_options_are_named(field, value):
 @pytest.mark.parametrize("ending", ["tif", "png"])
 @pytest.mark.parametrize("tile_overlap", [0.0, 0.25])
 def test_a_pointwise_prediction_comes_out_unchanged(tmp_path, monkeypatch, green, ending, tile_overlap):
-    monkeypatch.setattr(resampling, "MOST_PIXELS", 420 * 37)
+    monkeypatch.setattr(resampling, "MAX_PIXELS", 420 * 37)
     _write(tmp_path / f"in/a.{ending}", _colours(green))
     predictor = BrightPixels(crop_size=CROP)
     _predict(tmp_path, predictor, tile_overlap=tile_overlap, soft_masks=True, geojson=True, coco=True, batch_size=5)
@@ -135,9 +135,9 @@ def _union(annotations, shape):
     return np.any([coco_mask.decode(item["segmentation"]) for item in annotations] or [np.zeros(shape)], axis=0)
 
 
-def _large(mask, least=16):
+def _large(mask, minimum=16):
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
-    return mask & (np.bincount(labels.ravel()) >= least)[labels]
+    return mask & (np.bincount(labels.ravel()) >= minimum)[labels]
 
 
 def _read_polygons(tmp_path, stem="a"):
@@ -151,7 +151,7 @@ def _shapes(tmp_path):
 
 def test_polygons_are_those_of_the_whole_image(tmp_path, monkeypatch, green):
     """Not cut at tiles, nor at bands: the pixels of the mask, each once."""
-    monkeypatch.setattr(resampling, "MOST_PIXELS", 420 * 37)
+    monkeypatch.setattr(resampling, "MAX_PIXELS", 420 * 37)
     _write(tmp_path / "in/a.tif", _colours(green))
     _predict(tmp_path, geojson=True)
     true, shapes, properties = _large(green >= 128), _shapes(tmp_path), [item for _, item in _read_polygons(tmp_path)]
@@ -170,8 +170,8 @@ def test_polygons_are_those_of_the_whole_image(tmp_path, monkeypatch, green):
 
 
 def test_regions_with_long_outlines_have_them_at_a_lower_resolution(tmp_path, monkeypatch, green):
-    monkeypatch.setattr(region_files, "_MOST_CORNERS", 300)
-    monkeypatch.setattr(resampling, "MOST_PIXELS", 420 * 11)
+    monkeypatch.setattr(region_files, "_MAX_CORNERS", 300)
+    monkeypatch.setattr(resampling, "MAX_PIXELS", 420 * 11)
     _write(tmp_path / "in/a.tif", _colours(green))
     _predict(tmp_path, geojson=True, coco=True)
     shapes, true = _shapes(tmp_path), _large(green >= 128)
@@ -300,7 +300,7 @@ def test_masks_of_tiles_without_an_object_fade_out(tmp_path, green):
 
 
 def test_masks_of_a_second_stage_are_calibrated_by_the_whole_image(tmp_path, monkeypatch, green):
-    monkeypatch.setattr(resampling, "MOST_PIXELS", 420 * 37)
+    monkeypatch.setattr(resampling, "MAX_PIXELS", 420 * 37)
     squeezed = (100 + green // 8).astype(np.uint8)
     _write(tmp_path / "in/a.tif", _colours(squeezed))
     predictor = _UnsureWithoutRed(crop_size=CROP)  # whose masks do not fade: they are those of the second stage
@@ -311,7 +311,7 @@ def test_masks_of_a_second_stage_are_calibrated_by_the_whole_image(tmp_path, mon
 
 
 def test_a_sample_of_a_large_mask_tells_its_distribution(tmp_path, monkeypatch, green):
-    monkeypatch.setattr(large_images, "_MOST_VALUES", 10_000)
+    monkeypatch.setattr(large_images, "_MAX_VALUES", 10_000)
     _write(tmp_path / "in/a.tif", _colours(green))
     predictor, samples = BrightPixels(crop_size=CROP), []
     predictor.calibrate_fn = lambda mask, of: samples.append(of) or mask

@@ -21,8 +21,8 @@ def _numpy_masks(per_image, sigma, omega):
     weights = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=-1, keepdims=True)
     maps = np.einsum("bc,bhwc->bhw", weights, CLASS_MAPS)
     axes = (1, 2) if per_image else (0, 1, 2)
-    least, greatest = maps.min(axis=axes, keepdims=True), maps.max(axis=axes, keepdims=True)
-    return 1 / (1 + np.exp(-omega * ((maps - least) / (greatest - least) - sigma)))
+    minimum, maximum = maps.min(axis=axes, keepdims=True), maps.max(axis=axes, keepdims=True)
+    return 1 / (1 + np.exp(-omega * ((maps - minimum) / (maximum - minimum) - sigma)))
 
 
 @pytest.mark.parametrize("normalization", masks.NORMALIZATIONS)
@@ -48,14 +48,14 @@ def test_percentiles_equal_numpy():
     )
     weights = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=-1, keepdims=True)
     maps = np.einsum("bc,bhwc->bhw", weights, CLASS_MAPS)
-    least, greatest = np.percentile(maps, [5, 95], axis=(1, 2), keepdims=True)
-    scaled = np.clip((maps - least) / (greatest - least), 0, 1)
+    minimum, maximum = np.percentile(maps, [5, 95], axis=(1, 2), keepdims=True)
+    scaled = np.clip((maps - minimum) / (maximum - minimum), 0, 1)
     assert (scaled == 0).sum() == (scaled == 1).sum() == 3  # one of the 20 pixels of each image
     np.testing.assert_allclose(actual[..., 0], 1 / (1 + np.exp(-5 * (scaled - 0.3))), rtol=1e-4)
 
 
 def test_percentiles_do_not_see_how_far_out_a_pixel_is():
-    """Of 100 pixels the five greatest may be anything."""
+    """Of 100 pixels the five highest may be anything."""
     maps = np.linspace(0, 1, 100, dtype=np.float32).reshape(1, 10, 10, 1)
     far = np.where(maps > 0.99, 50.0, maps)
     for range, same in (("percentiles", True), ("extremes", False)):
@@ -124,7 +124,7 @@ def test_batch_range_is_taken_over_all_devices():
 
 @functools.cache
 def _spreading_trunk(stem):
-    """A trunk of output stride 8 whose kernels are greatest in the middle: images to features, compiled."""
+    """A trunk of output stride 8 whose kernels are largest in the middle: images to features, compiled."""
     trunk = resnet.ResNet(stage_sizes=(1, 1), stage_strides=(1, 2), width=1, stem=stem)
     variables = jax.jit(functools.partial(trunk.init, train=False))(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
@@ -139,7 +139,7 @@ def _spreading_trunk(stem):
 
 
 def _brightest(stem, size, pixel, alignment):
-    """Where the mask of an image with one bright pixel is greatest, (row, column)."""
+    """Where the mask of an image with one bright pixel is highest, (row, column)."""
     features = _spreading_trunk(stem)(jnp.zeros((1, *size, 3)).at[0, *pixel].set(1.0))
     options = MaskOptions(alignment=alignment)
     found = masks.foreground_masks(jnp.zeros((1, features.shape[-1])), features, size, options=options)
@@ -150,7 +150,7 @@ def _brightest(stem, size, pixel, alignment):
 @pytest.mark.parametrize("stem", resnet.STEMS)
 @pytest.mark.parametrize("size", [(64, 96), (60, 85)])
 @pytest.mark.parametrize("pixel", [(0, 0), (8, 16), (32, 40), (56, 0), (24, 80), (56, 80)])
-def test_a_mask_is_greatest_where_the_trunk_saw_something(stem, size, pixel):
+def test_a_mask_is_highest_where_the_trunk_saw_something(stem, size, pixel):
     """Also in images whose sides are no multiples of the output stride, 8."""
     assert _brightest(stem, size, pixel, "features") == pixel
 

@@ -38,7 +38,7 @@ class _Net(nn.Module):
 
 
 _SCORES = {
-    "peak": Score(title="peak of the maps", description="Greatest value.", high=-1e9, flag="the {region} has a peak"),
+    "peak": Score(title="peak of the maps", description="Maximum value.", high=-1e9, flag="the {region} has a peak"),
     "map_entropy": Score(title="entropy of a corner", description="Of a corner.", kind="entropy", unit="nats"),
     "corner_class": Score(title="corner", kind="class", flag="the corner is of another class"),
 }
@@ -165,7 +165,7 @@ def _check_predictions(folder, config, results):
         assert max(written["differences"].values()) < 1e-4
         assert set(written["differences"]) == {"probabilities", "masks", "peak", "map_entropy"}
         card = (folder / format / "MODEL_CARD.md").read_text()
-        assert "Trained by means of maps (2026)" in card and "| `peak` [B] | Greatest value. |" in card
+        assert "Trained by means of maps (2026)" in card and "| `peak` [B] | Maximum value. |" in card
         assert "| peak of the maps |" in card and "| corner, classification error |" in card
 
 

@@ -133,7 +133,7 @@ def test_masks_are_of_truth_values():
 
 
 def test_ignored_pixels_are_in_no_box():
-    """A square that is found, and what is found in a strip that nobody annotated; the strip has no least value."""
+    """A square that is found, and what is found in a strip that nobody annotated; the strip has no minimum."""
     true, ignored = np.zeros((2, 64, 64), bool)
     true[10:30, 10:30] = ignored[50:, :] = True
     mask = np.where(true, 0.9, 0.2) + 0.6 * ignored

@@ -31,7 +31,7 @@ def _halved(values):
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_levels_and_pixel_size(tmp_path, monkeypatch, mask, on_disk):
-    monkeypatch.setattr(resampling, "MOST_PIXELS", 1301 * 40)
+    monkeypatch.setattr(resampling, "MAX_PIXELS", 1301 * 40)
     stored = mask
     if on_disk:
         stored = DiskArray(tmp_path / "mask", mask.shape, np.float32)
@@ -81,7 +81,7 @@ def test_without_pixel_size_nothing_is_said_of_it(tmp_path):
 
 
 def test_large_files_have_long_offsets(tmp_path, monkeypatch, mask):
-    monkeypatch.setattr(ome_tiff, "_MOST_CLASSIC", 1000)
+    monkeypatch.setattr(ome_tiff, "_MAX_CLASSIC", 1000)
     ome_tiff.write(tmp_path / "a.ome.tif", mask, microns=None, scratch=tmp_path)
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
         assert file.is_bigtiff and len(file.series[0].levels) == 3

@@ -29,7 +29,7 @@ def test_regions_by_hand():
         (np.mean([1] * 3 + [2] * 3 + [3]) + 0.5, np.mean([1, 2, 3] * 2 + [4]) + 0.5)
     )
     assert found[1].box == (5, 7, 6, 8) and labels[5, 7] == 2 and labels[0, 0] == 0
-    labels, found = regions.find(mask, threshold=0.5, least_area=2)
+    labels, found = regions.find(mask, threshold=0.5, min_area=2)
     assert len(found) == 1 and labels.max() == 1 and labels[5, 7] == 0
     assert regions.find(np.zeros((3, 3)), threshold=0.5)[1] == []
 
@@ -170,20 +170,20 @@ def test_the_parts_of_a_mask_cover_its_pixels(tolerance):
 
 def test_outlines_with_too_many_corners_are_not_kept():
     mask = np.random.default_rng(0).uniform(size=(40, 40)) < 0.5
-    assert outlines.find([mask[:20], mask[20:]], most_corners=100) is None
-    assert outlines.find([mask], most_corners=10_000) is not None
+    assert outlines.find([mask[:20], mask[20:]], max_corners=100) is None
+    assert outlines.find([mask], max_corners=10_000) is not None
 
 
-@pytest.mark.parametrize(("share", "least"), [(0.7, 0.5), (0.05, 0.0)])
-def test_regions_with_too_many_corners_are_reduced(monkeypatch, share, least):
+@pytest.mark.parametrize(("share", "minimum"), [(0.7, 0.5), (0.05, 0.0)])
+def test_regions_with_too_many_corners_are_reduced(monkeypatch, share, minimum):
     """Thick ones to the squares that they fill at least by half, thin ones to those that they touch."""
-    monkeypatch.setattr(region_files, "_MOST_CORNERS", 200)
+    monkeypatch.setattr(region_files, "_MAX_CORNERS", 200)
     labels = 3 * (np.random.default_rng(0).uniform(size=(50, 61)) < share).astype(int)
     region = regions.Region((0, 0, 50, 61), np.sum(labels > 0), 1.0, (25.0, 30.0))
     parts, factor = region_files._outline(labels, 3, region)
     padded = np.pad(labels == 3, [(0, -50 % factor), (0, -61 % factor)])
     shares = padded.reshape(len(padded) // factor, factor, -1, factor).mean(axis=(1, 3))
-    assert factor > 1 and sum(part.area for part in parts) == np.sum((shares >= least) & (shares > 0)) > 0
+    assert factor > 1 and sum(part.area for part in parts) == np.sum((shares >= minimum) & (shares > 0)) > 0
 
 
 def _decode(segmentation):
@@ -248,7 +248,7 @@ def test_compressed_geojson_is_the_same(tmp_path):
     [(3, None, "annotation"), (4, None, "detection"), (4, "annotation", "annotation"), (1, "detection", "detection")],
 )
 def test_many_objects_are_detections(tmp_path, monkeypatch, count, asked, expected):
-    monkeypatch.setattr(geojson, "MOST_ANNOTATIONS", 3)
+    monkeypatch.setattr(geojson, "MAX_ANNOTATIONS", 3)
     assert geojson.write(tmp_path / "a.geojson", [_feature()] * count, object_type=asked) == (count, expected)
     features = json.loads((tmp_path / "a.geojson").read_text())["features"]
     assert [feature["properties"]["objectType"] for feature in features] == [expected] * count

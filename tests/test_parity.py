@@ -51,7 +51,7 @@ class Case:
     batch: dict[str, jax.Array]
 
     def deviations(self, found) -> dict[str, float]:
-        """Greatest differences from the records, relative to the recorded range (of a scalar: its size)."""
+        """Maximum differences from the records, relative to the recorded range (of a scalar: its size)."""
         own = self.options["name"] in OWN
         deviations = {}
         for name, value in found.items():
@@ -188,7 +188,7 @@ def _by_name(params, statistics) -> dict:
 
 
 def _summary_deviations(tensors, names, summaries) -> dict[str, float]:
-    """Greatest relative deviation of each tensor's sum (relative to the absolute sum), absolute sum and L2 norm."""
+    """Maximum relative deviation of each tensor's sum (relative to the absolute sum), absolute sum and L2 norm."""
     deviations = {}
     for name, expected in zip(map(str, names), summaries):
         array = np.asarray(tensors[name], np.float64)

@@ -44,7 +44,7 @@ def test_small_differences_and_great_powers_are_no_constant_mask():
     "share, expected",
     [(0.01, [1, 0, 0, 0, 0]), (0.25, [1, 1, 0, 0, 0]), (0.5, [1, 1, 1, 0, 0]), (0.74, [1, 1, 1, 0, 0])],
 )
-def test_background_seeds_are_uniform_over_the_least_values(share, expected):
+def test_background_seeds_are_uniform_over_the_lowest_values(share, expected):
     """Of five values the quantile of a quarter is the second."""
     shares = _shares(_background([[0.1, 0.2, 0.3, 0.4, 0.9]], share=share))[0]
     np.testing.assert_allclose(shares, np.array(expected) / np.sum(expected), atol=1e-6)
@@ -56,7 +56,7 @@ def test_equal_values_are_background_together():
 
 
 def test_invalid_pixels_are_never_seeds_and_do_not_count():
-    """The least and the greatest value lie outside: neither moves the others' probabilities."""
+    """The minimum and the maximum lie outside: neither moves the others' probabilities."""
     mask = np.array([[0.0, 0.2, 0.4], [0.6, 0.8, 1.0]])
     valid = np.array([[False, True, True], [True, True, False]])
     np.testing.assert_allclose(
@@ -95,7 +95,7 @@ class _Drawn:
         return self._numbers
 
 
-_LAST = 1 - 2.0**-24  # the greatest float32 below 1
+_LAST = 1 - 2.0**-24  # the largest float32 below 1
 
 
 def test_the_ends_of_the_distribution_are_pixels_with_weight():
@@ -115,7 +115,7 @@ def test_the_ends_of_the_distribution_are_pixels_with_weight():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_pixel_without_weight_answers_any_number(seed):
-    """Tenths of random masks, half of whose pixels are at the least value, up to 2000 pixels."""
+    """Tenths of random masks, half of whose pixels are at the minimum, up to 2000 pixels."""
     rng = np.random.default_rng(seed)
     mask = np.maximum(rng.uniform(-1, 1, (1, int(rng.integers(3, 2000)))), 0) * 0.1
     mask[0, 0] = 0

@@ -126,7 +126,7 @@ def test_what_is_no_public_address_is_named(url):
 def test_facts_about_the_run(port):
     facts = json.loads(served.ask(port, path="/run")[2])
     assert facts["name"] == "run 1" and facts["class_names"] == ["plain", "red"] and facts["step"] == 7
-    assert facts["greatest_entropy"] == pytest.approx(np.log(2)) and facts["max_megabytes"] == 0.05
+    assert facts["max_entropy"] == pytest.approx(np.log(2)) and facts["max_megabytes"] == 0.05
     assert len(facts["flags"]) == 1 and served.FLAG in facts["flags"][0] and facts["prior"] == ""
 
 
@@ -171,11 +171,11 @@ class _Slow(served.GreenMask):
 
     def __init__(self):
         super().__init__()
-        self.released, self.running, self.most = threading.Event(), 0, 0
+        self.released, self.running, self.maximum = threading.Event(), 0, 0
 
     def predict(self, images):
         self.running += 1
-        self.most = max(self.most, self.running)
+        self.maximum = max(self.maximum, self.running)
         assert self.released.wait(30)
         self.running -= 1
         return super().predict(images)
@@ -201,12 +201,12 @@ def test_one_prediction_at_a_time_while_the_server_answers():
         predictor.released.set()
         for thread in asking:
             thread.join()
-        assert statuses == [200, 200, 200] and predictor.most == 1
+        assert statuses == [200, 200, 200] and predictor.maximum == 1
         assert _activity(port) == {"activity": "idle", "waiting": 0}
 
 
 def test_too_many_waiting_images_are_refused(monkeypatch):
-    monkeypatch.setattr(application, "_MOST_WAITING", 1)
+    monkeypatch.setattr(application, "_MAX_WAITING", 1)
     predictor = _Slow()
     with served.serve(predictor) as port:
         thread = threading.Thread(target=served.ask, args=(port, "POST", "/predict", served.png(served.image())))
@@ -274,7 +274,7 @@ def test_the_first_prediction_goes_on_where_its_client_left():
 
 
 def test_compiled_sizes_are_bounded(monkeypatch):
-    monkeypatch.setattr(application, "_MOST_SHAPES", 2)
+    monkeypatch.setattr(application, "_MAX_SHAPES", 2)
     cleared = []
     monkeypatch.setattr(application.jax, "clear_caches", lambda: cleared.append(1))
     with served.serve(served.GreenMask()) as port:

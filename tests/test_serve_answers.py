@@ -218,7 +218,7 @@ def test_an_image_that_the_preprocessing_makes_too_large_is_refused():
     [
         # 200 sqrt(64,000 / 80,000) = 178.9, less a pixel for the rounding of the other side.
         ((200, 400), {}, (177, 354)),
-        ((400, 400), {"min_side": 300}, (251, 251)),  # less than the run's own least side
+        ((400, 400), {"min_side": 300}, (251, 251)),  # less than the run's own minimum side
         ((400, 400), {"scale": 0.5}, (200, 200)),  # small enough after the preprocessing
         ((40, 1590), {}, (40, 1590)),
         ((3000, 33), {}, (2909, 32)),  # no side below 32: more pixels than asked for

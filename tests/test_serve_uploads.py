@@ -86,7 +86,7 @@ def test_a_slow_answer_is_waited_for(monkeypatch):
 
 
 def test_incomplete_uploads_take_a_bounded_amount_of_memory(monkeypatch):
-    monkeypatch.setattr(uploads, "_MOST_AT_ONCE", 1)
+    monkeypatch.setattr(uploads, "_MAX_AT_ONCE", 1)
     with served.serve(served.GreenMask(), max_megabytes=0.1) as port:
         with _connect(port, 150_000, bytes(140_000)):
             served.wait_until(lambda: served.ask(port, "POST", "/predict", bytes(99_000))[0] == 503)

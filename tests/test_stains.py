@@ -80,9 +80,9 @@ def test_concentrations_come_closest():
 
 def test_normalisation_gives_the_stains_of_the_reference():
     amounts = _concentrations()
-    greatest = np.percentile(amounts[:32].reshape(-1, 2), 99, axis=0)
+    maximum = np.percentile(amounts[:32].reshape(-1, 2), 99, axis=0)
     reference = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
-    expected = _image(amounts * (np.array([1.9705, 1.0308]) / greatest), reference)
+    expected = _image(amounts * (np.array([1.9705, 1.0308]) / maximum), reference)
     normalized = stains.normalize_stains(_image(amounts))
     _assert_close(normalized, expected, levels=3)
     np.testing.assert_array_equal(normalized[32:], 255)

@@ -188,7 +188,7 @@ def test_learns_a_batch_by_heart(batch):
         (dict(num_erasures=-1), "num_erasures=-1"),
         (dict(decay=0.0), "decay=0.0"),
         (dict(size_weight=1.0), "loss.size_weight=1.0 has no effect with mask.gradient='stop'"),
-        (dict(size_bounds=(0.5, 0.2)), "size_bounds=.* must be a least and a greater share"),
+        (dict(size_bounds=(0.5, 0.2)), "size_bounds=.* must be a minimum and a larger maximum"),
         (dict(size_bounds=(0.3,)), r"size_bounds=\(0.3,\) must be 2 numbers from 0 to 1"),
         (dict(size_bounds=(True, 1)), "size_bounds=.* must be 2 numbers"),
         (dict(area_weight=0.5), "loss.area_weight=0.5 has no effect .* Set mask.gradient='flow' or loss.area_weight=0"),

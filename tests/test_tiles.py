@@ -127,7 +127,7 @@ def test_bands_make_no_difference(tmp_path, monkeypatch):
     image = tiled_tiff.encode(_pixels(0, (300, 400)))
     whole = _read(tmp_path, image, tiled_tiff.encode(_values((300, 400))), scale=0.5)
     sizes = []
-    monkeypatch.setattr(slide_windows, "_MOST_PIXELS", 128 * 20)
+    monkeypatch.setattr(slide_windows, "_MAX_PIXELS", 128 * 20)
     monkeypatch.setattr(Image.Image, "resize", _recording(Image.Image.resize, sizes))
     banded = _read(tmp_path, image, tiled_tiff.encode(_values((300, 400))), scale=0.5)
     assert whole.keys() == banded.keys()
@@ -234,14 +234,14 @@ def test_tiles_without_tissue_are_left_out(tmp_path, encode):
     pixels[64:80, :64] = STAIN  # a quarter of its tile
     pixels[64:70, 64:] = STAIN  # 6 of 64 rows
     assert tiles.tissue_share(pixels) == (64 + 16 + 6) / 256
-    for least, expected in (
+    for minimum, expected in (
         (0.0, ["0_0", "0_64", "64_0", "64_64"]),
         (0.05, ["0_64", "64_0", "64_64"]),
         (0.1, ["0_64", "64_0"]),
         (0.25, ["0_64", "64_0"]),
         (1.0, ["0_64"]),
     ):
-        assert list(_read(tmp_path, encode(pixels), min_tissue=least)) == expected
+        assert list(_read(tmp_path, encode(pixels), min_tissue=minimum)) == expected
     pixels[:] = GLASS
     with pytest.raises(UserError, match="image: none of its 4 tiles has tissue on 10% of .* Lower min_ti"):
         _read(tmp_path, encode(pixels), min_tissue=0.1)

@@ -86,7 +86,7 @@ def test_the_recorded_files_are_what_the_recorder_writes(case):
             np.testing.assert_array_equal(value, stored[name], err_msg=name)
 
 
-# Greatest deviation from the published numbers, which are of single precision: relative to an array's range (of a
+# Maximum deviation from the published numbers, which are of single precision: relative to an array's range (of a
 # scalar: its size), by the start of the name. One value on the other side of a kink (ReLU, maximum) moves a
 # gradient by a percent; two steps later nothing is left to compare.
 TOLERANCES = {

@@ -54,11 +54,11 @@ def _colored(seed, **jitter):
     return image, _augment(seed, image, crop_size=(40, 50), **jitter)
 
 
-def _is_blend(jittered, image, other, greatest):
-    """Whether jittered = other + f (image - other) for one f in 1 +- greatest, rounding aside."""
+def _is_blend(jittered, image, other, maximum):
+    """Whether jittered = other + f (image - other) for one f in 1 +- maximum, rounding aside."""
     difference = image - other
     factor = np.sum((jittered - other) * difference) / np.sum(difference**2)
-    return abs(factor - 1) <= greatest + 0.02 and np.abs(other + factor * difference - jittered).max() <= 1.5
+    return abs(factor - 1) <= maximum + 0.02 and np.abs(other + factor * difference - jittered).max() <= 1.5
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])

@@ -173,7 +173,7 @@ def test_images_of_other_sizes_are_resized_to_whole_patches():
 
 
 @pytest.mark.parametrize("side, patches", [(56, 4), (64, 5), (32, 2)])
-def test_a_mask_is_greatest_on_the_centre_of_the_patch(side, patches):
+def test_a_mask_is_highest_on_the_centre_of_the_patch(side, patches):
     for patch in range(patches):
         maps = np.zeros((1, patches, patches, 1), np.float32)
         maps[0, patch, 0] = 1

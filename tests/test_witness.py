@@ -1,7 +1,7 @@
 """The training step against a second implementation of it, in PyTorch, on random small cases.
 
 Both compute in double precision. In single precision rounding alone moves gradients by a percent, where it decides
-which side of a kink (ReLU, maximum, the k greatest) a value falls on; here it has a hundred million times less to move.
+which side of a kink (ReLU, maximum, the k highest) a value falls on; here it has a hundred million times less to move.
 """
 
 import copy

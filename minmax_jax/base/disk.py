@@ -10,7 +10,7 @@ import shutil
 
 from minmax_jax.base.errors import UserError
 
-# No space, a quota, and the greatest size of a file.
+# No space, a quota, and the maximum size of a file.
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 

@@ -4,8 +4,8 @@ import hashlib
 import os
 import pathlib
 
-_MOST_BYTES = 200  # file systems allow 255, some fewer
-_MOST_CHARACTERS = 60
+_MAX_BYTES = 200  # file systems allow 255, some fewer
+_MAX_CHARACTERS = 60
 
 
 def shorten(name: str, *, ending: str) -> str:
@@ -17,14 +17,14 @@ def shorten(name: str, *, ending: str) -> str:
 def cut(part: str) -> str:
     """The name of a file or folder, as long as file systems take; a digest of the whole keeps cut names apart."""
     encoded = os.fsencode(part)
-    if len(encoded) <= _MOST_BYTES:
+    if len(encoded) <= _MAX_BYTES:
         return part
     digest = hashlib.sha256(encoded).hexdigest()[:8]
-    return f"{encoded[: _MOST_BYTES - 9].decode(errors='ignore')}-{digest}"
+    return f"{encoded[: _MAX_BYTES - 9].decode(errors='ignore')}-{digest}"
 
 
 def printable(name: str) -> str:
     """A name in a caption: one line, and not so long that nothing else fits."""
     name = "".join(character if character.isprintable() else "?" for character in name)
-    half = _MOST_CHARACTERS // 2
-    return name if len(name) <= _MOST_CHARACTERS else f"{name[:half]}...{name[-half:]}"
+    half = _MAX_CHARACTERS // 2
+    return name if len(name) <= _MAX_CHARACTERS else f"{name[:half]}...{name[-half:]}"

@@ -19,44 +19,44 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
         raise OptionError(f"{name}={value!r} must be one of {tuple(choices)}.")
 
 
-def check_range(name: str, value: float, least: float, greatest: float = math.inf) -> None:
-    """Raises OptionError unless the value is from `least` to `greatest`, both allowed; NaN is refused.
+def check_range(name: str, value: float, minimum: float, maximum: float = math.inf) -> None:
+    """Raises OptionError unless the value is from `minimum` to `maximum`, both allowed; NaN is refused.
 
     Args:
         name: of the option.
         value: the given number.
-        least: the least allowed number.
-        greatest: the greatest allowed number.
+        minimum: the minimum allowed number.
+        maximum: the maximum allowed number.
     """
-    if not least <= value <= greatest:
-        upper = f"from {least} to {greatest}" if greatest < math.inf else f"at least {least}"
+    if not minimum <= value <= maximum:
+        upper = f"from {minimum} to {maximum}" if maximum < math.inf else f"at least {minimum}"
         raise OptionError(f"{name}={value!r} must be {upper}.")
 
 
 def check_numbers(
     name: str,
     values: Sequence[float],
-    least: float,
-    greatest: float = math.inf,
+    minimum: float,
+    maximum: float = math.inf,
     *,
     count: int | None = None,
     whole: bool = False,
 ) -> None:
-    """Raises OptionError unless the values are numbers from `least` to `greatest`.
+    """Raises OptionError unless the values are numbers from `minimum` to `maximum`.
 
     Args:
         name: of the option.
         values: a sequence of any values.
-        least: allowed.
-        greatest: allowed.
+        minimum: allowed.
+        maximum: allowed.
         count: how many there must be; None: any number of them.
         whole: whether fractions are refused.
     """
     kind = int if whole else int | float
     are_right = all(type(value) is not bool and isinstance(value, kind) for value in values)
-    if not are_right or not all(least <= value <= greatest for value in values) or count not in (None, len(values)):
+    if not are_right or not all(minimum <= value <= maximum for value in values) or count not in (None, len(values)):
         what = "" if count is None else f"{count} "
-        upper = f"from {least} to {greatest}" if greatest < math.inf else f"of at least {least}"
+        upper = f"from {minimum} to {maximum}" if maximum < math.inf else f"of at least {minimum}"
         raise OptionError(f"{name}={values!r} must be {what}{'whole ' if whole else ''}numbers {upper}.")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import readings
-from minmax_jax.data.preprocessing import LEAST_SIDE, Preprocessing
+from minmax_jax.data.preprocessing import MIN_SIDE, Preprocessing
 
 logger = logging.getLogger(__name__)
 # Value of the pixels of a stored mask that are neither foreground (1) nor background (0).
@@ -242,12 +242,12 @@ def preprocess(split: Split, preprocessing: Preprocessing) -> Split:
         DataError: if an image becomes smaller than 32 pixels.
     """
     sizes = preprocessing.sizes(split.sizes)
-    too_small = np.flatnonzero(sizes.min(axis=1) < LEAST_SIDE)
+    too_small = np.flatnonzero(sizes.min(axis=1) < MIN_SIDE)
     if len(too_small):
         first = too_small[0]
         raise DataError(
             f"Image {split.names[first]!r} has {tuple(map(int, sizes[first]))} pixels at scale={preprocessing.scale};"
-            f" each side needs at least {LEAST_SIDE}. Raise scale or min_side, or leave out the image"
+            f" each side needs at least {MIN_SIDE}. Raise scale or min_side, or leave out the image"
             f" ({len(too_small)} such)."
         )
     read_image = functools.partial(_read_preprocessed, split.read_image, preprocessing)
@@ -258,9 +258,9 @@ def _read_preprocessed(read_image, preprocessing, index):
     return preprocessing(read_image(index))
 
 
-def typical_side(split: Split, *, at_most: int) -> int:
-    """The greatest multiple of 32 pixels that fits into the smaller side of half of the images."""
-    return min(at_most, int(np.median(split.sizes.min(axis=1))) // LEAST_SIDE * LEAST_SIDE)
+def typical_side(split: Split, *, max_side: int) -> int:
+    """The largest multiple of 32 pixels that fits into the smaller side of half of the images."""
+    return min(max_side, int(np.median(split.sizes.min(axis=1))) // MIN_SIDE * MIN_SIDE)
 
 
 def cache_images(split: Split, *, max_gib: float = math.inf) -> Split:

@@ -15,7 +15,7 @@ _OF_TIFF = (".tf2", ".tf8", ".btf", ".lsm", ".stk", ".qptiff")  # that Pillow do
 _CODECS = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}  # a build of Pillow may lack
 # What desktops and servers leave in folders, in lower case; files whose name begins with a dot, too.
 _LITTER = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def count(paths: Iterable[pathlib.Path]) -> dict[str, int]:
 def describe(counts: dict[str, int]) -> str:
     """The numbers in words, as in "3 files with other endings were left out: 2 .txt, 1 .photo"."""
     total = sum(counts.values())
-    named = ", ".join(f"{number} {ending or 'without ending'}" for ending, number in list(counts.items())[:_MOST_NAMED])
-    others = " and others" if len(counts) > _MOST_NAMED else ""
+    named = ", ".join(f"{number} {ending or 'without ending'}" for ending, number in list(counts.items())[:_MAX_NAMED])
+    others = " and others" if len(counts) > _MAX_NAMED else ""
     verb = "file with another ending was" if total == 1 else "files with other endings were"
     return f"{total} {verb} left out: {named}{others}"

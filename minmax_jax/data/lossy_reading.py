@@ -2,7 +2,7 @@
 
 For one image it is a dictionary of numbers:
 
-- "dark": where 16 bits are read as the upper 8, the greatest value that the image may have, if it is below a quarter of
+- "dark": where 16 bits are read as the upper 8, the highest value that the image may have, if it is below a quarter of
   the range;
 - "channels": the number of channels, if not all are read;
 - "frames": the number of frames or pages, if there are several (0: unknown how many).
@@ -15,9 +15,9 @@ _DARK = 1 << 14
 
 
 def find_dark(upper: int) -> dict[str, int]:
-    """{"dark": value} for an image of 16 bits whose greatest upper 8 bits are `upper`, {} if it is bright enough."""
-    greatest = (upper << 8) + 255
-    return {"dark": greatest} if greatest < _DARK else {}
+    """{"dark": value} for an image of 16 bits whose maximum upper 8 bits are `upper`, {} if it is bright enough."""
+    maximum = (upper << 8) + 255
+    return {"dark": maximum} if maximum < _DARK else {}
 
 
 def flags(lossy: Mapping[str, int]) -> list[str]:

@@ -4,7 +4,7 @@ from xml.parsers import expat
 
 from minmax_jax.data import length_units
 
-_MOST_CHARACTERS = 1 << 26
+_MAX_CHARACTERS = 1 << 26
 
 
 class _Found(Exception):
@@ -24,7 +24,7 @@ def read_sides(text: str, *, file_name: str = "") -> tuple[float, float, bool] |
     Returns:
         None for other text, for an image without a size, and for XML with a DTD, whose entities could grow.
     """
-    if len(text) > _MOST_CHARACTERS or not text.lstrip().startswith("<"):
+    if len(text) > _MAX_CHARACTERS or not text.lstrip().startswith("<"):
         return None
     reader = _Reader(file_name)
     parser = expat.ParserCreate("utf-8", namespace_separator=" ")

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from minmax_jax.data import length_units, ome_xml, tiff_files
 
-GREATEST_DIFFERENCE = 0.1  # share, between the pixels of two images that count as of one size
+MAX_DIFFERENCE = 0.1  # share, between the pixels of two images that count as of one size
 # Microns. Sizes in inches, centimetres or millimetres are mostly those of printers and screens: 72 or 300 dots an inch
 # are 353 and 85 microns; scanners of paper and film have 5 to 42, which below 10 cannot be distinguished from those of
 # microscopes. A size in microns or less is that of a microscope, also of electrons or of small magnification.
@@ -47,9 +47,9 @@ class PixelSize:
         """Why the sides are not used, "" where they are or where there are none."""
         if self.sides is None:
             return ""
-        least, greatest = _PLAUSIBLE_IN_MICRONS if self.in_microns else _PLAUSIBLE
+        minimum, maximum = _PLAUSIBLE_IN_MICRONS if self.in_microns else _PLAUSIBLE
         for side in self.sides:
-            if not least <= side <= greatest:
+            if not minimum <= side <= maximum:
                 return _explain(side)
         return NOT_SQUARE if not is_same(*self.sides) else ""
 
@@ -76,7 +76,7 @@ def read(file: pathlib.Path | BinaryIO) -> PixelSize:
 
 def is_same(first: float, second: float) -> bool:
     """Whether two sizes differ by at most 10 % of the smaller one."""
-    return max(first, second) <= (1 + GREATEST_DIFFERENCE) * min(first, second)
+    return max(first, second) <= (1 + MAX_DIFFERENCE) * min(first, second)
 
 
 def rescaling(microns: float | None, of_training: float) -> float:
@@ -89,7 +89,7 @@ def rescaling(microns: float | None, of_training: float) -> float:
     if not microns or not of_training:
         return 1.0
     factor = microns / of_training
-    return factor if max(factor, 1 / factor) > 1 + GREATEST_DIFFERENCE else 1.0
+    return factor if max(factor, 1 / factor) > 1 + MAX_DIFFERENCE else 1.0
 
 
 def format_sides(sides: Sequence[float]) -> str:

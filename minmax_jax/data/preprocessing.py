@@ -9,7 +9,7 @@ from minmax_jax.base import options
 from minmax_jax.base.errors import OptionError
 from minmax_jax.data import stains
 
-LEAST_SIDE = 32  # pixels
+MIN_SIDE = 32  # pixels
 STAIN_NORMALIZATIONS = ("none", "macenko")
 
 
@@ -44,8 +44,8 @@ class Preprocessing:
         options.check_range("scale", self.scale, 1e-3, 8)
         options.check_range("min_side", self.min_side, 0, 8192)
         if self.max_side:
-            if not LEAST_SIDE <= self.max_side <= 65536:
-                raise OptionError(f"max_side={self.max_side} must be from {LEAST_SIDE} to 65536, or 0.")
+            if not MIN_SIDE <= self.max_side <= 65536:
+                raise OptionError(f"max_side={self.max_side} must be from {MIN_SIDE} to 65536, or 0.")
             if self.max_side < self.min_side:
                 raise OptionError(f"max_side={self.max_side} must be at least min_side={self.min_side}.")
 
@@ -63,10 +63,10 @@ class Preprocessing:
             OptionError: if a side of the result has fewer than 32 pixels.
         """
         (size,) = self.sizes(np.array([image.shape[:2]])).tolist()
-        if min(size) < LEAST_SIDE:
+        if min(size) < MIN_SIDE:
             raise OptionError(
                 f"images of {image.shape[0]}x{image.shape[1]} pixels become {size[0]}x{size[1]} at scale={self.scale};"
-                f" each side needs at least {LEAST_SIDE}."
+                f" each side needs at least {MIN_SIDE}."
             )
         if self.stain_normalization == "macenko":
             image = stains.normalize_stains(image)

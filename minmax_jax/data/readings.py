@@ -12,7 +12,7 @@ from minmax_jax.base.errors import OptionError
 INTENSITIES = ("full", "percentiles")
 # As cellpose and many recipes for fluorescence: 1 % of the pixels may be hot or saturated, 1 % dead.
 PERCENTILES = (1, 99)
-_MOST_VALUES = 1 << 24  # of a channel, for its percentiles; of larger ones a part, evenly spaced
+_MAX_VALUES = 1 << 24  # of a channel, for its percentiles; of larger ones a part, evenly spaced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def parse(intensity: str, channels: str) -> Reading:
 def find_limits(values: np.ndarray) -> np.ndarray:
     """The values of each channel that become 0 and 255.
 
-    Where nearly all pixels have one value, so that both percentiles are equal, these are least and greatest value.
+    Where nearly all pixels have one value, so that both percentiles are equal, these are minimum and maximum.
 
     Args:
         values: [H, W, C] numbers; those that are not finite do not count.
@@ -90,14 +90,14 @@ def find_limits(values: np.ndarray) -> np.ndarray:
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
     flat = values.reshape(-1)
-    least, greatest = _finite_range(flat)
-    flat = flat[:: flat.size // _MOST_VALUES + 1]
+    minimum, maximum = _finite_range(flat)
+    flat = flat[:: flat.size // _MAX_VALUES + 1]
     if flat.dtype.kind == "f":
         flat = flat[np.isfinite(flat)]
     if not flat.size:
-        return least, greatest
+        return minimum, maximum
     low, high = np.percentile(flat.astype(np.float64), PERCENTILES)
-    return (low, high) if low < high else (least, greatest)
+    return (low, high) if low < high else (minimum, maximum)
 
 
 def _finite_range(flat: np.ndarray) -> tuple[float, float]:

@@ -16,8 +16,8 @@ from minmax_jax.data import dataset, image_files, raw_files, tiff_files
 Box = tuple[float, float, float, float]
 # Resampling of images, and of masks, whose values must not change.
 MEAN, NEAREST = Image.Resampling.BOX, Image.Resampling.NEAREST
-# Greatest number of a slide's pixels (4 bytes each) in memory, unless one row of a tile needs more.
-_MOST_PIXELS = 1 << 22
+# Maximum number of a slide's pixels (4 bytes each) in memory, unless one row of a tile needs more.
+_MAX_PIXELS = 1 << 22
 
 
 class Bounds(NamedTuple):
@@ -98,7 +98,7 @@ def crop_slide(slide, path: pathlib.Path, box: Box, size: tuple[int, int], resam
     # Later levels may hold means, which are not values of a mask. Factors are seldom integers: 4.0003 means 4.
     level = 0 if resample == NEAREST else slide.get_best_level_for_downsample(1.01 * step)
     factor = slide.level_downsamples[level]
-    num_bands = min(height, math.ceil((bottom - top) * (right - left) / factor**2 / _MOST_PIXELS))
+    num_bands = min(height, math.ceil((bottom - top) * (right - left) / factor**2 / _MAX_PIXELS))
     picture = Image.new("RGBA", (width, height))
     for first, last in itertools.pairwise(np.linspace(0, height, num_bands + 1).astype(int).tolist()):
         band = np.divide([left, top + step * first, right, top + step * last], factor)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from minmax_jax.data import image_files, image_reading, raw_files, readings, slide_windows, tiff_files
 
-_REDUCED_SIDE = 1024  # greatest side of the copy whose percentiles are those of a slide
+_REDUCED_SIDE = 1024  # maximum side of the copy whose percentiles are those of a slide
 
 
 @dataclasses.dataclass(frozen=True)

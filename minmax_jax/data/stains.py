@@ -12,11 +12,11 @@ import numpy as np
 
 _DENSITIES = -np.log((np.arange(256) + 1) / 256)
 # Macenko's beta, of natural logarithms as the reference below: less in any channel is no tissue.
-_LEAST_DENSITY = 0.15
+_MIN_DENSITY = 0.15
 _PERCENTILE = 1  # Macenko's alpha: extremes are the 1st and the 99th percentile
 # Below these no stains are detected: share of tissue in an image, angle between the stains (reference: 22 degrees).
-_LEAST_TISSUE = 0.01
-_LEAST_ANGLE = np.deg2rad(5)
+_MIN_TISSUE = 0.01
+_MIN_ANGLE = np.deg2rad(5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Stains:
 
     Attributes:
         vectors: [2, 3] optical densities of red, green and blue, of length 1.
-        max_concentrations: [2] greatest concentrations (99th percentile over the tissue).
+        max_concentrations: [2] maximum concentrations (99th percentile over the tissue).
     """
 
     vectors: np.ndarray
@@ -63,14 +63,14 @@ def find_stains(image: np.ndarray) -> Stains | None:
     stains are the extremes of the angle in it.
     """
     density = optical_density(image)
-    tissue = density[(density >= _LEAST_DENSITY).all(axis=-1)]
-    if len(tissue) < _LEAST_TISSUE * density[..., 0].size:
+    tissue = density[(density >= _MIN_DENSITY).all(axis=-1)]
+    if len(tissue) < _MIN_TISSUE * density[..., 0].size:
         return None
     second, first = np.linalg.eigh(tissue.T @ tissue).eigenvectors.T[1:]
     first = first * np.sign(first.sum())  # towards the tissue, where angles are far from their jump
     angles = np.arctan2(tissue @ second, tissue @ first)
     extremes = np.percentile(angles, (_PERCENTILE, 100 - _PERCENTILE))
-    if np.ptp(extremes) < _LEAST_ANGLE:
+    if np.ptp(extremes) < _MIN_ANGLE:
         return None
     vectors = np.cos(extremes)[:, None] * first + np.sin(extremes)[:, None] * second
     vectors = vectors[np.argsort(-vectors[:, 0])]  # haematoxylin absorbs more of the red
@@ -83,7 +83,7 @@ def concentrations(density: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 
 def normalize_stains(image: np.ndarray, target: Stains = REFERENCE) -> np.ndarray:
-    """The image as if it was stained as the target: its vectors, and concentrations scaled to its greatest.
+    """The image as if it was stained as the target: its vectors, and concentrations scaled to its maximum.
 
     Args:
         image: [H, W, 3] uint8.
@@ -93,7 +93,7 @@ def normalize_stains(image: np.ndarray, target: Stains = REFERENCE) -> np.ndarra
         [H, W, 3] uint8, without colours that are not of the two stains; the image itself where none are detected.
 
     Example:
-        A pale image of the reference stains gets their greatest concentrations, 2.0 and 1.0 (rounded):
+        A pale image of the reference stains gets their maximum concentrations, 2.0 and 1.0 (rounded):
 
         >>> import numpy as np
         >>> from minmax_jax.data import stains

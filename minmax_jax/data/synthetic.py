@@ -21,8 +21,8 @@ from minmax_jax.data import dataset
 SPLITS = ("train", "validation", "test")
 _BACKGROUND_CONTRAST = 96
 _PLACEMENT_TRIALS = 30
-_LEAST_RADIUS = 2  # pixels
-# Of the fields with a least and a greatest value: the limits of both.
+_MIN_RADIUS = 2  # pixels
+# Of the fields with a minimum and a maximum: the limits of both.
 _RANGES = {
     "num_objects": (1, math.inf),
     "object_radius": (0.0, 0.4),
@@ -39,11 +39,11 @@ class SyntheticConfig:
         seed: of all images.
         image_size: side of the square images in pixels, at least 32.
         num_classes: C, at most as many as there are textures.
-        num_objects: least and greatest number of objects an image.
-        object_radius: least and greatest half axis of an object, as a share of the side.
-        num_distractors: least and greatest number of plain blobs an image.
+        num_objects: minimum and maximum number of objects an image.
+        object_radius: minimum and maximum half axis of an object, as a share of the side.
+        num_distractors: minimum and maximum number of plain blobs an image.
         texture_period: of the textures, in pixels.
-        texture_contrast: least and greatest distance of an object's two colours, out of 255 in each channel.
+        texture_contrast: minimum and maximum distance of an object's two colours, out of 255 in each channel.
         part_share: share of an object's pixels, below 1, that have this contrast; 0: all have it, there is no body.
         body_contrast: contrast of the other pixels, the body, as a share of the part's; 0: the body is plain.
         empty_class: whether there is one more class, "empty", of images without an object.
@@ -78,10 +78,10 @@ class SyntheticConfig:
             values = getattr(self, name)
             options.check_numbers(name, values, *limits, count=2, whole=name != "object_radius")
             if values[0] > values[1]:
-                raise OptionError(f"{name}={values} must be a least and a greatest value, in this order.")
-        if self.object_radius[0] * self.image_size < _LEAST_RADIUS:
+                raise OptionError(f"{name}={values} must be a minimum and a maximum, in this order.")
+        if self.object_radius[0] * self.image_size < _MIN_RADIUS:
             raise OptionError(
-                f"object_radius={self.object_radius} must be at least {_LEAST_RADIUS} pixels, as a share of"
+                f"object_radius={self.object_radius} must be at least {_MIN_RADIUS} pixels, as a share of"
                 f" image_size={self.image_size}."
             )
         if self.texture_period < 2:
@@ -164,9 +164,9 @@ def render(index: int, *, split: str, config: SyntheticConfig) -> tuple[np.ndarr
     return image.astype(np.uint8), instances > 0, instances
 
 
-def _randint(rng: np.random.RandomState, least: int, greatest: int, size=None):
-    """Whole numbers from `least` to `greatest`, both included."""
-    return rng.randint(least, greatest + 1, size, dtype=np.int64)
+def _randint(rng: np.random.RandomState, minimum: int, maximum: int, size=None):
+    """Whole numbers from `minimum` to `maximum`, both included."""
+    return rng.randint(minimum, maximum + 1, size, dtype=np.int64)
 
 
 def _coordinates(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -197,9 +197,9 @@ def _enlarge(lattice: np.ndarray, size: int, axis: int) -> np.ndarray:
 
 def _draw_ellipse(rng: np.random.RandomState, config: SyntheticConfig) -> tuple[np.ndarray, ...]:
     """Centre, half axes (in pixels) and direction (any whole vector) of an ellipse inside the image."""
-    least, greatest = (int(share * config.image_size) for share in config.object_radius)
-    center = _randint(rng, greatest, config.image_size - 1 - greatest, 2)
-    return center, _randint(rng, least, greatest, 2), _randint(rng, 1, 16, 2) * (1, _randint(rng, -1, 1))
+    minimum, maximum = (int(share * config.image_size) for share in config.object_radius)
+    center = _randint(rng, maximum, config.image_size - 1 - maximum, 2)
+    return center, _randint(rng, minimum, maximum, 2), _randint(rng, 1, 16, 2) * (1, _randint(rng, -1, 1))
 
 
 def _ellipse(size: int, center: np.ndarray, axes: np.ndarray, direction: np.ndarray, margin: int = 0) -> np.ndarray:

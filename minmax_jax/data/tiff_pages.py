@@ -11,7 +11,7 @@ from PIL import Image, TiffImagePlugin
 
 from minmax_jax.data import sixteen_bits, tiff_files
 
-_MOST_BYTES = 1 << 31  # of a decoded page
+_MAX_BYTES = 1 << 31  # of a decoded page
 
 
 class NotReadError(ValueError):
@@ -36,7 +36,7 @@ def read(content: bytes, tiff: tiff_files.Tiff, channels: Sequence[int]) -> np.n
 
     if math.prod(tiff.size) > 2 * Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError(f"{math.prod(tiff.size)} pixels")
-    if math.prod(tiff.size) * tiff.num_samples * tiff.bits > 8 * _MOST_BYTES:
+    if math.prod(tiff.size) * tiff.num_samples * tiff.bits > 8 * _MAX_BYTES:
         raise NotReadError(f"has {tiff_files.describe_kind(tiff)}: more than 2 GiB. Save the channels one by one.")
     with tiff_files.without_log(), tifffile.TiffFile(io.BytesIO(content)) as opened:
         if not channels:

@@ -29,7 +29,7 @@ def random_pattern(size: tuple[int, int], rng: np.random.Generator) -> np.ndarra
 
 
 def rearrange(mask: np.ndarray, pattern: np.ndarray) -> np.ndarray:
-    """The values of a [H, W] mask, the greatest where the pattern is greatest: another place, the same area."""
+    """The values of a [H, W] mask, the highest where the pattern is highest: another place, the same area."""
     rearranged = np.empty(mask.size, mask.dtype)
     rearranged[np.argsort(pattern.ravel(), kind="stable")] = np.sort(mask.ravel())
     return rearranged.reshape(mask.shape)

@@ -19,7 +19,7 @@ def over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]
         results: contents of `results.json`.
 
     Returns:
-        {name: {"mean", "deviation" (of a sample; None of one run), "least", "greatest", "values"}} of the metrics that
+        {name: {"mean", "deviation" (of a sample; None of one run), "minimum", "maximum", "values"}} of the metrics that
         all runs have.
     """
     tables = [content["metrics"] for content in results]
@@ -30,8 +30,8 @@ def over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]
         summary[name] = {
             "mean": float(np.mean(values)),
             "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            "least": min(values),
-            "greatest": max(values),
+            "minimum": min(values),
+            "maximum": max(values),
             "values": values,
         }
     return summary

@@ -19,8 +19,8 @@ from minmax_jax.ops.resize import resize_mask
 KINDS = ("own", "other", "moved", "random")
 # A mask carries evidence if the class loses at least this much probability through each of the others, and more than
 # two standard errors of that.
-LEAST_LOSS = 0.05
-_MOST_IMAGES = 256
+MIN_LOSS = 0.05
+_MAX_IMAGES = 256
 
 
 def score(
@@ -48,7 +48,7 @@ def score(
     """
     from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
 
-    count = min(_MOST_IMAGES, len(split))
+    count = min(_MAX_IMAGES, len(split))
     split = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
     if count < 2:
         return []
@@ -110,7 +110,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns:
         For each kind "probability" (of the class predicted through the own mask), "entropy" (nats) and "error"
         (percent); for all but the own one also "loss" of that probability and its "standard_error". "has_evidence"
-        is whether each loss is at least `LEAST_LOSS` and more than two standard errors.
+        is whether each loss is at least `MIN_LOSS` and more than two standard errors.
     """
     summary, has_evidence = {"num_images": len(rows)}, True
     own = np.array([row["own"]["probability"] for row in rows])
@@ -128,5 +128,5 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             error = float(losses.std(ddof=1) / np.sqrt(len(losses))) if len(losses) > 1 else float("inf")
             loss = float(losses.mean())
             summary[kind] |= {"loss": loss, "standard_error": error if np.isfinite(error) else None}
-            has_evidence &= loss >= LEAST_LOSS and loss > 2 * error
+            has_evidence &= loss >= MIN_LOSS and loss > 2 * error
     return summary | {"has_evidence": bool(has_evidence)}

@@ -43,10 +43,10 @@ def score(
 
     Returns:
         For the "mask", a smooth "random" map and a "box" in the middle, with the values of the mask in another order:
-        "insertion_FILL" and "deletion_FILL", areas under the probability as the greatest pixels appear in, or vanish
+        "insertion_FILL" and "deletion_FILL", areas under the probability as the highest pixels appear in, or vanish
         from, an image filled by its "mean" or a "blur" (insertion: high is good; deletion: low is good);
         "average_drop", share of the probability that is lost where the image is multiplied by the map on its mean;
-        "increase", 1 where it rises instead; "pointing", the share of the pixels of greatest value, mostly one, that
+        "increase", 1 where it rises instead; "pointing", the share of the pixels of highest value, mostly one, that
         are in the true mask.
 
     Raises:

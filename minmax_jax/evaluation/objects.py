@@ -45,15 +45,15 @@ class Objects:
         return np.split(pixels[order], np.cumsum(np.bincount(numbers, minlength=len(self) + 1)[1:-1]))
 
 
-def renumber(numbers: np.ndarray, *, least_area: int = 1) -> Objects:
-    """The objects of at least `least_area` pixels in [H, W] numbers, 0 for no object, in the order of their numbers."""
+def renumber(numbers: np.ndarray, *, min_area: int = 1) -> Objects:
+    """The objects of at least `min_area` pixels in [H, W] numbers, 0 for no object, in the order of their numbers."""
     areas = np.bincount(numbers.ravel())
-    is_kept = areas >= least_area
+    is_kept = areas >= min_area
     is_kept[0] = False
     return Objects(np.where(is_kept, np.cumsum(is_kept, dtype=np.int32), 0)[numbers], areas[is_kept])
 
 
-def connected(mask: np.ndarray, *, least_area: int = 1) -> Objects:
+def connected(mask: np.ndarray, *, min_area: int = 1) -> Objects:
     """Regions [H, W] bool, connected by eight neighbours, in the order of their first pixels along the rows.
 
     Example:
@@ -65,7 +65,7 @@ def connected(mask: np.ndarray, *, least_area: int = 1) -> Objects:
         >>> len(found), found.areas.tolist(), found.boxes.tolist()
         (2, [2, 1], [[0, 0, 2, 2], [1, 3, 2, 4]])
     """
-    return renumber(ndimage.label(mask, _EIGHT)[0], least_area=least_area)
+    return renumber(ndimage.label(mask, _EIGHT)[0], min_area=min_area)
 
 
 def overlaps(first: Objects, second: Objects) -> np.ndarray:
@@ -76,7 +76,7 @@ def overlaps(first: Objects, second: Objects) -> np.ndarray:
 
 
 def hausdorff(first: Objects, second: Objects, pair: tuple[int, int]) -> float:
-    """Hausdorff distance in pixels: the greatest distance from a pixel of one object to the nearest of the other.
+    """Hausdorff distance in pixels: the maximum distance from a pixel of one object to the nearest of the other.
 
     Args:
         first: objects of an image.
@@ -88,7 +88,7 @@ def hausdorff(first: Objects, second: Objects, pair: tuple[int, int]) -> float:
 
 
 def nearest(first: Objects, second: Objects, index: int) -> float:
-    """The least Hausdorff distance between an object of `first` and any of `second`, of which there must be one.
+    """The minimum Hausdorff distance between an object of `first` and any of `second`, of which there must be one.
 
     Args:
         first: objects of an image.
@@ -100,16 +100,16 @@ def nearest(first: Objects, second: Objects, index: int) -> float:
     """
     # Lower bounds: some pixel on a side of one box is at least as far from the other object as from its box there.
     bounds = np.abs(second.boxes - first.boxes[index]).max(axis=1)
-    least = np.inf
+    minimum = np.inf
     for candidate in np.argsort(bounds, kind="stable"):
-        if bounds[candidate] >= least:
+        if bounds[candidate] >= minimum:
             break
-        least = min(least, hausdorff(first, second, (index, candidate)))
-    return least
+        minimum = min(minimum, hausdorff(first, second, (index, candidate)))
+    return minimum
 
 
 def _farthest(objects: Objects, i: int, others: Objects, j: int) -> float:
-    """The greatest distance from a pixel of object i to the nearest of object j.
+    """The maximum distance from a pixel of object i to the nearest of object j.
 
     Outside of j's box a step away from the box leads farther from j, so that the farthest pixel there is on i's
     outline. The nearest pixel of j is on its outline.

@@ -2,7 +2,7 @@
 
 Rules: "classification_error" (published); "balanced_error", the mean over classes of each one's error; "last". The
 lowest score wins, the latest among equals; a score that is no number is the worst. None of these uses masks;
-"localization", the greatest mean of F1+ and F1-, does, so that its results are not those of labels alone. Other work
+"localization", the maximum mean of F1+ and F1-, does, so that its results are not those of labels alone. Other work
 selects by it.
 """
 

@@ -8,10 +8,10 @@ import numpy as np
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 from minmax_jax.method import DISAGREEMENT, NO_SCORES, SPREAD, Score
 
-GREATEST_ENTROPY = 0.5  # of the predicted classes, as a share of log C, at which a tile's mask begins to fade
-LEAST_RANGE = 0.1  # between the 1st and 99th percentile of a soft mask, or the spread of one before its calibration
+MAX_ENTROPY = 0.5  # of the predicted classes, as a share of log C, at which a tile's mask begins to fade
+MIN_RANGE = 0.1  # between the 1st and 99th percentile of a soft mask, or the spread of one before its calibration
 FOREGROUND_SHARES = (0.001, 0.999)
-GREATEST_DISAGREEMENT = 0.06  # on validation images, masks above it are 7 to 14 points of F1+ worse: docs/predict.md
+MAX_DISAGREEMENT = 0.06  # on validation images, masks above it are 7 to 14 points of F1+ worse: docs/predict.md
 
 
 def find_flags(
@@ -48,7 +48,7 @@ def find_flags(
     ]
     if not is_empty:
         flags += _find_flags_of_region(prediction, threshold)
-    if not is_empty and prediction.scores.get(DISAGREEMENT, 0) > GREATEST_DISAGREEMENT:
+    if not is_empty and prediction.scores.get(DISAGREEMENT, 0) > MAX_DISAGREEMENT:
         flags.append("mirror images or other sizes of the image have other masks")
     return flags
 
@@ -67,7 +67,7 @@ def _find_flags_of_region(prediction: ImagePrediction, threshold: float) -> list
     """What speaks against a mask that must have a foreground, whatever the method."""
     low, high = np.quantile(prediction.mask, (0.01, 0.99))
     share = np.mean(prediction.mask >= threshold)
-    if prediction.scores.get(SPREAD, high - low) < LEAST_RANGE:
+    if prediction.scores.get(SPREAD, high - low) < MIN_RANGE:
         return ["the mask is nearly constant"]
     if not FOREGROUND_SHARES[0] <= share <= FOREGROUND_SHARES[1]:
         return [f"the mask covers {100 * share:.1f} % of the image"]

@@ -19,8 +19,8 @@ def between_percentiles(masks: jax.Array, *, low: float = 5.0, high: float = 95.
         high: percentile that becomes 1.
     """
     values = _sort(masks)
-    least, greatest = (_interpolate(values, percentage) for percentage in (low, high))
-    return jnp.clip((masks - least) / jnp.maximum(greatest - least, np.finfo(np.float32).tiny), 0, 1)
+    minimum, maximum = (_interpolate(values, percentage) for percentage in (low, high))
+    return jnp.clip((masks - minimum) / jnp.maximum(maximum - minimum, np.finfo(np.float32).tiny), 0, 1)
 
 
 def _sort(masks: jax.Array) -> jax.Array:
@@ -34,7 +34,7 @@ def _interpolate(values: jax.Array, percentage: float) -> jax.Array:
     # In whole numbers, which a free count needs as well.
     share = fractions.Fraction(percentage).limit_denominator(1000) / 100
     below, rest = divmod(count * share.numerator, share.denominator)
-    above = free_sizes.least(below + 1, count)
+    above = free_sizes.minimum(below + 1, count)
     part = jnp.asarray(rest, jnp.float32) / share.denominator
     lower, upper = (lax.slice_in_dim(values, place, place + 1, axis=2) for place in (below, above))
     return lower * (1 - part) + upper * part

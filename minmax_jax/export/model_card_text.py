@@ -99,8 +99,8 @@ def _describe_supervision(card: Mapping[str, Any], results: Mapping[str, Any]) -
 
 
 def _describe_data(trained_on: Mapping[str, Any]) -> str:
-    least, greatest = trained_on["images_per_class"]["least"], trained_on["images_per_class"]["greatest"]
-    each = f"{least}" if least == greatest else f"{least} to {greatest}"
+    minimum, maximum = trained_on["images_per_class"]["least"], trained_on["images_per_class"]["greatest"]
+    each = f"{minimum}" if minimum == maximum else f"{minimum} to {maximum}"
     named = " ".join(_cell(trained_on[name]) for name in ("dataset", "name") if trained_on[name])
     permuted = ", with permuted labels" if trained_on.get("permute_labels") else ""
     return f"{named}: {trained_on['num_images']} images, {each} of each class{permuted}"

@@ -22,7 +22,7 @@ OUTPUTS = ("probabilities", "masks")
 # Height and width of images; None: free.
 Size = tuple[int, int] | None
 
-LEAST_SIDE, GREATEST_SIDE = preprocessing.LEAST_SIDE, 2048  # as `ops.free_sizes` assumes
+MIN_SIDE, MAX_SIDE = preprocessing.MIN_SIDE, 2048  # as `ops.free_sizes` assumes
 
 
 def output_names(scores: Mapping[str, Score]) -> tuple[str, ...]:
@@ -97,8 +97,8 @@ def check_size(size: Size) -> None:
     """Raises OptionError for a size that no file can have."""
     if size is None:
         return
-    if len(size) != 2 or not all(LEAST_SIDE <= side <= GREATEST_SIDE for side in size):
+    if len(size) != 2 or not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
         given = ",".join(map(str, size))
         raise OptionError(
-            f"size={given} must be H,W: two whole numbers of pixels from {LEAST_SIDE} to {GREATEST_SIDE}, or 'any'."
+            f"size={given} must be H,W: two whole numbers of pixels from {MIN_SIDE} to {MAX_SIDE}, or 'any'."
         )

@@ -14,7 +14,7 @@ import numpy as np
 
 from minmax_jax import ops
 from minmax_jax.base.errors import UserError
-from minmax_jax.export.networks import GREATEST_SIDE, LEAST_SIDE, Network, Size
+from minmax_jax.export.networks import MAX_SIDE, MIN_SIDE, Network, Size
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _GUARANTEED = datetime.timedelta(days=182)
@@ -59,7 +59,7 @@ def images_of(size: Size) -> jax.ShapeDtypeStruct:
     """Images [b, H, W, 3] of any number b, and of any size where that is None."""
     if size is not None:
         return jax.ShapeDtypeStruct(export.symbolic_shape(f"b, {size[0]}, {size[1]}, 3"), np.float32)
-    bounds = [f"{side} {sign} {bound}" for side in "hw" for sign, bound in ((">=", LEAST_SIDE), ("<=", GREATEST_SIDE))]
+    bounds = [f"{side} {sign} {bound}" for side in "hw" for sign, bound in ((">=", MIN_SIDE), ("<=", MAX_SIDE))]
     return jax.ShapeDtypeStruct(export.symbolic_shape("b, h, w, 3", constraints=bounds), np.float32)
 
 

@@ -18,8 +18,8 @@ TOLERANCE = 1e-4  # of probabilities and masks, and of entropies in nats
 BATCHES = (1, 3)
 _NOT_KEPT = "It was not kept."
 _COARSE = 8  # pixels, height and width of the noise that smooth images are enlarged from
-_MOST_COLORS = 16  # images that are tried for one with an empty mask, and one with another
-_LEAST_MARGIN = 0.01  # between the two most probable classes: rounding must not decide whether a mask is empty
+_MAX_COLORS = 16  # images that are tried for one with an empty mask, and one with another
+_MIN_MARGIN = 0.01  # between the two most probable classes: rounding must not decide whether a mask is empty
 
 
 class ExportError(UserError):
@@ -56,19 +56,19 @@ def choose_images(predictor: Predictor, size: tuple[int, int]) -> np.ndarray:
     images = random_images(size, number=sum(BATCHES))
     if not predictor.background_classes:
         return images
-    colors = np.random.default_rng(1).integers(0, 256, (_MOST_COLORS, 1, 1, 3), np.uint8)
-    plain = np.broadcast_to(colors, (_MOST_COLORS, *size, 3))
+    colors = np.random.default_rng(1).integers(0, 256, (_MAX_COLORS, 1, 1, 3), np.uint8)
+    plain = np.broadcast_to(colors, (_MAX_COLORS, *size, 3))
     found: dict[bool, np.ndarray] = {}  # by whether the mask is empty
-    for image in itertools.chain(images, random_images(size, number=_MOST_COLORS, seed=1), plain):
+    for image in itertools.chain(images, random_images(size, number=_MAX_COLORS, seed=1), plain):
         answer = predict(predictor, image[None])
         second, first = np.sort(answer["probabilities"][0])[-2:]
-        if first - second > _LEAST_MARGIN:
+        if first - second > _MIN_MARGIN:
             found.setdefault(not answer["masks"].any(), image)
         if len(found) == 2:
             return np.stack([found[True], found[False], *images[2:]])
     logger.warning(
         "Of %d images the model names a class %s a region for none: only the others were compared.",
-        *(len(images) + 2 * _MOST_COLORS, "without" if False in found else "with"),
+        *(len(images) + 2 * _MAX_COLORS, "without" if False in found else "with"),
     )
     return images
 
@@ -87,7 +87,7 @@ def predict(predictor: Predictor, images: np.ndarray) -> dict[str, np.ndarray]:
 def check(
     run: Callable[[np.ndarray], Mapping[str, np.ndarray]], images: np.ndarray, expected: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """The greatest differences of a file from its model, by name, over batches of several sizes.
+    """The maximum differences of a file from its model, by name, over batches of several sizes.
 
     Args:
         run: the function in the file, of [B, H, W, 3] float32 in [-1, 1].
@@ -116,7 +116,7 @@ def check(
 
 
 def _distance(values: np.ndarray, wanted: np.ndarray) -> float:
-    """The greatest difference; infinite if a number is not finite."""
+    """The maximum difference; infinite if a number is not finite."""
     distance = np.max(np.abs(values - wanted))
     return float(distance) if np.isfinite(distance) else np.inf
 

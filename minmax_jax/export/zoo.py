@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minmax_jax.base import disk
-from minmax_jax.export.networks import LEAST_SIDE
+from minmax_jax.export.networks import MIN_SIDE
 from minmax_jax.export.onnx_conversion.graph import OPSET
 from minmax_jax.method import Score
 
@@ -105,7 +105,7 @@ def _describe_input(
     folder: pathlib.Path, images: np.ndarray, card: Mapping[str, Any], is_size_free: bool
 ) -> dict[str, Any]:
     _, height, width, _ = images.shape
-    sides = [{"min": LEAST_SIDE, "step": 1}] * 2 if is_size_free else [height, width]
+    sides = [{"min": MIN_SIDE, "step": 1}] * 2 if is_size_free else [height, width]
     size = "any size" if is_size_free else f"{height}x{width} pixels"
     return {
         "id": "images",

@@ -28,7 +28,7 @@ _DTYPES = {
 
 
 # What a file may grow to: storages are not compressed by torch.save, and few tensors share one.
-_MOST_INFLATION, _MOST_SHARES = 8, 8
+_MAX_INFLATION, _MAX_SHARES = 8, 8
 
 
 class TorchFileError(ValueError):
@@ -157,13 +157,13 @@ def _read_zip(file: BinaryIO):
     archive = zipfile.ZipFile(file)
     (name,) = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
     prefix = name.removesuffix("data.pkl")
-    left = _MOST_INFLATION * os.fstat(file.fileno()).st_size
+    left = _MAX_INFLATION * os.fstat(file.fileno()).st_size
 
     def read_member(name: str) -> bytes:
         nonlocal left
         left -= archive.getinfo(name).file_size
         if left < 0:
-            raise TorchFileError(f"it holds more than {_MOST_INFLATION} times its size, compressed: {name} is refused")
+            raise TorchFileError(f"it holds more than {_MAX_INFLATION} times its size, compressed: {name} is refused")
         return archive.read(name)
 
     if f"{prefix}byteorder" in archive.namelist() and read_member(f"{prefix}byteorder") != b"little":
@@ -211,7 +211,7 @@ class _Arrays:
 
     def __init__(self, storages: dict[str, bytes]):
         self._storages, self._arrays = storages, {}
-        self._left = _MOST_SHARES * sum(map(len, storages.values()))
+        self._left = _MAX_SHARES * sum(map(len, storages.values()))
 
     def view(self, tensor: _Tensor) -> np.ndarray:
         storage = tensor.storage
@@ -220,7 +220,7 @@ class _Arrays:
         view = _view(self._arrays[storage], tensor)
         self._left -= view.size * _item_size(storage.dtype)
         if self._left < 0:
-            raise TorchFileError(f"its tensors show more than {_MOST_SHARES} times the numbers that it holds")
+            raise TorchFileError(f"its tensors show more than {_MAX_SHARES} times the numbers that it holds")
         return view
 
 

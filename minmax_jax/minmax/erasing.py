@@ -29,7 +29,7 @@ class ErasingOptions:
     """The recursion; the group `erasing` of a configuration.
 
     Attributes:
-        num_erasures: R, the greatest number of passes; 0 turns erasing off (published: 4).
+        num_erasures: R, the maximum number of passes; 0 turns erasing off (published: 4).
         start_epoch: first epoch with erasing, counted from 0.
         decay: sigma_erase, in passes: pass r is trusted exp(-r / decay) times as much as the first.
         loss_weight: weight of the localizer's loss on erased images: "one" (published), or the "trust" that erased
@@ -185,7 +185,7 @@ def erase_differentiably(
     """Erases recursively so that `masks` and `losses` of the result can be differentiated to `params`.
 
     A scan whose passes are rematerialised in the backward pass: memory grows by one image and mask per pass, not by the
-    activations of a pass. Arguments as in `erase`, and `max_erasures`, the greatest value of `num_erasures`.
+    activations of a pass. Arguments as in `erase`, and `max_erasures`, the highest value of `num_erasures`.
 
     Args:
         pass_fn: as in `erase`.
@@ -193,7 +193,7 @@ def erase_differentiably(
         images: as in `erase`.
         labels: as in `erase`.
         batch_stats: as in `erase`.
-        max_erasures: the greatest value of `num_erasures`, the length of the scan.
+        max_erasures: the highest value of `num_erasures`, the length of the scan.
         num_erasures: as in `erase`.
         decay: as in `erase`.
         loss_weight: as in `erase`.

@@ -19,7 +19,7 @@ from minmax_jax.training import microbatches
 
 # Random stream of each forward pass: the classifier's two, then one per erasure of the localizer.
 _FOREGROUND_DRAW, _BACKGROUND_DRAW, _FIRST_LOCALIZER_DRAW = range(3)
-# The classifier's optional passes, then the random masks; beyond the greatest number of erasures.
+# The classifier's optional passes, then the random masks; beyond the maximum number of erasures.
 _WHOLE_DRAW, _RANDOM_DRAW, _RANDOM_MASKS_DRAW = range(2**16, 2**16 + 3)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from minmax_jax.ops import resize
 
-AREAS = (0.05, 0.95)  # least and greatest share of an image above 0.5
+AREAS = (0.05, 0.95)  # minimum and maximum share of an image above 0.5
 _CELLS = 4  # along each side; a blob is about as large as a cell
 
 
@@ -44,7 +44,7 @@ def random_masks(
 
     noise, areas = jax.vmap(draw)(keys)
     maps = resize.resize_bilinear(noise, size)
-    least, greatest = (reduce(maps, axis=(1, 2, 3), keepdims=True) for reduce in (jnp.min, jnp.max))
-    maps = (maps - least) / (greatest - least)
+    minimum, maximum = (reduce(maps, axis=(1, 2, 3), keepdims=True) for reduce in (jnp.min, jnp.max))
+    maps = (maps - minimum) / (maximum - minimum)
     thresholds = jax.vmap(jnp.quantile)(maps, 1 - areas)
     return jax.nn.sigmoid(omega * (maps - thresholds[:, None, None, None]))

@@ -9,7 +9,7 @@ from minmax_jax.ops import resize
 
 STRIDE = 2  # of the mask
 # Features of the first layers say less than the image itself, and would take most of the memory.
-_LEAST_STRIDE = 4
+_MIN_STRIDE = 4
 
 
 class Decoder(nn.Module):
@@ -90,4 +90,4 @@ def enlarge(masks: jax.Array) -> jax.Array:
 
 def select_stages(stages: trunks.Stages) -> trunks.Stages:
     """The stages that the decoder reads: those of stride 4 and more."""
-    return {stride: features for stride, features in stages.items() if stride >= _LEAST_STRIDE}
+    return {stride: features for stride, features in stages.items() if stride >= _MIN_STRIDE}

@@ -1,7 +1,7 @@
 """Heads of localizer and classifier: class maps from features, and class scores from the maps.
 
 All have one interface, ([B, h, w, K] features, [B] random keys or None) -> ([B, C] logits, [B, h, w, C] class maps).
-Maps and scores are at least float32. Heads differ in how a map becomes a score: by the mean of its greatest values, by
+Maps and scores are at least float32. Heads differ in how a map becomes a score: by the mean of its highest values, by
 the mean of all, by the maximum, by log-sum-exp, which lies between these two, or by a mean weighted by attention.
 """
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from minmax_jax.models import decoder, trunks
 from minmax_jax.ops import resize
 
-_STRIDES = (4, 16)  # least and greatest of the stages that are read
+_STRIDES = (4, 16)  # minimum and maximum of the stages that are read
 
 
 class MaskHead(nn.Module):

@@ -34,13 +34,13 @@ def wildcat_pooling(
     dropout: float = 0.0,
     sample_keys: jax.Array | None = None,
 ) -> jax.Array:
-    """WILDCAT (Durand et al., CVPR 2017): mean of the greatest values; with the least, (that + alpha times theirs) / 2.
+    """WILDCAT (Durand et al., CVPR 2017): mean of the highest values; with the lowest, (that + alpha times theirs) / 2.
 
     Args:
         class_maps: [B, h, w, C] class maps.
-        k_max: how many of the h * w greatest values, as in `count_locations`; never fewer than 1.
-        k_min: how many of the least values; 0 leaves them out, anything else is never fewer than 1.
-        alpha: weight of the least values; where neither it nor k_min is 0, the sum is halved.
+        k_max: how many of the h * w highest values, as in `count_locations`; never fewer than 1.
+        k_min: how many of the lowest values; 0 leaves them out, anything else is never fewer than 1.
+        alpha: weight of the lowest values; where neither it nor k_min is 0, the sum is halved.
         dropout: probability of dropping each of the sorted values.
         sample_keys: [B] random keys, one per image; without them nothing is dropped.
 
@@ -48,7 +48,7 @@ def wildcat_pooling(
         [B, C] logits.
 
     Example:
-        The mean of the two greatest of four values; with the least, (3.5 + 0.6 * 1) / 2.
+        The mean of the two maximum of four values; with the minimum, (3.5 + 0.6 * 1) / 2.
 
         >>> import jax.numpy as jnp
         >>> from minmax_jax.models import pooling
@@ -61,11 +61,11 @@ def wildcat_pooling(
     values, num_locations = _flatten(class_maps), class_maps.shape[1] * class_maps.shape[2]
     if free_sizes.is_free(num_locations):
         return _pool_free(values, k_max, k_min, alpha)
-    greatest, _ = jax.lax.top_k(values, max(count_locations(k_max, num_locations), 1))
-    scores = jnp.mean(_drop(greatest, dropout, sample_keys, stream=0), axis=-1)
+    maximum, _ = jax.lax.top_k(values, max(count_locations(k_max, num_locations), 1))
+    scores = jnp.mean(_drop(maximum, dropout, sample_keys, stream=0), axis=-1)
     if alpha != 0 and k_min != 0:
-        least, _ = jax.lax.top_k(-values, max(count_locations(k_min, num_locations), 1))
-        scores = (scores - alpha * jnp.mean(_drop(least, dropout, sample_keys, stream=1), axis=-1)) / 2
+        minimum, _ = jax.lax.top_k(-values, max(count_locations(k_min, num_locations), 1))
+        scores = (scores - alpha * jnp.mean(_drop(minimum, dropout, sample_keys, stream=1), axis=-1)) / 2
     return scores
 
 
@@ -116,13 +116,13 @@ def _count(values: jax.Array) -> jax.Array:
 
 def _pool_free(values: jax.Array, k_max: float, k_min: float, alpha: float) -> jax.Array:
     """The logits of [B, C, h * w] values where h and w are free; nothing is dropped."""
-    scores = _mean_of_greatest(values, k_max)
+    scores = _mean_of_highest(values, k_max)
     if alpha != 0 and k_min != 0:
-        scores = (scores - alpha * _mean_of_greatest(-values, k_min)) / 2
+        scores = (scores - alpha * _mean_of_highest(-values, k_min)) / 2
     return scores
 
 
-def _mean_of_greatest(values: jax.Array, k: float) -> jax.Array:
+def _mean_of_highest(values: jax.Array, k: float) -> jax.Array:
     """Of all values in order, not by `top_k`: JAX takes minutes to see that a free k is not more than there are."""
     num_locations = values.shape[-1]
     available = jnp.asarray(num_locations, jnp.int32)

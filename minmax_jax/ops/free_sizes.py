@@ -17,8 +17,8 @@ from minmax_jax.base.errors import UserError
 # A whole number, or an expression of JAX's that holds free sides.
 Size = Any
 
-_GREATEST_DENOMINATOR = 4000  # so that products with numbers of locations fit into 32 bits
-_MOST_LOCATIONS = 2**18  # of a map of features of a 2048x2048 image at stride 4
+_MAX_DENOMINATOR = 4000  # so that products with numbers of locations fit into 32 bits
+_MAX_LOCATIONS = 2**18  # of a map of features of a 2048x2048 image at stride 4
 
 
 class FreeSizeError(UserError):
@@ -30,12 +30,12 @@ def is_free(size: Size) -> bool:
     return not isinstance(size, int | np.integer)
 
 
-def least(a: Size, b: Size) -> Size:
+def minimum(a: Size, b: Size) -> Size:
     """The smaller of two, of which one may be free."""
     return core.min_dim(a, b) if is_free(a) or is_free(b) else min(a, b)
 
 
-def greatest(a: Size, b: Size) -> Size:
+def maximum(a: Size, b: Size) -> Size:
     """The larger of two, of which one may be free."""
     return core.max_dim(a, b) if is_free(a) or is_free(b) else max(a, b)
 
@@ -67,8 +67,8 @@ def round_share(count: jax.Array, share: float) -> jax.Array:
         FreeSizeError: if the product with the nearest fraction rounds otherwise than that with the share for one of
             these numbers.
     """
-    exact = fractions.Fraction(share).limit_denominator(_GREATEST_DENOMINATOR)
-    counts = np.arange(_MOST_LOCATIONS + 1)
+    exact = fractions.Fraction(share).limit_denominator(_MAX_DENOMINATOR)
+    counts = np.arange(_MAX_LOCATIONS + 1)
     if np.any(np.round(share * counts) != _round_half_even(counts, exact, np.floor_divide, np.remainder)):
         raise FreeSizeError(f"a share of {share:g} of a free number of locations has no exact form.")
     return _round_half_even(count, exact, lax.div, lax.rem)

@@ -11,7 +11,7 @@ import numpy as np
 from minmax_jax.ops import platforms
 from minmax_jax.ops.cpu import native
 
-_MOST_WINDOW = 15  # side of a window whose indices fit into a byte
+_MAX_WINDOW = 15  # side of a window whose indices fit into a byte
 
 
 def relu_max_pool(features: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
@@ -33,7 +33,7 @@ def relu_max_pool(features: jax.Array, window: int, stride: int, padding: int) -
     if any(side + 2 * padding < window for side in features.shape[1:3]):
         raise ValueError(f"window={window} is larger than features {features.shape} padded by {padding}.")
     # The saved arrays differ, so the form cannot be chosen at lowering as for convolutions.
-    if window > _MOST_WINDOW or platforms.is_tpu() or platforms.is_portable():
+    if window > _MAX_WINDOW or platforms.is_tpu() or platforms.is_portable():
         return _xla_pool(features, window, stride, padding)
     by_c = features.dtype == jnp.float32 and platforms.is_cpu_alone() and native.is_available()
     return _pool(features, window, stride, padding, features.shape[1:3], by_c)

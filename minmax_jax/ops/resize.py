@@ -20,7 +20,7 @@ def _corner_positions(size_in: int, size_out: int) -> np.ndarray:
 def _feature_positions(size_in: int, size_out: int) -> np.ndarray:
     """Output i reads i / S, and the last input beyond it.
 
-    S is the least whole number with size_in * S >= size_out. Layers whose windows are odd and padded alike on both
+    S is the smallest whole number with size_in * S >= size_out. Layers whose windows are odd and padded alike on both
     sides make ceil(size / stride) features of a size and centre feature k on pixel k * stride, so S is that stride
     where the size is a multiple of it (crops and padded images are), or where there are at least `stride` features.
     """
@@ -69,7 +69,7 @@ def _free_matrix(size_in: free_sizes.Size, size_out: free_sizes.Size, alignment:
     """As `interpolation_matrix`, computed when the sides are known, from positions that are exact fractions."""
     places = jnp.arange(size_out, dtype=jnp.int32)
     if alignment == "corners":
-        over, under = places * jnp.asarray(size_in - 1, jnp.int32), free_sizes.greatest(size_out - 1, 1)
+        over, under = places * jnp.asarray(size_in - 1, jnp.int32), free_sizes.maximum(size_out - 1, 1)
     elif alignment == "features":
         over, under = places, -(-size_out // size_in)
     else:

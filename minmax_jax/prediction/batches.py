@@ -21,7 +21,7 @@ from minmax_jax.runs.predictor import Predictor
 
 # A process that has no memory or opened too many files cannot read intact ones.
 _NOT_OF_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_MOST_WAITING = 8  # batches' worth of images that wait for others of their shape
+_MAX_WAITING = 8  # batches' worth of images that wait for others of their shape
 
 
 def predict(
@@ -56,7 +56,7 @@ def predict(
             continue
         group = waiting.setdefault(tuple(padding.padded_sizes(prepared.shape[:2]).tolist()), [])
         group.append((index, source, prepared))
-        is_full = sum(map(len, waiting.values())) >= _MOST_WAITING * batch_size
+        is_full = sum(map(len, waiting.values())) >= _MAX_WAITING * batch_size
         if len(group) == batch_size or is_full:
             shape = max(waiting, key=lambda shape: len(waiting[shape]))
             yield from _predict_batch(predictor, waiting.pop(shape), batch_size)

@@ -159,7 +159,7 @@ def _predict_rest(
                 kinds.add(kind)
                 continue
             names = predictor.class_names
-            with disk.explained(output, needed_bytes=image_outputs.most_bytes(answer, options)):
+            with disk.explained(output, needed_bytes=image_outputs.max_bytes(answer, options)):
                 row = image_outputs.write(
                     output,
                     answer,

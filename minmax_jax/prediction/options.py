@@ -22,7 +22,7 @@ class Options:
         batch_size: images, or tiles, of one shape that are predicted together.
         tile_size: side of the tiles, in pixels of the file, in which larger images are predicted; 0: all images are
             predicted in one pass; None: images too large for one pass are, in tiles of the size of training crops.
-        tile_overlap: least share of a tile that the next one shows as well.
+        tile_overlap: minimum share of a tile that the next one shows as well.
         microns_per_pixel: of all images; 0: as their files say.
         rescale: whether images of another magnification are brought to that of the training.
 
@@ -52,6 +52,6 @@ class Options:
         options.check_range("tolerance", self.tolerance, 0, 1e6)
         options.check_range("batch_size", self.batch_size, 1)
         if self.tile_size:
-            options.check_range("tile_size", self.tile_size, preprocessing.LEAST_SIDE)
+            options.check_range("tile_size", self.tile_size, preprocessing.MIN_SIDE)
         options.check_range("tile_overlap", self.tile_overlap, 0, 0.75)
         options.check_range("microns_per_pixel", self.microns_per_pixel, 0, 1000)

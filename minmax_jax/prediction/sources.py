@@ -13,8 +13,8 @@ from minmax_jax.prediction.options import Options
 from minmax_jax.runs.predictor import Predictor
 
 # More than these is too large for one pass: times the training crop, as the networks see it, and pixels of a file.
-_MOST_CROPS = 16
-_MOST_PIXELS = 1 << 24
+_MAX_CROPS = 16
+_MAX_PIXELS = 1 << 24
 
 
 class Tiling(NamedTuple):
@@ -114,14 +114,14 @@ def find_tiling(
     if tile_size:
         side = int(prepare.sizes(np.array([[tile_size, tile_size]]))[0, 0])
         seen = tuple(max(1, round(length * side / tile_size)) for length in size)
-        is_cut = max(seen) > _padded(side) and min(seen) >= preprocessing.LEAST_SIDE
+        is_cut = max(seen) > _padded(side) and min(seen) >= preprocessing.MIN_SIDE
         return Tiling(seen, _padded(side)) if is_cut else None
     seen = tuple(prepare.sizes(np.array([size]))[0].tolist())
-    if min(seen) < preprocessing.LEAST_SIDE:
+    if min(seen) < preprocessing.MIN_SIDE:
         return None  # it is refused
-    if np.prod(seen) > _MOST_CROPS * np.prod(crop_size):
+    if np.prod(seen) > _MAX_CROPS * np.prod(crop_size):
         return Tiling(seen, _padded(max(crop_size)))
-    return Tiling(seen, max(seen)) if np.prod(size) > _MOST_PIXELS else None
+    return Tiling(seen, max(seen)) if np.prod(size) > _MAX_PIXELS else None
 
 
 def _padded(side: int) -> int:

@@ -30,8 +30,8 @@ def between_percentiles(
         >>> [round(float(value), 2) for value in (scaled.min(), np.median(scaled), scaled.max())]
         [0.0, 0.5, 1.0]
     """
-    least, greatest = np.percentile(mask if of is None else of, (low, high))
-    return np.clip((mask - least) / max(greatest - least, np.finfo(np.float32).tiny), 0, 1).astype(np.float32)
+    minimum, maximum = np.percentile(mask if of is None else of, (low, high))
+    return np.clip((mask - minimum) / max(maximum - minimum, np.finfo(np.float32).tiny), 0, 1).astype(np.float32)
 
 
 def as_it_is(mask: np.ndarray, *, of: np.ndarray | None = None) -> np.ndarray:

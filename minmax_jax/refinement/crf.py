@@ -47,7 +47,7 @@ class Crf:
         color_sigma: of its colours, out of 255.
         gaussian_weight: compatibility of the Gaussian kernel; published.
         bilateral_weight: of the bilateral one; published.
-        max_offsets: greatest number of offsets that `refine` sums the bilateral kernel over. There are
+        max_offsets: maximum number of offsets that `refine` sums the bilateral kernel over. There are
             28 bilateral_sigma^2 within three standard deviations; if that is more, a sample is taken, denser near the
             centre. Time is proportional to it.
 
@@ -192,10 +192,10 @@ def _window(sigma: float, max_offsets: int) -> tuple[np.ndarray, np.ndarray]:
     thresholds = (dy / _PLASTIC + dx / _PLASTIC**2) % 1 / gaussian
     order = np.argsort(thresholds)
     count = (max_offsets - 1) // 2
-    least = 0.0 if count >= len(order) else 1 / thresholds[order[count]]
+    minimum = 0.0 if count >= len(order) else 1 / thresholds[order[count]]
     taken = order[:count]
     half = np.stack([dy[taken], dx[taken]], axis=-1)
-    log_weights = np.log(np.maximum(gaussian[taken], least))
+    log_weights = np.log(np.maximum(gaussian[taken], minimum))
     return (
         np.concatenate([np.zeros((1, 2), int), half, -half]).astype(np.int32),
         np.concatenate([np.zeros(1), log_weights, log_weights]).astype(np.float32),

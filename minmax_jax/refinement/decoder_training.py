@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 # Seed losses in nats; of a mask of 0.5 everywhere it is log 2 = 0.69.
 _COLLAPSED, _HOPELESS = 0.62, 0.685
 _CHECKED_STEPS = 50
-_LEAST_WEIGHT = 1.0
+_MIN_WEIGHT = 1.0
 _BATCH_SIZE = 8  # images
 _LEARNING_RATE = 3e-3  # of the first step; it falls along a cosine to 0
 _NUM_SEEDS = 20  # pixels of the foreground in each image and step, and as many of the background
@@ -55,9 +55,9 @@ def train(groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineO
         logger.info("Second stage, last step: %s.", described)
         # What is no number is worse than any: it must not pass for a loss that is low enough.
         is_finite = all(np.isfinite(values).all() for values in jax.tree.leaves((terms, params)))
-        if is_finite and (terms["seed_loss"] <= _COLLAPSED or options.edge_weight < _LEAST_WEIGHT):
+        if is_finite and (terms["seed_loss"] <= _COLLAPSED or options.edge_weight < _MIN_WEIGHT):
             return params, options.edge_weight
-        if not is_finite and options.edge_weight < _LEAST_WEIGHT:
+        if not is_finite and options.edge_weight < _MIN_WEIGHT:
             raise OptionError(
                 f"edge_weight={options.edge_weight}: the second stage diverged ({described}), with greater weights as"
                 " well. The run is complete without it: set enabled=False."

@@ -15,7 +15,7 @@ _STRIDE = 2  # of the prior's map; the sizes below are pixels of it, found on Gl
 _SIGMA = 1.5  # a wall of nuclei without its gaps, and the scale of single nuclei
 _WINDOW = 5.0  # the neighbourhood in which nuclei are speckled or not
 _MARGIN = 24  # mirrored border, in which glands that the image cuts are closed
-_SHARES = (0.3, 0.7)  # least and greatest share of the foreground
+_SHARES = (0.3, 0.7)  # minimum and maximum share of the foreground
 
 
 def gland_map(image: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ def _standardize(values: np.ndarray) -> np.ndarray:
 
 
 def fill_holes(heights: np.ndarray) -> np.ndarray:
-    """Raises each place of [H, W] to the least height over which water flows from it to the border (8 neighbours).
+    """Raises each place of [H, W] to the minimum height over which water flows from it to the border (8 neighbours).
 
     Priority-Flood, Barnes, Lehman and Mulla, Computers & Geosciences 2014.
 

@@ -13,7 +13,7 @@ def cumulative_foreground(masks: np.ndarray, valid: np.ndarray, *, power: float)
     Args:
         masks: [N, h, w] soft masks of the first stage.
         valid: [N, h, w] bool, the pixels that belong to the images.
-        power: of the mask above its least value; the greater, the more certain and the less diverse are the seeds.
+        power: of the mask above its minimum; the greater, the more certain and the less diverse are the seeds.
 
     Returns:
         [N, h w] cumulative probabilities.
@@ -28,12 +28,12 @@ def cumulative_foreground(masks: np.ndarray, valid: np.ndarray, *, power: float)
         [[0.  0.2 1. ]]
     """
     masks = np.asarray(masks, np.float64)  # powers of small differences are 0 in single precision
-    least = np.min(masks, axis=(1, 2), keepdims=True, where=valid, initial=np.inf)
-    return _cumulative(np.where(valid, np.maximum(masks - least, 0) ** power, 0), valid)
+    minimum = np.min(masks, axis=(1, 2), keepdims=True, where=valid, initial=np.inf)
+    return _cumulative(np.where(valid, np.maximum(masks - minimum, 0) ** power, 0), valid)
 
 
 def cumulative_background(masks: np.ndarray, valid: np.ndarray, *, share: float) -> np.ndarray:
-    """Distribution of the background's seeds: uniform over the `share` of the pixels with the least values.
+    """Distribution of the background's seeds: uniform over the `share` of the pixels with the lowest values.
 
     Args:
         masks: as of `cumulative_foreground`.
@@ -44,7 +44,7 @@ def cumulative_background(masks: np.ndarray, valid: np.ndarray, *, share: float)
         [N, h w] cumulative probabilities.
 
     Example:
-        Each of the two least of four values is as probable:
+        Each of the two minimum of four values is as probable:
 
         >>> import numpy as np
         >>> from minmax_jax.refinement import seeds

@@ -77,8 +77,8 @@ def _widen(low: float, high: float) -> tuple[float, float]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers in the range, evenly spaced."""
-    least = (high - low) / _NUM_INTERVALS
-    magnitude = 10.0 ** math.floor(math.log10(least))
-    step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= least * (1 - 1e-9))
+    minimum = (high - low) / _NUM_INTERVALS
+    magnitude = 10.0 ** math.floor(math.log10(minimum))
+    step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= minimum * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -44,7 +44,7 @@ def draw_instances(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
     Regions of fewer than 16 pixels are no instances, as in the metrics.
     """
-    found = objects.connected(mask, least_area=instances.LEAST_AREA)
+    found = objects.connected(mask, min_area=instances.MIN_AREA)
     colors = [colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.85, 1.0) for number in range(len(found))]
     table = np.zeros((len(found) + 1, 4), np.uint8)
     table[1:, :3] = np.round(255 * np.array(colors).reshape(-1, 3))

@@ -20,8 +20,8 @@ def read_classes(results: dict[str, Any], curves: dict[str, Any]) -> list[dict[s
     rows = []
     for index, (name, entry) in enumerate(results.get("classes", {}).items()):
         counts = [0 if other == index else count for other, count in enumerate(confusion[index] if confusion else [])]
-        most = max(counts, default=0)
-        taken_for = f"{names[counts.index(most)]} ({most})" if most else ""
+        maximum = max(counts, default=0)
+        taken_for = f"{names[counts.index(maximum)]} ({maximum})" if maximum else ""
         rows.append(entry | {"name": name, "taken_for": taken_for})
     return rows
 

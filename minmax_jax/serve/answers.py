@@ -30,11 +30,11 @@ from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.outputs import regions
 from minmax_jax.runs.predictor import Predictor
 
-LEAST_AREA = Options.min_area  # pixels; smaller regions are no instances
-_GREATEST_SIDE = 16384  # pixels; what a browser draws
-_GREATEST_SHOWN_SIDE = 2048  # pixels of the picture that goes back; masks keep the size of the image
-_GREATEST_SEEN_SIDE = 512
-_LEAST_PIXELS = 128 * 128  # to compute with
+MIN_AREA = Options.min_area  # pixels; smaller regions are no instances
+_MAX_SIDE = 16384  # pixels; what a browser draws
+_MAX_SHOWN_SIDE = 2048  # pixels of the picture that goes back; masks keep the size of the image
+_MAX_SEEN_SIDE = 512
+_MIN_PIXELS = 128 * 128  # to compute with
 _LARGE = "the image is much larger than those of the training: predict cuts it into tiles, which this page does not"
 
 
@@ -64,7 +64,7 @@ class Limits:
         options_lib.check_range("max_megabytes", self.max_megabytes, 0.01, 1000)
         options_lib.check_range("max_megapixels", self.max_megapixels, 0.01, 1000)
         if self.max_pixels:
-            options_lib.check_range("max_pixels", self.max_pixels, _LEAST_PIXELS, 1_000_000_000)
+            options_lib.check_range("max_pixels", self.max_pixels, _MIN_PIXELS, 1_000_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _reduce(
     if not max_pixels or size[0] * size[1] <= max_pixels:
         return prepare, False
     # Rounded down, and the larger side is rounded: a pixel less for that.
-    side = max(preprocessing.LEAST_SIDE, int(min(size) * (max_pixels / (size[0] * size[1])) ** 0.5) - 1)
+    side = max(preprocessing.MIN_SIDE, int(min(size) * (max_pixels / (size[0] * size[1])) ** 0.5) - 1)
     return dataclasses.replace(prepare, min_side=min(prepare.min_side, side), max_side=side), True
 
 
@@ -171,10 +171,10 @@ def _read_size(content: bytes) -> tuple[int, int]:
 
 def _check_size(size: tuple[int, int], when: str, limits: Limits) -> None:
     height, width = size
-    if height * width > limits.max_megapixels * 1e6 or max(size) > _GREATEST_SIDE:
+    if height * width > limits.max_megapixels * 1e6 or max(size) > _MAX_SIDE:
         raise TooLargeError(
             f"The image has {width} x {height} pixels{when}. At most {limits.max_megapixels:g} megapixels are taken,"
-            f" and {_GREATEST_SIDE} pixels a side: shrink it, cut it into tiles, or restart the server with a greater"
+            f" and {_MAX_SIDE} pixels a side: shrink it, cut it into tiles, or restart the server with a greater"
             " max_megapixels."
         )
 
@@ -218,7 +218,7 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
         **image_predictions.known_scores(prediction, predictor.scores, background_classes=predictor.background_classes),
         "threshold": threshold,
         "foreground_share": float(np.mean(prediction.mask >= threshold)),
-        "num_instances": len(regions.find(prediction.mask, threshold=threshold, least_area=LEAST_AREA)[1]),
+        "num_instances": len(regions.find(prediction.mask, threshold=threshold, min_area=MIN_AREA)[1]),
         "microns_per_pixel": prepared.microns,
         "flags": [
             *trust.find_flags(
@@ -230,7 +230,7 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
             *prepared.flags,
             *model_flags,
         ],
-        "image": _to_url(_shrink(prepared.image, _GREATEST_SHOWN_SIDE)),
+        "image": _to_url(_shrink(prepared.image, _MAX_SHOWN_SIDE)),
         # Rounded half up, so that a level is at least 255 t where the mask is at least t = 0.5.
         "mask": _to_url(np.floor(255 * np.clip(prediction.mask, 0, 1) + 0.5).astype(np.uint8)),
         "seen": _draw_seen(predictor, prepared, first_mask, has_background=has_region)
@@ -248,13 +248,13 @@ def _draw_seen(predictor: Predictor, prepared: Prepared, mask: np.ndarray, *, ha
     drawn = {}
     for name, weight in (("foreground", mask), ("background", 1 - mask))[: 1 + has_background]:
         shown = np.clip(np.round(127.5 + image * weight), 0, 255).astype(np.uint8)
-        drawn[name] = _to_url(_shrink(preprocessing.resize(shown, size), _GREATEST_SEEN_SIDE))
+        drawn[name] = _to_url(_shrink(preprocessing.resize(shown, size), _MAX_SEEN_SIDE))
     return drawn
 
 
-def _shrink(image: np.ndarray, greatest_side: int) -> np.ndarray:
+def _shrink(image: np.ndarray, max_side: int) -> np.ndarray:
     """[H, W, 3] uint8 with sides of at most so many pixels."""
-    factor = greatest_side / max(image.shape)
+    factor = max_side / max(image.shape)
     if factor >= 1:
         return image
     height, width = (max(1, round(factor * side)) for side in image.shape[:2])

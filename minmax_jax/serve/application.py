@@ -25,8 +25,8 @@ from minmax_jax.serve import answer_page, answers, guard, uploads
 _FILES = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css")} | {
     f"/{name}": (name, "text/javascript") for name in ("page.js", "mask.js")
 }
-_MOST_WAITING = 8  # predictions; each holds a file in memory
-_MOST_SHAPES = 16  # sizes of images whose compiled networks are kept in memory
+_MAX_WAITING = 8  # predictions; each holds a file in memory
+_MAX_SHAPES = 16  # sizes of images whose compiled networks are kept in memory
 logger = logging.getLogger(__name__)
 
 
@@ -85,8 +85,8 @@ def create(
         "class_names": list(predictor.class_names),
         "step": predictor.card["step"],
         "threshold": predictor.card["foreground_threshold"],
-        "least_area": answers.LEAST_AREA,
-        "greatest_entropy": math.log(len(predictor.class_names)),
+        "min_area": answers.MIN_AREA,
+        "max_entropy": math.log(len(predictor.class_names)),
         "microns_per_pixel": predictor.card.get("microns_per_pixel", 0.0),
         "prior": results.get("prior", ""),
         "has_second_stage": predictor.card.get("refine", {}).get("enabled", False),
@@ -163,8 +163,8 @@ def _explain(error: Exception) -> tuple[int, dict[str, str]]:
 
 async def _wait_and_answer(service: _Service, request: Request, file: bytes) -> dict[str, Any]:
     """The answer for a file, once all files before it have theirs; a client that goes away gives up its place."""
-    if service.waiting >= _MOST_WAITING:
-        raise _TooManyError(f"{_MOST_WAITING} images are waiting. Try again when they are done.")
+    if service.waiting >= _MAX_WAITING:
+        raise _TooManyError(f"{_MAX_WAITING} images are waiting. Try again when they are done.")
     service.waiting += 1
     try:
         await _wait_for_turn(service, request)
@@ -212,7 +212,7 @@ def _answer(service: _Service, content: bytes) -> dict[str, Any]:
         is_new = shape not in service.shapes
         if is_new:
             service.activity = "compiling"
-            if len(service.shapes) >= _MOST_SHAPES:
+            if len(service.shapes) >= _MAX_SHAPES:
                 service.shapes.clear()
                 jax.clear_caches()
         answer = answers.predict(service.predictor, prepared, model_flags=service.run["flags"])

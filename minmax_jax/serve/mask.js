@@ -22,17 +22,17 @@ export async function readMask(url) {
   return { width, height, levels };
 }
 
-/** The least level that counts as foreground: a mask is at least t where its level is at least 255 t. */
-export function leastLevel(threshold) {
+/** The minimum level that counts as foreground: a mask is at least t where its level is at least 255 t. */
+export function minLevel(threshold) {
   return Math.ceil(255 * threshold - 1e-6);
 }
 
-/** {pixels, instances} of the foreground; instances touch by edges or corners and have at least leastArea pixels. */
-export function measure({ width, height, levels }, threshold, leastArea) {
-  const least = leastLevel(threshold), done = new Uint8Array(levels.length), stack = new Int32Array(levels.length);
+/** {pixels, instances} of the foreground; instances touch by edges or corners and have at least minArea pixels. */
+export function measure({ width, height, levels }, threshold, minArea) {
+  const minimum = minLevel(threshold), done = new Uint8Array(levels.length), stack = new Int32Array(levels.length);
   let pixels = 0, instances = 0;
   for (let start = 0; start < levels.length; start++) {
-    if (levels[start] < least || done[start]) continue;
+    if (levels[start] < minimum || done[start]) continue;
     let top = 0, area = 0;
     stack[top++] = start;
     done[start] = 1;
@@ -42,7 +42,7 @@ export function measure({ width, height, levels }, threshold, leastArea) {
       for (let v = Math.max(y - 1, 0); v <= Math.min(y + 1, height - 1); v++) {
         for (let u = Math.max(x - 1, 0); u <= Math.min(x + 1, width - 1); u++) {
           const j = v * width + u;
-          if (levels[j] >= least && !done[j]) {
+          if (levels[j] >= minimum && !done[j]) {
             done[j] = 1;
             stack[top++] = j;
           }
@@ -50,7 +50,7 @@ export function measure({ width, height, levels }, threshold, leastArea) {
       }
     }
     pixels += area;
-    instances += area >= leastArea;
+    instances += area >= minArea;
   }
   return { pixels, instances };
 }
@@ -100,9 +100,9 @@ export function paint({ width, height, levels }, { threshold, opacity, layer, ou
 
 /** The foreground as a PNG file, 8 bits of grey: 255 and 0. */
 export async function encode({ width, height, levels }, threshold) {
-  const least = leastLevel(threshold), rows = new Uint8Array(height * (width + 1)); // each begins with its filter, 0
+  const minimum = minLevel(threshold), rows = new Uint8Array(height * (width + 1)); // each begins with its filter, 0
   for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) rows[y * (width + 1) + x + 1] = levels[y * width + x] >= least ? 255 : 0;
+    for (let x = 0; x < width; x++) rows[y * (width + 1) + x + 1] = levels[y * width + x] >= minimum ? 255 : 0;
   }
   const deflated = new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate"));
   const header = new DataView(new ArrayBuffer(13));

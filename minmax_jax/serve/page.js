@@ -24,7 +24,7 @@ async function start() {
   element("of-run-option").value = run.threshold;
   element("threshold").value = run.threshold;
   element("reset").textContent = `Threshold of the run: ${run.threshold.toFixed(2)}`;
-  element("least-area").textContent = `regions of at least ${run.least_area} pixels`;
+  element("min-area").textContent = `regions of at least ${run.min_area} pixels`;
   tell("");
 }
 
@@ -112,9 +112,9 @@ function describeScale({ microns_per_pixel: microns }) {
 
 /** A probability that is never rounded to 0 or 1. */
 function round(probability, digits) {
-  const least = 10 ** -digits;
-  if (probability < least / 2) return `< ${least}`;
-  return probability > 1 - least / 2 ? `> ${1 - least}` : probability.toFixed(digits);
+  const minimum = 10 ** -digits;
+  if (probability < minimum / 2) return `< ${minimum}`;
+  return probability > 1 - minimum / 2 ? `> ${1 - minimum}` : probability.toFixed(digits);
 }
 
 function showProbabilities(probabilities) {
@@ -161,13 +161,13 @@ function showSeen(answer) {
     element(`seen-${side}`).parentElement.hidden = !(side in answer.seen);
     if (!(side in answer.seen)) continue;
     element(`seen-${side}`).src = answer.seen[side];
-    const entropy = answer[`${side}_entropy`], share = entropy / run.greatest_entropy;
+    const entropy = answer[`${side}_entropy`], share = entropy / run.max_entropy;
     if (entropy === undefined) continue;
-    element(`${side}-entropy`).textContent = `Entropy ${entropy.toFixed(2)} of ${run.greatest_entropy.toFixed(2)} nats: ${share > 0.5 ? "identifies no class" : "identifies a class"}`;
+    element(`${side}-entropy`).textContent = `Entropy ${entropy.toFixed(2)} of ${run.max_entropy.toFixed(2)} nats: ${share > 0.5 ? "identifies no class" : "identifies a class"}`;
     fill(element(`${side}-bar`), Math.min(share, 1));
   }
   element("seen-note").textContent =
-    "What is grey was hidden. If the mask found the object, the foreground has an entropy near 0 and the background one near the greatest." +
+    "What is grey was hidden. If the mask found the object, the foreground has an entropy near 0 and the background one near its maximum." +
     (run.has_second_stage ? " These are the masks of the first stage, which the classifier reads; the one above is the second stage's." : "");
 }
 
@@ -191,7 +191,7 @@ function draw() {
   const layer = new OffscreenCanvas(width, height);
   layer.getContext("2d").putImageData(paint(shown.resized, options), 0, 0);
   context.drawImage(layer, 0, 0);
-  const { pixels, instances } = measure(mask, threshold, run.least_area);
+  const { pixels, instances } = measure(mask, threshold, run.min_area);
   element("share").textContent = percent(pixels / mask.levels.length);
   const microns = shown.answer.microns_per_pixel, area = microns ? `, ${Number((pixels * microns ** 2).toPrecision(3)).toLocaleString("en")} µm²` : "";
   element("pixels").textContent = `${pixels} of ${mask.levels.length} pixels${area}`;

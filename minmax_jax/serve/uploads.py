@@ -11,7 +11,7 @@ from minmax_jax.base.errors import UserError
 _SECONDS_WITHOUT_BYTES = 10.0
 _SECONDS_IN_ALL = 300.0  # 20 MB in them are half a megabit a second
 _FORM_BYTES = 1 << 16  # of a form, beyond the file
-_MOST_AT_ONCE = 16  # files of the greatest size that may be incomplete in memory
+_MAX_AT_ONCE = 16  # files of the maximum size that may be incomplete in memory
 
 
 class StalledError(UserError):
@@ -64,7 +64,7 @@ class Uploads:
 
     async def _receive(self, request: Request, body: bytearray) -> int:
         """Appends what comes to `body`, which is cleared if that is refused; returns the number of bytes that came."""
-        size, most = 0, self.max_bytes + _FORM_BYTES
+        size, maximum = 0, self.max_bytes + _FORM_BYTES
         now = asyncio.get_running_loop().time
         end = now() + _SECONDS_IN_ALL
         async with asyncio.timeout(_SECONDS_WITHOUT_BYTES) as limit:
@@ -72,7 +72,7 @@ class Uploads:
                 limit.reschedule(min(end, now() + _SECONDS_WITHOUT_BYTES))
                 is_refused = len(body) < size  # already
                 size += len(chunk)
-                if is_refused or size > most or self.num_bytes + len(chunk) > _MOST_AT_ONCE * most:
+                if is_refused or size > maximum or self.num_bytes + len(chunk) > _MAX_AT_ONCE * maximum:
                     self._drop(body)
                     body.clear()
                 else:

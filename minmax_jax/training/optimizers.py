@@ -29,7 +29,7 @@ def create_optimizer(
         kind: "sgd" (published; with Nesterov's momentum of 0.9), "adam" or "adamw" (with decays of 0.9 and 0.999).
         learning_rate: constant or schedule.
         weight_decay: added to the gradient ("sgd", "adam"), or to the update itself ("adamw").
-        clip_norm: greatest global norm of the gradient; 0 does not clip.
+        clip_norm: maximum global norm of the gradient; 0 does not clip.
         trunk_factor: learning rate of the trunks, as a multiple of the heads'; 0 keeps them as they are.
 
     Raises:

@@ -33,7 +33,7 @@ def create_learning_rate(
         epochs: length of the training.
         steps_per_epoch: steps in one epoch.
         every: epochs between two drops of "step".
-        floor: least rate.
+        floor: minimum rate.
         warmup_share: share of the training in which the rate grows linearly from 0, of "cosine" alone; at least one
             step remains.
 

@@ -11,7 +11,7 @@ from minmax_jax import masks
 from minmax_jax.method import DISAGREEMENT, Prediction
 from minmax_jax.ops import intensity, resize
 
-_GRID = 32  # greatest output stride of a trunk
+_GRID = 32  # largest output stride of a trunk
 
 # Images [B, h, w, 3] in [-1, 1], of any size, to ([B, h, w, 1] masks, scores [B, ...] by name).
 PredictView = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]

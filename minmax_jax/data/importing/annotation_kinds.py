@@ -23,7 +23,7 @@ from minmax_jax.data.importing import (
 ENDINGS = (".geojson.gz", ".json.gz", ".geojson", ".json", ".xml")
 READ = "COCO JSON, GeoJSON of QuPath, labelme JSON and Pascal VOC XML"
 _AS_COCO = "Export it as COCO"
-_MOST_BYTES = 4 << 30  # of a file that is unpacked
+_MAX_BYTES = 4 << 30  # of a file that is unpacked
 
 
 def read(path: pathlib.Path, place: pathlib.PurePath) -> list[annotation_entries.Entry]:
@@ -114,11 +114,11 @@ def _read_text(path: pathlib.Path) -> str:
     if content[:2] == b"\x1f\x8b":
         try:
             with gzip.open(path) as file:
-                content = file.read(_MOST_BYTES + 1)
+                content = file.read(_MAX_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise dataset.DataError(f"{path} is damaged ({error}). Export it again.") from error
-        if len(content) > _MOST_BYTES:
-            raise dataset.DataError(f"{path} has more than {_MOST_BYTES >> 30} GiB unpacked. Divide it.")
+        if len(content) > _MAX_BYTES:
+            raise dataset.DataError(f"{path} has more than {_MAX_BYTES >> 30} GiB unpacked. Divide it.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -13,7 +13,7 @@ from minmax_jax.data.importing import annotation_kinds, image_folder, raw_datase
 from minmax_jax.data.importing.annotation_entries import Entry
 
 logger = logging.getLogger(__name__)
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 # Of QuPath and labelme. QuPath marks by a star what is no class of tissue, such as Region*.
 _IGNORED, _BACKGROUND, _MARK = ("Ignore*", "__ignore__"), ("_background_",), "*"
 
@@ -165,7 +165,7 @@ def _match(entries: Sequence[Entry], raw: raw_dataset.RawDataset, annotations: s
         )
     logger.info("%d of %d images have an annotation in %s.", len(chosen), len(items), annotations)
     if unused:
-        named = ", ".join(unused[:_MOST_NAMED]) + (" and others" if len(unused) > _MOST_NAMED else "")
+        named = ", ".join(unused[:_MAX_NAMED]) + (" and others" if len(unused) > _MAX_NAMED else "")
         logger.warning("%d of %d annotated images are not among the images: %s.", len(unused), len(entries), named)
     return chosen
 

@@ -12,7 +12,7 @@ from minmax_jax.data.importing import problems, raw_dataset
 logger = logging.getLogger(__name__)
 # Of an image that is in two splits, the first of these keeps it: what tests or validates must not train.
 _PRECEDENCE = ("test", "validation", "train")
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 _REMEDIES = {
     "dark": "Add --intensity=percentiles.",
     "channels": "--channels=0,1,2, or one or two others, chooses those that are read.",
@@ -48,8 +48,8 @@ def check(raw: raw_dataset.RawDataset, *, skip_bad: bool = False) -> raw_dataset
         logger.warning(
             "%d images of these official splits are in two of them and are kept: %s%s.",
             len(sorted_items.copies),
-            "; ".join(sorted_items.copies[:_MOST_NAMED]),
-            " and others" if len(sorted_items.copies) > _MOST_NAMED else "",
+            "; ".join(sorted_items.copies[:_MAX_NAMED]),
+            " and others" if len(sorted_items.copies) > _MAX_NAMED else "",
         )
     for line in lossy_reading.summarize(sorted_items.lossy, remedies=_REMEDIES):
         logger.warning("%s", line)

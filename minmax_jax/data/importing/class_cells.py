@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 _SEPARATORS = re.compile(r"[;|,\t\n]")
 # Also in names of one class: "n/a", "black & white", "sea lion". Lists only where all parts are classes elsewhere.
 _RARE_SEPARATORS = re.compile("[/+&]")
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 ADVICE = (
     "An image has one class, what it mainly shows; several labels of an image are not supported. Keep one of them, or"
     " leave the image out."
@@ -63,8 +63,8 @@ def warn(known: Collection[str]) -> None:
         logger.warning(
             "%d of %d classes are read as one class each, though their names have separators: %s%s. If they list"
             " several: %s",
-            *(len(suspects), len(known), ", ".join(suspects[:_MOST_NAMED])),
-            *(" and others" if len(suspects) > _MOST_NAMED else "", ADVICE),
+            *(len(suspects), len(known), ", ".join(suspects[:_MAX_NAMED])),
+            *(" and others" if len(suspects) > _MAX_NAMED else "", ADVICE),
         )
 
 

@@ -24,7 +24,7 @@ SPLIT_NAMES = {
 _PARTS = {"image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotation", "annotations", "gt"}
 _LAYOUTS = "The layout is DIR/<class>/* or DIR/<split>/<class>/*, with splits named train, valid and test."
 _MASK_OF = re.compile(r"(.+?)[ _-]?(?:mask|seg|segmentation|label|gt|anno|annotation)(?:[ _-]?\d+)?", re.IGNORECASE)
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 
 
 def read_raw(
@@ -108,8 +108,8 @@ def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None)
         logger.warning(
             "%d files look like masks of images in the same folder and are read as images: %s%s. Move them to another"
             " folder, each with the name of its image, and give that by --masks=DIR.",
-            *(len(masks_found), ", ".join(masks_found[:_MOST_NAMED])),
-            " and others" if len(masks_found) > _MOST_NAMED else "",
+            *(len(masks_found), ", ".join(masks_found[:_MAX_NAMED])),
+            " and others" if len(masks_found) > _MAX_NAMED else "",
         )
     if masks is None:
         return
@@ -121,8 +121,8 @@ def _warn(splits: dict[str, list[raw_dataset.Item]], masks: pathlib.Path | None)
             "%d of %d masks belong to no image, and %d of %d images have no mask. A mask has the folder and the name of"
             " its image, with any ending. Not used: %s%s.",
             *(len(unused), len(unused) + len(used - {None}), sum(not item.mask for item in items), len(items)),
-            ", ".join(str(path.relative_to(masks)) for path in unused[:_MOST_NAMED]),
-            " and others" if len(unused) > _MOST_NAMED else "",
+            ", ".join(str(path.relative_to(masks)) for path in unused[:_MAX_NAMED]),
+            " and others" if len(unused) > _MAX_NAMED else "",
         )
 
 

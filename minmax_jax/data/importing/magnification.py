@@ -12,7 +12,7 @@ from minmax_jax.data import pixel_size, raw_files
 from minmax_jax.data.importing import problems, raw_dataset
 
 logger = logging.getLogger(__name__)
-_MOST_GROUPS = 5
+_MAX_GROUPS = 5
 _RANGE = (1e-3, 1e3)  # microns, of a pixel
 
 # Microns a pixel of each image file, None where it is unknown.
@@ -80,12 +80,12 @@ def warn_of_tiles(sizes: Sizes, *, side: int, scale: float) -> None:
         scale: share of full resolution at which slides are cut.
     """
     known = [size for size in sizes.values() if size]
-    greatest = max(known, default=0.0) / scale
+    maximum = max(known, default=0.0) / scale
     _warn_of_differences(
         list(sizes.values()),
         "slide",
-        f"Tiles of one number of pixels show them at different magnifications: tile_microns={side * greatest:.4g}"
-        f" brings all to {greatest:.4g} microns a pixel.",
+        f"Tiles of one number of pixels show them at different magnifications: tile_microns={side * maximum:.4g}"
+        f" brings all to {maximum:.4g} microns a pixel.",
     )
 
 
@@ -134,9 +134,9 @@ def _warn_of_differences(sizes: Sequence[float | None], noun: str, advice: str) 
     if len(groups) > 1:
         shown = [
             f"{len(group)} {noun}{'s' if len(group) > 1 else ''} of {np.median(group):.4g}"
-            for group in groups[:_MOST_GROUPS]
+            for group in groups[:_MAX_GROUPS]
         ]
-        others = f", and {len(groups) - _MOST_GROUPS} further sizes" if len(groups) > _MOST_GROUPS else ""
+        others = f", and {len(groups) - _MAX_GROUPS} further sizes" if len(groups) > _MAX_GROUPS else ""
         logger.warning("Pixel sizes differ: %s microns a pixel%s. %s", " and ".join(shown), others, advice)
     elif known and len(known) < len(sizes):
         logger.warning(

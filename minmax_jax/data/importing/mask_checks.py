@@ -11,8 +11,8 @@ from minmax_jax.data import dataset, image_files, raw_files
 from minmax_jax.data.importing import raw_dataset
 
 logger = logging.getLogger(__name__)
-_MOST_READ = 20
-_MOST_SHOWN = 6
+_MAX_READ = 20
+_MAX_SHOWN = 6
 
 
 def warn_of_values(raw: raw_dataset.RawDataset) -> None:
@@ -25,7 +25,7 @@ def warn_of_values(raw: raw_dataset.RawDataset) -> None:
         raw: of which a few masks are read, evenly spaced.
     """
     paths = [item.mask for item in raw if item.mask]
-    several, alpha, pictures = [], [], _open(paths[:: len(paths) // _MOST_READ + 1])
+    several, alpha, pictures = [], [], _open(paths[:: len(paths) // _MAX_READ + 1])
     for path, picture in pictures:
         values = _distinct(image_files.read_values(picture))
         if len(values) > 2:
@@ -34,7 +34,7 @@ def warn_of_values(raw: raw_dataset.RawDataset) -> None:
             alpha.append(path)
     if several:
         path, values = several[0]
-        shown = ", ".join(map(str, values[:_MOST_SHOWN])) + (", ..." if len(values) > _MOST_SHOWN else "")
+        shown = ", ".join(map(str, values[:_MAX_SHOWN])) + (", ..." if len(values) > _MAX_SHOWN else "")
         logger.warning(
             "%d of %d masks that were looked at have more than two values; %s has %s. All above 0 are read as"
             " foreground. foreground=1 or '>127' reads other values, ignore=255 leaves pixels out of the evaluation.",

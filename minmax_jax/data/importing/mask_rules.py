@@ -10,8 +10,8 @@ from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset, image_files
 
 # Below it, what JPEG leaves around an edge would count as foreground.
-_LEAST_THRESHOLD_OF_JPEG = 32
-_MOST_OBJECTS = 65535  # of an image: their numbers are stored in 16 bits
+_MIN_THRESHOLD_OF_JPEG = 32
+_MAX_OBJECTS = 65535  # of an image: their numbers are stored in 16 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Rule:
             kind = "colours" if values.ndim == 3 else "fractions"
             raise dataset.DataError(f"it has {kind}; its objects must be numbered. Save it as grey PNG.")
         found, numbers = np.unique(values[foreground], return_inverse=True)
-        if len(found) > _MOST_OBJECTS:
-            raise dataset.DataError(f"it numbers {len(found)} objects; at most {_MOST_OBJECTS} can be stored.")
+        if len(found) > _MAX_OBJECTS:
+            raise dataset.DataError(f"it numbers {len(found)} objects; at most {_MAX_OBJECTS} can be stored.")
         objects = np.zeros(foreground.shape, np.uint16)
         objects[foreground] = numbers + 1
         return objects
@@ -67,7 +67,7 @@ def above(threshold: float) -> Rule:
     """
     return Rule(
         lambda values: values if values.dtype == bool else _one_channel(values > threshold),
-        needs_exact_values=threshold < _LEAST_THRESHOLD_OF_JPEG,
+        needs_exact_values=threshold < _MIN_THRESHOLD_OF_JPEG,
     )
 
 

@@ -8,7 +8,7 @@ import pathlib
 from minmax_jax.base import tables
 
 LIST = "skipped.csv"
-_MOST_LISTED = 20
+_MAX_LISTED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Problem:
 def listing(problems: Sequence[Problem]) -> str:
     """The reasons, one per line, of many the first."""
     count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-    lines = [f"{problem.split}: {problem.reason}" for problem in problems[:_MOST_LISTED]]
-    if len(problems) > _MOST_LISTED:
-        lines.append(f"... and {len(problems) - _MOST_LISTED} more.")
+    lines = [f"{problem.split}: {problem.reason}" for problem in problems[:_MAX_LISTED]]
+    if len(problems) > _MAX_LISTED:
+        lines.append(f"... and {len(problems) - _MAX_LISTED} more.")
     return f"{count}:\n  " + "\n  ".join(lines)
 
 

@@ -148,9 +148,9 @@ def read_record(item: Item, raw: RawDataset) -> dict:
     """
     image = image_reading.read(raw_files.read_file(item.image), str(item.image), raw.reading)
     size = image.pixels.shape[:2]
-    if min(size) < dataset.LEAST_SIDE:
+    if min(size) < dataset.MIN_SIDE:
         raise dataset.DataError(
-            f"{item.image} has {size} pixels (height, width); each side needs at least {dataset.LEAST_SIDE}."
+            f"{item.image} has {size} pixels (height, width); each side needs at least {dataset.MIN_SIDE}."
         )
     drawing = item.annotation and item.annotation.read(item.image, image.stored_size, image.orientation)
     return {

@@ -10,7 +10,7 @@ import numpy as np
 from minmax_jax.data import dataset
 from minmax_jax.data.importing.regions import Box, Drawing, Region
 
-_MOST_OBJECTS = 65535  # of an image: their numbers are stored in 16 bits
+_MAX_OBJECTS = 65535  # of an image: their numbers are stored in 16 bits
 
 
 def draw(drawing: Drawing, box: Box, size: tuple[int, int]) -> np.ndarray:
@@ -38,8 +38,8 @@ def number_objects(drawing: Drawing, size: tuple[int, int]) -> np.ndarray:
     """
     if any(region.is_crowd for region in drawing.regions):
         raise dataset.DataError("it has a region of several objects (iscrowd), which instances cannot number.")
-    if len(drawing.regions) > _MOST_OBJECTS:
-        raise dataset.DataError(f"it has {len(drawing.regions)} objects; at most {_MOST_OBJECTS} can be stored.")
+    if len(drawing.regions) > _MAX_OBJECTS:
+        raise dataset.DataError(f"it has {len(drawing.regions)} objects; at most {_MAX_OBJECTS} can be stored.")
     objects = np.zeros(size, np.uint16)
     for number, region in enumerate(drawing.regions, 1):
         for rows, columns, inside in _pieces(region, (0, 0, *size), size):

@@ -23,8 +23,8 @@ def describe(data_dir: str, name: str) -> str:
         f"  {'sizes (pixels)':<22}{'foreground':>10}  images per class"
     ]
     for split_name, split in splits.items():
-        least, greatest = split.sizes.min(axis=0), split.sizes.max(axis=0)
-        sizes = f"{least[0]}x{least[1]} to {greatest[0]}x{greatest[1]}"
+        minimum, maximum = split.sizes.min(axis=0), split.sizes.max(axis=0)
+        sizes = f"{minimum[0]}x{minimum[1]} to {maximum[0]}x{maximum[1]}"
         masks = (split.read_mask(index) for index in np.flatnonzero(split.has_region).tolist())
         shares = [mask.mean() for mask in masks if mask is not None]
         empty[split_name] = shares.count(0)

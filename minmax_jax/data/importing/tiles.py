@@ -12,9 +12,9 @@ from minmax_jax.data import dataset, image_files, slide_windows, slides, splits
 from minmax_jax.data.importing import magnification, problems, raw_dataset, region_masks, slide_masks
 
 # Saturation of HSV, 0 to 1: glass, white and grey are below it; 89 % of the pixels of GlaS, all tissue, are above it.
-_LEAST_SATURATION = 0.07
+_MIN_SATURATION = 0.07
 # Share of a box, or of the tile where that is smaller: a tile that shows less has no box of the object.
-_LEAST_VISIBLE = 0.25
+_MIN_VISIBLE = 0.25
 # Share of each class; the default of `load.load`.
 _VALIDATION_SHARE = 0.2
 
@@ -62,8 +62,8 @@ def cut(
         DataError: if a class has one training image, and no validation images are given; listing the images of unknown
             size.
     """
-    if tiling.side < dataset.LEAST_SIDE:
-        raise OptionError(f"tile_size={tiling.side} must be 0 or at least {dataset.LEAST_SIDE} pixels.")
+    if tiling.side < dataset.MIN_SIDE:
+        raise OptionError(f"tile_size={tiling.side} must be 0 or at least {dataset.MIN_SIDE} pixels.")
     if raw.mask_rule.numbers_objects:
         raise OptionError("instances: the numbers of objects are not kept in tiles. Leave it out, or set tile_size=0.")
     if not 0 < tiling.scale <= 1:
@@ -175,10 +175,10 @@ def _scaled_size(item: raw_dataset.Item, image: slides.LargeImage, scale: float)
     """Height and width in whole pixels of that scale; what is left at the lower and right border is dropped."""
     # 0.29 * 100 is a little less than 29.
     size = tuple(int(side * scale + 1e-6) for side in image.size)
-    if min(size) < dataset.LEAST_SIDE:
+    if min(size) < dataset.MIN_SIDE:
         raise dataset.DataError(
             f"{item.image} has {size} pixels (height, width) at tile_scale={scale:.4g}; each side needs at least"
-            f" {dataset.LEAST_SIDE}."
+            f" {dataset.MIN_SIDE}."
         )
     return size
 
@@ -204,9 +204,9 @@ def tissue_share(pixels: np.ndarray) -> float:
     """
     # Channel by channel: a reduction over an axis of three takes NumPy ten times as long.
     red, green, blue = np.moveaxis(pixels, -1, 0)
-    greatest = np.maximum(np.maximum(red, green), blue)
-    least = np.minimum(np.minimum(red, green), blue)
-    return float(np.mean((greatest > 0) & (greatest - least >= np.float32(_LEAST_SATURATION) * greatest)))
+    maximum = np.maximum(np.maximum(red, green), blue)
+    minimum = np.minimum(np.minimum(red, green), blue)
+    return float(np.mean((maximum > 0) & (maximum - minimum >= np.float32(_MIN_SATURATION) * maximum)))
 
 
 def cut_boxes(boxes: np.ndarray, window: slide_windows.Box) -> np.ndarray:
@@ -220,9 +220,9 @@ def cut_boxes(boxes: np.ndarray, window: slide_windows.Box) -> np.ndarray:
     """
     top, left, bottom, right = window
     visible = np.clip(boxes, [top, left, top, left], [bottom, right, bottom, right])
-    least = _LEAST_VISIBLE * np.minimum(_area(boxes), (bottom - top) * (right - left))
+    minimum = _MIN_VISIBLE * np.minimum(_area(boxes), (bottom - top) * (right - left))
     shares = (visible - [top, left, top, left]) / ([bottom - top, right - left] * 2)
-    return shares[_area(visible) >= least].astype(np.float32)
+    return shares[_area(visible) >= minimum].astype(np.float32)
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:

@@ -19,9 +19,9 @@ from minmax_jax.ops.cpu import components
 from minmax_jax.ops.resize import resize_mask
 
 SIDE = 224  # pixels
-LEAST_IOU = 0.5
+MIN_IOU = 0.5
 _LEVELS_OF_IOU = (0.3, 0.5, 0.7)  # of MaxBoxAccV2
-_LEAST_SPAN = 1e-6  # less is rounding: the mask is constant
+_MIN_SPAN = 1e-6  # less is rounding: the mask is constant
 _COLUMNS = ("box_iou", "largest_box_ious", "best_box_ious")
 
 
@@ -65,12 +65,12 @@ def true_boxes(truth: Truth) -> np.ndarray:
 
 
 def quantize(mask: np.ndarray) -> np.ndarray:
-    """[224, 224] uint8 levels of a soft mask; a constant one has the greatest level."""
+    """[224, 224] uint8 levels of a soft mask; a constant one has the maximum level."""
     resized = resize_mask(mask, (SIDE, SIDE))
-    least, span = resized.min(), np.ptp(resized)
+    minimum, span = resized.min(), np.ptp(resized)
     return (
-        np.floor(255 * ((resized - least) / span)).astype(np.uint8)
-        if span > _LEAST_SPAN
+        np.floor(255 * ((resized - minimum) / span)).astype(np.uint8)
+        if span > _MIN_SPAN
         else np.full((SIDE, SIDE), 255, np.uint8)
     )
 
@@ -81,7 +81,7 @@ def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
         return dict.fromkeys(_COLUMNS)
     mask = _without_ignored(prediction.mask, truth)
     of_thresholds = components.box_overlaps(quantize(mask), boxes)
-    # Thresholds k / 256 of the greatest level, rounded down: only the constant map's greatest level is above them all.
+    # Thresholds k / 256 of the maximum level, rounded down: only the constant map's maximum level is above them all.
     levels = np.floor(np.arange(256) / 256 * 255).astype(int)
     largest, best = (curve[levels] for curve in of_thresholds)
     fixed = (resize_mask(mask, (SIDE, SIDE)) >= threshold).astype(np.uint8)
@@ -93,7 +93,7 @@ def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
 
 
 def _without_ignored(mask: np.ndarray, truth: Truth) -> np.ndarray:
-    """The soft mask with the least of its values, of no region, at ignored pixels."""
+    """The soft mask with the minimum of its values, of no region, at ignored pixels."""
     if truth.ignored is None or not truth.ignored.any():
         return mask
     resized = resize_mask(mask, truth.ignored.shape)
@@ -106,11 +106,11 @@ def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
         return {}
     nothing = np.zeros(256)
 
-    def hits(column, least_iou):
-        return np.stack([nothing if row[column] is None else row[column] >= least_iou for row in rows])
+    def hits(column, min_iou):
+        return np.stack([nothing if row[column] is None else row[column] >= min_iou for row in rows])
 
-    def greatest(*of_levels):
-        """Mean over levels of IoU of the share of the images, at the threshold where it is greatest."""
+    def maximum(*of_levels):
+        """Mean over levels of IoU of the share of the images, at the threshold where it is highest."""
 
         def values(weights):
             with np.errstate(invalid="ignore"):  # of a resample without any image with a box, 0 / 0 is NaN
@@ -119,17 +119,17 @@ def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
 
         return values
 
-    largest = hits("largest_box_ious", LEAST_IOU)
-    fixed = np.array([(row["box_iou"] or 0) >= LEAST_IOU for row in rows])
+    largest = hits("largest_box_ious", MIN_IOU)
+    fixed = np.array([(row["box_iou"] or 0) >= MIN_IOU for row in rows])
     metrics = {
-        "max_box_acc": Metric(greatest(largest), "%", "oracle"),
-        "max_box_acc_v2": Metric(greatest(*(hits("best_box_ious", level) for level in _LEVELS_OF_IOU)), "%", "oracle"),
+        "max_box_acc": Metric(maximum(largest), "%", "oracle"),
+        "max_box_acc_v2": Metric(maximum(*(hits("best_box_ious", level) for level in _LEVELS_OF_IOU)), "%", "oracle"),
         "gt_known_localization": Metric(evaluators.ratio(100 * fixed, known), "%", "fixed"),
     }
     for count in (1, 5) if "probabilities" in rows[0] else ():
         right = np.array([classification.is_among_best(row, count) for row in rows])
         metrics |= {
             f"top{count}_localization": Metric(evaluators.ratio(100 * (fixed & right), known), "%", "fixed"),
-            f"top{count}_localization_best": Metric(greatest(largest * right[:, None]), "%", "oracle"),
+            f"top{count}_localization_best": Metric(maximum(largest * right[:, None]), "%", "oracle"),
         }
     return metrics

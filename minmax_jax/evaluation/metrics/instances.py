@@ -9,7 +9,7 @@ is the object of the other mask that shares most pixels with it, of several the 
 - Object Dice = (sum_G |G| Dice(G, partner) / sum_G |G| + sum_P |P| Dice(P, partner) / sum_P |P|) / 2 over all true
   objects G and predicted objects P, with areas |G| and |P|; 0 for an object without a partner.
 - Object Hausdorff distance = the same with the Hausdorff distance of the two sets of pixels; the partner of an object
-  that overlaps none is the one of least distance.
+  that overlaps none is the one of minimum distance.
 - Count error = mean over images of |number of predicted objects - number of true objects|; the bias is the mean of the
   difference.
 """
@@ -24,20 +24,20 @@ from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 from minmax_jax.ops.resize import resize_mask
 
-LEAST_AREA = 16  # pixels of the true mask, as in predictions of files: less is rarely an object
-_LEAST_SHARE = 0.5  # of a true object, that its partner covers
+MIN_AREA = 16  # pixels of the true mask, as in predictions of files: less is rarely an object
+_MIN_SHARE = 0.5  # of a true object, that its partner covers
 _COLUMNS = (
     *("object_f1", "object_dice", "object_hausdorff"),
     *("num_objects", "num_true_objects", "num_found_objects", "object_sums"),
 )
 
 
-def evaluator(*, threshold: float = 0.5, least_area: int = LEAST_AREA) -> Evaluator:
+def evaluator(*, threshold: float = 0.5, min_area: int = MIN_AREA) -> Evaluator:
     """Metrics of objects, for images with instance annotations.
 
     Args:
         threshold: a pixel is foreground where the soft mask is at least this.
-        least_area: regions of the prediction, connected by eight neighbours, with fewer pixels are no objects. True
+        min_area: regions of the prediction, connected by eight neighbours, with fewer pixels are no objects. True
             objects all count.
 
     Returns:
@@ -65,17 +65,17 @@ def evaluator(*, threshold: float = 0.5, least_area: int = LEAST_AREA) -> Evalua
         (0.67, 1, 2)
     """
     options.check_range("threshold", threshold, 1e-6, 1 - 1e-6)
-    options.check_range("least_area", least_area, 1)
-    return Evaluator(score=lambda prediction, truth: _score(prediction, truth, threshold, least_area), metrics=_metrics)
+    options.check_range("min_area", min_area, 1)
+    return Evaluator(score=lambda prediction, truth: _score(prediction, truth, threshold, min_area), metrics=_metrics)
 
 
-def _score(prediction: ImagePrediction, truth: Truth, threshold: float, least_area: int) -> Row:
+def _score(prediction: ImagePrediction, truth: Truth, threshold: float, min_area: int) -> Row:
     if truth.instances is None:
         return dict.fromkeys(_COLUMNS)
     predicted = resize_mask(prediction.mask, truth.instances.shape) >= threshold
     if truth.ignored is not None:  # what is predicted there must not matter
         predicted &= ~truth.ignored
-    found, true = objects.connected(predicted, least_area=least_area), objects.renumber(truth.instances)
+    found, true = objects.connected(predicted, min_area=min_area), objects.renumber(truth.instances)
     overlaps = objects.overlaps(true, found)
     sums = np.stack([_sum_over(true, found, overlaps), _sum_over(found, true, overlaps.T)])
     row = {
@@ -93,7 +93,7 @@ def _count_found(true: objects.Objects, overlaps: np.ndarray) -> int:
     if not overlaps.size:
         return 0
     partners = overlaps.argmax(axis=0)
-    is_hit = overlaps.max(axis=0) >= _LEAST_SHARE * true.areas[partners]
+    is_hit = overlaps.max(axis=0) >= _MIN_SHARE * true.areas[partners]
     return len(np.unique(partners[is_hit]))
 
 

@@ -30,7 +30,7 @@ def f1_curves(histograms: np.ndarray) -> np.ndarray:
 
 
 def best_threshold(rows: Sequence[Row]) -> float | None:
-    """The threshold of the greatest mean of F1+ and F1-; None if no image has a true mask."""
+    """The threshold of the maximum mean of F1+ and F1-; None if no image has a true mask."""
     curves = _curves(rows)
     if not curves.shape[1]:
         return None

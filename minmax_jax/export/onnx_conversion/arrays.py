@@ -142,11 +142,11 @@ def _gather(
 def _gather_computed(graph: Graph, x: Value, axis: int, indices: Value, shape, numbers, mode) -> Value:
     starts = graph.reshape(indices, indices.shape[:-1])
     if "CLIP" in str(mode):
-        least, last = (
+        minimum, last = (
             np.array(0, np.int32),
             cast(graph, graph.sizes([x.shape[axis] - 1]), shape=(1,), new_dtype=np.int32),
         )
-        starts = graph.apply("Max", starts, least, shape=starts.shape)
+        starts = graph.apply("Max", starts, minimum, shape=starts.shape)
         starts = graph.apply("Min", starts, last, shape=starts.shape)
     elif "PROMISE" not in str(mode):
         raise UnsupportedError(f"the primitive 'gather' with mode {mode} at computed places has no form in ONNX here.")

@@ -109,8 +109,8 @@ def _select(graph: Graph, which: Value, *cases: Value, shape, **params) -> Tenso
     return graph.apply("Where", which, cases[1], cases[0], shape=shape)
 
 
-def _clamp(graph: Graph, least: Value, x: Value, greatest: Value, *, shape, **params) -> Tensor:
-    return graph.apply("Min", graph.apply("Max", x, least, shape=shape), greatest, shape=shape)
+def _clamp(graph: Graph, minimum: Value, x: Value, maximum: Value, *, shape, **params) -> Tensor:
+    return graph.apply("Min", graph.apply("Max", x, minimum, shape=shape), maximum, shape=shape)
 
 
 def cast(graph: Graph, x: Value, *, shape, new_dtype, **params) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from minmax_jax.base.errors import UserError
 from minmax_jax.export.onnx_conversion.dimensions import Dimension, Evaluator, is_free
 
-OPSET, _IR_VERSION = 13, 7  # of ONNX 1.8 (2020): the least that has all operations, for the sake of old readers
+OPSET, _IR_VERSION = 13, 7  # of ONNX 1.8 (2020): the lowest that has all operations, for the sake of old readers
 FREE = ("batch", "height", "width", "channels")  # names of free dimensions of the input, by axis
 
 

@@ -13,7 +13,7 @@ typedef struct {
 
 typedef struct {
   Box box;
-  int32_t area, first;  // first: the least index of its pixels
+  int32_t area, first;  // first: the minimum index of its pixels
 } Region;
 
 static int32_t find(int32_t* parent, int32_t i) {
@@ -21,12 +21,12 @@ static int32_t find(int32_t* parent, int32_t i) {
   return i;
 }
 
-static int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
-static int32_t most(int32_t a, int32_t b) { return a > b ? a : b; }
+static int32_t minimum(int32_t a, int32_t b) { return a < b ? a : b; }
+static int32_t maximum(int32_t a, int32_t b) { return a > b ? a : b; }
 
 static double overlap(Box a, Box b) {
-  const double height = least(a.bottom, b.bottom) - most(a.top, b.top) + 1;
-  const double width = least(a.right, b.right) - most(a.left, b.left) + 1;
+  const double height = minimum(a.bottom, b.bottom) - maximum(a.top, b.top) + 1;
+  const double width = minimum(a.right, b.right) - maximum(a.left, b.left) + 1;
   if (height <= 0 || width <= 0) return 0;
   const double both = height * width;
   const double of_a = (double)(a.bottom - a.top + 1) * (a.right - a.left + 1);
@@ -45,15 +45,15 @@ static void join(int32_t* parent, Region* regions, int32_t a, int32_t b) {
   Region* to = &regions[a];
   const Region* from = &regions[b];
   to->area += from->area;
-  to->first = least(to->first, from->first);
-  to->box.top = least(to->box.top, from->box.top);
-  to->box.left = least(to->box.left, from->box.left);
-  to->box.bottom = most(to->box.bottom, from->box.bottom);
-  to->box.right = most(to->box.right, from->box.right);
+  to->first = minimum(to->first, from->first);
+  to->box.top = minimum(to->box.top, from->box.top);
+  to->box.left = minimum(to->box.left, from->box.left);
+  to->box.bottom = maximum(to->box.bottom, from->box.bottom);
+  to->box.right = maximum(to->box.right, from->box.right);
 }
 
 // levels: [height, width]. truth: [num_truth] boxes. For each v in 0 ... 255, of the regions of {level > v}:
-// largest[v] is the overlap of the largest region's box with the true box that it overlaps most, best[v] the greatest
+// largest[v] is the overlap of the largest region's box with the true box that it overlaps most, best[v] the maximum
 // overlap of any; both 0 where there is no region. Returns 0, or 1 without memory.
 int minmax_box_overlaps(const uint8_t* levels, int32_t height, int32_t width, const Box* truth, int32_t num_truth,
                         double* largest, double* best) {
@@ -78,8 +78,8 @@ int minmax_box_overlaps(const uint8_t* levels, int32_t height, int32_t width, co
       const int32_t i = order[k], y = i / width, x = i % width;
       parent[i] = i;
       regions[i] = (Region){{y, x, y, x}, 1, i};
-      for (int32_t ny = most(y - 1, 0); ny <= least(y + 1, height - 1); ++ny)
-        for (int32_t nx = most(x - 1, 0); nx <= least(x + 1, width - 1); ++nx)
+      for (int32_t ny = maximum(y - 1, 0); ny <= minimum(y + 1, height - 1); ++ny)
+        for (int32_t nx = maximum(x - 1, 0); nx <= minimum(x + 1, width - 1); ++nx)
           if (parent[ny * width + nx] >= 0) join(parent, regions, i, ny * width + nx);
       live[num_live++] = i;
     }
@@ -87,7 +87,7 @@ int minmax_box_overlaps(const uint8_t* levels, int32_t height, int32_t width, co
     for (int32_t k = 0; k < num_live; ++k)
       if (parent[live[k]] == live[k]) live[kept++] = live[k];
     num_live = kept;
-    const Region* greatest = NULL;
+    const Region* maximum = NULL;
     largest[v] = best[v] = 0;
     for (int32_t k = 0; k < num_live; ++k) {
       const Region* region = &regions[live[k]];
@@ -97,9 +97,9 @@ int minmax_box_overlaps(const uint8_t* levels, int32_t height, int32_t width, co
         if (with > overlaps) overlaps = with;
       }
       if (overlaps > best[v]) best[v] = overlaps;
-      if (!greatest || region->area > greatest->area ||
-          (region->area == greatest->area && region->first < greatest->first)) {
-        greatest = region;
+      if (!maximum || region->area > maximum->area ||
+          (region->area == maximum->area && region->first < maximum->first)) {
+        maximum = region;
         largest[v] = overlaps;
       }
     }

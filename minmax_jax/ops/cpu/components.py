@@ -21,8 +21,8 @@ def box_overlaps(levels: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.
         truth: [K, 4] true boxes (top, left, bottom, right), whole pixels, inclusive; K at least 1.
 
     Returns:
-        [256] greatest IoU of the largest region's box (by area; the first, along the rows, of equal ones) with a true
-        box, and [256] greatest IoU of any region's box with one; 0 where there is no region.
+        [256] maximum IoU of the largest region's box (by area; the first, along the rows, of equal ones) with a true
+        box, and [256] maximum IoU of any region's box with one; 0 where there is no region.
     """
     levels, truth = np.ascontiguousarray(levels, np.uint8), np.ascontiguousarray(truth, np.int32)
     function = library.host_function("box_overlaps")

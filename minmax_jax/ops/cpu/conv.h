@@ -21,7 +21,7 @@ struct Conv {
   int64_t relu;                 // whether negative numbers of the output become 0
   int64_t k_width, l_width;     // channels of a unit of the kernel's gradient
   int64_t parts;                // units per image, slice of channels or part of the tiles
-  int64_t first, count, group;  // tiles that are computed together, and their greatest number
+  int64_t first, count, group;  // tiles that are computed together, and their maximum number
 };
 
 // Packs the kernel in the order in which it is read, [slices of L, kh, kw, K, SLICE], times `factor`; a unit is one tap of

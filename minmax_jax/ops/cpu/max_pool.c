@@ -26,17 +26,17 @@ static void find_maxima(const Conv *conv, int64_t unit, float *own) {
     const int64_t left = column * conv->stride - conv->left, at = (unit * conv->out_columns + column) * conv->channels;
     for (int64_t k = 0; k < conv->channels; k += LANES) {
       const int64_t lanes = conv->channels - k;
-      vector greatest = {0};
+      vector maximum = {0};
       mask index = (mask){0} + (int32_t)(conv->kernel_rows * conv->kernel_columns);
       for (int64_t i = MAX(0, -top); i < MIN(conv->kernel_rows, conv->rows - top); ++i)
         for (int64_t j = MAX(0, -left); j < MIN(conv->kernel_columns, conv->columns - left); ++j) {
           const int64_t pixel = (b * conv->rows + top + i) * conv->columns + left + j;
           const vector values = load_some(conv->images + pixel * conv->channels + k, lanes);
-          const mask taken = ~(values <= greatest) & (greatest == greatest);  // NaN stays NaN
-          greatest = (vector)((taken & (mask)values) | (~taken & (mask)greatest));
+          const mask taken = ~(values <= maximum) & (maximum == maximum);  // NaN stays NaN
+          maximum = (vector)((taken & (mask)values) | (~taken & (mask)maximum));
           index = (taken & (int32_t)(i * conv->kernel_columns + j)) | (~taken & index);
         }
-      store_some(greatest, conv->result + at + k, lanes);
+      store_some(maximum, conv->result + at + k, lanes);
       store_indices(index, conv->indices + at + k, lanes);
     }
   }

@@ -29,9 +29,9 @@ __all__ = [
 ]
 
 ALL_TAPS = (slice(0, None, 1), slice(0, None, 1))  # rows and columns of a kernel
-_MOST_LANES = 16  # numbers of the largest vector
+_MAX_LANES = 16  # numbers of the largest vector
 _TRANSFORM = 36  # numbers of the transform of a tile, which covers 4x4 pixels
-_LEAST_TILES = 64  # that a gradient transforms at once
+_MIN_TILES = 64  # that a gradient transforms at once
 _SCRATCH = 2**19  # numbers of their transforms, unless these are more; they fit into the cache
 
 # An operand and its expected shape.
@@ -137,8 +137,8 @@ def winograd_kernel_gradient(images: jax.Array, cotangents: jax.Array, *, top: i
     """
     channels, (batch, rows, columns, outputs) = images.shape[-1], cotangents.shape
     tiles = batch * -(-rows // 4) * -(-columns // 4)
-    numbers = sum(-(-number // _MOST_LANES) * _MOST_LANES for number in (channels, outputs))
-    scratch = (_TRANSFORM, min(tiles, max(_LEAST_TILES, _SCRATCH // (_TRANSFORM * numbers))), numbers)
+    numbers = sum(-(-number // _MAX_LANES) * _MAX_LANES for number in (channels, outputs))
+    scratch = (_TRANSFORM, min(tiles, max(_MIN_TILES, _SCRATCH // (_TRANSFORM * numbers))), numbers)
     results = _floats((3, 3, channels, outputs)), _floats(scratch)
     operands = _images_and_cotangents(images, cotangents)
     return _call("winograd_kernel_gradient", results, *operands, stride=1, top=top, left=left)[0]
@@ -199,7 +199,7 @@ def depthwise_kernel_gradient(
 
 def can_use_winograd(channels: int, outputs: int) -> bool:
     """Whether winograd.c is worthwhile for K channels to L: it pads vectors with zeros."""
-    return min(channels, outputs) >= _MOST_LANES
+    return min(channels, outputs) >= _MAX_LANES
 
 
 def max_pool(features: jax.Array, *, window: int, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:

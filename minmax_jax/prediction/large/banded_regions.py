@@ -11,19 +11,19 @@ from minmax_jax.prediction.outputs import regions
 from minmax_jax.prediction.outputs.regions import Region
 
 
-def find(mask: DiskArray, labels: DiskArray, *, threshold: float, least_area: int = 1) -> list[Region]:
+def find(mask: DiskArray, labels: DiskArray, *, threshold: float, min_area: int = 1) -> list[Region]:
     """As `regions.find`, with a band in memory.
 
     Args:
         mask: [H, W] soft mask.
         labels: [H, W] int32; the number of each pixel's region is written to it, 0 where there is none.
         threshold: a pixel is foreground where the mask is at least this.
-        least_area: regions with fewer pixels are left out.
+        min_area: regions with fewer pixels are left out.
     """
     bands, parts, pairs = list(resampling.bands(*mask.shape)), [], []
     above = np.zeros(mask.shape[1], np.int32)  # the last row of the band before
     for top, bottom in bands:
-        of_band, found = _find_parts(mask[top:bottom, :], threshold, least_area)
+        of_band, found = _find_parts(mask[top:bottom, :], threshold, min_area)
         of_band[of_band > 0] += len(parts)
         parts += [_move(part, top) for part in found]
         labels[top:bottom] = of_band
@@ -33,7 +33,7 @@ def find(mask: DiskArray, labels: DiskArray, *, threshold: float, least_area: in
     merged: dict[int, Region] = {}
     for part, whole in zip(parts, wholes.tolist()):
         merged[whole] = _merge(merged[whole], part) if whole in merged else part
-    kept = {whole: region for whole, region in merged.items() if region.area >= least_area}
+    kept = {whole: region for whole, region in merged.items() if region.area >= min_area}
     numbers = np.zeros(len(merged), np.int32)
     numbers[list(kept)] = np.arange(1, len(kept) + 1)
     of_parts = np.concatenate([np.zeros(1, np.int32), numbers[wholes]])
@@ -42,10 +42,10 @@ def find(mask: DiskArray, labels: DiskArray, *, threshold: float, least_area: in
     return list(kept.values())
 
 
-def _find_parts(band: np.ndarray, threshold: float, least_area: int) -> tuple[np.ndarray, list[Region]]:
+def _find_parts(band: np.ndarray, threshold: float, min_area: int) -> tuple[np.ndarray, list[Region]]:
     """The regions of a band, without small ones that continue in no other band: noise has millions."""
     labels, found = regions.find(band, threshold=threshold)
-    kept = [part.area >= least_area or part.box[0] == 0 or part.box[2] == len(band) for part in found]
+    kept = [part.area >= min_area or part.box[0] == 0 or part.box[2] == len(band) for part in found]
     numbers = np.where(kept, np.cumsum(kept), 0)
     labels = np.concatenate([[0], numbers]).astype(np.int32)[labels]
     return labels, [part for part, is_kept in zip(found, kept) if is_kept]

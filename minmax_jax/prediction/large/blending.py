@@ -39,7 +39,7 @@ def create_grid(size: tuple[int, int], side: int, *, overlap: float) -> Grid:
     Args:
         size: (height, width) of the image.
         side: of a tile; where the image is smaller, its own.
-        overlap: least share of a tile that the next one shows as well, below 1.
+        overlap: minimum share of a tile that the next one shows as well, below 1.
     """
     sides = tuple(min(side, length) for length in size)
     return Grid(size, sides, *(_starts(*lengths, overlap) for lengths in zip(size, sides)))

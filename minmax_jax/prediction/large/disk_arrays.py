@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-_MOST_BYTES = 1 << 26  # that are mapped at once: a system reads more around what is asked for
+_MAX_BYTES = 1 << 26  # that are mapped at once: a system reads more around what is asked for
 
 
 class DiskArray:
@@ -33,7 +33,7 @@ class DiskArray:
         start, stop, _ = window[0].indices(self.shape[0])
         columns = range(*window[1].indices(self.shape[1]))
         values = np.empty((stop - start, len(columns)), self._read_as)
-        at_once = max(1, _MOST_BYTES // self._offset(1))
+        at_once = max(1, _MAX_BYTES // self._offset(1))
         for first in range(start, stop, at_once):
             last = min(first + at_once, stop)
             rows = np.memmap(self._path, self._dtype, "r", self._offset(first), (last - first, self.shape[1]))

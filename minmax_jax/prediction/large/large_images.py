@@ -18,13 +18,13 @@ from minmax_jax.prediction.large.disk_arrays import DiskArray
 from minmax_jax.prediction.sources import Source
 from minmax_jax.runs.predictor import Predictor
 
-_PICTURE_SIDE = 2048  # greatest side of the reduced copy that is drawn
+_PICTURE_SIDE = 2048  # maximum side of the reduced copy that is drawn
 _STAIN_SIDE = 1024  # of the one in which stains are looked for
-_MOST_VALUES = 1 << 22  # of a mask, for its distribution
+_MAX_VALUES = 1 << 22  # of a mask, for its distribution
 # Bytes of files, for each pixel as the networks see it: the soft mask and its reduced copies, regions, and, where
 # classes have no region, the weight of tiles with one.
 _BYTES, _BYTES_OF_COVER = 10, 4
-_LEAST_COVER = 1e-3
+_MIN_COVER = 1e-3
 
 
 class LargePrediction(NamedTuple):
@@ -54,7 +54,7 @@ def predict(
         predictor: the model.
         source: an image with a tiling.
         threshold: a pixel is foreground where the mask is at least this.
-        overlap: least share of a tile that the next one shows as well.
+        overlap: minimum share of a tile that the next one shows as well.
         batch_size: tiles that are predicted together.
         scratch: folder for the files of the mask.
 
@@ -174,17 +174,17 @@ def _calibrate(mask: DiskArray, calibrate_fn: Callable[..., np.ndarray], covered
     values = _sample(mask)
     if covered is not None:
         weights = _sample(covered)
-        values = values[weights > _LEAST_COVER] / weights[weights > _LEAST_COVER]
+        values = values[weights > _MIN_COVER] / weights[weights > _MIN_COVER]
     for top, bottom in resampling.bands(*mask.shape) if values.size else ():
         part = mask[top:bottom, :]
         if covered is None:
             mask[top:bottom] = calibrate_fn(part, of=values)
         else:
             weights = covered[top:bottom, :]
-            mask[top:bottom] = weights * calibrate_fn(part / np.maximum(weights, _LEAST_COVER), of=values)
+            mask[top:bottom] = weights * calibrate_fn(part / np.maximum(weights, _MIN_COVER), of=values)
 
 
 def _sample(array: DiskArray) -> np.ndarray:
-    """[m, n] values of an array, evenly spaced, at most about `_MOST_VALUES`."""
-    step = math.ceil(math.sqrt(array.shape[0] * array.shape[1] / _MOST_VALUES))
+    """[m, n] values of an array, evenly spaced, at most about `_MAX_VALUES`."""
+    step = math.ceil(math.sqrt(array.shape[0] * array.shape[1] / _MAX_VALUES))
     return np.concatenate([array[row : row + 1, ::step] for row in range(step // 2, array.shape[0], step)])

@@ -7,12 +7,12 @@ import numpy as np
 
 from minmax_jax.prediction.large.disk_arrays import DiskArray
 
-MOST_PIXELS = 1 << 22  # in memory, of several bytes each, unless one row has more
+MAX_PIXELS = 1 << 22  # in memory, of several bytes each, unless one row has more
 
 
 def bands(height: int, width: float) -> Iterator[tuple[int, int]]:
     """First and last row (exclusive) of bands of an image, each of which fits in memory."""
-    rows = max(1, int(MOST_PIXELS / width))
+    rows = max(1, int(MAX_PIXELS / width))
     return itertools.pairwise([*range(0, height, rows), height])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from minmax_jax.evaluation import trust
 from minmax_jax.method import NO_SCORES, Prediction, Score
 
-_LEAST = 1e-6  # of weights, so that there is a mean
+_MIN_WEIGHT = 1e-6  # of weights, so that there is a mean
 
 
 def confidence(probabilities: np.ndarray) -> float:
@@ -22,7 +22,7 @@ def confidence(probabilities: np.ndarray) -> float:
 
 def fading(probabilities: np.ndarray) -> float:
     """The factor of a tile's mask: below 1 where its region does not identify a class, by the limit of the flags."""
-    return min(1.0, max(0.0, confidence(probabilities) / (1 - trust.GREATEST_ENTROPY)))
+    return min(1.0, max(0.0, confidence(probabilities) / (1 - trust.MAX_ENTROPY)))
 
 
 def combine(
@@ -38,7 +38,7 @@ def combine(
         shares: of the foreground in each tile, in the mask of the image; where there is none, confidence is the weight.
         declared: scores of the method; of one that is a class, the image has the one with the most weight.
     """
-    confidences = np.array([max(confidence(answer.probabilities), _LEAST) for answer in answers])
+    confidences = np.array([max(confidence(answer.probabilities), _MIN_WEIGHT) for answer in answers])
     weights = confidences * shares if any(shares) else confidences
     scores = {
         name: float(np.average([answer.scores[name] for answer in answers], weights=weights))

@@ -10,8 +10,8 @@ import numpy as np
 from minmax_jax.base import strict_json
 from minmax_jax.prediction.large.disk_arrays import DiskArray
 
-_MOST_PIXELS = 1 << 22  # that are encoded at once
-_MOST_COMPRESSED = 1 << 32  # pixels of an image: pycocotools counts with 32 bits
+_MAX_PIXELS = 1 << 22  # that are encoded at once
+_MAX_COMPRESSED = 1 << 32  # pixels of an image: pycocotools counts with 32 bits
 
 
 def encode(
@@ -51,7 +51,7 @@ def compress(counts: Sequence[int], size: tuple[int, int]) -> str | list[int]:
     from pycocotools import mask as coco_mask
 
     counts = list(counts) if counts[-1] else list(counts[:-1])
-    if math.prod(size) >= _MOST_COMPRESSED:
+    if math.prod(size) >= _MAX_COMPRESSED:
         return counts
     return coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"].decode("ascii")
 
@@ -73,7 +73,7 @@ def _runs(
     """Yields [n, 2] first pixels and ends of runs, counted along the columns, for some columns at a time."""
     rows = _nearest(box[0], box[2], labels.shape[0], size[0])
     columns = _nearest(box[1], box[3], labels.shape[1], size[1])
-    at_once = max(1, _MOST_PIXELS // max(len(rows), box[2] - box[0]))
+    at_once = max(1, _MAX_PIXELS // max(len(rows), box[2] - box[0]))
     for first in range(0, len(columns), at_once):
         new, old = columns[first : first + at_once].T
         there = labels[box[0] : box[2], old[0] : old[-1] + 1]

@@ -16,7 +16,7 @@ import numpy as np
 from minmax_jax.base import strict_json
 
 ANNOTATION, DETECTION = "annotation", "detection"  # types of objects in QuPath
-MOST_ANNOTATIONS = 5000  # QuPath becomes slow with more annotations, not with more detections
+MAX_ANNOTATIONS = 5000  # QuPath becomes slow with more annotations, not with more detections
 _COLOR = [255, 212, 0]  # RGB of the classification in QuPath
 
 
@@ -48,8 +48,8 @@ def write(path: pathlib.Path, features: Iterable[Feature], *, object_type: str |
         The number of features, and their type.
     """
     features = iter(features)
-    head = list(itertools.islice(features, MOST_ANNOTATIONS + 1)) if object_type is None else []
-    object_type = object_type or (DETECTION if len(head) > MOST_ANNOTATIONS else ANNOTATION)
+    head = list(itertools.islice(features, MAX_ANNOTATIONS + 1)) if object_type is None else []
+    object_type = object_type or (DETECTION if len(head) > MAX_ANNOTATIONS else ANNOTATION)
     count = 0
     with path.open("wb") as binary, _text(binary, path) as file:
         file.write('{"type": "FeatureCollection", "features": [')

@@ -31,7 +31,7 @@ def files(stem: str, options: Options) -> dict[str, str]:
     )
 
 
-def most_bytes(answer: Predicted, options: Options) -> int:
+def max_bytes(answer: Predicted, options: Options) -> int:
     """What the files of an image take at most, without polygons and annotations: pictures are compressed."""
     pixels = math.prod(answer.source.size)
     of_soft_mask = {False: 0, True: 2 * pixels, "ome-tiff": 4 * math.prod(answer.mask.shape) // 3}
@@ -118,11 +118,11 @@ def _describe_ignored(said: pixel_size.PixelSize) -> dict[str, Any] | None:
 
 
 def _find_regions(answer: Predicted, options: Options, scratch: pathlib.Path) -> region_files.Found:
-    mask, least_area = answer.mask, max(1, math.ceil(options.min_area / math.prod(answer.scale)))
+    mask, min_area = answer.mask, max(1, math.ceil(options.min_area / math.prod(answer.scale)))
     if isinstance(mask, np.ndarray):
-        return region_files.Found(*regions.find(mask, threshold=options.threshold, least_area=least_area))
+        return region_files.Found(*regions.find(mask, threshold=options.threshold, min_area=min_area))
     labels = DiskArray(scratch / "labels", mask.shape, np.int32)
-    found = banded_regions.find(mask, labels, threshold=options.threshold, least_area=least_area)
+    found = banded_regions.find(mask, labels, threshold=options.threshold, min_area=min_area)
     return region_files.Found(labels, found)
 
 

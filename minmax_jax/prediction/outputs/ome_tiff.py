@@ -13,7 +13,7 @@ from minmax_jax.prediction.large.disk_arrays import DiskArray
 
 _TILE = 512  # side in pixels
 _DEFLATE = "zlib"  # the only compression that all readers know and that needs no further package
-_MOST_CLASSIC = 1 << 31  # bytes without compression; larger files have 64-bit offsets (BigTIFF)
+_MAX_CLASSIC = 1 << 31  # bytes without compression; larger files have 64-bit offsets (BigTIFF)
 
 
 def write(
@@ -39,7 +39,7 @@ def write(
         physical = {"PhysicalSizeX": microns[0], "PhysicalSizeXUnit": "µm"}
         physical |= {"PhysicalSizeY": microns[1], "PhysicalSizeYUnit": "µm"}
     metadata = {"axes": "YX", "Channel": {"Name": "Soft mask"}, "UUID": _identify(path.name, mask), **physical}
-    is_large = 4 / 3 * mask.shape[0] * mask.shape[1] > _MOST_CLASSIC
+    is_large = 4 / 3 * mask.shape[0] * mask.shape[1] > _MAX_CLASSIC
     with tifffile.TiffWriter(path, ome=True, bigtiff=is_large) as file:
         for number, level in enumerate(levels):
             place = {"subfiletype": 1, "metadata": None} if number else {"metadata": metadata}

@@ -27,12 +27,12 @@ class Part(NamedTuple):
     area: int
 
 
-def find(bands: Iterable[np.ndarray], *, most_corners: int | None = None) -> list[Part] | None:
+def find(bands: Iterable[np.ndarray], *, max_corners: int | None = None) -> list[Part] | None:
     """The outlines of all parts of a mask.
 
     Args:
         bands: [n, W] bool, the rows of the mask from top to bottom; one band is in memory.
-        most_corners: of the outlines, for which there is memory.
+        max_corners: of the outlines, for which there is memory.
 
     Returns:
         The parts; None if there are more corners.
@@ -46,7 +46,7 @@ def find(bands: Iterable[np.ndarray], *, most_corners: int | None = None) -> lis
         >>> part.area, part.holes, sorted(map(tuple, part.shell[:-1].tolist()))
         (3, [], [(0, 0), (0, 2), (1, 1), (1, 2), (2, 0), (2, 1)])
     """
-    corners = _find_corners(bands, most_corners)
+    corners = _find_corners(bands, max_corners)
     return None if corners is None else _assign(list(_rings(corners)))
 
 
@@ -56,7 +56,7 @@ def area(ring: Ring) -> int:
     return int(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) // 2
 
 
-def _find_corners(bands: Iterable[np.ndarray], most: int | None) -> np.ndarray | None:
+def _find_corners(bands: Iterable[np.ndarray], maximum: int | None) -> np.ndarray | None:
     """[N, 5] int64 corners of the outlines: y, x, whether edges lead right and down, and the one along the row starts.
 
     A corner has one edge along its row and one along its column. Where two pixels meet at a corner only, there are two.
@@ -66,7 +66,7 @@ def _find_corners(bands: Iterable[np.ndarray], most: int | None) -> np.ndarray |
         above = np.zeros((1, band.shape[1]), bool) if above is None else above
         found.append(_corners_of_rows(np.concatenate([above, band]), top))
         count, top, above = count + len(found[-1]), top + len(band), band[-1:]
-        if most is not None and count > most:
+        if maximum is not None and count > maximum:
             return None
     if above is not None:
         found.append(_corners_of_rows(np.concatenate([above, np.zeros_like(above)]), top))

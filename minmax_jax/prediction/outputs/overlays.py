@@ -9,7 +9,7 @@ from minmax_jax.prediction.outputs import outlines
 _COLOR = (255, 212, 0)
 _TINT = 0.25
 _TOLERANCE = 1.0  # pixels, so that outlines do not show the steps from pixel to pixel
-_GREATEST_SIDE = 2048  # pixels; larger images are shrunk
+_MAX_SIDE = 2048  # pixels; larger images are shrunk
 
 
 def draw(image: np.ndarray, mask: np.ndarray, *, threshold: float, width: int | None = None) -> Image.Image:
@@ -23,7 +23,7 @@ def draw(image: np.ndarray, mask: np.ndarray, *, threshold: float, width: int | 
     """
     foreground = (mask >= threshold)[..., None]
     tinted = np.where(foreground, image * (1 - _TINT) + _TINT * np.array(_COLOR), image).astype(np.uint8)
-    picture, scale = Image.fromarray(tinted), min(1.0, _GREATEST_SIDE / max(mask.shape))
+    picture, scale = Image.fromarray(tinted), min(1.0, _MAX_SIDE / max(mask.shape))
     if scale < 1:
         picture = picture.resize(tuple(max(1, round(side * scale)) for side in picture.size), Image.Resampling.BOX)
     pen, width = ImageDraw.Draw(picture), width or max(1, round(max(picture.size) / 300))

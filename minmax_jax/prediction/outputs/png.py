@@ -13,7 +13,7 @@ _GREY = 0  # color type
 _UP = 2  # filter of a row: differences from the row above; of a mask, nearly all are 0
 _METRE = 1  # unit of resolutions
 _LEVEL = 6  # of the compression
-_MOST_PER_METRE = 2**31 - 1
+_MAX_PER_METRE = 2**31 - 1
 
 
 def write(
@@ -31,7 +31,7 @@ def write(
     with path.open("wb") as file:
         file.write(_SIGNATURE)
         _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, _GREY, 0, 0, 0))
-        if microns and 0 < (per_metre := round(1e6 / microns)) <= _MOST_PER_METRE:
+        if microns and 0 < (per_metre := round(1e6 / microns)) <= _MAX_PER_METRE:
             _write_chunk(file, b"pHYs", struct.pack(">IIB", per_metre, per_metre, _METRE))
         for band in bands:
             rows = np.full((len(band), size[1] + 1), _UP, np.uint8)

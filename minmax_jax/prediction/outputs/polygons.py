@@ -11,7 +11,7 @@ import shapely
 
 from minmax_jax.prediction.outputs import outlines
 
-AREA_TOLERANCE = 0.05  # greatest difference between the areas of a polygon and of its pixels, as a share
+AREA_TOLERANCE = 0.05  # maximum difference between the areas of a polygon and of its pixels, as a share
 _HALVINGS = 4  # of the tolerance, before an outline is left as it is
 
 
@@ -29,7 +29,7 @@ def create(
         part: the outline, in pixels of the mask.
         scale: pixels of the image in one of the mask, (across, down).
         origin: of the mask in the image, (x, y).
-        limit: greatest coordinates, (x, y): those of the image.
+        limit: maximum coordinates, (x, y): those of the image.
         tolerance: in pixels of the image, how far an outline may move where points are dropped (Douglas and Peucker).
             Where the polygon would not be valid, or its area would differ by more than 5 % from that of the pixels, the
             tolerance is halved; after four times, the outline is exact.

@@ -14,7 +14,7 @@ from minmax_jax.prediction.outputs import coco, geojson, outlines, polygons, reg
 from minmax_jax.prediction.predicted_images import Predicted
 
 logger = logging.getLogger(__name__)
-_MOST_CORNERS = 1 << 21  # of a region's outline: those of larger ones are drawn at a lower resolution
+_MAX_CORNERS = 1 << 21  # of a region's outline: those of larger ones are drawn at a lower resolution
 
 
 class Found(NamedTuple):
@@ -49,7 +49,7 @@ def write_geojson(
         logger.info(
             "%s has %d polygons, more than %d: they are written as detections, which QuPath shows faster than"
             " annotations (geojson_type=annotation for the others).",
-            *(answer.source.input.path, count, geojson.MOST_ANNOTATIONS),
+            *(answer.source.input.path, count, geojson.MAX_ANNOTATIONS),
         )
 
 
@@ -75,14 +75,14 @@ def _features(answer: Predicted, found: Found, classification: str, tolerance: f
 
 def _outline(labels: np.ndarray | DiskArray, number: int, region: regions.Region) -> tuple[list[outlines.Part], int]:
     """The parts of a region, and by how much they are reduced so that they fit in memory."""
-    factor, least, box = 1, 0.5, region.box
-    parts = outlines.find(_rows(labels, number, box), most_corners=_MOST_CORNERS)
+    factor, minimum, box = 1, 0.5, region.box
+    parts = outlines.find(_rows(labels, number, box), max_corners=_MAX_CORNERS)
     while parts is None:
         factor *= 2
-        parts = outlines.find(_reduced_rows(labels, number, box, factor, least), most_corners=_MOST_CORNERS)
-        if parts is not None and least and sum(part.area for part in parts) * factor**2 < region.area / 2:
+        parts = outlines.find(_reduced_rows(labels, number, box, factor, minimum), max_corners=_MAX_CORNERS)
+        if parts is not None and minimum and sum(part.area for part in parts) * factor**2 < region.area / 2:
             # Thin lines: what they touch is nearer to them than what they fill.
-            least, factor, parts = 0.0, 1, None
+            minimum, factor, parts = 0.0, 1, None
     return parts, factor
 
 
@@ -91,20 +91,20 @@ def _rows(
 ) -> Iterator[np.ndarray]:
     """Bands of a region, [n, width of the box] bool; n is a multiple of a number but in the last one."""
     top, left, bottom, right = box
-    at_once = max(1, resampling.MOST_PIXELS // (right - left) // multiple) * multiple
+    at_once = max(1, resampling.MAX_PIXELS // (right - left) // multiple) * multiple
     for first in range(top, bottom, at_once):
         yield labels[first : min(first + at_once, bottom), left:right] == number
 
 
 def _reduced_rows(
-    labels: np.ndarray | DiskArray, number: int, box: tuple[int, int, int, int], factor: int, least: float
+    labels: np.ndarray | DiskArray, number: int, box: tuple[int, int, int, int], factor: int, minimum: float
 ) -> Iterator[np.ndarray]:
     """As `_rows`, squares of pixels of which at least this share, and at least one pixel, is in the region."""
     for rows in _rows(labels, number, box, multiple=factor):
         padded = np.pad(rows, [(0, -side % factor) for side in rows.shape])
         height, width = (side // factor for side in padded.shape)
         share = padded.reshape(height, factor, width, factor).mean(axis=(1, 3))
-        yield (share > 0) & (share >= least)
+        yield (share > 0) & (share >= minimum)
 
 
 def write_annotations(path: pathlib.Path, answer: Predicted, found: Found) -> None:

@@ -24,18 +24,18 @@ class Region(NamedTuple):
     centroid: tuple[float, float]
 
 
-def find(mask: np.ndarray, *, threshold: float, least_area: int = 1) -> tuple[np.ndarray, list[Region]]:
+def find(mask: np.ndarray, *, threshold: float, min_area: int = 1) -> tuple[np.ndarray, list[Region]]:
     """The regions of a soft mask, connected by eight neighbours, in the order of their first pixels along the rows.
 
     Args:
         mask: [H, W] soft mask.
         threshold: a pixel is foreground where the mask is at least this.
-        least_area: regions with fewer pixels are left out.
+        min_area: regions with fewer pixels are left out.
 
     Returns:
         [H, W] int32, the number of each pixel's region from 1, 0 elsewhere; and the regions.
     """
-    connected = objects.connected(mask >= threshold, least_area=least_area)
+    connected = objects.connected(mask >= threshold, min_area=min_area)
     labels, numbers = connected.numbers, range(1, len(connected) + 1)
     means, centroids = ndimage.mean(mask, labels, numbers), ndimage.center_of_mass(labels > 0, labels, numbers)
     found = [

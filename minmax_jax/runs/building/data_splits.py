@@ -13,8 +13,8 @@ from minmax_jax.runs.building.groups import DataOptions
 from minmax_jax.runs.building.options import RunOptions
 
 logger = logging.getLogger(__name__)
-_GREATEST_CROP = 480  # as published
-_GREATEST_IMBALANCE = 5  # images of the largest class for each of the smallest, without a warning
+_MAX_CROP = 480  # as published
+_MAX_IMBALANCE = 5  # images of the largest class for each of the smallest, without a warning
 
 
 # In the order of the published labels.
@@ -128,21 +128,21 @@ def crop_size(data: DataOptions, split: dataset.Split) -> tuple[int, int]:
         data: options of the data.
         split: training images, resized as configured.
     """
-    side = data.crop_size or dataset.typical_side(split, at_most=_GREATEST_CROP)
+    side = data.crop_size or dataset.typical_side(split, max_side=_MAX_CROP)
     return side, side
 
 
 def warn_of_imbalance(data: DataOptions, split: dataset.Split) -> None:
     """Names the largest and the smallest class of the training images where one has many times those of the other."""
     counts = np.bincount(split.labels, minlength=len(split.class_names))
-    most, fewest = int(np.argmax(counts)), int(np.argmin(np.where(counts, counts, counts.max())))
-    if data.balanced or counts[most] <= _GREATEST_IMBALANCE * counts[fewest]:
+    largest, smallest = int(np.argmax(counts)), int(np.argmin(np.where(counts, counts, counts.max())))
+    if data.balanced or counts[largest] <= _MAX_IMBALANCE * counts[smallest]:
         return
     logger.warning(
         "The classes are imbalanced: %d training images of %r, %d of %r. A model may never name a small class:"
         " --config.data.balanced=True draws all classes equally often, and"
         " --config.evaluation.selection=balanced_error selects the model by the mean over classes.",
-        *(counts[most], split.class_names[most], counts[fewest], split.class_names[fewest]),
+        *(counts[largest], split.class_names[largest], counts[smallest], split.class_names[smallest]),
     )
 
 

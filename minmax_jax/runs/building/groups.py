@@ -71,7 +71,7 @@ class DataOptions:
             cache_gib=(0, math.inf),
         )
         options.check_ranges(
-            self, or_zero=True, crop_size=(preprocessing.LEAST_SIDE, 8192), microns_per_pixel=(1e-3, 1e3)
+            self, or_zero=True, crop_size=(preprocessing.MIN_SIDE, 8192), microns_per_pixel=(1e-3, 1e3)
         )
         self._check_sources()
 

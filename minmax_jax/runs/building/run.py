@@ -103,9 +103,9 @@ def _check_selection(options: RunOptions, split: dataset.Split) -> None:
 
 
 def _check_classifier(options: RunOptions, splits: dict[str, dataset.Split]) -> None:
-    """Raises OptionError if of a crop, or of an image at the least of the sizes it is seen at, no pixel is left."""
-    least = min(int(padding.padded_sizes(split.sizes).min()) for split in splits.values())
-    resized = [views.view_side(least, scale) for scale in (*options.evaluation.scales, *options.refine.scales)]
-    side = min(*data_splits.crop_size(options.data, splits["train"]), least, *resized)
+    """Raises OptionError if of a crop, or of an image at the smallest of the sizes it is seen at, no pixel is left."""
+    minimum = min(int(padding.padded_sizes(split.sizes).min()) for split in splits.values())
+    resized = [views.view_side(minimum, scale) for scale in (*options.evaluation.scales, *options.refine.scales)]
+    side = min(*data_splits.crop_size(options.data, splits["train"]), minimum, *resized)
     with errors.naming("config.model."):
         classifier.check_size(options.model.classifier_scale, (side, side))
