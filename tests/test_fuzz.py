@@ -36,4 +36,4 @@ def test_kernels_stay_within_their_buffers():
         pytest.skip("the compiler has no address sanitizer")
     done = fuzz_kernels.start(24, seed=0)
     assert done.returncode == 0, done.stderr[:4000]
-    assert all(f"'{name}'" in done.stdout for name in ("conv", "depthwise", "max_pool", "channel_sums"))
+    assert all(f"'{name}'" in done.stdout for name in ("conv", "depthwise", "max_pool"))

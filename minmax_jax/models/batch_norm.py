@@ -8,7 +8,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from minmax_jax.ops import channel_sums, device_means
+from minmax_jax.ops import device_means
 
 
 class BatchNorm(nn.Module):
@@ -73,7 +73,7 @@ def _normalize(x, scale, bias, epsilon, axis_name):
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _forward(x, scale, bias, epsilon, axis_name):
     values = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    sums = channel_sums.channel_sums(values, values, jnp.zeros(x.shape[-1], values.dtype))
+    sums = _sums(values, values, 0)
     mean, mean_of_squares = _means(sums, x, axis_name)
     variance = jnp.maximum(mean_of_squares - jnp.square(mean), 0)
     inverse = lax.rsqrt(variance + epsilon)
@@ -87,12 +87,18 @@ def _backward(epsilon, axis_name, kept, cotangents):
     x, scale, mean, inverse = kept
     to_y, *_ = cotangents
     values = x.astype(to_y.dtype)
-    to_bias, to_factor = sums = channel_sums.channel_sums(to_y, values, mean)
+    to_bias, to_factor = sums = _sums(to_y, values, mean)
     constant, slope = _means(sums, x, axis_name)
     # Not in terms of a normalized x, which XLA would compute early and keep in memory.
     slope = slope * jnp.square(inverse)
     to_x = scale * inverse * (to_y - values * slope - (constant - mean * slope))
     return to_x.astype(x.dtype), (to_factor * inverse).astype(scale.dtype), to_bias.astype(scale.dtype)
+
+
+def _sums(values, partners, centres):
+    """For each channel, [K], the sum of the values, and that of values * (partners - centres)."""
+    axes = tuple(range(values.ndim - 1))
+    return jnp.sum(values, axes), jnp.sum(values * (partners - centres), axes)
 
 
 def _means(sums, x, axis_name):

@@ -16,7 +16,6 @@ __all__ = [
     "ALL_TAPS",
     "Epilogue",
     "can_use_winograd",
-    "channel_sums",
     "conv",
     "conv_kernel_gradient",
     "depthwise",
@@ -235,18 +234,6 @@ def max_pool_gradient(
     operands = (indices, cotangents.shape), (cotangents, indices.shape)
     attributes = dict(window=window, stride=stride, padding=padding)
     return _call("max_pool_gradient", _floats(shape), *operands, index_operand=0, **attributes)
-
-
-def channel_sums(values: jax.Array, partners: jax.Array, centres: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """As `ops.channel_sums.channel_sums`, with partial sums in float64.
-
-    Args:
-        values: as in `ops.channel_sums.channel_sums`.
-        partners: as in `ops.channel_sums.channel_sums`.
-        centres: as in `ops.channel_sums.channel_sums`.
-    """
-    operands = (values, values.shape), (partners, values.shape), (centres, values.shape[-1:])
-    return tuple(_call("channel_sums", [_floats(centres.shape)] * 2, *operands))
 
 
 def _images_and_cotangents(images: jax.Array, cotangents: jax.Array) -> tuple[_Operand, _Operand]:
