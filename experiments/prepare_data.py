@@ -17,7 +17,6 @@ from absl import flags
 
 from minmax_jax.base.errors import OptionError, naming
 from minmax_jax.base.paths import local_path
-from minmax_jax.runs.building import groups
 
 from . import program
 
@@ -93,6 +92,7 @@ flags.mark_flags_as_required(["dataset", "data_dir"])
 def main() -> None:
     from minmax_jax.base import disk
     from minmax_jax.data.importing import raw_dataset, records, summary
+    from minmax_jax.runs.building import groups
 
     name, config = _DATASET.value, _DATASET.value.removesuffix("_flowers")
     with naming("--"):

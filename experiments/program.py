@@ -188,7 +188,13 @@ def _parse_flags(document: str, argv: list[str]) -> list[str]:
 
 
 def exit_for_unknown_field(group: str, error: AttributeError, argv: list[str]) -> NoReturn:
-    """Ends the program for a flag --GROUP.FIELD of which there is no field, or none any more."""
+    """Ends the program for a flag --GROUP.FIELD of which there is no field, or none any more.
+
+    Args:
+        group: GROUP.
+        error: what ml_collections raised.
+        argv: the arguments of the program.
+    """
     from minmax_jax.runs.building import deleted_fields
 
     prefix = "" if group == "config" else f"{group}."

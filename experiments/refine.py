@@ -17,14 +17,14 @@ from minmax_jax.base.paths import local_path
 
 from . import program
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the prepared data; default: as in training.")
 try:
     _REFINE = config_flags.DEFINE_config_dict(
         "refine", common.get_config().refine, "Fields of config.refine that differ from the run's."
     )
 except AttributeError as error:  # the definition reads the command line
     program.exit_for_unknown_field("refine", error, sys.argv)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the prepared data; default: as in training.")
 flags.mark_flag_as_required("workdir")
 
 

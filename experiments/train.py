@@ -9,8 +9,6 @@ follows after a colon, as in --config=oxford:erasing=0.
 from absl import flags
 from ml_collections import config_flags
 
-from minmax_jax.runs.building import fields
-
 from . import program
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: a file or a shipped name, and its variant.")
@@ -22,6 +20,7 @@ def main() -> None:
     from minmax_jax.configs import common
 
     from minmax_jax.runs import training
+    from minmax_jax.runs.building import fields
 
     fields.check_fields(_CONFIG.value, common.get_config())
     program.start()

@@ -24,6 +24,7 @@ from minmax_jax.evaluation.metrics import scores as scores_lib
 from minmax_jax.method import Prediction
 from minmax_jax.minmax import inference
 from minmax_jax.minmax import method as minmax
+from minmax_jax.minmax import objective as objective_lib
 from minmax_jax.refinement import cache
 from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.training import batch_stats as stats_lib
@@ -94,7 +95,7 @@ def test_terms_of_an_image_without_a_region_are_zero():
     options = dict(gradient="flow", background_weight=0.3, size_weight=0.5, area_weight=0.7, whole_weight=0.2)
     objective = networks.objective(**options, background_classes=(NORMAL,))
     arguments = dict(step=0, view_logits={"whole": whole})
-    found = mm.objective.classifier_terms(foreground, background, shown, labels, objective=objective, **arguments)
+    found = objective_lib.classifier_terms(foreground, background, shown, labels, objective=objective, **arguments)
     has_region = np.array([1, 0, 1, 0])
     of_background = -np.log(_softmax(np.array(background))).mean(-1) * has_region
     areas = np.array(shown).mean((1, 2, 3))

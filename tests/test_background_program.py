@@ -57,9 +57,9 @@ def test_names_of_a_configuration_are_checked(names, message):
 
 
 def test_a_foreground_in_a_class_that_a_configuration_declares_is_warned_of(caplog):
-    data_splits.create_splits(_config(("empty",)))
+    data_splits.create_splits(options_lib.read(_config(("empty",))).data)
     assert not caplog.records
-    data_splits.create_splits(_config(("checkerboard", "empty")))
+    data_splits.create_splits(options_lib.read(_config(("checkerboard", "empty"))).data)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2  # of the 8 validation and the 12 test images; training reads no mask
     assert "background_classes: 2 of 3 validation images of checkerboard, empty, such as " in messages[0]

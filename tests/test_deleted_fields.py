@@ -30,6 +30,6 @@ def test_a_configuration_with_a_deleted_field(tmp_path, name, default, used):
     assert fields.flatten(workdir.read_config(tmp_path)) == fields.flatten(config)
     group[field] = used
     path.write_text(json.dumps(content))
-    message = f"{path}: {name}={used!r} is deleted from this version, .* {name}={default!r} did .*Remove the field"
+    message = f"{path}: {name}={used!r} is deleted from this version, .* {name}={default!r} did. Remove the field"
     with pytest.raises(ConfigError, match=message):
         workdir.read_config(tmp_path)

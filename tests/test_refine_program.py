@@ -14,7 +14,7 @@ from tests import programs
     "flag, message",
     [
         ("--refine.edge_weight=-1", "config.refine.edge_weight=-1.0 must be at least 0."),
-        ("--refine.scales=(0.01,)", "config.refine.scales=[0.01] must be numbers from 0.1 to 8"),
+        ("--refine.scales=(0.01,)", "config.refine.scales=(0.01,) must be numbers from 0.1 to 8"),
         ("--refine.nobody=1", "--refine has no field 'nobody'"),
         ("--refine.width=8", "config.refine.width is gone: it is 32 in every run. Leave it out."),
         ("--refine.num_steps=many", "--refine.num_steps=many: invalid literal"),

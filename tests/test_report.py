@@ -48,7 +48,8 @@ def test_the_loss_is_drawn_with_its_terms_and_without_what_is_no_term():
         {"step": step, "kind": "train", "loss": 3.0, "size_loss": float(step), "gradient_norm": 7.0, "map_norm": 9.0}
         for step in (1, 3)
     ]
-    ((title, chart),) = page._draw_training([*records, {"step": 3, "kind": "validation", "other_loss": 1.0}], 2)
+    results = {"step": 2, "log_terms": ["size_loss"]}
+    ((title, chart),) = page._draw_training([*records, {"step": 3, "kind": "validation", "other_loss": 1.0}], results)
     assert title == "Loss and its terms, training" and re.findall("<title>(.*?)</title>", chart) == ["loss", "size"]
     # From 1 at the bottom of the frame to 3 at its top; the selected step is in the middle.
     assert re.findall(r'points="([^"]+)"', chart) == ["46.0,24.0 408.0,24.0", "46.0,206.0 408.0,24.0"]

@@ -77,6 +77,14 @@ def test_the_contract_imports_nothing_of_the_project():
     assert _imports(_MODULES["minmax_jax.method"]) == set()
 
 
+def test_only_the_table_knows_a_method():
+    """What runs any method reads what it needs to know of one from its contract."""
+    may = {"minmax_jax.runs.building.methods", "minmax_jax"}
+    for module, path in _MODULES.items():
+        if _room_of(module) not in ("minmax", "baselines") and module not in may:
+            assert not {_room_of(name) for name in _imports(path)} & {"minmax", "baselines"}, module
+
+
 def test_few_modules_stand_at_the_root():
     assert len([path for path in (_ROOT / "minmax_jax").glob("*.py") if path.stem != "__init__"]) <= 6
 

@@ -13,7 +13,7 @@ import minmax_jax as mm
 from minmax_jax.base.errors import OptionError
 from minmax_jax.refinement import decoder_training
 from minmax_jax.runs import faithfulness_test, final_test, finished_runs, training
-from minmax_jax.runs.building import creation, data_splits
+from minmax_jax.runs.building import data_splits, methods
 from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.drawing import pictures
 from minmax_jax.runs.folder import model_card
@@ -192,8 +192,8 @@ def test_a_decoder_without_its_card_is_not_used(copy):
 def test_results_are_those_of_the_selected_model_with_pictures(copy, monkeypatch):
     folder, found = copy
     config = _config(refine__enabled=True)
-    assert final_test.read_results(folder, config, found["step"]) == found
-    assert final_test.read_results(folder, config, found["step"] + 1) is None
+    assert final_test.read_results(folder, options_lib.read(config), found["step"]) == found
+    assert final_test.read_results(folder, options_lib.read(config), found["step"] + 1) is None
     (folder / "results.json").unlink()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pictures, "draw", _interrupt)
@@ -290,7 +290,7 @@ def _interrupt(*arguments, **options):
 
 
 def test_a_method_without_a_trunk_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(creation, "create_method", test_method._create_method)
+    monkeypatch.setitem(methods.METHODS, "minmax", test_method.ENTRY)
     config = _config(refine__enabled=True, train__epochs=1)
     with pytest.raises(OptionError, match=r"refine.enabled=True needs a trunk; config.method='minmax' has none"):
         training.train_and_evaluate(config, tmp_path)

@@ -177,12 +177,12 @@ def test_a_read_that_fails_once_costs_no_checkpoint(tmp_path, monkeypatch):
 def test_a_run_of_another_version_says_which_file_to_change(tmp_path, program):
     """One that is older than a field is read with its default; a field that there is no more cannot be."""
     config = synthetic.get_config()
-    del config.evaluation.crf.max_offsets
+    del config.evaluation.crf.color_sigma
     with config.unlocked():
         config.evaluation.crf.max_offset = 9
     workdir.claim(tmp_path, config, {})
     done = programs.run(program, f"--workdir={tmp_path}")
-    lines = done.stderr.splitlines()
+    lines = done.stderr[done.stderr.index("Error: ") :].splitlines()
     assert done.returncode == 1 and f"{tmp_path / 'config.json'} is of another version" in lines[0]
     assert lines[1].startswith("config.evaluation.crf.max_offset is not a field; did you mean ")
     assert len(lines) == 3 and "traceback" in lines[2]

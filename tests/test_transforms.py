@@ -21,7 +21,7 @@ def _augment(seed=0, image=IMAGE, **options):
 def test_a_crop_is_a_part_of_the_image():
     corners = set()
     for seed in range(60):
-        crop = _augment(seed, crop_size=(32, 36))
+        crop = _augment(seed, size=(32, 36))
         top, left = crop[0, 0, :2]
         np.testing.assert_array_equal(crop, IMAGE[top : top + 32, left : left + 36])
         corners.add((top, left))
@@ -31,19 +31,19 @@ def test_a_crop_is_a_part_of_the_image():
 def test_padding_reflects_a_share_of_each_side():
     padded = np.pad(IMAGE, ((20, 20), (25, 25), (0, 0)), mode="reflect")
     windows = {padded[i : i + 32, j : j + 32].tobytes() for i in range(80 - 32 + 1) for j in range(100 - 32 + 1)}
-    crops = {_augment(seed, crop_size=(32, 32), padding=0.5).tobytes() for seed in range(40)}
+    crops = {_augment(seed, size=(32, 32), padding=0.5).tobytes() for seed in range(40)}
     assert crops <= windows and len(crops) > 30
 
 
 def test_a_small_image_is_padded_to_the_crop():
-    crop = _augment(crop_size=(64, 48))
+    crop = _augment(size=(64, 48))
     assert crop.shape == (64, 48, 3)
     assert set(np.unique(crop[..., 0])) <= set(range(40))
 
 
 @pytest.mark.parametrize("option, axis", [("flip_horizontal", 1), ("flip_vertical", 0)])
 def test_flips_half_of_the_time(option, axis):
-    crops = [_augment(seed, crop_size=(40, 50), **{option: True}) for seed in range(200)]
+    crops = [_augment(seed, size=(40, 50), **{option: True}) for seed in range(200)]
     flipped = [np.array_equal(crop, np.flip(IMAGE, axis)) for crop in crops]
     assert all(flip or np.array_equal(crop, IMAGE) for flip, crop in zip(flipped, crops))
     assert 70 < sum(flipped) < 130
@@ -51,7 +51,7 @@ def test_flips_half_of_the_time(option, axis):
 
 def _colored(seed, **jitter):
     image = np.random.default_rng(9).integers(60, 190, (40, 50, 3), np.uint8)
-    return image, _augment(seed, image, crop_size=(40, 50), **jitter)
+    return image, _augment(seed, image, size=(40, 50), **jitter)
 
 
 def _is_blend(jittered, image, other, maximum):
@@ -82,7 +82,7 @@ def test_colour_changes_blend_with_black_mean_grey_and_grey(name):
 def test_strong_changes_are_drawn_as_torchvision_does(strength):
     """Factors are uniform from max(0, 1 - strength) to 1 + strength, without a point mass at 0."""
     image = np.full((32, 32, 3), 40, np.uint8)
-    options = dict(crop_size=(32, 32), brightness=strength)
+    options = dict(size=(32, 32), brightness=strength)
     factors = [_augment(seed, image, **options)[0, 0, 0] / 40 for seed in range(300)]
     assert np.mean(factors) == pytest.approx((1 + strength) / 2, rel=0.15)
     assert np.mean(np.array(factors) == 0) < 0.02
@@ -95,6 +95,6 @@ def test_hue_turns_colours_and_keeps_their_value():
 
 
 def test_the_generator_decides_everything():
-    options = dict(crop_size=(32, 32), padding=0.5, flip_horizontal=True, flip_vertical=True, contrast=0.5, hue=0.1)
+    options = dict(size=(32, 32), padding=0.5, flip_horizontal=True, flip_vertical=True, contrast=0.5, hue=0.1)
     np.testing.assert_array_equal(_augment(5, **options), _augment(5, **options))
     assert not np.array_equal(_augment(5, **options), _augment(6, **options))

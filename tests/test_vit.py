@@ -329,7 +329,8 @@ def test_options_that_do_not_fit_are_refused(tmp_path, changes, message):
 def test_options_and_weights_of_other_trunks_are_refused(tmp_path):
     config = _config(tmp_path, **{"model.frozen_norm": True})
     with pytest.raises(ValueError, match="frozen_norm=True .*not vit_small14"):
-        creation.create_model(options_lib.read(config).model, num_classes=2)
+        options_lib.read(config)
+    config.model.frozen_norm = False
     config.model.pretrained = str(tmp_path / "absent.pth")
     with pytest.raises(errors.ConfigError, match="(?s)There is no file .*dinov2_vits14_reg4_pretrain.pth"):
         creation.load_pretrained(options_lib.read(config).model, None)

@@ -19,6 +19,7 @@ from minmax_jax.prediction import inputs, options
 from minmax_jax.report import page
 from minmax_jax.runs import faithfulness_test, finished_runs, training
 from minmax_jax.runs.building import data_splits
+from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import checkpoints, results
 from tests import programs, splits
 from tests.test_strict_json import read_all
@@ -139,14 +140,14 @@ def test_two_runs_without_masks_are_compared_by_their_classes(root):
 
 def test_imbalanced_classes_are_named_with_the_option(root, caplog):
     config = _config(root)
-    data_splits.warn_of_imbalance(config, _split([14, 2]))
+    data_splits.warn_of_imbalance(options_lib.read(config).data, _split([14, 2]))
     (record,) = caplog.records
     message = record.getMessage()
     assert "14 training images of 'a', 2 of 'b'" in message and "--config.data.balanced=True" in message
     caplog.clear()
-    data_splits.warn_of_imbalance(config, _split([10, 2]))
+    data_splits.warn_of_imbalance(options_lib.read(config).data, _split([10, 2]))
     config.data.balanced = True
-    data_splits.warn_of_imbalance(config, _split([14, 2]))
+    data_splits.warn_of_imbalance(options_lib.read(config).data, _split([14, 2]))
     assert not caplog.records
 
 
@@ -164,7 +165,7 @@ def test_selection_by_masks_is_refused_before_training(root, tmp_path):
 def test_a_score_that_is_no_number_is_the_worst(root):
     config, record = _config(root, **{"evaluation.selection": "localization"}), checkpoints.RunRecord()
     for step, (f1, selected) in enumerate([(math.nan, 1), (math.nan, 2), (80.0, 3), (math.nan, 3), (70.0, 3)], start=1):
-        training._select(record, {"f1_foreground": 60.0, "f1_background": f1}, step, config)
+        training._select(record, {"f1_foreground": 60.0, "f1_background": f1}, step, config.evaluation.selection)
         assert record.selected_step == selected
 
 

@@ -12,7 +12,13 @@ class UserError(Exception):
 
 
 class OptionError(UserError, ValueError):
-    """An argument that cannot be used; the message begins with it, as in "omega=-1 must be above 0."."""
+    """An argument that cannot be used; the message begins with it, as in "omega=-1 must be above 0.".
+
+    Several arguments that cannot be used have a message each, on lines of their own.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class ConfigError(UserError, ValueError):
@@ -23,10 +29,9 @@ class ConfigError(UserError, ValueError):
 def naming(prefix: str) -> Iterator[None]:
     """Puts what the user wrote before the name of an argument: "config.mask." or "--".
 
-    Functions name their own arguments; only programs know from which field or flag a value came. A message of several
-    lines names an argument in each.
+    Functions name their own arguments; only programs know from which field or flag a value came.
     """
     try:
         yield
     except OptionError as error:
-        raise type(error)("\n".join(f"{prefix}{line}" for line in str(error).split("\n"))) from error
+        raise type(error)(*(f"{prefix}{message}" for message in error.args)) from error

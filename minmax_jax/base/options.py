@@ -75,7 +75,7 @@ def check_ranges(options: Any, *, or_zero: bool = False, **limits: tuple[float, 
             upper = f"from {minimum} to {maximum}" if maximum < math.inf else f"at least {minimum}"
             problems.append(f"{name}={value!r} must be {upper}{', or 0' if or_zero else ''}.")
     if problems:
-        raise OptionError("\n".join(problems))
+        raise OptionError(*problems)
 
 
 def check_sizes(name: str, sizes: Sequence[float]) -> None:

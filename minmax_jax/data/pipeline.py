@@ -127,7 +127,7 @@ def train_batches(
     """
     if batch_size % process_count:
         raise OptionError(f"batch_size={batch_size} must be a multiple of the {process_count} processes.")
-    images = _in_order(split, seed, balanced=balanced).random_map(augmentation)
+    images = _in_order(split, seed, balanced=balanced).random_map(augmentation.random_map)
     share = _ShareOfBatches(images, batch_size, process_index, process_count)
     batches = share.batch(batch_size // process_count, drop_remainder=True)[first_batch:]
     buffer_size = max(1, _PREFETCHED_IMAGES * process_count // batch_size)

@@ -66,6 +66,11 @@ def find_bounds(slide) -> Bounds | None:
 
 
 def open_picture(path: pathlib.Path) -> Image.Image:
+    """A picture that Pillow reads completely.
+
+    Raises:
+        DataError: if it is missing or is not a complete picture.
+    """
     content = raw_files.read_file(path)
     with naming_slides():
         return image_files.open_picture(content, str(path))
@@ -85,12 +90,31 @@ def naming_slides() -> Iterator[None]:
 
 
 def crop_picture(picture: Image.Image, box: Box, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """A box of a picture.
+
+    Args:
+        picture: in memory.
+        box: in its pixels.
+        size: height and width of the result.
+        resample: `MEAN` or `NEAREST`.
+    """
     top, left, bottom, right = box
     return picture.resize(size[::-1], resample, (left, top, min(right, picture.width), min(bottom, picture.height)))
 
 
 def crop_slide(slide, path: pathlib.Path, box: Box, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
-    """As `crop_picture`, RGBA; band by band where there is no level near the size that is asked for."""
+    """A box of a slide, RGBA; read band by band where there is no level near the size that is asked for.
+
+    Args:
+        slide: an OpenSlide.
+        path: of its file, for the error.
+        box: in pixels of full resolution.
+        size: height and width of the result.
+        resample: `MEAN` or `NEAREST`.
+
+    Raises:
+        DataError: where the slide is damaged.
+    """
     import openslide
 
     (top, left, bottom, right), (height, width) = box, size

@@ -120,7 +120,16 @@ def from_pixels(pixels: np.ndarray, *, orientation: int = 1) -> LargeImage:
 
 
 def read_enlarged(image: LargeImage, box: slide_windows.Box, size: tuple[int, int]) -> np.ndarray:
-    """A box of an image at more pixels than it has, [h, w, 3] uint8: bilinear, with the pixels around the box."""
+    """A box of an image at more pixels than it has: bilinear, with the pixels around the box.
+
+    Args:
+        image: the image to read from.
+        box: (top, left, bottom, right) in its pixels.
+        size: (h, w) of the result.
+
+    Returns:
+        [h, w, 3] uint8.
+    """
     top, left = (max(0, math.floor(place) - 1) for place in box[:2])
     bottom, right = (min(side, math.ceil(place) + 1) for place, side in zip(box[2:], image.size))
     around = image.read((top, left, bottom, right), (bottom - top, right - left))

@@ -5,7 +5,6 @@ Each sample has its own random generator, so that batches do not depend on the w
 
 import dataclasses
 
-import grain
 import numpy as np
 from PIL import Image, ImageEnhance
 
@@ -14,7 +13,7 @@ from minmax_jax.data import stains
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmentation(grain.transforms.RandomMap):
+class Augmentation:
     """Maps an example with an image of any size to one with an augmented crop.
 
     Attributes:

@@ -120,10 +120,12 @@ def create_model(
         OptionError: for a trunk or a head that is no Linen module.
 
     Example:
+        >>> import functools
         >>> import jax
         >>> import jax.numpy as jnp
         >>> import minmax_jax as mm
-        >>> model = mm.create_model(mm.resnet18(), num_classes=4, k_max=0.3)
+        >>> head = functools.partial(mm.heads.WildcatHead, k_max=0.3)
+        >>> model = mm.create_model(mm.resnet18(), num_classes=4, head=head)
         >>> images, masks = jnp.zeros((2, 64, 64, 3)), jnp.zeros((2, 64, 64, 1))
         >>> variables = jax.eval_shape(model.init, jax.random.key(0), images, masks)
         >>> sorted(variables["params"])

@@ -33,6 +33,7 @@ class RefineOptions:
 
     def __post_init__(self):
         options.check_range("num_steps", self.num_steps, 1)
+        options.check_sizes("scales", self.scales)
         options.check_range("cache_gib", self.cache_gib, 1e-9)
         options.check_range("edge_weight", self.edge_weight, 0)
         options.check_choice("prior", self.prior, ("", *priors.PRIORS))

@@ -17,6 +17,7 @@ class Setup:
         create_model: (head=None) -> networks on the trunk of the run, for its classes, with heads of this class of
             `models.heads`, or of one like them; None: WILDCAT as the run configures it.
         tx: the optimizer.
+        num_classes: C.
         steps_per_epoch: of the training; prediction does not depend on it.
         background_classes: classes without a region.
         accumulation: micro-batches of a training step.
@@ -27,6 +28,7 @@ class Setup:
 
     create_model: Callable[..., MinMaxNet]
     tx: optax.GradientTransformation
+    num_classes: int
     steps_per_epoch: int = 1
     background_classes: tuple[int, ...] = ()
     accumulation: int = 1

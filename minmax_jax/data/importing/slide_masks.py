@@ -22,6 +22,11 @@ def open_mask(path: pathlib.Path, image: LargeImage, *, rule: mask_rules.Rule) -
 
     The mask of a slide with bounds may cover them or the whole slide: its shape decides.
 
+    Args:
+        path: of the mask.
+        image: the image of this mask.
+        rule: which values are foreground.
+
     Raises:
         DataError: if it is missing, is not a complete image, has another shape than its image, or is a JPEG while the
             rule needs exact values; `read` raises it where the file is damaged.

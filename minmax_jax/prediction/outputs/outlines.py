@@ -41,7 +41,7 @@ def find(bands: Iterable[np.ndarray], *, max_corners: int | None = None) -> list
         Three pixels around a corner, in one band; points are (x, y):
 
         >>> import numpy as np
-        >>> from minmax_jax.prediction import outlines
+        >>> from minmax_jax.prediction.outputs import outlines
         >>> (part,) = outlines.find([np.array([[1, 1], [1, 0]], bool)])
         >>> part.area, part.holes, sorted(map(tuple, part.shell[:-1].tolist()))
         (3, [], [(0, 0), (0, 2), (1, 1), (1, 2), (2, 0), (2, 1)])

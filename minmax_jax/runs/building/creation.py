@@ -42,6 +42,7 @@ def create_method(
             create_model, options.model, num_classes=num_classes, alignment=options.mask.alignment
         ),
         tx=options.optimizer.create(rate),
+        num_classes=num_classes,
         steps_per_epoch=steps_per_epoch,
         background_classes=background_classes,
         accumulation=options.train.accumulation,

@@ -1,9 +1,10 @@
 """From options to data: the three splits, and training batches."""
 
+from collections.abc import Iterator
 import dataclasses
 import logging
+from typing import Any
 
-import grain
 import jax
 import numpy as np
 
@@ -146,7 +147,9 @@ def warn_of_imbalance(data: DataOptions, split: dataset.Split) -> None:
     )
 
 
-def create_train_batches(options: RunOptions, split: dataset.Split, *, first_batch: int = 0) -> grain.DatasetIterator:
+def create_train_batches(
+    options: RunOptions, split: dataset.Split, *, first_batch: int = 0
+) -> Iterator[dict[str, Any]]:
     """This host's share of the training batches, from the one of that number on.
 
     Args:

@@ -93,7 +93,7 @@ class DataOptions:
                 " other; set one."
             )
         if problems:
-            raise OptionError("\n".join(problems))
+            raise OptionError(*problems)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,7 +61,7 @@ def collect(
         "threshold": {"policy": "fixed", "value": evaluation.threshold},
         "flips": evaluation.flips,
         "scales": list(evaluation.scales),
-        **({"refine": dataclasses.asdict(refine)} if refine.enabled else {}),
+        **({"refine": strict_json.plain(dataclasses.asdict(refine))} if refine.enabled else {}),
         **({"prior": refine.prior} if refine.enabled and refine.prior else {}),
         "seed": options.seed,
         "step": step,
