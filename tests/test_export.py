@@ -60,7 +60,12 @@ _NETWORKS = {
         "model__resnet__stage_sizes": (),
         **_REFINED,
     },
-    "vision transformer, patches": {"model__trunk": "vit_small14", "mask__alignment": "patches", **_REFINED},
+    "vision transformer, patches": {
+        "model__trunk": "vit_small14",
+        "model__pretrained": "dinov2.pth",
+        "mask__alignment": "patches",
+        **_REFINED,
+    },
 }
 
 
@@ -151,7 +156,10 @@ def test_one_file_for_images_of_any_size(tmp_path, name, format):
     "changes, message",
     [
         ({"evaluation__scales": (1.0, 1.5)}, "scales=1,1.5 are rounded for one size .scales=1 leaves them out"),
-        ({"model__trunk": "vit_small14", "mask__alignment": "patches"}, "trunk='vit_small14' resizes its position"),
+        (
+            {"model__trunk": "vit_small14", "model__pretrained": "dinov2.pth", "mask__alignment": "patches"},
+            "trunk='vit_small14' resizes its position",
+        ),
         ({"model__classifier_scale": 0.7}, "classifier_scale=0.7 of a free side has no exact form"),
         ({"model__k_max": 0.1234}, "a share of 0.1234 of a free number of locations has no exact form"),
     ],
