@@ -24,7 +24,7 @@ from benchmarks import figures as figures_lib
 from minmax_jax.data import dataset
 from minmax_jax.runs.building import data_splits, fields
 from minmax_jax.runs.building import options as options_lib
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building.run import build_run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration: dataset, augmentation, network.")
 _WORKERS = flags.DEFINE_list("workers", ["0", "1", "2"], "Numbers of processes that read; 0: two threads.")
@@ -107,7 +107,7 @@ def _resident_bytes() -> int:
 def _train(config, split: dataset.Split) -> dict[str, float]:
     """Steps one by one: how long each took, and how long its batch had to be waited for."""
     config.data.num_workers = 0
-    built = build.build_run(config)
+    built = build_run(config)
     train, batches = built.train_step, data_splits.create_train_batches(options_lib.read(config), split)
     state, waits, durations = built.state, [], []
     for _ in range(_STEPS.value + 1):

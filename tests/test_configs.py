@@ -27,7 +27,7 @@ from minmax_jax.refinement.crf import Crf
 from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs.building import creation, deleted_fields, fields, methods
 from minmax_jax.runs.building import options as options_lib
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building.run import build_run
 from minmax_jax.training import optimizers, schedules
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -490,7 +490,7 @@ def test_evaluation_over_flips_needs_flips_in_training():
     options_lib.read(config, num_devices=1, num_local_devices=1)  # there is the other
     config.data.flip_vertical = False
     with pytest.raises(errors.ConfigError, match="config.evaluation.flips=True"):
-        build.build_run(config)
+        build_run(config)
 
 
 def test_the_first_word_of_the_variant_names_own_data():

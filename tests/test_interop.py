@@ -14,7 +14,7 @@ from minmax_jax import interop
 from minmax_jax.models import mask_head
 from minmax_jax.runs.building import creation
 from minmax_jax.runs.building import options as options_lib
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building.run import build_run
 from tests import networks, torch_layout
 
 NUM_CLASSES, MODALITIES = 3, 2
@@ -287,7 +287,7 @@ def test_training_starts_from_the_file(tmp_path, average_decay):
     tensors = _draw(_shapes("deep"))
     np.savez(tmp_path / "trunk.npz", **tensors)
     config.model.pretrained = str(tmp_path / "trunk.npz")
-    state = creation.load_pretrained(options_lib.read(config).model, build.build_run(config).state)
+    state = creation.load_pretrained(options_lib.read(config).model, build_run(config).state)
     for variables in filter(None, (state.variables, state.average)):
         _assert_equal(variables["params"]["trunk"]["stem_norm1"]["scale"], tensors["bn1.weight"])
 

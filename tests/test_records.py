@@ -14,7 +14,7 @@ from minmax_jax.minmax import method as minmax
 from minmax_jax.report import metric_records
 from minmax_jax.runs import timing
 from minmax_jax.runs.building import options as options_lib
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building import run
 from minmax_jax.runs.folder import metric_writers, results
 from tests import splits
 
@@ -142,10 +142,10 @@ def test_results_say_whether_labels_were_all_that_was_used(changes, expected):
 def test_selection_by_masks_needs_masks():
     config = synthetic.get_config()
     config.evaluation.selection = "localization"
-    build._check_selection(options_lib.read(config), splits.make_split([(32, 32), (32, 32)]))
+    run._check_selection(options_lib.read(config), splits.make_split([(32, 32), (32, 32)]))
     without = splits.make_split([(32, 32)], read_mask=lambda index: None)
     with pytest.raises(OptionError, match="config.evaluation.selection='localization' needs masks"):
-        build._check_selection(options_lib.read(config), without)
+        run._check_selection(options_lib.read(config), without)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def test_a_classifier_that_would_see_no_pixel_is_refused_before_training(sizes, 
     config.update_from_flattened_dict({"model.classifier_scale": scale, **changes})
     parts = dict.fromkeys(("train", "validation", "test"), splits.make_split([sizes]))
     with pytest.raises(OptionError, match=f"config.model.classifier_scale={scale} leaves no pixel of images of"):
-        build._check_classifier(options_lib.read(config), parts)
+        run._check_classifier(options_lib.read(config), parts)
     config.model.classifier_scale = 0.04
-    build._check_classifier(options_lib.read(config), parts)
+    run._check_classifier(options_lib.read(config), parts)
 
 
 def test_results_hold_what_scripts_rely_on():

@@ -12,7 +12,7 @@ from minmax_jax.data import dataset, padding
 from minmax_jax.evaluation import faithfulness, predict_split, randomization
 from minmax_jax.ops.resize import resize_mask
 from minmax_jax.runs import finished_runs
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building.run import Run
 from minmax_jax.runs.folder import workdir as workdir_lib
 from minmax_jax.training import state as state_lib
 
@@ -96,7 +96,7 @@ def test_workdir(
     return content
 
 
-def _predict_masks(run: build.Run, variables: dict[str, Any], images: dataset.Split) -> list[np.ndarray]:
+def _predict_masks(run: Run, variables: dict[str, Any], images: dataset.Split) -> list[np.ndarray]:
     """The mask [H, W] of each image."""
     masks: dict[int, np.ndarray] = {}
     batch_size = run.options.evaluation.batch_size
@@ -111,7 +111,7 @@ def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def _probabilities(run: build.Run, variables: dict[str, Any], images: np.ndarray, batch_size: int) -> np.ndarray:
+def _probabilities(run: Run, variables: dict[str, Any], images: np.ndarray, batch_size: int) -> np.ndarray:
     """[B, C] of the whole model, which finds a region in the changed images [B, H, W, 3] and reads it."""
     padded = np.stack([padding.pad(image) for image in images])
     # Repeated images fill the last batch: another number of images would compile the networks again.
@@ -128,9 +128,7 @@ def _true_mask(images: dataset.Split, index: int) -> np.ndarray | None:
     return None if mask is None else resize_mask(mask.astype(np.float32), tuple(images.sizes[index])) >= 0.5
 
 
-def _randomize(
-    run: build.Run, variables: dict[str, Any], images: dataset.Split, masks: list[np.ndarray]
-) -> dict[str, Any]:
+def _randomize(run: Run, variables: dict[str, Any], images: dataset.Split, masks: list[np.ndarray]) -> dict[str, Any]:
     # A decoder's masks do not depend on the class maps.
     levels = "decoder" if "decoder" in variables else "head", "all"
     return {

@@ -17,8 +17,8 @@ from minmax_jax.evaluation.evaluators import Evaluator, Row
 from minmax_jax.evaluation.metrics import pixel_curve, thresholds
 from minmax_jax.runs import second_stage
 from minmax_jax.runs.building import data_splits
-from minmax_jax.runs.building import run as build
 from minmax_jax.runs.building.options import RunOptions
+from minmax_jax.runs.building.run import Run
 from minmax_jax.runs.drawing import pictures
 from minmax_jax.runs.folder import digests, model_card, results
 from minmax_jax.runs.folder import workdir as workdir_lib
@@ -28,9 +28,7 @@ logger = logging.getLogger(__name__)
 PREDICTIONS = "predictions.jsonl"  # rows of the test split
 
 
-def evaluate_split(
-    run: build.Run, split: dataset.Split, state: state_lib.TrainState
-) -> tuple[list[Row], dict[str, Any]]:
+def evaluate_split(run: Run, split: dataset.Split, state: state_lib.TrainState) -> tuple[list[Row], dict[str, Any]]:
     """The rows and the summary of a split, whose images the hosts share, by the metrics of validations.
 
     Args:
@@ -43,7 +41,7 @@ def evaluate_split(
 
 
 def _evaluate(
-    run: build.Run, split: dataset.Split, state: state_lib.TrainState, evaluators: Sequence[Evaluator], **options
+    run: Run, split: dataset.Split, state: state_lib.TrainState, evaluators: Sequence[Evaluator], **options
 ) -> list[Row]:
     variables = state_lib.inference_variables(state)
     rows = evaluation.evaluate(
@@ -57,7 +55,7 @@ def _evaluate(
 
 
 def test_selected(
-    run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, *, wall_seconds: float
+    run: Run, folder: pathlib.Path, state: state_lib.TrainState, *, wall_seconds: float
 ) -> dict[str, Any]:
     """Tests the selected model; writes predictions, model, `results.json`, and the pictures.
 
@@ -111,7 +109,7 @@ def read_results(folder: pathlib.Path, options: RunOptions, step: int) -> dict[s
 
 
 def evaluate_model(
-    run: build.Run, state: state_lib.TrainState, split: str, *, wall_seconds: float
+    run: Run, state: state_lib.TrainState, split: str, *, wall_seconds: float
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows of a split, and the content of `results.json` with that split in place of the test split.
 
@@ -145,7 +143,7 @@ def evaluate_model(
     return rows, content | ({"diagnosis": swaps} if swaps else {})
 
 
-def _choose_threshold(run: build.Run, state: state_lib.TrainState) -> float | None:
+def _choose_threshold(run: Run, state: state_lib.TrainState) -> float | None:
     """The best threshold for the validation images, if any has a true mask."""
     split = run.splits["validation"]
     if not dataset.any_mask(split):
@@ -154,7 +152,7 @@ def _choose_threshold(run: build.Run, state: state_lib.TrainState) -> float | No
 
 
 def _diagnose(
-    run: build.Run, split: dataset.Split, state: state_lib.TrainState, rows: Sequence[Row]
+    run: Run, split: dataset.Split, state: state_lib.TrainState, rows: Sequence[Row]
 ) -> dict[str, Any] | None:
     """The swap test, where the method has a classifier that reads regions, of the images that have and show one."""
     if run.classify is None:
@@ -194,7 +192,7 @@ def _diagnose(
 
 
 def _save_model(
-    run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, stage: second_stage.SecondStage | None
+    run: Run, folder: pathlib.Path, state: state_lib.TrainState, stage: second_stage.SecondStage | None
 ) -> None:
     variables = state_lib.inference_variables(state)
     card = model_card.describe(

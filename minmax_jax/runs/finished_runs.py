@@ -15,7 +15,7 @@ from minmax_jax.distributed import hosts
 from minmax_jax.evaluation.evaluators import Row
 from minmax_jax.runs import final_test, second_stage
 from minmax_jax.runs.building import creation, fields
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building.run import Run, build_run
 from minmax_jax.runs.folder import checkpoints, results
 from minmax_jax.runs.folder import workdir as workdir_lib
 from minmax_jax.training import state as state_lib
@@ -93,13 +93,13 @@ class SelectedModel(NamedTuple):
         seconds: of the training.
     """
 
-    run: build.Run
+    run: Run
     state: state_lib.TrainState
     decoder: Any | None
     seconds: float
 
 
-def _with_crf(model: SelectedModel) -> build.Run:
+def _with_crf(model: SelectedModel) -> Run:
     """The run whose masks a CRF refines."""
     if model.decoder is not None:
         raise OptionError("crf=True refines masks of the first stage, and this run has a second: add refine=False.")
@@ -163,9 +163,9 @@ def refine_workdir(
 
 def _open(
     folder: pathlib.Path, config: ml_collections.ConfigDict, split: str
-) -> tuple[build.Run, state_lib.TrainState, float]:
+) -> tuple[Run, state_lib.TrainState, float]:
     """The run, the state of its selected model, and the seconds of its training."""
-    run = build.build_run(config)
+    run = build_run(config)
     if split not in run.splits:
         raise OptionError(f"split={split!r} must be one of {tuple(run.splits)}.")
     for difference in workdir_lib.differing_splits(folder, run.splits):

@@ -12,7 +12,7 @@ from minmax_jax.distributed import engines
 from minmax_jax.refinement import cache, calibration, decoder_training, priors
 from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs.building import creation
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building.run import Run
 from minmax_jax.runs.folder import digests, model_card
 from minmax_jax.training import state as state_lib
 
@@ -32,7 +32,7 @@ class SecondStage(NamedTuple):
     edge_weight: float | None
 
 
-def train(run: build.Run, state: state_lib.TrainState) -> SecondStage:
+def train(run: Run, state: state_lib.TrainState) -> SecondStage:
     """Trains the decoder on the training images; of several hosts, each does the same work.
 
     Args:
@@ -64,7 +64,7 @@ def train(run: build.Run, state: state_lib.TrainState) -> SecondStage:
         return SecondStage(*decoder_training.train(groups, decoder=decoder, options=options.refine, seed=options.seed))
 
 
-def _create_masks_fn(run: build.Run, variables: dict[str, Any]) -> cache.MasksFn:
+def _create_masks_fn(run: Run, variables: dict[str, Any]) -> cache.MasksFn:
     """Where the seeds come from: a declared prior, or the first stage."""
     if prior := run.options.refine.prior:
         compute = priors.PRIORS[prior]
@@ -73,7 +73,7 @@ def _create_masks_fn(run: build.Run, variables: dict[str, Any]) -> cache.MasksFn
     return lambda images: predict(variables, images).masks
 
 
-def _create_seed_method(run: build.Run) -> Any:
+def _create_seed_method(run: Run) -> Any:
     """The method with the test-time augmentation of the seeds: all mirror images of training, and `refine.scales`."""
     flips = any(run.options.training_flips.values())
     evaluation = dataclasses.replace(run.options.evaluation, flips=flips, scales=run.options.refine.scales)
@@ -86,7 +86,7 @@ def _create_seed_method(run: build.Run) -> Any:
     )
 
 
-def refine(run: build.Run, stage: SecondStage) -> build.Run:
+def refine(run: Run, stage: SecondStage) -> Run:
     """The run with the masks of a decoder, calibrated, in place of the first stage's."""
     predict = creation.create_refined_predict(
         run.options, run.method, background_classes=run.splits["train"].background_labels

@@ -19,7 +19,7 @@ from minmax_jax.evaluation import selection
 from minmax_jax.method import Score, error_name
 from minmax_jax.runs import final_test, timing
 from minmax_jax.runs.building import creation, data_splits, fields
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building.run import Run, build_run
 from minmax_jax.runs.folder import checkpoints, digests, metric_writers
 from minmax_jax.runs.folder import workdir as workdir_lib
 from minmax_jax.training.state import TrainState
@@ -52,7 +52,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
         KeyboardInterrupt: once the save under way is written; the message says how to resume.
     """
     started = time.monotonic()
-    run = build.build_run(config)
+    run = build_run(config)
     data_splits.warn_of_imbalance(run.options.data, run.splits["train"])
     # Before any host writes: the configuration in the folder is that of the first.
     _check_hosts(config, run)
@@ -81,7 +81,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
 
 
 def _train(
-    run: build.Run,
+    run: Run,
     state: TrainState,
     folder: pathlib.Path,
     saved: checkpoints.Checkpoints,
@@ -150,14 +150,14 @@ def _train(
     return final_test.test_selected(run, folder, state, wall_seconds=record.seconds)
 
 
-def _validate(run: build.Run, state: TrainState, step: int, saved: checkpoints.Checkpoints) -> dict:
+def _validate(run: Run, state: TrainState, step: int, saved: checkpoints.Checkpoints) -> dict:
     try:
         return final_test.evaluate_split(run, run.splits["validation"], state)[1]
     except evaluation.NotFiniteError as error:
         raise _diverged(f"after step {step} {error}", saved) from error
 
 
-def _check_hosts(config: ml_collections.ConfigDict, run: build.Run) -> None:
+def _check_hosts(config: ml_collections.ConfigDict, run: Run) -> None:
     """Compares configuration and data with those of the other hosts."""
     values = {f"config.{name}": value for name, value in fields.flatten(config).items()}
     values |= {f"digest of the {name} split": digests.split_digest(split) for name, split in run.splits.items()}

@@ -10,7 +10,7 @@ from minmax_jax.data import padding
 from minmax_jax.method import RecordedPass
 from minmax_jax.ops import intensity
 from minmax_jax.report import layers
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building.run import Run
 from minmax_jax.runs.drawing import gallery
 from minmax_jax.training import state as state_lib
 
@@ -18,7 +18,7 @@ FOLDER, INDEX = "film", "index.json"
 _NUM_IMAGES = 6
 
 
-def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:
+def write(run: Run, folder: pathlib.Path, state: state_lib.TrainState) -> None:
     """Writes what each pass saw and found, for test images that have a region, evenly spaced; nothing without erasing.
 
     Args:

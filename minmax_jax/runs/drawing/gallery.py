@@ -11,7 +11,7 @@ from minmax_jax.data import dataset
 from minmax_jax.evaluation import predict_split
 from minmax_jax.evaluation.evaluators import Row
 from minmax_jax.report import layers
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building.run import Run
 from minmax_jax.training import state as state_lib
 
 FOLDER, INDEX = "gallery", "index.json"
@@ -55,7 +55,7 @@ def _is_number(value: float | None) -> bool:
     return value is not None and not np.isnan(value)
 
 
-def write(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Sequence[Row]) -> None:
+def write(run: Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Sequence[Row]) -> None:
     """Predicts the chosen images again, and writes image, masks, outlines and instances of each, and an index.
 
     Args:

@@ -12,7 +12,7 @@ from minmax_jax.data import dataset
 from minmax_jax.evaluation import predict_split
 from minmax_jax.evaluation.evaluators import Row
 from minmax_jax.report import page, panels
-from minmax_jax.runs.building import run as build
+from minmax_jax.runs.building.run import Run
 from minmax_jax.runs.drawing import film_strips, gallery
 from minmax_jax.training import state as state_lib
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 NUM_PICTURES = 8  # test images that are drawn
 
 
-def draw(run: build.Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Sequence[Row]) -> None:
+def draw(run: Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Sequence[Row]) -> None:
     """Panels of test images, evenly spaced over the split, and the images that the report shows.
 
     Args:
