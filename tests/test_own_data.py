@@ -345,7 +345,7 @@ def test_from_a_folder_to_results(tmp_path):
     assert done.returncode == 0, done.stderr
     test = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
     assert (test["num_images"], test["num_images_with_mask"]) == (4, 1)
-    assert len(list((tmp_path / "run" / "pictures").rglob("*/*.png"))) == 4
+    assert len(list((tmp_path / "run" / "pictures").rglob("*/*.png"))) == 2
 
 
 @pytest.mark.parametrize("name", ["", "cub", "Pets", "my pets", "2pets", "../pets"])

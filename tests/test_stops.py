@@ -66,9 +66,10 @@ def test_a_stopped_training_says_how_to_resume_and_is_kept(interruptible, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_a_training_with_one_line(tmp_path):
+def test_a_full_disk_ends_a_training_with_one_line(tmp_path, monkeypatch):
     """A limit on the size of files is the full disk that a test can have."""
-    done = _run_limited("RLIMIT_FSIZE", 8192, programs.command(tmp_path / "run", "--config.compilation_cache=off"))
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
+    done = _run_limited("RLIMIT_FSIZE", 8192, programs.command(tmp_path / "run"))
     error, *rest = _lines(done.stderr)
     assert done.returncode == 1
     assert (
