@@ -218,6 +218,18 @@ def get_config() -> ml_collections.ConfigDict:
     # masks.
     evaluation.selection = "classification_error"
 
+    # The CRF with which `minmax-jax evaluate --crf` refines masks; see docs/crf.md.
+    evaluation.crf = crf = ml_collections.ConfigDict()
+    crf.num_iterations = 5  # number of mean-field updates; published: 5 (birds, flowers), 2 (GlaS)
+    # Standard deviation of the Gaussian kernel's positions, pixels after data.scale; published: 5 (birds, flowers), 3
+    # (GlaS).
+    crf.gaussian_sigma = 5.0
+    # Standard deviation of the bilateral kernel's positions, pixels after data.scale; published: 19 (birds, flowers),
+    # 13 (GlaS).
+    crf.bilateral_sigma = 19.0
+    # Standard deviation of the bilateral kernel's colours, out of 255; published: 11 (birds, flowers), 3 (GlaS).
+    crf.color_sigma = 11.0
+
     # The second stage: a decoder on the frozen trunk of the selected model learns masks that follow the image, see
     # docs/second_stage.md. `minmax-jax refine` adds it to a finished run.
     config.refine = refine = ml_collections.ConfigDict()
@@ -235,16 +247,4 @@ def get_config() -> ml_collections.ConfigDict:
     # Memory for images, features and masks of the second stage, GiB; where it is too small, a random choice of the
     # training images is used.
     refine.cache_gib = 4.0
-
-    # The CRF with which `minmax-jax evaluate --crf` refines masks; see docs/crf.md.
-    evaluation.crf = crf = ml_collections.ConfigDict()
-    crf.num_iterations = 5  # number of mean-field updates; published: 5 (birds, flowers), 2 (GlaS)
-    # Standard deviation of the Gaussian kernel's positions, pixels after data.scale; published: 5 (birds, flowers), 3
-    # (GlaS).
-    crf.gaussian_sigma = 5.0
-    # Standard deviation of the bilateral kernel's positions, pixels after data.scale; published: 19 (birds, flowers),
-    # 13 (GlaS).
-    crf.bilateral_sigma = 19.0
-    # Standard deviation of the bilateral kernel's colours, out of 255; published: 11 (birds, flowers), 3 (GlaS).
-    crf.color_sigma = 11.0
     return config

@@ -201,7 +201,8 @@ def exit_for_unknown_field(group: str, error: AttributeError, argv: list[str]) -
     fields = [prefix + flag.partition("=")[0].lstrip("-").partition(".")[2] for flag in argv if flag.startswith("-")]
     gone = next(filter(None, map(deleted_fields.explain, fields)), "")
     cause = error.args[0].args[0] if isinstance(error.args[0], Exception) else str(error)
-    sys.exit(f"Error: {gone or f'--{group} has no field ' + ' '.join(cause.split())}")
+    cause = " ".join(cause.replace("\\n", " ").replace("\\'", "'").strip("'").split())
+    sys.exit(f"Error: {gone or f'--{group} has no field {cause}'}")
 
 
 def _refuse_renamed(argv: list[str]) -> None:

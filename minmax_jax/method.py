@@ -1,7 +1,7 @@
 """The contract between a method and everything that trains, evaluates and reports it.
 
 A method is one file with a function that returns a `Method`, and one entry in the table of methods
-(`minmax_jax.runs.building.networks.METHODS`). It imports nothing else of the project.
+(`minmax_jax.runs.building.methods.METHODS`). This module imports nothing of the project.
 """
 
 from collections.abc import Callable, Mapping

@@ -367,8 +367,34 @@ def test_missing_unknown_and_mistyped_fields_are_named_together():
     assert str(error.value).splitlines() == [
         "config.data.scale is missing; its default is 1.0",
         "config.batchsize is not a field; did you mean config.batch_size?",
-        "config.seed='zero' is a str, not a int",
+        "config.seed='zero' is a str, not an int",
     ]
+
+
+def test_a_number_in_place_of_a_group_is_one_mistake():
+    given = synthetic.get_config().to_dict() | {"mask": 5}
+    given["loss"]["size_bounds"] = 0.3
+    with pytest.raises(errors.ConfigError) as error:
+        fields.check_fields(ml_collections.ConfigDict(given), common.get_config())
+    assert str(error.value).splitlines() == [
+        "config.mask=5 is no group of fields",
+        "config.loss.size_bounds=0.3 is a float, not a tuple",
+    ]
+
+
+def test_impossible_values_of_several_groups_are_named_together():
+    config = synthetic.get_config()
+    changes = {"method": "acol", "optimizer.name": "lion", "batch_size": 0, "train.epochs": 0, "train.log_every": 0}
+    config.update_from_flattened_dict(changes | {"data.scale": 0.0, "data.hue": 0.6})
+    with pytest.raises(errors.ConfigError) as error:
+        options_lib.read(config)
+    found = [line.partition("=")[0] for line in str(error.value).splitlines()]
+    wrong = ("method", "data.scale", "data.hue", "optimizer.name", "train.epochs", "train.log_every")
+    assert found == [f"config.{name}" for name in wrong]
+    config = synthetic.get_config()
+    config.update_from_flattened_dict({"loss.background": "other", "mask.omega": -1.0})
+    with pytest.raises(errors.ConfigError, match=r"config.loss.background='other' .*\n.*config.mask.omega=-1.0 "):
+        options_lib.read(config)
 
 
 @pytest.mark.parametrize("value", [True, "1", None, 1.5])
@@ -419,6 +445,7 @@ def test_a_whole_number_is_no_other_type(value):
         ("data.stain_augmentation", 1.5, "must be from 0 to 1"),
         ("model.dropout", 1.0, "must be from 0"),
         ("train.epochs", 0, "must be at least 1"),
+        ("evaluation.threshold", 0.0, "evaluation.threshold=0.0 must be from 1e-06"),
         ("erasing.num_erasures", -1, "must be from 0"),
         ("learning_rate.peak", float("nan"), "must be at least 0"),
         ("evaluation.crf.num_iterations", -1, "must be from 0"),

@@ -51,11 +51,11 @@ def test_other_choices():
 @pytest.mark.parametrize(
     ("card", "options", "message"),
     [
-        (_card(refine=False), {"refine": True}, "refine=True needs a second stage, .* experiments.refine"),
+        (_card(refine=False), {"refine": True}, "refine=True needs a second stage, .* minmax-jax refine"),
         (_card(training_flips=_NONE), {"flips": True}, "flips=True averages over the mirror images of training"),
         (_card(), {"scales": ()}, r"scales=\(\) must name"),
-        (_card(), {"scales": (1.0, 0.01)}, "scales=0.01 must be from 0.1 to 8"),
-        (_card(), {"scales": (float("nan"),)}, "scales=nan"),
+        (_card(), {"scales": (1.0, 0.01)}, "scales=\\(1.0, 0.01\\) must be numbers from 0.1 to 8"),
+        (_card(), {"scales": (float("nan"),)}, r"scales=\(nan,\)"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused(card, options, message):

@@ -118,9 +118,7 @@ def test_a_second_stage_that_scales_masks_in_a_deleted_way_is_refused(tmp_path):
     path = tmp_path / model_card.CARD
     card = json.loads(path.read_text())
     path.write_text(json.dumps(card | {"refine": card["refine"] | {"calibration": "otsu"}}))
-    with pytest.raises(
-        UserError, match=f"{path}: refine.calibration='otsu' must be one of .*again .experiments.refine"
-    ):
+    with pytest.raises(UserError, match=f"{path}: refine.calibration='otsu' must be one of .*again .minmax-jax refine"):
         mm.load(tmp_path)
 
 
@@ -157,7 +155,7 @@ def test_a_model_that_was_tested_with_a_crf_is_loaded_without_it(tmp_path, caplo
         (tmp_path / model_card.CARD).write_text(json.dumps(card | {"crf": {"enabled": is_enabled, "color_sigma": 3.0}}))
         np.testing.assert_array_equal(mm.load(tmp_path)(image).masks, expected)
         assert ("was tested with masks that a CRF refined" in caplog.text) is is_enabled
-    assert "experiments.evaluate --crf" in caplog.text
+    assert "minmax-jax evaluate --crf" in caplog.text
 
 
 def test_what_the_model_cannot_do_is_refused(finished):

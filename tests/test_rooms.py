@@ -1,4 +1,4 @@
-"""No import runs upwards: the rooms of docs/architecture.md, from the ground up."""
+"""Imports go down only: the rooms of docs/architecture.md, whose table begins with the ground floor."""
 
 import ast
 import pathlib

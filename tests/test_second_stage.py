@@ -139,7 +139,7 @@ def test_a_run_that_has_no_decoder_yet_is_evaluated_as_what_it_is(copy):
     (folder / "model_card.json").unlink()
     again = finished_runs.evaluate_workdir(folder, "test")
     assert again["test"] == found["test_unrefined"] and "refine" not in again
-    with pytest.raises(OptionError, match="has no second stage for this model: run experiments.refine"):
+    with pytest.raises(OptionError, match="has no second stage for this model: run minmax-jax refine"):
         finished_runs.evaluate_workdir(folder, "test", refine=True)
 
 

@@ -26,7 +26,7 @@ from minmax_jax.training.setup import Setup
 from minmax_jax.training.state import TrainState, create_train_state
 from minmax_jax.training.views import ONE, Views
 
-# Titles.
+# Titles in the model card of an exported file.
 WILDCAT = "WILDCAT (Durand et al., CVPR 2017), a localizer alone,"
 CAM = "class activation maps (Zhou et al., CVPR 2016), a localizer alone,"
 
@@ -84,7 +84,7 @@ def create_method(
         tx: the optimizer.
         objective: its masks and its classes without a region are those of inference.
         title: of the method, which the localizer's head decides.
-        average_decay: as in `step.train_step`.
+        average_decay: as in `state.update_average`.
         shared_statistics: as in `state.create_train_state`.
         views: test-time augmentation.
 

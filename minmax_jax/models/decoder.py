@@ -19,7 +19,7 @@ class Decoder(nn.Module):
 
     Attributes:
         width: channels.
-        alignment: where the features lie, as in `masks.foreground_masks`.
+        alignment: where the features lie, as in `masks.MaskOptions`.
 
     Example:
         From features of output stride 8 to a mask at half the size of the image, without running it:
@@ -63,7 +63,7 @@ def sum_stages(stages: trunks.Stages, width: int, alignment: str) -> jax.Array:
     Args:
         stages: {output stride: [B, h, w, K]}, at least one.
         width: channels of the result.
-        alignment: where the features lie, as in `masks.foreground_masks`.
+        alignment: where the features lie, as in `masks.MaskOptions`.
     """
     total = None
     for stride, features in sorted(stages.items(), reverse=True):

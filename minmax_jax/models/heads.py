@@ -1,7 +1,7 @@
 """Heads of localizer and classifier: class maps from features, and class scores from the maps.
 
 All have one interface, ([B, h, w, K] features, [B] random keys or None) -> ([B, C] logits, [B, h, w, C] class maps).
-Maps and scores are at least float32. Heads differ in how a map becomes a score: by the mean of its highest values, by
+Maps and logits are at least float32. Heads differ in how a map becomes a logit: by the mean of its highest values, by
 the mean of all, by the maximum, by log-sum-exp, which lies between these two, or by a mean weighted by attention.
 """
 
@@ -119,8 +119,8 @@ class LogSumExpHead(nn.Module):
 class AttentionHead(nn.Module):
     """Attention-based multiple-instance pooling (Ilse et al., ICML 2018, equation 8), with locations as instances.
 
-    With features h_i, the attention a is the softmax over the locations of w^T tanh(V h_i), and an image's scores are
-    those of the mean of its features weighted by a. The layer of the classes is linear, so that the scores are also the
+    With features h_i, the attention a is the softmax over the locations of w^T tanh(V h_i), and an image's logits are
+    those of the mean of its features weighted by a. The layer of the classes is linear, so that the logits are also the
     sum over the locations of a_i times the layer's output for h_i: that product is the class map.
 
     Attributes:
@@ -135,7 +135,7 @@ class AttentionHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """[B, h, w, K] features to ([B, C] scores, [B, h, w, C] class maps, which add up to the scores)."""
+        """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps, which add up to the logits)."""
         hidden = jnp.tanh(nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="attention_hidden")(features))
         relevance = nn.Dense(1, use_bias=False, dtype=self.dtype, name="attention")(hidden)
         attention = jax.nn.softmax(_promote(relevance), axis=(1, 2))

@@ -20,7 +20,7 @@ class MaskHead(nn.Module):
 
     Attributes:
         width: channels.
-        alignment: where the features lie, as in `masks.foreground_masks`.
+        alignment: where the features lie, as in `masks.MaskOptions`.
     """
 
     width: int = 32

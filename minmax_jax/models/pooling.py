@@ -62,11 +62,11 @@ def wildcat_pooling(
     if free_sizes.is_free(num_locations):
         return _pool_free(values, k_max, k_min, alpha)
     maximum, _ = jax.lax.top_k(values, max(count_locations(k_max, num_locations), 1))
-    scores = jnp.mean(_drop(maximum, dropout, sample_keys, stream=0), axis=-1)
+    logits = jnp.mean(_drop(maximum, dropout, sample_keys, stream=0), axis=-1)
     if alpha != 0 and k_min != 0:
         minimum, _ = jax.lax.top_k(-values, max(count_locations(k_min, num_locations), 1))
-        scores = (scores - alpha * jnp.mean(_drop(minimum, dropout, sample_keys, stream=1), axis=-1)) / 2
-    return scores
+        logits = (logits - alpha * jnp.mean(_drop(minimum, dropout, sample_keys, stream=1), axis=-1)) / 2
+    return logits
 
 
 def mean_pooling(class_maps: jax.Array, *, dropout: float = 0.0, sample_keys: jax.Array | None = None) -> jax.Array:
@@ -116,10 +116,10 @@ def _count(values: jax.Array) -> jax.Array:
 
 def _pool_free(values: jax.Array, k_max: float, k_min: float, alpha: float) -> jax.Array:
     """The logits of [B, C, h * w] values where h and w are free; nothing is dropped."""
-    scores = _mean_of_highest(values, k_max)
+    logits = _mean_of_highest(values, k_max)
     if alpha != 0 and k_min != 0:
-        scores = (scores - alpha * _mean_of_highest(-values, k_min)) / 2
-    return scores
+        logits = (logits - alpha * _mean_of_highest(-values, k_min)) / 2
+    return logits
 
 
 def _mean_of_highest(values: jax.Array, k: float) -> jax.Array:

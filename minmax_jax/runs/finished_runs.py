@@ -73,7 +73,7 @@ def evaluate_workdir(
     config.update_from_flattened_dict({name: value for name, value in changes.items() if value is not None})
     model = open_model(folder, config, split)
     if refine and model.decoder is None:
-        raise OptionError(f"workdir={str(workdir)!r} has no second stage for this model: run experiments.refine.")
+        raise OptionError(f"workdir={str(workdir)!r} has no second stage for this model: run minmax-jax refine.")
     run = _with_crf(model) if crf else model.run
     rows, content = final_test.evaluate_model(run, model.state, split, wall_seconds=model.seconds)
     content |= {"crf": config.evaluation.crf.to_dict()} if crf else {}

@@ -6,8 +6,6 @@ from typing import Any
 from minmax_jax.base import options
 from minmax_jax.base.errors import OptionError
 
-_SCALES = (0.1, 8.0)
-
 
 def choose(
     card: dict[str, Any],
@@ -31,13 +29,10 @@ def choose(
     if flips is not None:
         card["flips"] = _choose_flips(card, flips)
     if scales is not None:
-        if not scales:
-            raise OptionError("scales=() must name at least one size, such as 1.0.")
-        for scale in scales:
-            options.check_range("scales", scale, *_SCALES)
+        options.check_sizes("scales", scales)
         card["scales"] = list(map(float, scales))
     if refine and not card["refine"]["enabled"]:
-        raise OptionError("refine=True needs a second stage, and this model has none: run experiments.refine first.")
+        raise OptionError("refine=True needs a second stage, and this model has none: run minmax-jax refine first.")
     if refine is not None:
         card["refine"] = card["refine"] | {"enabled": refine}
     return card

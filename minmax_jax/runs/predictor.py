@@ -171,7 +171,7 @@ def load(
     if card.get("crf", {}).get("enabled"):  # of a version in which the final test and predictions could use it
         logger.warning(
             "The model in %s was tested with masks that a CRF refined (evaluation.crf.enabled). These predictions are"
-            " without it; experiments.evaluate --crf measures the run with it.",
+            " without it; minmax-jax evaluate --crf measures the run with it.",
             workdir,
         )
     card = inference_options.choose(card, flips=flips, scales=scales, refine=refine)

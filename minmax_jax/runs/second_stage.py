@@ -110,7 +110,6 @@ def read_saved(folder: pathlib.Path, state: state_lib.TrainState) -> tuple[Secon
         return None
     if card["second_stage_digest"] not in ("", model_card.digest_second_stage(card, variables)):
         return None  # a decoder that was stopped before its card was written
-    # A card that is older than an option reads as with its default; options that are gone count for nothing.
     return SecondStage(variables["decoder"], card.get("edge_weight_used")), model_card.refine_options(card)
 
 

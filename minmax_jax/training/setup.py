@@ -14,8 +14,8 @@ class Setup:
     """Networks, optimizer, facts of the data, and test-time augmentation of a run.
 
     Attributes:
-        create_model: (head=None) -> networks on the trunk of the run, for its classes, with heads of this class of
-            `models.heads`, or of one like them; None: WILDCAT as the run configures it.
+        create_model: (head=None) -> networks on the trunk of the run, for its classes; head: a class of `models.heads`,
+            or one with the same interface; None: WILDCAT as the run configures it.
         tx: the optimizer.
         num_classes: C.
         steps_per_epoch: of the training; prediction does not depend on it.

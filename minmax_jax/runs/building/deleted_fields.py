@@ -1,4 +1,4 @@
-"""Fields of earlier versions that are gone: one value served every recipe and every measurement."""
+"""Fields of earlier versions that are gone: one value served every recipe, or no result depended on them."""
 
 from collections.abc import Mapping
 import pathlib
@@ -42,6 +42,7 @@ FIELDS: dict[str, Any] = {
     "refine.background_share": 0.5,
     "refine.edge_bandwidth": 0.02,
     "refine.edge_reach": 4,
+    # Of code that is gone as well; tests/test_configs.py counts these four.
     "refine.num_erasures": 0,
     "refine.edge_source": "colors",
     "refine.feature_bandwidth": _ANY,

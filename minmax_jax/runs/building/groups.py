@@ -1,4 +1,4 @@
-"""Option groups that only runs know as a whole: data, networks, training, evaluation. Fields: configs/common.py."""
+"""Option groups that belong to no single room: data, networks, training, evaluation. Fields: configs/common.py."""
 
 import dataclasses
 import math
@@ -215,7 +215,7 @@ class EvaluationOptions:
 
     def __post_init__(self):
         options.check_choice("selection", self.selection, selection.RULES)
-        options.check_ranges(self, batch_size=(1, math.inf), threshold=(0, 1))
+        options.check_ranges(self, batch_size=(1, math.inf), threshold=(1e-6, 1 - 1e-6))
         options.check_sizes("scales", self.scales)
 
 

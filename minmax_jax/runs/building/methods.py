@@ -13,8 +13,8 @@ class Entry(NamedTuple):
     """A method that a run can name.
 
     Attributes:
-        options: frozen dataclass of what the method reads. Its fields are fields or groups of a configuration by name;
-            others have defaults.
+        options: frozen dataclass of what the method reads. Its fields are fields or groups of a configuration by name,
+            the group "mask" among them; others have defaults.
         create: (options, setup) -> Method.
         accumulates: whether its training step can cut a batch into micro-batches.
     """

@@ -30,7 +30,7 @@ from minmax_jax.training.views import Views
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """All options of a run; each attribute has the name of its field or group in configs/common.py.
+    """Options of a run; each attribute but `method_options` has the name of its field or group in configs/common.py.
 
     Attributes:
         method_options: what the method alone reads, of the class that its entry in `methods.METHODS` names.
@@ -95,13 +95,13 @@ def read(config: ml_collections.ConfigDict, *, num_devices: int = 1, num_local_d
     Raises:
         ConfigError: naming the fields, their values, and what they must be.
     """
-    problems = [*_check_numbers(config)]
+    problems, groups = [*_check_numbers(config)], {}
     if config.method not in methods.METHODS:
         problems.append(f"config.method={config.method!r} must be one of {tuple(methods.METHODS)}.")
-        raise ConfigError("\n".join(problems))
-    groups = {}
     for field in dataclasses.fields(RunOptions):
         is_of_method = field.name == "method_options"
+        if is_of_method and config.method not in methods.METHODS:
+            continue
         kind = methods.METHODS[config.method].options if is_of_method else field.type
         if not dataclasses.is_dataclass(kind):
             groups[field.name] = config[field.name]
@@ -110,7 +110,7 @@ def read(config: ml_collections.ConfigDict, *, num_devices: int = 1, num_local_d
         try:
             groups[field.name] = _create(kind, node, prefix)
         except OptionError as error:
-            problems.append(str(error))
+            problems += error.args
     problems += _check_batches(config, num_devices, num_local_devices)
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
@@ -122,17 +122,24 @@ def read(config: ml_collections.ConfigDict, *, num_devices: int = 1, num_local_d
 
 
 def _create(kind: type, node: ml_collections.ConfigDict, prefix: str) -> Any:
-    """An option dataclass from the fields of its names; one without a group takes its fields from the same group."""
-    values = {}
+    """An option dataclass from the fields of the same names.
+
+    A dataclass in it that has no group of its own, such as `Preprocessing` in `data`, reads the group around it.
+    """
+    values, problems = {}, []
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(field.type):
             has_group = field.name in node
-            values[field.name] = _create(
-                field.type, node[field.name] if has_group else node, f"{prefix}{field.name}." if has_group else prefix
-            )
+            group, name = (node[field.name], f"{prefix}{field.name}.") if has_group else (node, prefix)
+            try:
+                values[field.name] = _create(field.type, group, name)
+            except OptionError as error:
+                problems += error.args
         elif field.name in node:
             value = node[field.name]
             values[field.name] = tuple(value) if isinstance(value, list) else value
+    if problems:
+        raise OptionError(*problems)
     with errors.naming(prefix):
         return kind(**values)
 

@@ -35,7 +35,8 @@ class Run:
         classify: as `Method.classify`, on the devices of this host.
         evaluators: metrics of each validation.
         test_evaluators: metrics of tests, those of validations among them.
-        refine_fn: what becomes of the masks of tests: scaled if a second stage predicts them; None: they stay.
+        refine_fn: what becomes of the masks of tests: the scaling of a second stage, or the CRF of `evaluate --crf`;
+            None: they stay.
         state: fresh, on all devices.
     """
 
@@ -103,7 +104,7 @@ def _check_selection(options: RunOptions, split: dataset.Split) -> None:
 
 
 def _check_classifier(options: RunOptions, splits: dict[str, dataset.Split]) -> None:
-    """Raises OptionError if of a crop, or of an image at the smallest of the sizes it is seen at, no pixel is left."""
+    """Raises OptionError where the classifier would see no pixel: of a crop, or of the smallest image and size."""
     minimum = min(int(padding.padded_sizes(split.sizes).min()) for split in splits.values())
     resized = [views.view_side(minimum, scale) for scale in (*options.evaluation.scales, *options.refine.scales)]
     side = min(*data_splits.crop_size(options.data, splits["train"]), minimum, *resized)

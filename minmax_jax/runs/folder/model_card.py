@@ -183,7 +183,7 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if card["refine"]["enabled"] and chosen not in known:
         raise ModelCardError(
             f"{folder / CARD}: refine.calibration={chosen!r} must be one of {known} in this version. Train the second"
-            " stage again (experiments.refine), or install the version that wrote it."
+            " stage again (minmax-jax refine), or install the version that wrote it."
         )
     # A trunk without batch norm has no statistics: nothing of them is in the file.
     return card, {"batch_stats": stats_lib.create({})} | flax.traverse_util.unflatten_dict(tensors, sep="/")

@@ -75,6 +75,7 @@ def describe_training_data(labels: np.ndarray, data: DataOptions) -> dict[str, A
     counts = np.bincount(labels)
     return {
         "num_images": len(labels),
+        # These two keys are those of older cards.
         "images_per_class": {"least": int(counts.min()), "greatest": int(counts.max())},
     } | {
         name: getattr(data, name)
