@@ -179,7 +179,12 @@ def _parse_flags(document: str, argv: list[str]) -> list[str]:
         sys.exit(f"Error: {error}\n{advice}")
     except AttributeError as error:  # from ml_collections, around another error, for an unknown field
         exit_for_unknown_field("config", error, argv)
-    except (flags.Error, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:  # from ml_collections, for an unknown group, or from a configuration file itself
+        message = " ".join(str(error.args[0]).split())
+        groups = [f"'{part}'" for flag in argv for part in flag.partition("=")[0].split(".")[1:]]
+        kind = "has no field" if message.startswith(tuple(groups)) else "raises KeyError:"
+        sys.exit(f"Error: --config {kind} {message}")
+    except (flags.Error, TypeError, ValueError) as error:
         # If a configuration file itself failed, the message is a traceback, whose last line has the reason.
         message = str(error).strip()
         if "Traceback" in message:
@@ -201,8 +206,7 @@ def exit_for_unknown_field(group: str, error: AttributeError, argv: list[str]) -
     fields = [prefix + flag.partition("=")[0].lstrip("-").partition(".")[2] for flag in argv if flag.startswith("-")]
     gone = next(filter(None, map(deleted_fields.explain, fields)), "")
     cause = error.args[0].args[0] if isinstance(error.args[0], Exception) else str(error)
-    cause = " ".join(cause.replace("\\n", " ").replace("\\'", "'").strip("'").split())
-    sys.exit(f"Error: {gone or f'--{group} has no field {cause}'}")
+    sys.exit(f"Error: {gone or f'--{group} has no field ' + ' '.join(cause.split())}")
 
 
 def _refuse_renamed(argv: list[str]) -> None:

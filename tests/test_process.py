@@ -75,6 +75,16 @@ def test_the_former_name_of_a_flag_answers_with_the_new_one(monkeypatch, command
     assert _run(monkeypatch, command, argument).startswith(message)
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_an_unknown_group_and_a_faulty_configuration_are_told_apart(tmp_path, monkeypatch):
+    flags = f"--workdir={tmp_path}/run", "--config.modle.trunk=resnet18"
+    message = 'Error: --config has no field \'modle\' Did you mean "model" instead of "modle"?'
+    assert _run(monkeypatch, "train", "--config=synthetic", *flags) == message
+    own = tmp_path / "own.py"
+    own.write_text("def get_config():\n    return {}['trunk']\n")
+    assert _run(monkeypatch, "train", f"--config={own}", flags[0]) == "Error: --config raises KeyError: trunk"
+
+
 def test_what_follows_two_dashes_is_no_flag(monkeypatch):
     assert "--workdir must have a value" in _run(monkeypatch, "predict", "--output=out", "--", "--least_area")
 
