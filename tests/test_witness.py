@@ -114,7 +114,12 @@ def _create_step(case: dict, monkeypatch):
         unbiased_variance=True,
         dtype=jnp.float64,
     )
-    model = mm.create_model(trunk, num_classes=case["num_classes"], head=networks.wildcat(dtype=jnp.float64, **options))
+    model = mm.create_model(
+        trunk,
+        num_classes=case["num_classes"],
+        classifier_scale=options.pop("classifier_scale"),
+        head=networks.wildcat(dtype=jnp.float64, **options),
+    )
     objective = networks.objective(
         sigma=case["sigma"],
         omega=case["omega"],
