@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import importlib.metadata
 import os
 import pathlib
 import pickle
@@ -9,14 +10,15 @@ import platform
 import shutil
 
 # Unoptimised machine code, made in one piece by the older and simpler of XLA's two emitters for CPUs: the networks here
-# take longer to compile than to run, and these options save four fifths of that.
+# take longer to compile than to run, and these options save four fifths of that. XLA ends a process that names an
+# option it does not have, such as, in jaxlib 0.12, that of the emitters.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=4",
         "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false",
         "--xla_cpu_parallel_codegen_split_count=1",
+        *["--xla_cpu_use_fusion_emitters=false"] * importlib.metadata.version("jaxlib").startswith("0.10."),
     ]
 )
 
