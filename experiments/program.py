@@ -171,6 +171,7 @@ def _parse_flags(document: str, argv: list[str]) -> list[str]:
         sys.exit(0)
     try:
         _refuse_renamed(argv)
+        argv = _without_deleted(argv)
         return flags.FLAGS(config_files.resolve(argv))
     except UserError as error:
         sys.exit(f"Error: {error}")
@@ -217,6 +218,21 @@ def _refuse_renamed(argv: list[str]) -> None:
         name = argument.lstrip("-").partition("=")[0]
         if argument.startswith("-") and name in _RENAMED and _RENAMED[name] in flags.FLAGS:
             raise OptionError(f"--{name} is now --{_RENAMED[name]}. Use the new name.")
+
+
+def _without_deleted(argv: list[str]) -> list[str]:
+    """The arguments without fields that are gone and whose value is the one that every run has now, with a warning."""
+    from minmax_jax.runs.building import deleted_fields
+
+    kept = []
+    for argument in argv:
+        name, _, value = argument.lstrip("-").partition("=")
+        group, _, field = name.partition(".")
+        if argument.startswith("-") and group == "config" and deleted_fields.changes_nothing(field, value):
+            print(f"Warning: config.{field} is gone; {argument} has no effect. Leave it out.", file=sys.stderr)
+        else:
+            kept.append(argument)
+    return kept
 
 
 def start(*, keeps_compiled: bool = True) -> None:

@@ -126,6 +126,23 @@ def test_fields_that_are_gone_are_dropped_at_the_value_that_is_left(tmp_path):
     workdir.open_workdir(tmp_path, synthetic.get_config())
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("learning_rate.warmup_epochs", "0", True),
+        ("learning_rate.warmup_epochs", "1", False),
+        ("learning_rate.milestones", "()", True),
+        ("optimizer.decayed", "all", True),
+        ("optimizer.decayed", "kernels", False),
+        ("evaluation.num_pictures", "2", True),
+        ("compilation_cache", "off", False),  # there is something else to do
+        ("train.epochs", "2", False),
+    ],
+)
+def test_a_flag_of_a_field_that_is_gone_may_say_what_every_run_does(name, value, expected):
+    assert deleted_fields.changes_nothing(name, value) is expected
+
+
 def test_a_run_with_another_value_of_a_field_that_is_gone_is_refused(tmp_path):
     _write_older(tmp_path, **{"learning_rate.milestones": (5,), "loss.barrier_t": 5})
     message = rf"{tmp_path / 'config.json'}: learning_rate.milestones=\[5\] is deleted .*Remove the field"

@@ -1,5 +1,6 @@
 """Fields of earlier versions that are gone: one value served every recipe, or no result depended on them."""
 
+import ast
 from collections.abc import Mapping
 import pathlib
 from typing import Any
@@ -63,6 +64,19 @@ def explain(name: str) -> str:
         return ""
     value = "" if FIELDS[name] is _ANY else f": it is {FIELDS[name]!r} in every run"
     return f"config.{name} is gone{value}. {_ADVICE.get(name, 'Leave it out.')}"
+
+
+def changes_nothing(name: str, text: str) -> bool:
+    """Whether a field is gone, and its value, as on a command line, is what every run has now or changes no result."""
+    if name not in FIELDS:
+        return False
+    if FIELDS[name] is _ANY:
+        return name not in _ADVICE
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        value = text
+    return FIELDS[name] == (list(value) if isinstance(value, tuple) else value)
 
 
 def drop(path: pathlib.Path, group: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
