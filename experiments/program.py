@@ -171,7 +171,7 @@ def _parse_flags(document: str, argv: list[str]) -> list[str]:
         sys.exit(0)
     try:
         _refuse_renamed(argv)
-        argv = _without_deleted(argv)
+        sys.argv = argv = _without_deleted(argv)  # ml_collections reads there which fields are given
         return flags.FLAGS(config_files.resolve(argv))
     except UserError as error:
         sys.exit(f"Error: {error}")

@@ -82,6 +82,8 @@ def test_an_unknown_group_and_a_faulty_configuration_are_told_apart(tmp_path, mo
     assert _run(monkeypatch, "train", "--config=synthetic", *flags) == message
     same = "--config.learning_rate.warmup_epochs=0", "--config.evaluation.num_pictures=2"
     assert _run(monkeypatch, "train", "--config=synthetic", *flags, *same) == message
+    found = _run(monkeypatch, "train", "--config=synthetic", flags[0], *same, "--config.train.epochs=0")
+    assert found.startswith("Error: config.train.epochs=0 must be at least 1.")
     own = tmp_path / "own.py"
     own.write_text("def get_config():\n    return {}['trunk']\n")
     assert _run(monkeypatch, "train", f"--config={own}", flags[0]) == "Error: --config raises KeyError: trunk"
