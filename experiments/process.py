@@ -51,6 +51,8 @@ def reset_flags(module: str) -> None:
 def restored() -> Iterator[None]:
     """Takes back what a program changes for itself: handlers of signals and of the log, hooks, and warnings."""
     loggers = [(log, log.handlers[:], log.level, log.propagate) for log in (_logger, logging.getLogger())]
+    lost_tasks = logging.getLogger("asyncio")
+    filters = lost_tasks.filters[:]
     verbosity, report, thresholds = absl_logging.get_verbosity(), sys.unraisablehook, gc.get_threshold()
     can_set_signals = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
@@ -61,6 +63,7 @@ def restored() -> Iterator[None]:
             absl_logging.set_verbosity(verbosity)
             for log, log.handlers[:], level, log.propagate in loggers:
                 log.setLevel(level)
+            lost_tasks.filters[:] = filters
             sys.unraisablehook = report
             gc.set_threshold(*thresholds)
             if can_set_signals and before is not None:  # None: a handler that is not Python's

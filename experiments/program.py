@@ -93,6 +93,7 @@ def run(main: Callable[..., None], *, takes_paths: bool = False) -> None:
 def _silence_threads() -> None:
     """Keeps the libraries' reports of a failed save to themselves: the main thread raises it again, as one error."""
     absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").addFilter(_is_no_lost_task)
     report = sys.unraisablehook
 
     def report_unless_closed(unraisable) -> None:
@@ -101,6 +102,11 @@ def _silence_threads() -> None:
             report(unraisable)
 
     sys.unraisablehook = report_unless_closed
+
+
+def _is_no_lost_task(record: logging.LogRecord) -> bool:
+    # asyncio's report of a task that failed after the first one of the same save.
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def _terminate(number, frame) -> NoReturn:
