@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minmax_jax.base import options as options_lib
-from minmax_jax.ops import resize
+from minmax_jax.ops import canvas, resize
 
 NORMALIZATIONS = ("image", "batch")
 GRADIENTS = ("stop", "flow")
@@ -104,6 +104,7 @@ def foreground_masks(
     epoch: jax.Array | int = 0,
     background_classes: Sequence[int] = (),
     axis_name: str | None = None,
+    sizes: jax.Array | None = None,
 ) -> jax.Array:
     """M+ = sigmoid(omega (x - sigma)), x the class maps weighted by softmax(logits), resized, scaled to [0, 1].
 
@@ -116,6 +117,7 @@ def foreground_masks(
         background_classes: classes without a region, whose maps are no part of a mask: the softmax is then over the
             others.
         axis_name: mapped axis of the devices that share a batch; used by the "batch" normalization.
+        sizes: [B, 2] of the images of a `Canvas`; None: (H, W) for all. Beyond them, masks are 0.
 
     Returns:
         [B, H, W, 1] masks, between sigmoid(-omega sigma) and sigmoid(omega (1 - sigma)); a constant map gives
@@ -137,11 +139,12 @@ def foreground_masks(
         logits = jnp.where(is_background_class, -jnp.inf, logits)
     weights = jax.nn.softmax(logits)[:, None, None, :]
     maps = jnp.sum(weights * class_maps, axis=-1, keepdims=True)
-    maps = resize.resize_bilinear(maps, size, alignment=options.alignment)
+    in_maps = canvas.at_stride(sizes, -(-size[0] // maps.shape[1]))
+    maps = canvas.resize_to(maps, size, in_maps, sizes, alignment=options.alignment)
     if options.gradient == "stop":
         maps = lax.stop_gradient(maps)
-    scaled = _normalize(maps, options.normalization, options.range, axis_name)
-    return jax.nn.sigmoid(options.omega * (scaled - options.threshold(epoch)))
+    scaled = _normalize(maps, options.normalization, options.range, axis_name, sizes)
+    return canvas.clear(jax.nn.sigmoid(options.omega * (scaled - options.threshold(epoch))), sizes)
 
 
 def is_background(classes: jax.Array, background_classes: Sequence[int]) -> jax.Array:
@@ -156,13 +159,14 @@ def is_background(classes: jax.Array, background_classes: Sequence[int]) -> jax.
     return functools.reduce(jnp.logical_or, [classes == background for background in background_classes])
 
 
-def _normalize(maps: jax.Array, normalization: str, range: str, axis_name: str | None) -> jax.Array:
+def _normalize(
+    maps: jax.Array, normalization: str, range: str, axis_name: str | None, sizes: jax.Array | None
+) -> jax.Array:
     """Scales [B, H, W, 1] maps to [0, 1]; a constant map becomes 0."""
     if range == "percentiles":
-        minimum, maximum = jnp.quantile(maps, jnp.array(_PERCENTILES, maps.dtype), axis=(1, 2, 3), keepdims=True)
+        minimum, maximum = canvas.quantiles(maps, _PERCENTILES, sizes)
         return jnp.clip(_scale(maps, minimum, maximum), 0, 1)
-    minimum = jnp.min(maps, axis=(1, 2, 3), keepdims=True)
-    maximum = jnp.max(maps, axis=(1, 2, 3), keepdims=True)
+    minimum, maximum = canvas.extremes(maps, sizes)
     if normalization == "batch":
         if axis_name is not None:
             # Not pmin and pmax: those have no gradient.

@@ -132,6 +132,8 @@ class Method(NamedTuple):
             second stage, `minmax_jax.refinement`, needs them.
         record_erasing: (variables, images [B, H, W, 3] uint8, labels [B]) -> the passes of recursive erasing, of
             methods that train with it. For pictures.
+        reads_canvases: whether `predict`, `classify` and `stages` take an `ops.canvas.Canvas` in place of images, and
+            answer as they do for each of its images alone. Photographs of all sizes then share a few compiled programs.
 
     Example:
         A method that learns nothing; `tests/test_method.py` has one that does.
@@ -157,3 +159,4 @@ class Method(NamedTuple):
     classify: Callable[[Variables, jax.Array], jax.Array] | None = None
     stages: Callable[[Variables, jax.Array], Stages] | None = None
     record_erasing: Callable[[Variables, jax.Array, jax.Array], list[RecordedPass]] | None = None
+    reads_canvases: bool = False

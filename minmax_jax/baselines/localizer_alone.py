@@ -19,6 +19,7 @@ from minmax_jax.minmax import inference
 from minmax_jax.minmax.objective import Objective
 from minmax_jax.models import heads
 from minmax_jax.models.minmax_net import MinMaxNet
+from minmax_jax.ops import canvas
 from minmax_jax.training import batch_stats as stats_lib
 from minmax_jax.training import update
 from minmax_jax.training import views as views_lib
@@ -106,6 +107,7 @@ def create_method(
         predict=functools.partial(predict, model=model, objective=objective, views=views),
         title=title,
         stages=functools.partial(inference.trunk_stages, model=model),
+        reads_canvases=model.reads_canvases,
     )
 
 
@@ -161,7 +163,7 @@ def train_step(
 
 def predict(
     variables: dict[str, Any],
-    images: jax.Array,
+    images: canvas.Images,
     *,
     model: MinMaxNet,
     objective: Objective,
@@ -171,7 +173,7 @@ def predict(
 
     Args:
         variables: "params", "batch_stats" and the "step" they belong to.
-        images: [B, H, W, 3], uint8 or scaled to [-1, 1].
+        images: [B, H, W, 3], uint8 or scaled to [-1, 1], or a `Canvas`.
         model: the networks.
         objective: of the training.
         views: test-time augmentation.

@@ -18,9 +18,23 @@ def pad(image: np.ndarray) -> np.ndarray:
 
 
 def crop_back(padded: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The [H, W] part of a padded [H', W'] map, or [H', W', 3] image, that belongs to the image."""
-    (top, _), (left, _) = (margins(*sides) for sides in zip(size, padded.shape))
+    """The [H, W] part that belongs to an image, of a map [H', W'] or an image [H', W', 3].
+
+    Args:
+        padded: of the padded image, or of a canvas with it in the upper left corner.
+        size: (H, W) of the image.
+    """
+    (top, _), (left, _) = (margins(*sides) for sides in zip(size, padded_sizes(size)))
     return padded[top : top + size[0], left : left + size[1]]
+
+
+def place(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A padded image [h, w, 3] in the upper left corner of an array [H, W, 3] of that height and width."""
+    if image.shape[:2] == tuple(shape):
+        return image
+    placed = np.zeros((*shape, *image.shape[2:]), image.dtype)
+    placed[: image.shape[0], : image.shape[1]] = image
+    return placed
 
 
 def margins(size: int, padded_size: int) -> tuple[int, int]:

@@ -12,7 +12,8 @@ import grain
 import numpy as np
 
 from minmax_jax.base.errors import OptionError
-from minmax_jax.data import dataset, padding, transforms
+from minmax_jax.data import canvases, dataset, padding, transforms
+from minmax_jax.ops import canvas
 
 _PREFETCHED_IMAGES = 64
 
@@ -157,41 +158,59 @@ def _end_with_parent(index: int, count: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationBatch:
-    """Images of one padded shape.
+    """Images of one padded shape, or on canvases of one shape.
 
     Attributes:
         images: [B, H, W, 3] uint8, padded by reflection; rows beyond `indices` are copies that complete the batch.
         indices: of the images in the split, at most B.
+        sizes: [B, 2] int32 of the padded images on their canvases; None: the shape of `images`.
     """
 
     images: np.ndarray
     indices: np.ndarray
+    sizes: np.ndarray | None = None
+
+    @property
+    def inputs(self) -> canvas.Images:
+        """What a method predicts."""
+        return canvas.join(self.images, self.sizes)
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Height and width of each of the B padded images."""
+        sizes = [self.images.shape[1:3]] * len(self.images) if self.sizes is None else self.sizes.tolist()
+        return list(map(tuple, sizes))
 
 
-def evaluation_batches(split: dataset.Split, *, batch_size: int, num_threads: int = 2) -> Iterator[EvaluationBatch]:
-    """Each image once, at its own resolution, padded to a multiple of 32 and grouped by padded shape.
+def evaluation_batches(
+    split: dataset.Split, *, batch_size: int, shapes: np.ndarray | None = None, num_threads: int = 2
+) -> Iterator[EvaluationBatch]:
+    """Each image once, at its own resolution, padded to a multiple of 32 and grouped by padded shape or by canvas.
 
     Args:
         split: the images.
         batch_size: B.
+        shapes: of the canvases, as of `canvases.choose`; None: each padded shape by itself.
         num_threads: threads that read ahead, one batch each.
     """
-    padded_sizes = padding.padded_sizes(split.sizes)
+    of_images = canvases.assign(split.sizes, shapes)
     groups = []
-    for shape in np.unique(padded_sizes, axis=0):
-        members = np.flatnonzero((padded_sizes == shape).all(axis=1))
+    for shape in np.unique(of_images, axis=0):
+        members = np.flatnonzero((of_images == shape).all(axis=1))
         groups += [members[start : start + batch_size] for start in range(0, len(members), batch_size)]
-    batches = grain.MapDataset.source(_EvaluationBatches(split.read_image, groups, batch_size))
+    source = _EvaluationBatches(split.read_image, groups, batch_size, None if shapes is None else of_images)
+    batches = grain.MapDataset.source(source)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=num_threads)))
 
 
 @dataclasses.dataclass(frozen=True)
 class _EvaluationBatches:
-    """Batches by number; `groups` holds the indices of the images of each, which have one padded shape."""
+    """Batches by number; `groups` holds the indices of the images of each, which have one shape, that of `shapes`."""
 
     read_image: object
     groups: list[np.ndarray]
     batch_size: int
+    shapes: np.ndarray | None
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -200,4 +219,8 @@ class _EvaluationBatches:
         indices = self.groups[number]
         images = [padding.pad(self.read_image(int(index))) for index in indices]
         images += images[:1] * (self.batch_size - len(indices))
-        return EvaluationBatch(images=np.stack(images), indices=indices)
+        if self.shapes is None:
+            return EvaluationBatch(images=np.stack(images), indices=indices)
+        sizes = np.array([image.shape[:2] for image in images], np.int32)
+        placed = [padding.place(image, self.shapes[indices[0]]) for image in images]
+        return EvaluationBatch(images=np.stack(placed), indices=indices, sizes=sizes)

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, padding
 from minmax_jax.evaluation import baselines
 from minmax_jax.evaluation.image_predictions import PredictFn
 from minmax_jax.method import RefineFn
+from minmax_jax.ops import canvas
 from minmax_jax.ops.resize import resize_mask
 
 KINDS = ("own", "other", "moved", "random")
@@ -25,21 +26,23 @@ _MAX_IMAGES = 256
 
 def score(
     predict_fn: PredictFn,
-    classify_fn: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    classify_fn: Callable[[canvas.Images, np.ndarray], np.ndarray],
     split: dataset.Split,
     *,
     batch_size: int,
     refine_fn: RefineFn | None = None,
+    shapes: np.ndarray | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """The probabilities that the classifier gives through each kind of mask.
 
     Args:
         predict_fn: as in `evaluate`.
-        classify_fn: (images [B, H, W, 3] uint8, masks [B, H, W, 1]) -> [B, C] probabilities.
+        classify_fn: (images [B, H, W, 3] uint8 or a `Canvas`, masks [B, H, W, 1]) -> [B, C] probabilities.
         split: of which at most 256 images are taken, evenly spaced.
         batch_size: images of one shape that are read together.
         refine_fn: post-processing of the masks, as in `predict_split`.
+        shapes: of canvases, as in `predict_split`.
         seed: of the random masks.
 
     Returns:
@@ -53,19 +56,18 @@ def score(
     if count < 2:
         return []
     rng, rows, before = np.random.default_rng(seed), [], None
-    for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
+    for batch in pipeline.evaluation_batches(split, batch_size=batch_size, shapes=shapes):
         own, used = _predict_masks(predict_fn, batch, refine_fn), len(batch.indices)
         if before is None:  # nothing was predicted before the first batch
-            before = own[used - 1] if used > 1 else _another_mask(predict_fn, split, batch, refine_fn)
-        first = resize_mask(before[..., 0], own.shape[1:3])[..., None]
-        before = own[used - 1]
+            before = own[used - 1] if used > 1 else _another_mask(predict_fn, split, batch, refine_fn, shapes)
         masks = {
             "own": own,
-            "other": np.concatenate([first[None], own[:-1]]).astype(own.dtype),
-            "moved": np.roll(own, (own.shape[1] // 2, own.shape[2] // 2), axis=(1, 2)),
-            "random": np.stack([_shuffle(mask, rng) for mask in own]),
+            "other": [resize_mask(other, mask.shape) for other, mask in zip([before, *own], own)],
+            "moved": [np.roll(mask, (mask.shape[0] // 2, mask.shape[1] // 2), axis=(0, 1)) for mask in own],
+            "random": [_shuffle(mask, rng) for mask in own],
         }
-        found = {kind: np.asarray(classify_fn(batch.images, masks[kind]))[:used] for kind in KINDS}
+        before = own[used - 1]
+        found = {kind: np.asarray(classify_fn(batch.inputs, _stack(masks[kind], batch)))[:used] for kind in KINDS}
         predicted, labels = found["own"].argmax(-1), split.labels[batch.indices]
         rows += [
             {kind: _describe(found[kind][row], predicted[row], labels[row]) for kind in KINDS} for row in range(used)
@@ -73,26 +75,37 @@ def score(
     return rows
 
 
-def _predict_masks(predict_fn: PredictFn, batch, refine_fn: RefineFn | None) -> np.ndarray:
-    """[B, H, W, 1] final masks of a batch."""
-    masks = np.asarray(predict_fn(batch.images).masks)
-    if refine_fn is None:
-        return masks
-    return np.stack([refine_fn(mask[..., 0], image) for mask, image in zip(masks, batch.images)])[..., None]
+def _predict_masks(predict_fn: PredictFn, batch, refine_fn: RefineFn | None) -> list[np.ndarray]:
+    """The final masks [H, W] of the B padded images of a batch."""
+    masks = np.asarray(predict_fn(batch.inputs).masks)[..., 0]
+    cut = [
+        (mask[:height, :width], image[:height, :width])
+        for mask, image, (height, width) in zip(masks, batch.images, batch.shapes)
+    ]
+    return [mask if refine_fn is None else refine_fn(mask, image) for mask, image in cut]
 
 
-def _another_mask(predict_fn: PredictFn, split: dataset.Split, batch, refine_fn: RefineFn | None) -> np.ndarray:
-    """The mask [H, W, 1] of the split's last image, or of its first where the batch consists of the last."""
+def _stack(masks: list[np.ndarray], batch) -> np.ndarray:
+    """[B, H, W, 1] masks for the images of a batch."""
+    shape, dtype = batch.images.shape[1:3], masks[0].dtype
+    return np.stack([padding.place(mask.astype(dtype), shape) for mask in masks])[..., None]
+
+
+def _another_mask(
+    predict_fn: PredictFn, split: dataset.Split, batch, refine_fn: RefineFn | None, shapes: np.ndarray | None
+) -> np.ndarray:
+    """The mask [H, W] of the split's last image, or of its first where the batch consists of the last."""
     from minmax_jax.data import pipeline  # as in `score`
 
     index = len(split) - 1 if batch.indices[0] < len(split) - 1 else 0
-    (other,) = pipeline.evaluation_batches(dataset.subset(split, [index]), batch_size=len(batch.images))
+    other_split = dataset.subset(split, [index])
+    (other,) = pipeline.evaluation_batches(other_split, batch_size=len(batch.images), shapes=shapes)
     return _predict_masks(predict_fn, other, refine_fn)[0]
 
 
 def _shuffle(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The values of a mask [H, W, 1] in the order of a smooth random pattern."""
-    return baselines.rearrange(mask[..., 0], baselines.random_pattern(mask.shape[:2], rng))[..., None]
+    """The values of a mask [H, W] in the order of a smooth random pattern."""
+    return baselines.rearrange(mask, baselines.random_pattern(mask.shape, rng))
 
 
 def _describe(probabilities: np.ndarray, predicted: int, label: int) -> dict[str, float]:

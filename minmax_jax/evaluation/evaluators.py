@@ -129,6 +129,7 @@ def evaluate(
     *,
     batch_size: int = 4,
     refine_fn: RefineFn | None = None,
+    shapes: np.ndarray | None = None,
     baselines: Mapping[str, Callable[[tuple[int, int]], np.ndarray]] = types.MappingProxyType({}),
 ) -> list[Row]:
     """Predicts each image once and scores it by all evaluators.
@@ -139,6 +140,7 @@ def evaluate(
         evaluators: the metrics.
         batch_size: images of one shape that are predicted together.
         refine_fn: as in `predict_split`.
+        shapes: as in `predict_split`.
         baselines: masks by name, from the size of the true mask, that are scored as well, as `baselines.BASELINES`.
 
     Returns:
@@ -162,7 +164,9 @@ def evaluate(
         >>> summary["classification_error"], summary["f1_background"]
         (75.0, 0.0)
     """
-    predictions = image_predictions.predict_split(predict_fn, split, batch_size=batch_size, refine_fn=refine_fn)
+    predictions = image_predictions.predict_split(
+        predict_fn, split, batch_size=batch_size, refine_fn=refine_fn, shapes=shapes
+    )
     return score(predictions, split, evaluators, baselines=baselines)
 
 

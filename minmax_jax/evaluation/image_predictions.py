@@ -9,13 +9,14 @@ import numpy as np
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, padding
 from minmax_jax.method import Prediction, RefineFn, Score
+from minmax_jax.ops import canvas
 
 
 class NotFiniteError(UserError, ArithmeticError):
     """A model predicts what is no number; the message names the first image."""
 
 
-PredictFn = Callable[[np.ndarray], Prediction]
+PredictFn = Callable[[canvas.Images], Prediction]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +67,23 @@ def known_scores(
 
 
 def predict_split(
-    predict_fn: PredictFn, split: dataset.Split, *, batch_size: int, refine_fn: RefineFn | None = None
+    predict_fn: PredictFn,
+    split: dataset.Split,
+    *,
+    batch_size: int,
+    refine_fn: RefineFn | None = None,
+    shapes: np.ndarray | None = None,
 ) -> Iterator[ImagePrediction]:
-    """Predicts class and mask of every image, in batches of images with one padded shape.
+    """Predicts class and mask of every image, in batches of images with one padded shape or canvas.
 
     Args:
-        predict_fn: [B, H, W, 3] uint8 images to a Prediction; compiled once per shape.
+        predict_fn: [B, H, W, 3] uint8 images, or a `Canvas`, to a Prediction; compiled once per shape.
         split: the images.
         batch_size: B.
         refine_fn: post-processing, if given: ([H, W] mask, [H, W, 3] image) -> [H, W] mask. Probabilities and scores
             remain those of the mask before.
+        shapes: of canvases that images of several sizes share, as of `canvases.choose`, where `predict_fn` reads them;
+            None: each padded shape by itself.
 
     Raises:
         NotFiniteError: if probabilities, a mask or a score of the model is not finite.
@@ -93,7 +101,7 @@ def predict_split(
     """
     from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
 
-    batches = pipeline.evaluation_batches(split, batch_size=batch_size)
+    batches = pipeline.evaluation_batches(split, batch_size=batch_size, shapes=shapes)
     for batch, prediction in _predict_ahead(predict_fn, batches):
         prediction = jax.tree.map(np.asarray, prediction)
         for row, index in enumerate(batch.indices):
@@ -121,7 +129,7 @@ def _predict_ahead(predict_fn: PredictFn, batches: Iterator) -> Iterator:
     """Yields (batch, Prediction) once the next batch was dispatched: JAX computes while the host compares masks."""
     earlier = None
     for batch in batches:
-        later = batch, predict_fn(batch.images)
+        later = batch, predict_fn(batch.inputs)
         if earlier is not None:
             yield earlier
         earlier = later

@@ -11,7 +11,7 @@ from minmax_jax import losses, masks
 from minmax_jax.method import DISAGREEMENT, Prediction
 from minmax_jax.minmax.objective import Objective
 from minmax_jax.models import minmax_net, trunks
-from minmax_jax.ops import intensity
+from minmax_jax.ops import canvas
 from minmax_jax.training import batch_stats as stats_lib
 from minmax_jax.training import views as views_lib
 
@@ -125,7 +125,7 @@ def localize(
 
 def predict(
     variables: dict[str, Any],
-    images: jax.Array,
+    images: canvas.Images,
     *,
     model: minmax_net.MinMaxNet,
     objective: Objective,
@@ -135,7 +135,7 @@ def predict(
 
     Args:
         variables: "params", "batch_stats" and the "step" they belong to.
-        images: [B, H, W, 3], uint8 or scaled to [-1, 1].
+        images: [B, H, W, 3], uint8 or scaled to [-1, 1], or a `Canvas`.
         model: the networks.
         objective: of the training.
         views: of each image.
@@ -148,15 +148,19 @@ def predict(
 
 
 def _predict_view(
-    variables: dict[str, Any], images: jax.Array, *, model: minmax_net.MinMaxNet, objective: Objective
+    variables: dict[str, Any], images: canvas.Images, *, model: minmax_net.MinMaxNet, objective: Objective
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Masks and scores of one view of images in [-1, 1]."""
 
     def apply(stream, method, *inputs):
         return model.apply(stats_lib.collections(variables, stream), *inputs, method=method)
 
+    pixels, sizes = canvas.split(images)
+
     def create_masks(logits):
-        return objective.inference_masks(logits, class_maps, images.shape[1:3], num_steps=variables["step"])
+        return objective.inference_masks(
+            logits, class_maps, pixels.shape[1:3], num_steps=variables["step"], sizes=sizes
+        )
 
     logits, class_maps = apply(stats_lib.WHOLE, "localize", images)
     foreground = create_masks(logits)
@@ -177,32 +181,33 @@ def _predict_view(
 
 
 def localizer_masks(
-    variables: dict[str, Any], images: jax.Array, *, model: minmax_net.MinMaxNet, objective: Objective
+    variables: dict[str, Any], images: canvas.Images, *, model: minmax_net.MinMaxNet, objective: Objective
 ) -> tuple[jax.Array, jax.Array]:
     """The localizer alone: its [B, C] logits, and [B, H, W, 1] masks.
 
     Args:
         variables: "params", "batch_stats" and the "step" they belong to.
-        images: [B, H, W, 3], scaled to [-1, 1].
+        images: [B, H, W, 3], scaled to [-1, 1], or a `Canvas`.
         model: the networks.
         objective: of the training.
     """
     network = stats_lib.collections(variables, stats_lib.WHOLE)
     logits, class_maps = model.apply(network, images, method="localize")
-    size = images.shape[1:3]
-    return logits, objective.inference_masks(logits, class_maps, size, num_steps=variables["step"])
+    pixels, sizes = canvas.split(images)
+    size = pixels.shape[1:3]
+    return logits, objective.inference_masks(logits, class_maps, size, num_steps=variables["step"], sizes=sizes)
 
 
-def trunk_stages(variables: dict[str, Any], images: jax.Array, *, model: minmax_net.MinMaxNet) -> trunks.Stages:
+def trunk_stages(variables: dict[str, Any], images: canvas.Images, *, model: minmax_net.MinMaxNet) -> trunks.Stages:
     """The features of the localizer's trunk.
 
     Args:
         variables: "params" and "batch_stats", as in `TrainState`.
-        images: [B, H, W, 3], uint8 or scaled to [-1, 1].
+        images: [B, H, W, 3], uint8 or scaled to [-1, 1], or a `Canvas`.
         model: the networks.
 
     Returns:
         {output stride: [B, h, w, K]}.
     """
     network = stats_lib.collections(variables, stats_lib.WHOLE)
-    return model.apply(network, intensity.normalize(images), method="stages")
+    return model.apply(network, canvas.normalize(images), method="stages")

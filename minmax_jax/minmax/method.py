@@ -12,7 +12,7 @@ from minmax_jax.minmax import inference, recorded_erasing
 from minmax_jax.minmax.objective import Objective
 from minmax_jax.minmax.step import train_step
 from minmax_jax.models.minmax_net import MinMaxNet
-from minmax_jax.ops import intensity
+from minmax_jax.ops import canvas, intensity
 from minmax_jax.training import batch_stats as stats_lib
 from minmax_jax.training.setup import Setup
 from minmax_jax.training.state import create_train_state
@@ -107,6 +107,7 @@ def create_method(
         title=TITLE,
         classify=functools.partial(classify, model=model),
         stages=functools.partial(inference.trunk_stages, model=model),
+        reads_canvases=model.reads_canvases,
         record_erasing=functools.partial(record_erasing, model=model, objective=objective)
         if objective.erasing.num_erasures
         else None,
@@ -137,14 +138,15 @@ def record_erasing(
     )
 
 
-def classify(variables: dict[str, Any], images_and_masks: jax.Array, *, model: MinMaxNet) -> jax.Array:
+def classify(variables: dict[str, Any], images_and_masks: canvas.Images, *, model: MinMaxNet) -> jax.Array:
     """The classifier's probabilities [B, C] given what masks show.
 
     Args:
         variables: as in `inference.predict`.
-        images_and_masks: [B, H, W, 4], images scaled to [-1, 1] and masks.
+        images_and_masks: [B, H, W, 4], images scaled to [-1, 1] and masks; or a `Canvas` of them.
         model: the networks.
     """
     network = stats_lib.collections(variables, stats_lib.FOREGROUND)
-    images, masks = images_and_masks[..., :3], images_and_masks[..., 3:]
-    return jax.nn.softmax(model.apply(network, images, masks, method="classify"))
+    pixels, sizes = canvas.split(images_and_masks)
+    images = canvas.join(pixels[..., :3], sizes)
+    return jax.nn.softmax(model.apply(network, images, pixels[..., 3:], method="classify"))

@@ -67,7 +67,13 @@ class Objective:
         return step // self.steps_per_epoch
 
     def inference_masks(
-        self, logits: jax.Array, class_maps: jax.Array, size: tuple[int, int], *, num_steps: jax.Array | int
+        self,
+        logits: jax.Array,
+        class_maps: jax.Array,
+        size: tuple[int, int],
+        *,
+        num_steps: jax.Array | int,
+        sizes: jax.Array | None = None,
     ) -> jax.Array:
         """Masks [B, H, W, 1] as in the last of the training steps, but for the other images: each is scaled by itself.
 
@@ -76,6 +82,7 @@ class Objective:
             class_maps: [B, h, w, C] its class maps.
             size: (H, W) of the images.
             num_steps: completed training steps.
+            sizes: [B, 2] of the images of a `Canvas`, as in `masks.foreground_masks`.
         """
         return masks.foreground_masks(
             logits,
@@ -84,6 +91,7 @@ class Objective:
             options=dataclasses.replace(self.mask, normalization="image"),
             epoch=self.epoch(jnp.maximum(num_steps - 1, 0)),
             background_classes=self.background_classes,
+            sizes=sizes,
         )
 
     def has_region(self, labels: jax.Array) -> jax.Array | None:

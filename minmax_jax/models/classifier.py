@@ -5,7 +5,7 @@ import jax
 
 from minmax_jax.base.errors import OptionError
 from minmax_jax.models import trunks
-from minmax_jax.ops import free_sizes, resize
+from minmax_jax.ops import canvas, free_sizes
 
 
 def check_size(scale: float, size: tuple[free_sizes.Size, free_sizes.Size]) -> None:
@@ -35,15 +35,23 @@ class Classifier(nn.Module):
 
     def __call__(
         self,
-        images: jax.Array,
+        images: canvas.Images,
         masks: jax.Array,
         *,
         train: bool = False,
         sample_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, H, W, 3] images and [B, H, W, 1] masks to [B, C] logits."""
-        check_size(self.scale, images.shape[1:3])
-        size = tuple(free_sizes.cut_share(side, self.scale, name="classifier_scale") for side in images.shape[1:3])
-        stages = trunks.apply(self.trunk, resize.resize_bilinear(images * masks, size), train=train)
-        logits, _ = self.head(trunks.last_features(stages), sample_keys)
+        """[B, H, W, 3] images, or a `Canvas`, and [B, H, W, 1] masks to [B, C] logits."""
+        pixels, sizes = canvas.split(images)
+        full = pixels.shape[1:3]
+        check_size(self.scale, full)
+
+        def cut(side):
+            return free_sizes.cut_share(side, self.scale, name="classifier_scale")
+
+        new_sizes = canvas.look_up(sizes, cut, full)
+        seen = canvas.resize_to(pixels * masks, tuple(map(cut, full)), sizes, new_sizes)
+        seen = canvas.join(seen, new_sizes)
+        stages = trunks.apply(self.trunk, seen, train=train)
+        logits, _ = self.head(trunks.last_features(stages), sample_keys, **trunks.valid(seen, stages))
         return logits

@@ -6,14 +6,14 @@ TensorFlow's, so that features lie on every 2nd, 4th, ... pixel, as `mask.alignm
 
 from collections.abc import Callable
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from minmax_jax.models import batch_norm, trunks
-from minmax_jax.ops import conv, depthwise
+from minmax_jax.ops import canvas, conv, depthwise
 
 ModuleDef = Callable[..., nn.Module]
 NUM_CLASSES = 1000
@@ -58,10 +58,12 @@ class Block(nn.Module):
     layer: ModuleDef
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
+        """[B, h, w, K] features, of images of the sizes [B, 2] in them if these are given."""
         y = x
         if self.expansion > 1:
             y = nn.relu6(self.layer(y, self.expansion * x.shape[-1], name="expand"))
+        y = canvas.clear(y, sizes)  # the only layer that looks at neighbours comes next
         depthwise_layer = functools.partial(self.layer, window=self.window, stride=self.stride, dilation=self.dilation)
         y = nn.relu6(depthwise_layer(y, y.shape[-1], name="depthwise"))
         y = self.layer(y, self.channels, name="project")
@@ -69,7 +71,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Trunk: [B, H, W, 3] images to {output stride: [B, h, w, K] features}.
+    """Trunk: [B, H, W, 3] images to {output stride: [B, h, w, K] features}; also of a `Canvas`.
 
     Attributes:
         stages: blocks.
@@ -88,9 +90,10 @@ class EfficientNetLite(nn.Module):
     remat: bool = False
     norm_axis: str | None = None
     dtype: jnp.dtype = jnp.float32
+    reads_canvases: ClassVar[bool] = True
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> trunks.Stages:
+    def __call__(self, images: canvas.Images, *, train: bool) -> trunks.Stages:
         if self.output_stride not in OUTPUT_STRIDES:
             raise ValueError(f"output_stride={self.output_stride} must be one of {OUTPUT_STRIDES}.")
         uses_running = not train or self.frozen_norm
@@ -105,7 +108,8 @@ class EfficientNetLite(nn.Module):
         )
         layer = functools.partial(_layer, norm=norm, dtype=self.dtype)
         block = nn.remat(Block) if self.remat else Block
-        x = nn.relu6(layer(images, 32, window=3, stride=2, name="stem"))
+        pixels, sizes = canvas.split(images)
+        x = nn.relu6(layer(pixels, 32, window=3, stride=2, name="stem"))
         stride, dilation, number, features = 2, 1, 0, {}
         for stage in self.stages:
             for repeat in range(stage.repeats):
@@ -119,7 +123,7 @@ class EfficientNetLite(nn.Module):
                     channels=stage.channels,
                     layer=layer,
                     name=f"block{number}",
-                )(x)
+                )(x, canvas.at_stride(sizes, stride))
                 # A block whose stride became a dilation still samples as before: those behind it reach further.
                 stride, dilation = (stride, dilation * step) if is_dilated else (stride * step, dilation)
                 number += 1

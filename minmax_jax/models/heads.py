@@ -1,8 +1,9 @@
 """Heads of localizer and classifier: class maps from features, and class scores from the maps.
 
 All have one interface, ([B, h, w, K] features, [B] random keys or None) -> ([B, C] logits, [B, h, w, C] class maps).
-Maps and logits are at least float32. Heads differ in how a map becomes a logit: by the mean of its highest values, by
-the mean of all, by the maximum, by log-sum-exp, which lies between these two, or by a mean weighted by attention.
+Given the [B, 2] sizes of images in the features as well, logits are taken over what belongs to the images. Maps and
+logits are at least float32. Heads differ in how a map becomes a logit: by the mean of its highest values, by the mean
+of all, by the maximum, by log-sum-exp, which lies between these two, or by a mean weighted by attention.
 """
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from minmax_jax.models import pooling
+from minmax_jax.ops import canvas
 
 
 class WildcatHead(nn.Module):
@@ -43,7 +45,9 @@ class WildcatHead(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, features: jax.Array, sample_keys: jax.Array | None = None, sizes: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps)."""
         maps = _create_maps(features, self.num_classes * self.modalities, self.dtype)
         class_maps = jnp.mean(maps.reshape(*maps.shape[:-1], self.num_classes, self.modalities), axis=-1)
@@ -54,6 +58,7 @@ class WildcatHead(nn.Module):
             alpha=self.alpha,
             dropout=self.dropout,
             sample_keys=sample_keys,
+            sizes=sizes,
         )
         return logits, class_maps
 
@@ -72,10 +77,12 @@ class MeanHead(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, features: jax.Array, sample_keys: jax.Array | None = None, sizes: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps)."""
         class_maps = _create_maps(features, self.num_classes, self.dtype)
-        return pooling.mean_pooling(class_maps, dropout=self.dropout, sample_keys=sample_keys), class_maps
+        return pooling.mean_pooling(class_maps, dropout=self.dropout, sample_keys=sample_keys, sizes=sizes), class_maps
 
 
 class MaxHead(nn.Module):
@@ -90,10 +97,12 @@ class MaxHead(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, features: jax.Array, sample_keys: jax.Array | None = None, sizes: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps)."""
         class_maps = _create_maps(features, self.num_classes, self.dtype)
-        return jnp.max(class_maps, axis=(1, 2)), class_maps
+        return jnp.max(canvas.fill(class_maps, sizes, -jnp.inf), axis=(1, 2)), class_maps
 
 
 class LogSumExpHead(nn.Module):
@@ -110,10 +119,12 @@ class LogSumExpHead(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, features: jax.Array, sample_keys: jax.Array | None = None, sizes: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps)."""
         class_maps = _create_maps(features, self.num_classes, self.dtype)
-        return pooling.log_sum_exp_pooling(class_maps, sharpness=self.sharpness), class_maps
+        return pooling.log_sum_exp_pooling(class_maps, sharpness=self.sharpness, sizes=sizes), class_maps
 
 
 class AttentionHead(nn.Module):
@@ -134,11 +145,13 @@ class AttentionHead(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array, sample_keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, features: jax.Array, sample_keys: jax.Array | None = None, sizes: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """[B, h, w, K] features to ([B, C] logits, [B, h, w, C] class maps, which add up to the logits)."""
         hidden = jnp.tanh(nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="attention_hidden")(features))
         relevance = nn.Dense(1, use_bias=False, dtype=self.dtype, name="attention")(hidden)
-        attention = jax.nn.softmax(_promote(relevance), axis=(1, 2))
+        attention = jax.nn.softmax(canvas.fill(_promote(relevance), sizes, -jnp.inf), axis=(1, 2))
         class_maps = attention * _create_maps(features, self.num_classes, self.dtype)
         return jnp.sum(class_maps, axis=(1, 2)), class_maps
 

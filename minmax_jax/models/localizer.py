@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from minmax_jax.models import trunks
+from minmax_jax.ops import canvas
 
 
 class Localizer(nn.Module):
@@ -20,9 +21,9 @@ class Localizer(nn.Module):
     mask_head: nn.Module | None = None
 
     def __call__(
-        self, images: jax.Array, *, train: bool = False, sample_keys: jax.Array | None = None
+        self, images: canvas.Images, *, train: bool = False, sample_keys: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """[B, H, W, 3] images to ([B, C] logits, [B, h, w, C] maps of the mask)."""
         stages = trunks.apply(self.trunk, images, train=train)
-        logits, class_maps = self.head(trunks.last_features(stages), sample_keys)
+        logits, class_maps = self.head(trunks.last_features(stages), sample_keys, **trunks.valid(images, stages))
         return logits, class_maps if self.mask_head is None else self.mask_head(stages, class_maps)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 
 from minmax_jax.models import classifier, heads, localizer, trunks
+from minmax_jax.ops import canvas
 
 
 class MinMaxNet(nn.Module):
@@ -56,8 +57,14 @@ class MinMaxNet(nn.Module):
             self.classifier_trunk or self.trunk, self.classifier_head, self.classifier_scale
         )
 
+    @property
+    def reads_canvases(self) -> bool:
+        """Whether both networks take a `Canvas` in place of images, at inference."""
+        networks = (self.trunk, self.classifier_trunk or self.trunk)
+        return self.mask_head is None and all(map(trunks.reads_canvases, networks))
+
     def localize(
-        self, images: jax.Array, *, train: bool = False, sample_keys: jax.Array | None = None
+        self, images: canvas.Images, *, train: bool = False, sample_keys: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """[B, H, W, 3] images to the localizer's ([B, C] logits, [B, h, w, C] maps of the mask).
 
@@ -68,13 +75,13 @@ class MinMaxNet(nn.Module):
         """
         return self.localizer(images, train=train, sample_keys=sample_keys)
 
-    def stages(self, images: jax.Array) -> trunks.Stages:
+    def stages(self, images: canvas.Images) -> trunks.Stages:
         """The features of the localizer's trunk, {output stride: [B, h, w, K]}, for [B, H, W, 3] images."""
         return trunks.apply(self.localizer.trunk, images, train=False, needs_strides=True)
 
     def classify(
         self,
-        images: jax.Array,
+        images: canvas.Images,
         masks: jax.Array,
         *,
         train: bool = False,

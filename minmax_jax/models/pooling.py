@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from minmax_jax.base.errors import OptionError
-from minmax_jax.ops import free_sizes
+from minmax_jax.ops import canvas, free_sizes
 
 
 def count_locations(k: float, num_locations: int) -> int:
@@ -33,6 +33,7 @@ def wildcat_pooling(
     alpha: float = 0.0,
     dropout: float = 0.0,
     sample_keys: jax.Array | None = None,
+    sizes: jax.Array | None = None,
 ) -> jax.Array:
     """WILDCAT (Durand et al., CVPR 2017): mean of the highest values; with the lowest, (that + alpha times theirs) / 2.
 
@@ -43,6 +44,8 @@ def wildcat_pooling(
         alpha: weight of the lowest values; where neither it nor k_min is 0, the sum is halved.
         dropout: probability of dropping each of the sorted values.
         sample_keys: [B] random keys, one per image; without them nothing is dropped.
+        sizes: [B, 2] heights and widths of the images in the maps, where they are in the upper left corner; None: the
+            maps are those of the images. With sizes nothing is dropped.
 
     Returns:
         [B, C] logits.
@@ -59,8 +62,8 @@ def wildcat_pooling(
         2.05
     """
     values, num_locations = _flatten(class_maps), class_maps.shape[1] * class_maps.shape[2]
-    if free_sizes.is_free(num_locations):
-        return _pool_free(values, k_max, k_min, alpha)
+    if sizes is not None or free_sizes.is_free(num_locations):
+        return _pool_free(values, k_max, k_min, alpha, _is_valid(class_maps, sizes))
     maximum, _ = jax.lax.top_k(values, max(count_locations(k_max, num_locations), 1))
     logits = jnp.mean(_drop(maximum, dropout, sample_keys, stream=0), axis=-1)
     if alpha != 0 and k_min != 0:
@@ -69,27 +72,35 @@ def wildcat_pooling(
     return logits
 
 
-def mean_pooling(class_maps: jax.Array, *, dropout: float = 0.0, sample_keys: jax.Array | None = None) -> jax.Array:
+def mean_pooling(
+    class_maps: jax.Array,
+    *,
+    dropout: float = 0.0,
+    sample_keys: jax.Array | None = None,
+    sizes: jax.Array | None = None,
+) -> jax.Array:
     """Mean of each class map.
 
     Args:
         class_maps: [B, h, w, C] class maps.
         dropout: probability of dropping each value.
         sample_keys: [B] random keys, one per image; without them nothing is dropped.
+        sizes: as in `wildcat_pooling`.
 
     Returns:
         [B, C] logits.
     """
-    values = _drop(_flatten(class_maps), dropout, sample_keys, stream=0)
-    return jnp.sum(values, axis=-1) / _count(values)
+    values = _drop(_flatten(canvas.clear(class_maps, sizes)), dropout, sample_keys, stream=0)
+    return jnp.sum(values, axis=-1) / _count(values, sizes)
 
 
-def log_sum_exp_pooling(class_maps: jax.Array, *, sharpness: float) -> jax.Array:
+def log_sum_exp_pooling(class_maps: jax.Array, *, sharpness: float, sizes: jax.Array | None = None) -> jax.Array:
     """(1 / r) log(mean of exp(r x)) of the values x of each class map (Pinheiro and Collobert, CVPR 2015).
 
     Args:
         class_maps: [B, h, w, C] class maps.
         sharpness: r, above 0: towards 0 the result is the mean, towards infinity the maximum.
+        sizes: as in `wildcat_pooling`.
 
     Returns:
         [B, C] logits.
@@ -99,8 +110,8 @@ def log_sum_exp_pooling(class_maps: jax.Array, *, sharpness: float) -> jax.Array
     """
     if not 0 < sharpness < math.inf:
         raise OptionError(f"sharpness={sharpness} must be above 0 and finite.")
-    values = sharpness * _flatten(class_maps)
-    return (jax.nn.logsumexp(values, axis=-1) - jnp.log(_count(values))) / sharpness
+    values = sharpness * _flatten(canvas.fill(class_maps, sizes, -jnp.inf))
+    return (jax.nn.logsumexp(values, axis=-1) - jnp.log(_count(values, sizes))) / sharpness
 
 
 def _flatten(class_maps: jax.Array) -> jax.Array:
@@ -109,27 +120,38 @@ def _flatten(class_maps: jax.Array) -> jax.Array:
     return class_maps.reshape(batch, height * width, num_classes).swapaxes(1, 2)
 
 
-def _count(values: jax.Array) -> jax.Array:
-    """The number of locations of [B, C, h * w] values, which may be free, in their type."""
+def _is_valid(class_maps: jax.Array, sizes: jax.Array | None) -> jax.Array | None:
+    """[B, 1, h * w] bool, which locations belong to the images; None: all."""
+    return None if sizes is None else _flatten(canvas.inside(sizes, class_maps.shape[1:3]))
+
+
+def _count(values: jax.Array, sizes: jax.Array | None) -> jax.Array:
+    """The number of locations of [B, C, h * w] values, which may be free, or of the images in them, in their type."""
+    if sizes is not None:
+        return jnp.prod(sizes, axis=1, keepdims=True).astype(values.dtype)
     return jnp.asarray(values.shape[-1], jnp.int32).astype(values.dtype)
 
 
-def _pool_free(values: jax.Array, k_max: float, k_min: float, alpha: float) -> jax.Array:
-    """The logits of [B, C, h * w] values where h and w are free; nothing is dropped."""
-    logits = _mean_of_highest(values, k_max)
+def _pool_free(values: jax.Array, k_max: float, k_min: float, alpha: float, is_valid: jax.Array | None) -> jax.Array:
+    """The logits of [B, C, h * w] values whose number is known when the program runs; nothing is dropped."""
+    logits = _mean_of_highest(values, k_max, is_valid)
     if alpha != 0 and k_min != 0:
-        logits = (logits - alpha * _mean_of_highest(-values, k_min)) / 2
+        logits = (logits - alpha * _mean_of_highest(-values, k_min, is_valid)) / 2
     return logits
 
 
-def _mean_of_highest(values: jax.Array, k: float) -> jax.Array:
+def _mean_of_highest(values: jax.Array, k: float, is_valid: jax.Array | None) -> jax.Array:
     """Of all values in order, not by `top_k`: JAX takes minutes to see that a free k is not more than there are."""
     num_locations = values.shape[-1]
     available = jnp.asarray(num_locations, jnp.int32)
+    if is_valid is not None:
+        values = jnp.where(is_valid, values, -jnp.inf)
+        available = jnp.sum(is_valid, axis=-1, dtype=jnp.int32)  # [B, 1]
     count = free_sizes.round_share(available, k) if k < 1 else jnp.minimum(int(k), available)
     count = jnp.maximum(count, 1)
+    limit = count if is_valid is None else count[..., None]
     ordered = -jnp.sort(-values, axis=-1)
-    counted = jnp.where(jnp.arange(num_locations, dtype=jnp.int32) < count, ordered, 0.0)
+    counted = jnp.where(jnp.arange(num_locations, dtype=jnp.int32) < limit, ordered, 0.0)
     return jnp.sum(counted, axis=-1) / count
 
 

@@ -6,13 +6,14 @@ convolution. Width, depth and strides are free, so that a small trunk of output 
 
 from collections.abc import Callable
 import functools
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from minmax_jax.models import batch_norm, trunks
-from minmax_jax.ops import conv, fused_conv, max_pool, platforms
+from minmax_jax.ops import canvas, conv, fused_conv, max_pool, platforms
 from minmax_jax.ops.cpu import native
 
 ModuleDef = Callable[..., nn.Module]
@@ -28,9 +29,11 @@ class BasicBlock(nn.Module):
     layer: ModuleDef
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.layer(x, self.channels, 3, self.stride, name="{}1")
+    def __call__(self, x: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
+        """[B, h, w, K] features, of images of the sizes [B, 2] in them if these are given."""
+        y = self.layer(canvas.clear(x, sizes), self.channels, 3, self.stride, name="{}1")
         shortcut = _shortcut(x, self.channels, self.stride, layer=self.layer)
+        y = canvas.clear(y, canvas.at_stride(sizes, self.stride))
         return self.layer(y, self.channels, 3, 1, name="{}2", residual=shortcut)
 
 
@@ -42,8 +45,9 @@ class BottleneckBlock(nn.Module):
     layer: ModuleDef
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.layer(x, self.channels, 1, 1, name="{}1")
+    def __call__(self, x: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
+        """[B, h, w, K] features, of images of the sizes [B, 2] in them if these are given."""
+        y = canvas.clear(self.layer(x, self.channels, 1, 1, name="{}1"), sizes)
         y = self.layer(y, self.channels, 3, self.stride, name="{}2")
         shortcut = _shortcut(x, 4 * self.channels, self.stride, layer=self.layer)
         return self.layer(y, 4 * self.channels, 1, 1, name="{}3", residual=shortcut)
@@ -57,7 +61,7 @@ def _shortcut(x: jax.Array, channels: int, stride: int, *, layer: ModuleDef) -> 
 
 
 class ResNet(nn.Module):
-    """Trunk: [B, H, W, 3] images to {output stride: [B, h, w, K] features}.
+    """Trunk: [B, H, W, 3] images to {output stride: [B, h, w, K] features}; also of a `Canvas`.
 
     The stem halves the image twice (a convolution and a max pool of stride 2), so the output stride is 4 times
     the product of `stage_strides`.
@@ -94,9 +98,10 @@ class ResNet(nn.Module):
     remat: bool = False
     norm_axis: str | None = None
     dtype: jnp.dtype = jnp.float32
+    reads_canvases: ClassVar[bool] = True
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> trunks.Stages:
+    def __call__(self, images: canvas.Images, *, train: bool) -> trunks.Stages:
         if self.stem not in STEMS:
             raise ValueError(f"stem={self.stem!r} must be one of {tuple(STEMS)}.")
         norm = functools.partial(
@@ -109,10 +114,12 @@ class ResNet(nn.Module):
             dtype=self.dtype,
         )
         layer = functools.partial(_layer, norm=norm, dtype=self.dtype)
-        x = images
-        stem = STEMS[self.stem]
+        x, sizes = canvas.split(images)
+        stem, reached = STEMS[self.stem], 1
         for index, (channels, window, stride) in enumerate(stem, start=1):
             x = layer(x, channels * self.width, window, stride, name=f"stem_{{}}{index}", relu=index < len(stem))
+            reached *= stride
+            x = canvas.clear(x, canvas.at_stride(sizes, reached))
         x = max_pool.relu_max_pool(x, 3, 2, 1)
         block = nn.remat(self.block) if self.remat else self.block
         # All but the first block of a stage are traced and lowered once, in stages where that is faster. Not for init:
@@ -126,7 +133,7 @@ class ResNet(nn.Module):
                     stride=stage_stride if index == 0 else 1,
                     layer=layer,
                     name=f"stage{stage + 1}_block{index + 1}",
-                )(x)
+                )(x, canvas.at_stride(sizes, stride if index == 0 else stride * stage_stride))
             stride *= stage_stride
             stages[stride] = x
         return stages

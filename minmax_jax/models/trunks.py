@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 
 from minmax_jax.base.errors import OptionError
+from minmax_jax.ops import canvas
 
 # {output stride: [B, h, w, K] features}; of several stages with one stride, the last.
 Stages = Mapping[int, jax.Array]
@@ -30,12 +31,23 @@ def check_module(name: str, module: Any) -> None:
     raise OptionError(f"{name}={kind} must be an instance of a flax.linen.Module.")
 
 
-def apply(trunk: nn.Module, images: jax.Array, *, train: bool, needs_strides: bool = False) -> Stages | jax.Array:
+def reads_canvases(trunk: nn.Module) -> bool:
+    """Whether a trunk takes a `Canvas` in place of images: a module that does has an attribute of that name."""
+    return getattr(trunk, "reads_canvases", False)
+
+
+def valid(images: canvas.Images, stages: "Stages | jax.Array") -> dict[str, jax.Array]:
+    """What a head is given besides the features of the deepest stage: of a `Canvas`, the images' sizes in them."""
+    _, sizes = canvas.split(images)
+    return {} if sizes is None else {"sizes": canvas.at_stride(sizes, max(stages))}
+
+
+def apply(trunk: nn.Module, images: canvas.Images, *, train: bool, needs_strides: bool = False) -> Stages | jax.Array:
     """What a trunk returns for [B, H, W, 3] images: its stages, or the features of its only stage.
 
     Args:
         trunk: the module.
-        images: scaled to [-1, 1].
+        images: scaled to [-1, 1]; a `Canvas` for trunks that read it.
         train: whether batch norm uses the statistics of the batch.
         needs_strides: whether features without their output stride are refused.
 

@@ -123,6 +123,45 @@ def resize_bilinear(images: jax.Array, size: tuple[int, int], *, alignment: str 
     return images
 
 
+def resize_each(
+    images: jax.Array, size: tuple[int, int], sizes: jax.Array, new_sizes: jax.Array, *, alignment: str = "corners"
+) -> jax.Array:
+    """`resize_bilinear` of images that fill the upper left corner of their arrays, each from and to a size of its own.
+
+    Args:
+        images: [B, h, w, K].
+        size: (H, W) of the result.
+        sizes: [B, 2] int32, the part of each array that is its image.
+        new_sizes: [B, 2] int32, the part of each result that is its image.
+        alignment: as in `resize_bilinear`.
+
+    Returns:
+        [B, H, W, K]; without meaning beyond the images.
+    """
+    for axis, size_out in zip((1, 2), size):
+        matrices = _matrices(
+            images.shape[axis], size_out, sizes[:, axis - 1, None], new_sizes[:, axis - 1, None], alignment
+        )
+        images = _multiply(images, axis, matrices)
+    return images
+
+
+def _matrices(length_in: int, length_out: int, size_in: jax.Array, size_out: jax.Array, alignment: str) -> jax.Array:
+    """[B, length_out, length_in], each as `interpolation_matrix` of its sizes [B, 1]; positions are exact fractions."""
+    places = jnp.arange(length_out, dtype=jnp.int32)
+    if alignment == "corners":
+        over, under = places * (size_in - 1), jnp.maximum(size_out - 1, 1)
+    elif alignment == "features":
+        over, under = places, -(-size_out // size_in)
+    else:
+        over, under = (2 * places + 1) * size_in - size_out, 2 * size_out
+    over = jnp.clip(over, 0, (size_in - 1) * under)
+    below, share = (over // under)[..., None], (over % under / under)[..., None]
+    distances = jnp.arange(length_in, dtype=jnp.int32) - below
+    # A position on the last input has a share of 0: there is no input above it.
+    return jnp.where(distances == 0, 1 - share, jnp.where(distances == 1, share, 0))
+
+
 def _double(images: jax.Array, axis: int) -> jax.Array:
     """Each value and the mean of it and the next, in turn; the last twice. A third of the time of a product."""
     following = jnp.concatenate(
@@ -140,7 +179,9 @@ def _mix(images: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
 
 
 def _multiply(images, axis, matrix):
+    """A matrix, or one of each image [B, out, in], times the images along an axis."""
     terms = "oh,bhwk->bowk" if axis == 1 else "ow,bhwk->bhok"
+    terms = "b" * (matrix.ndim == 3) + terms
     return jnp.einsum(terms, jnp.asarray(matrix, images.dtype), images, precision=lax.Precision.HIGHEST)
 
 

@@ -10,31 +10,34 @@ import numpy as np
 
 from minmax_jax.base import progress
 from minmax_jax.base.errors import OptionError
-from minmax_jax.data import dataset, padding
+from minmax_jax.data import canvases, dataset, padding
 from minmax_jax.models import decoder, trunks
+from minmax_jax.ops import canvas
 from minmax_jax.refinement import seeds
 from minmax_jax.refinement.options import RefineOptions
 
-MasksFn = Callable[[np.ndarray], jax.Array]
-StagesFn = Callable[[np.ndarray], trunks.Stages]
+MasksFn = Callable[[canvas.Images], jax.Array]
+StagesFn = Callable[[canvas.Images], trunks.Stages]
 # As in `seeds.cumulative_foreground` and `seeds.cumulative_background`; docs/second_stage.md compares them with others.
 _SEED_POWER, _BACKGROUND_SHARE = 2.0, 0.5
 
 
 class Group(NamedTuple):
-    """Training images of one padded shape, with all that the frozen first stage says of them.
+    """Training images of one padded shape or canvas, with all that the frozen first stage says of them.
 
     Attributes:
         images: [N, H, W, 3] uint8.
         stages: {stride: [N, h, w, K] float16}, those that the decoder reads.
         foreground: [N, (H / 2) (W / 2)] cumulative probabilities of the foreground's seeds.
         background: the same of the background's.
+        sizes: [N, 2] int32 of the padded images on their canvases; None: (H, W).
     """
 
     images: np.ndarray
     stages: dict[int, np.ndarray]
     foreground: np.ndarray
     background: np.ndarray
+    sizes: np.ndarray | None = None
 
 
 def collect(
@@ -45,6 +48,7 @@ def collect(
     options: RefineOptions,
     batch_size: int,
     seed: int,
+    shapes: np.ndarray | None = None,
 ) -> list[Group]:
     """Runs the first stage once on the training images, as many as fit into `options.cache_gib`.
 
@@ -58,6 +62,7 @@ def collect(
         options: of the second stage.
         batch_size: images of one shape that are computed together.
         seed: of the choice, where not all images fit.
+        shapes: of canvases, as in `image_predictions.predict_split`.
 
     Raises:
         OptionError: if no image is left.
@@ -66,15 +71,15 @@ def collect(
 
     skips_empty = bool(split.background_labels)
     split = dataset.subset(split, np.flatnonzero(split.has_region))
-    split = dataset.subset(split, _choose(stages_fn, split, options, batch_size, seed))
-    shapes = list(map(tuple, padding.padded_sizes(split.sizes).tolist()))
+    split = dataset.subset(split, _choose(stages_fn, split, options, batch_size, seed, shapes))
+    of_images = list(map(tuple, canvases.assign(split.sizes, shapes).tolist()))
     groups: dict[tuple[int, ...], Group] = {}
     filled: collections.Counter[tuple[int, ...]] = collections.Counter()
     with progress.meter("First-stage masks and features", total=len(split), unit="image") as update:
-        for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
+        for batch in pipeline.evaluation_batches(split, batch_size=batch_size, shapes=shapes):
             count = len(batch.indices)
-            masks = np.asarray(masks_fn(batch.images))[:count]
-            stages = decoder.select_stages(stages_fn(batch.images))
+            masks = np.asarray(masks_fn(batch.inputs))[:count]
+            stages = decoder.select_stages(stages_fn(batch.inputs))
             half = np.asarray(decoder.halve(masks))[..., 0]
             valid = np.stack([_valid(split.sizes[index], half.shape[1:]) for index in batch.indices])
             part = Group(
@@ -82,12 +87,13 @@ def collect(
                 stages={stride: np.asarray(features[:count], np.float16) for stride, features in stages.items()},
                 foreground=seeds.cumulative_foreground(half, valid, power=_SEED_POWER),
                 background=seeds.cumulative_background(half, valid, share=_BACKGROUND_SHARE),
+                sizes=None if batch.sizes is None else batch.sizes[:count],
             )
             if skips_empty:
                 part = jax.tree.map(functools.partial(np.compress, masks.any(axis=(1, 2, 3)), axis=0), part)
             shape, num_kept = part.images.shape[1:3], len(part.images)
             if shape not in groups:
-                groups[shape] = jax.tree.map(_allocate(shapes.count(shape)), part)
+                groups[shape] = jax.tree.map(_allocate(of_images.count(shape)), part)
             rows = slice(filled[shape], filled[shape] + num_kept)
             jax.tree.map(functools.partial(_fill, rows), groups[shape], part)
             filled[shape] += num_kept
@@ -111,14 +117,23 @@ def _fill(rows: slice, whole: np.ndarray, part: np.ndarray) -> None:
     whole[rows] = part
 
 
-def _choose(stages_fn: StagesFn, split: dataset.Split, options: RefineOptions, batch_size: int, seed: int):
+def _choose(
+    stages_fn: StagesFn,
+    split: dataset.Split,
+    options: RefineOptions,
+    batch_size: int,
+    seed: int,
+    shapes: np.ndarray | None,
+) -> np.ndarray:
     """Indices of the images that are used, in ascending order."""
-    first = padding.pad(split.read_image(0))
-    stages = decoder.select_stages(stages_fn(np.stack([first] * batch_size)))
+    from minmax_jax.data import pipeline  # as in `collect`
+
+    (first,) = pipeline.evaluation_batches(dataset.subset(split, [0]), batch_size=batch_size, shapes=shapes)
+    stages = decoder.select_stages(stages_fn(first.inputs))
     numbers = sum(features[0].size for features in stages.values())
-    bytes_per_pixel = 3 + 2 * 4 / decoder.STRIDE**2 + 2 * numbers / first[..., 0].size
+    bytes_per_pixel = 3 + 2 * 4 / decoder.STRIDE**2 + 2 * numbers / first.images[0, ..., 0].size
     order = np.random.RandomState(seed).permutation(len(split))
-    needed = np.cumsum(np.prod(padding.padded_sizes(split.sizes[order]), axis=1) * bytes_per_pixel)
+    needed = np.cumsum(np.prod(canvases.assign(split.sizes[order], shapes), axis=1) * bytes_per_pixel)
     return np.sort(order[: max(1, int(np.searchsorted(needed, options.cache_gib * 2**30, side="right")))])
 
 

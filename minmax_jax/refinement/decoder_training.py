@@ -13,7 +13,7 @@ import optax
 from minmax_jax.base import progress
 from minmax_jax.base.errors import OptionError
 from minmax_jax.models import decoder as decoder_lib
-from minmax_jax.ops import intensity
+from minmax_jax.ops import canvas
 from minmax_jax.refinement import edges, seeds
 from minmax_jax.refinement.cache import Group
 from minmax_jax.refinement.options import RefineOptions
@@ -95,14 +95,15 @@ def _train_once(
 
 def _init(decoder: decoder_lib.Decoder, group: Group, seed: int) -> Any:
     stages = {stride: features[:1] for stride, features in group.stages.items()}
-    return decoder.init(jax.random.key(seed), stages, intensity.normalize(jnp.asarray(group.images[:1])))["params"]
+    return decoder.init(jax.random.key(seed), stages, canvas.normalize(jnp.asarray(group.images[:1])))["params"]
 
 
 def _draw_batch(group: Group, rng: np.random.Generator) -> dict[str, Any]:
     count = len(group.images)
     chosen = rng.choice(count, _BATCH_SIZE, replace=count < _BATCH_SIZE)
+    sizes = None if group.sizes is None else group.sizes[chosen]
     return {
-        "images": group.images[chosen],
+        "images": canvas.join(group.images[chosen], sizes),
         "stages": {stride: features[chosen] for stride, features in group.stages.items()},
         "foreground": seeds.draw(group.foreground[chosen], rng, count=_NUM_SEEDS),
         "background": seeds.draw(group.background[chosen], rng, count=_NUM_SEEDS),
@@ -110,13 +111,16 @@ def _draw_batch(group: Group, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _train_step(params, opt_state, batch, *, decoder, tx, options: RefineOptions):
-    images = intensity.normalize(batch["images"])
-    colors = (decoder_lib.halve(images) + 1) / 2
+    images = canvas.normalize(batch["images"])
+    pixels, sizes = canvas.split(images)
+    colors, half_sizes = (decoder_lib.halve(pixels) + 1) / 2, canvas.at_stride(sizes, decoder_lib.STRIDE)
 
     def loss_fn(params):
         logits = decoder.apply({"params": params}, batch["stages"], images)[..., 0]
         on_seeds = jnp.mean(partial_cross_entropy(logits, batch["foreground"], batch["background"]))
-        changes = edges.edge_loss(jax.nn.sigmoid(logits), colors, bandwidth=_EDGE_BANDWIDTH, reach=_EDGE_REACH)
+        changes = edges.edge_loss(
+            jax.nn.sigmoid(logits), colors, bandwidth=_EDGE_BANDWIDTH, reach=_EDGE_REACH, sizes=half_sizes
+        )
         pairwise = jnp.mean(changes)
         return on_seeds + options.edge_weight * pairwise, {"seed_loss": on_seeds, "edge_loss": pairwise}
 

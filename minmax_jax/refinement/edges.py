@@ -5,8 +5,17 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
+from minmax_jax.ops import canvas
 
-def edge_loss(probabilities: jax.Array, colors: jax.Array, *, bandwidth: float, reach: int) -> jax.Array:
+
+def edge_loss(
+    probabilities: jax.Array,
+    colors: jax.Array,
+    *,
+    bandwidth: float,
+    reach: int,
+    sizes: jax.Array | None = None,
+) -> jax.Array:
     """Mean over pairs of pixels of |p - q| exp(-|color of p - color of q|^2 / bandwidth).
 
     The eight neighbours of each pixel at the distance `reach` along rows, columns and diagonals; every pair once.
@@ -16,6 +25,7 @@ def edge_loss(probabilities: jax.Array, colors: jax.Array, *, bandwidth: float, 
         colors: [B, h, w, 3] of the image, in [0, 1].
         bandwidth: squared distance of two colors at which a mask may change.
         reach: in pixels, at least 1.
+        sizes: [B, 2] heights and widths of images that fill the upper left corner only; None: all of the mask.
 
     Returns:
         [B] losses.
@@ -32,12 +42,18 @@ def edge_loss(probabilities: jax.Array, colors: jax.Array, *, bandwidth: float, 
         [1. 0.]
     """
     total, count = 0.0, 0
+    is_valid = None if sizes is None else canvas.inside(sizes, probabilities.shape[1:])[..., 0]
     for here, there in _pairs(probabilities.shape[1:], reach):
         similarity = jnp.exp(-jnp.sum((colors[here] - colors[there]) ** 2, axis=-1) / bandwidth)
         differences = jnp.abs(probabilities[here] - probabilities[there]) * similarity
+        if is_valid is None:
+            count += differences[0].size
+        else:
+            counted = is_valid[here] & is_valid[there]
+            differences = jnp.where(counted, differences, 0)
+            count += jnp.sum(counted, axis=(1, 2))
         total += jnp.sum(differences, axis=(1, 2))
-        count += differences[0].size
-    return total / max(count, 1)
+    return total / (max(count, 1) if is_valid is None else jnp.maximum(count, 1))
 
 
 def _pairs(size: tuple[int, int], reach: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from minmax_jax.method import SPREAD, Prediction
 from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.models import trunks
-from minmax_jax.ops import intensity
+from minmax_jax.ops import canvas
 from minmax_jax.training import views as views_lib
 from minmax_jax.training.views import ONE, Views
 
 
 def predict(
     variables: dict[str, Any],
-    images: jax.Array,
+    images: canvas.Images,
     *,
     first_stage: Callable[[dict[str, Any], jax.Array], Prediction],
     stages: Callable[[dict[str, Any], jax.Array], trunks.Stages],
@@ -32,7 +32,7 @@ def predict(
 
     Args:
         variables: of the first stage, and the decoder's parameters as "decoder".
-        images: [B, H, W, 3] uint8.
+        images: [B, H, W, 3] uint8, or a `Canvas`.
         first_stage: a method's predict.
         stages: a method's stages.
         decoder: the network.
@@ -40,20 +40,21 @@ def predict(
         views: mirror images that masks are means over.
     """
     prediction = first_stage(variables, images)
+    _, sizes = canvas.split(images)
 
     def predict_view(images):
         chosen = decoder_lib.select_stages(stages(variables, images))
         logits = decoder.apply({"params": variables["decoder"]}, chosen, images)
-        return decoder_lib.enlarge(jax.nn.sigmoid(logits)), {}
+        return canvas.clear(decoder_lib.enlarge(jax.nn.sigmoid(logits), sizes), sizes), {}
 
-    masks, of_views = views_lib.mean_over_views(predict_view, intensity.normalize(images), views)
-    spread = _spread(masks)
+    masks, of_views = views_lib.mean_over_views(predict_view, canvas.normalize(images), views)
+    spread = _spread(masks, sizes)
     scores = {name: values / spread for name, values in of_views.items()}
     masks = views_lib.without_background(masks, prediction.probabilities, background_classes)
     return prediction.replace(masks=masks, scores=prediction.scores | scores | {SPREAD: spread})
 
 
-def _spread(masks: jax.Array) -> jax.Array:
+def _spread(masks: jax.Array, sizes: jax.Array | None) -> jax.Array:
     """[B] distance of the 5th and 95th percentile of [B, H, W, 1] masks; calibration by percentiles makes it 1."""
-    low, high = jnp.quantile(masks, jnp.array([0.05, 0.95], masks.dtype), axis=(1, 2, 3))
+    low, high = canvas.quantiles(masks, (0.05, 0.95), sizes)[..., 0, 0, 0]
     return jnp.maximum(high - low, jnp.finfo(masks.dtype).tiny)

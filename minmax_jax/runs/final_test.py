@@ -15,6 +15,7 @@ from minmax_jax.distributed import hosts
 from minmax_jax.evaluation import baselines, class_table, curves, diagnosis, metric_table
 from minmax_jax.evaluation.evaluators import Evaluator, Row
 from minmax_jax.evaluation.metrics import pixel_curve, thresholds
+from minmax_jax.ops import canvas
 from minmax_jax.runs import second_stage
 from minmax_jax.runs.building import data_splits
 from minmax_jax.runs.building.options import RunOptions
@@ -49,6 +50,7 @@ def _evaluate(
         dataset.subset(split, hosts.share_of_host(len(split))),
         evaluators,
         batch_size=run.options.evaluation.batch_size,
+        shapes=run.shapes,
         **options,
     )
     return hosts.gather_from_hosts(rows)
@@ -172,8 +174,9 @@ def _diagnose(
     variables = state_lib.inference_variables(state)
 
     def classify(images, masks):
-        scaled = images.astype(np.float32) / 127.5 - 1
-        return run.classify(variables, np.concatenate([scaled, masks.astype(np.float32)], axis=-1))
+        pixels, sizes = canvas.split(images)
+        scaled = pixels.astype(np.float32) / 127.5 - 1
+        return run.classify(variables, canvas.join(np.concatenate([scaled, masks.astype(np.float32)], axis=-1), sizes))
 
     rows = diagnosis.score(
         lambda images: run.predict(variables, images),
@@ -181,6 +184,7 @@ def _diagnose(
         dataset.subset(split, hosts.share_of_host(len(split))),
         batch_size=run.options.evaluation.batch_size,
         refine_fn=run.refine_fn,
+        shapes=run.shapes,
     )
     rows = hosts.gather_from_hosts(rows)
     if not rows:  # of one image, there is no other's mask

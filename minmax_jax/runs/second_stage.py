@@ -9,6 +9,7 @@ import numpy as np
 
 from minmax_jax.base.errors import OptionError, naming
 from minmax_jax.distributed import engines
+from minmax_jax.ops import canvas
 from minmax_jax.refinement import cache, calibration, decoder_training, priors
 from minmax_jax.refinement.options import RefineOptions
 from minmax_jax.runs.building import creation
@@ -54,6 +55,7 @@ def train(run: Run, state: state_lib.TrainState) -> SecondStage:
         options=options.refine,
         batch_size=options.evaluation.batch_size,
         seed=options.seed,
+        shapes=run.shapes,
     )
     num_images = sum(len(group.images) for group in groups)
     logger.info("The second stage trains on %d of %d images.", num_images, len(run.splits["train"]))
@@ -68,7 +70,7 @@ def _create_masks_fn(run: Run, variables: dict[str, Any]) -> cache.MasksFn:
     """Where the seeds come from: a declared prior, or the first stage."""
     if prior := run.options.refine.prior:
         compute = priors.PRIORS[prior]
-        return lambda images: np.stack([compute(image) for image in images])[..., None]
+        return lambda images: np.stack([compute(image) for image in canvas.split(images)[0]])[..., None]
     predict = engines.ENGINES[run.options.train.engine].parallelize_predict(_create_seed_method(run).predict)
     return lambda images: predict(variables, images).masks
 

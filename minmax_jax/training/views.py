@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 
 import jax
 from jax import lax
@@ -9,12 +10,12 @@ import jax.numpy as jnp
 
 from minmax_jax import masks
 from minmax_jax.method import DISAGREEMENT, Prediction
-from minmax_jax.ops import intensity, resize
+from minmax_jax.ops import canvas
 
 _GRID = 32  # largest output stride of a trunk
 
-# Images [B, h, w, 3] in [-1, 1], of any size, to ([B, h, w, 1] masks, scores [B, ...] by name).
-PredictView = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+# Images [B, h, w, 3] in [-1, 1], of any size, or a `Canvas`, to ([B, h, w, 1] masks, scores [B, ...] by name).
+PredictView = Callable[[canvas.Images], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +37,17 @@ ONE = Views()
 
 
 def predict(
-    predict_view: PredictView, images: jax.Array, *, views: Views = ONE, background_classes: Sequence[int] = ()
+    predict_view: PredictView, images: canvas.Images, *, views: Views = ONE, background_classes: Sequence[int] = ()
 ) -> Prediction:
     """The prediction of a method from what it finds in one view.
 
     Args:
         predict_view: with "probabilities" [B, C] among its scores.
-        images: [B, H, W, 3], uint8 or scaled to [-1, 1].
+        images: [B, H, W, 3], uint8 or scaled to [-1, 1]; a `Canvas` where `predict_view` reads it.
         views: of each image.
         background_classes: those without a region: where the mean over the views names one, the mask is empty.
     """
-    foreground, scores = mean_over_views(predict_view, intensity.normalize(images), views)
+    foreground, scores = mean_over_views(predict_view, canvas.normalize(images), views)
     probabilities = scores["probabilities"]
     return Prediction(
         probabilities=probabilities,
@@ -70,13 +71,13 @@ def without_background(foreground: jax.Array, probabilities: jax.Array, backgrou
 
 
 def mean_over_views(
-    predict_view: PredictView, images: jax.Array, views: Views = ONE
+    predict_view: PredictView, images: canvas.Images, views: Views = ONE
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Means over the sizes and mirror images of [B, H, W, 3] images in [-1, 1].
 
     Args:
         predict_view: of one view; masks are flipped and resized back.
-        images: scaled to [-1, 1].
+        images: scaled to [-1, 1]; of a `Canvas`, each image is flipped and resized in its place.
         views: of each image.
 
     Returns:
@@ -97,18 +98,22 @@ def mean_over_views(
         (0.5, 0.5, [0.5])
     """
     foregrounds, scores = [], []
+    pixels, sizes = canvas.split(images)
+    full = pixels.shape[1:3]
     for scale in views.scales:
-        sides = [view_side(side, scale) for side in images.shape[1:3]]
-        resized = resize.resize_bilinear(images, tuple(sides))
-        of_flips, of_scale = _flipped_views(predict_view, resized, views)
-        foregrounds += [resize.resize_bilinear(foreground, images.shape[1:3]) for foreground in of_flips]
+        resize_side = functools.partial(view_side, scale=scale)
+        view_sizes = canvas.look_up(sizes, resize_side, full)
+        resized = canvas.resize_to(pixels, tuple(map(resize_side, full)), sizes, view_sizes)
+        of_flips, of_scale = _flipped_views(predict_view, resized, view_sizes, views)
+        foregrounds += [canvas.resize_to(foreground, full, view_sizes, sizes) for foreground in of_flips]
         scores.append(of_scale)
     if len(foregrounds) == 1:
         return foregrounds[0], scores[0]
     stacked = jnp.stack(foregrounds)
     mean = jnp.mean(stacked, axis=0)
     scores = jax.tree.map(lambda *arrays: jnp.mean(jnp.stack(arrays), axis=0), *scores)
-    return mean, scores | {DISAGREEMENT: jnp.mean(jnp.abs(stacked - mean), axis=(0, 2, 3, 4))}
+    differences = jnp.mean(jnp.abs(stacked - mean), axis=0)
+    return mean, scores | {DISAGREEMENT: canvas.mean(differences, sizes)}
 
 
 def view_side(side: int, scale: float) -> int:
@@ -116,14 +121,15 @@ def view_side(side: int, scale: float) -> int:
     return side if scale == 1 else max(1, round(scale * side / _GRID)) * _GRID
 
 
-def _flipped_views(predict_view: PredictView, images: jax.Array, views: Views):
+def _flipped_views(predict_view: PredictView, pixels: jax.Array, sizes: jax.Array | None, views: Views):
     """The masks of images [B, H, W, 3] and of their mirror images, flipped back, and the means of the scores."""
     both = views.flip_horizontal and views.flip_vertical
     flips = [(), *[(2,)] * views.flip_horizontal, *[(1,)] * views.flip_vertical, *[(1, 2)] * both]
     if len(flips) == 1:
-        foreground, scores = predict_view(images)
+        foreground, scores = predict_view(canvas.join(pixels, sizes))
         return [foreground], scores
     # A loop compiles the networks once and holds the activations of one view only.
-    foregrounds, scores = lax.map(predict_view, jnp.stack([jnp.flip(images, axes) for axes in flips]))
-    unflipped = [jnp.flip(masks_of_flip, axes) for masks_of_flip, axes in zip(foregrounds, flips)]
+    flipped = jnp.stack([canvas.flip(pixels, axes, sizes) for axes in flips])
+    foregrounds, scores = lax.map(lambda view: predict_view(canvas.join(view, sizes)), flipped)
+    unflipped = [canvas.flip(masks_of_flip, axes, sizes) for masks_of_flip, axes in zip(foregrounds, flips)]
     return unflipped, jax.tree.map(lambda array: jnp.mean(array, axis=0), scores)

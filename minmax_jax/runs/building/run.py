@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from minmax_jax.base import errors
-from minmax_jax.data import dataset, padding
+from minmax_jax.data import canvases, dataset, padding
 from minmax_jax.distributed import devices, engines
 from minmax_jax.evaluation import Evaluator, selection
 from minmax_jax.method import Method, Prediction, RefineFn
@@ -28,6 +29,7 @@ class Run:
         config: the configuration as it is written to the folder of the run.
         options: the same, read and checked.
         splits: "train", "validation" and "test".
+        shapes: of the canvases that the images of all splits share in evaluations, or None: see `canvases.choose`.
         steps_per_epoch: whole batches in the training split, at least 1.
         method: the method that is trained.
         train_step: (state, this host's batch) -> (state, metrics), on all devices; donates the state.
@@ -43,6 +45,7 @@ class Run:
     config: ml_collections.ConfigDict
     options: RunOptions
     splits: dict[str, dataset.Split]
+    shapes: np.ndarray | None
     steps_per_epoch: int
     method: Method
     train_step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
@@ -78,6 +81,7 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         config=config,
         options=options,
         splits=splits,
+        shapes=_choose_canvases(splits) if method.reads_canvases else None,
         steps_per_epoch=steps_per_epoch,
         method=method,
         train_step=engine.parallelize_train_step(method.train_step),
@@ -92,6 +96,10 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         refine_fn=None,
         state=devices.replicate(state),
     )
+
+
+def _choose_canvases(splits: dict[str, dataset.Split]) -> np.ndarray | None:
+    return canvases.choose(np.concatenate([split.sizes for split in splits.values()]))
 
 
 def _check_selection(options: RunOptions, split: dataset.Split) -> None:
