@@ -1,5 +1,6 @@
 """EfficientNet-Lite trunks: shapes, dilation, frozen batch norm, a forward pass in NumPy, and pretrained files."""
 
+import functools
 import importlib.util
 
 import flax
@@ -200,10 +201,10 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch):
 
 def test_options_of_other_trunks_are_refused():
     config = synthetic.get_config()
-    for name, value in (("output_stride", 16), ("frozen_norm", True)):
+    for name, value in (("output_stride", 16), ("frozen_norm", True), ("frozen_stride", 8)):
         spoilt = synthetic.get_config()
         spoilt.model[name] = value
-        with pytest.raises(ValueError, match=f"{name}={value} .*EfficientNet-Lite"):
+        with pytest.raises(ValueError, match=f"{name}={value}[, ].*EfficientNet-Lite"):
             creation.create_model(options_lib.read(spoilt).model, num_classes=2)
     creation.create_model(options_lib.read(config).model, num_classes=2)
 
@@ -250,3 +251,58 @@ def test_real_daisies_are_daisies(shared):
         assert probabilities.shape == (10, 1000)
         np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
         assert probabilities.argmax(-1).tolist() == [985] * 10
+
+
+def test_frozen_layers_have_no_gradient_and_pass_one_on():
+    plain = efficientnet_lite.EfficientNetLite(STAGES, frozen_norm=True)
+    frozen = efficientnet_lite.EfficientNetLite(STAGES, frozen_norm=True, frozen_stride=8)
+    assert frozen.frozen_modules == ("stem_conv", "stem_norm", "block0", "block1", "block2", "block3")
+    assert plain.frozen_modules == ()
+    variables, images = _random(_init(plain)), np.random.default_rng(1).normal(size=(2, 64, 64, 3)).astype(np.float32)
+    assert jax.tree.structure(_init(frozen)) == jax.tree.structure(_init(plain))
+
+    def loss(trunk, params, images):
+        features = trunk.apply(variables | {"params": params}, images, train=True)
+        return jnp.mean(features[32] ** 2)
+
+    arguments = variables["params"], images
+    expected = jax.grad(loss, argnums=(1, 2))(plain, *arguments)
+    found = jax.grad(loss, argnums=(1, 2))(frozen, *arguments)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-9)  # masks may learn from it
+    for name in variables["params"]:
+        for one, other in zip(jax.tree.leaves(found[0][name]), jax.tree.leaves(expected[0][name])):
+            if name in frozen.frozen_modules:
+                assert not np.any(one) and np.any(other)
+            else:
+                np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-8)
+
+
+def test_frozen_layers_are_the_same_after_a_step_with_weight_decay():
+    config = custom.get_config("flowers")
+    config.model.pretrained, config.model.frozen_stride, config.optimizer.weight_decay = "given", 4, 0.1
+    options = options_lib.read(config)
+    method = creation.create_method(options, num_classes=2, steps_per_epoch=1)
+    state = method.init(jax.random.key(0), (32, 32))
+    before = jax.device_get(state.params)
+    batch = {"images": np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8), "labels": np.arange(8) % 2}
+    state, _ = jax.jit(functools.partial(method.train_step, axis_name=None))(state, batch)
+    for trunk in ("trunk", "classifier_trunk"):
+        for name, params in before[trunk].items():
+            same = [np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (params, state.params[trunk][name])))]
+            # Output stride 4: the stem and the blocks of the first two stages.
+            assert all(same) == (name in ("stem_conv", "stem_norm", "block0", "block1", "block2")), name
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"frozen_stride": 32}, r"model.frozen_stride=32 must be one of \(0, 4, 8, 16\)"),
+        ({"frozen_stride": 8, "frozen_norm": False}, "frozen_stride=8 keeps layers as they were trained"),
+        ({"trunk": "resnet18", "frozen_norm": False, "output_stride": 0}, "model.frozen_stride=8 are for EfficientNet"),
+    ],
+)
+def test_frozen_layers_that_cannot_be_are_refused(changes, message):
+    config = custom.get_config("flowers")
+    config.model.update({"frozen_stride": 8} | changes)
+    with pytest.raises(errors.ConfigError, match=message):
+        options_lib.read(config)

@@ -6,10 +6,13 @@ TensorFlow's, so that features lie on every 2nd, 4th, ... pixel, as `mask.alignm
 
 from collections.abc import Callable
 import functools
-from typing import ClassVar, NamedTuple
+import itertools
+import operator
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from minmax_jax.models import batch_norm, trunks
@@ -18,6 +21,7 @@ from minmax_jax.ops import canvas, conv, depthwise
 ModuleDef = Callable[..., nn.Module]
 NUM_CLASSES = 1000
 OUTPUT_STRIDES = (8, 16, 32)
+FROZEN_STRIDES = (0, 4, 8, 16)
 
 
 class Stage(NamedTuple):
@@ -77,6 +81,8 @@ class EfficientNetLite(nn.Module):
         stages: blocks.
         output_stride: 8, 16 or 32; below 32, the last strides become dilations.
         frozen_norm: batch norm keeps its running statistics, those of the pretrained file, in training as well.
+        frozen_stride: output stride up to which all layers keep their parameters, 0: none. They are then neither
+            differentiated nor do their activations wait for a backward pass, and they are the layers at full size.
         unbiased_variance: of the running statistics, as in `batch_norm.BatchNorm`.
         remat: rematerialise blocks in the backward pass.
         norm_axis: mapped axis over which batch statistics are taken together.
@@ -86,6 +92,7 @@ class EfficientNetLite(nn.Module):
     stages: tuple[Stage, ...] = LITE0
     output_stride: int = 32
     frozen_norm: bool = False
+    frozen_stride: int = 0
     unbiased_variance: bool = False
     remat: bool = False
     norm_axis: str | None = None
@@ -96,6 +103,8 @@ class EfficientNetLite(nn.Module):
     def __call__(self, images: canvas.Images, *, train: bool) -> trunks.Stages:
         if self.output_stride not in OUTPUT_STRIDES:
             raise ValueError(f"output_stride={self.output_stride} must be one of {OUTPUT_STRIDES}.")
+        if self.frozen_stride not in FROZEN_STRIDES:
+            raise ValueError(f"frozen_stride={self.frozen_stride} must be one of {FROZEN_STRIDES}.")
         uses_running = not train or self.frozen_norm
         norm = functools.partial(
             batch_norm.BatchNorm,
@@ -109,13 +118,20 @@ class EfficientNetLite(nn.Module):
         layer = functools.partial(_layer, norm=norm, dtype=self.dtype)
         block = nn.remat(Block) if self.remat else Block
         pixels, sizes = canvas.split(images)
-        x = nn.relu6(layer(pixels, 32, window=3, stride=2, name="stem"))
+
+        def stem(trunk, pixels):
+            return nn.relu6(layer(pixels, 32, window=3, stride=2, name="stem"))
+
+        freeze = functools.partial(
+            nn.map_variables, mapped_collections="params", trans_in_fn=_stop_gradients, init=self.is_initializing()
+        )
+        x = (freeze(stem) if self.frozen_stride else stem)(self, pixels)
         stride, dilation, number, features = 2, 1, 0, {}
-        for stage in self.stages:
+        for stage, is_frozen in zip(self.stages, _are_frozen(self.stages, self.frozen_stride)):
             for repeat in range(stage.repeats):
                 step = stage.stride if repeat == 0 else 1
                 is_dilated = stride * step > self.output_stride
-                x = block(
+                x = (freeze(block) if is_frozen else block)(
                     window=stage.window,
                     stride=1 if is_dilated else step,
                     dilation=dilation,
@@ -129,6 +145,25 @@ class EfficientNetLite(nn.Module):
                 number += 1
             features[stride] = x
         return features
+
+    @property
+    def frozen_modules(self) -> tuple[str, ...]:
+        """The names of the layers that `frozen_stride` keeps."""
+        if not self.frozen_stride:
+            return ()
+        frozen = zip(self.stages, _are_frozen(self.stages, self.frozen_stride))
+        num_blocks = sum(stage.repeats for stage, is_frozen in frozen if is_frozen)
+        return ("stem_conv", "stem_norm", *(f"block{number}" for number in range(num_blocks)))
+
+
+def _are_frozen(stages: tuple[Stage, ...], frozen_stride: int) -> list[bool]:
+    """Which stages have an output stride, without dilation, of at most `frozen_stride`."""
+    strides = itertools.accumulate((stage.stride for stage in stages), operator.mul, initial=2)
+    return [stride <= frozen_stride for stride in list(strides)[1:]]
+
+
+def _stop_gradients(params: Any) -> Any:
+    return jax.tree.map(lax.stop_gradient, params)
 
 
 class ImageNetClassifier(nn.Module):

@@ -20,10 +20,11 @@ def create_optimizer(
     weight_decay: float = 1e-5,
     clip_norm: float = 0.0,
     trunk_factor: float = 1.0,
+    frozen_modules: tuple[str, ...] = (),
 ) -> optax.GradientTransformation:
     """The optimizer. Defaults are published values.
 
-    Parameters of modules named `trunks.FROZEN` have no weight decay: without gradients, nothing else would move them.
+    Parameters of modules that are not trained have no weight decay: without gradients, nothing else would move them.
 
     Args:
         kind: "sgd" (published; with Nesterov's momentum of 0.9), "adam" or "adamw" (with decays of 0.9 and 0.999).
@@ -31,6 +32,7 @@ def create_optimizer(
         weight_decay: added to the gradient ("sgd", "adam"), or to the update itself ("adamw").
         clip_norm: maximum global norm of the gradient; 0 does not clip.
         trunk_factor: learning rate of the trunks, as a multiple of the heads'; 0 keeps them as they are.
+        frozen_modules: names of the modules that are not trained, besides `trunks.FROZEN`.
 
     Raises:
         OptionError: for an unknown name or a number out of range.
@@ -51,7 +53,8 @@ def create_optimizer(
     options.check_range("weight_decay", weight_decay, 0)
     options.check_range("clip_norm", clip_norm, 0)
     options.check_range("trunk_factor", trunk_factor, 0)
-    decay, adam = _weight_decay(weight_decay), optax.scale_by_adam(b1=0.9, b2=0.999)
+    decay = _weight_decay(weight_decay, {trunks.FROZEN, *frozen_modules})
+    adam = optax.scale_by_adam(b1=0.9, b2=0.999)
     rules = {"sgd": (decay, optax.trace(_MOMENTUM, nesterov=True)), "adam": (decay, adam), "adamw": (adam, decay)}
     clip = (optax.clip_by_global_norm(clip_norm),) if clip_norm else ()
     trunk = (optax.masked(optax.scale(trunk_factor), _is_of_trunk),) if trunk_factor != 1 else ()
@@ -62,8 +65,9 @@ def _is_of_trunk(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key.endswith("trunk"), params)
 
 
-def _weight_decay(weight_decay: float) -> optax.GradientTransformation:
+def _weight_decay(weight_decay: float, frozen_modules: set[str]) -> optax.GradientTransformation:
     def add(path, update, param):
-        return update if trunks.FROZEN in [entry.key for entry in path] else update + weight_decay * param
+        is_frozen = not frozen_modules.isdisjoint(entry.key for entry in path)
+        return update if is_frozen else update + weight_decay * param
 
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(add, updates, params))

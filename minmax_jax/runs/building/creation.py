@@ -41,7 +41,7 @@ def create_method(
         create_model=functools.partial(
             create_model, options.model, num_classes=num_classes, alignment=options.mask.alignment
         ),
-        tx=options.optimizer.create(rate),
+        tx=options.optimizer.create(rate, frozen_modules=_frozen_modules(options.model)),
         num_classes=num_classes,
         steps_per_epoch=steps_per_epoch,
         background_classes=background_classes,
@@ -90,7 +90,10 @@ def _create_trunk(model: ModelOptions, dtype: jnp.dtype) -> nn.Module:
     )
     if model.trunk in efficientnet_lite.TRUNKS:
         return efficientnet_lite.TRUNKS[model.trunk](
-            output_stride=model.output_stride or 32, frozen_norm=model.frozen_norm, **shared
+            output_stride=model.output_stride or 32,
+            frozen_norm=model.frozen_norm,
+            frozen_stride=model.frozen_stride,
+            **shared,
         )
     if model.trunk in vit.TRUNKS:
         return vit.TRUNKS[model.trunk](dtype=dtype)
@@ -102,6 +105,10 @@ def _create_trunk(model: ModelOptions, dtype: jnp.dtype) -> nn.Module:
         **shared,
         **sizes,
     )
+
+
+def _frozen_modules(model: ModelOptions) -> tuple[str, ...]:
+    return getattr(_create_trunk(model, jnp.dtype(model.dtype)), "frozen_modules", ())
 
 
 def load_pretrained(model: ModelOptions, state: TrainState) -> TrainState:

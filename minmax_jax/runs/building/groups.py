@@ -120,6 +120,7 @@ class ModelOptions:
     pretrained: str
     output_stride: int
     frozen_norm: bool
+    frozen_stride: int
     separate_trunks: bool
     mask_head: bool
     classifier_scale: float
@@ -138,16 +139,24 @@ class ModelOptions:
     def __post_init__(self):
         options.check_choice("trunk", self.trunk, TRUNKS)
         options.check_choice("output_stride", self.output_stride, (0, *efficientnet_lite.OUTPUT_STRIDES))
+        options.check_choice("frozen_stride", self.frozen_stride, efficientnet_lite.FROZEN_STRIDES)
         options.check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         options.check_ranges(self, classifier_scale=(1e-3, 4), modalities=(1, 1024), dropout=(0, 1 - 1e-6))
         self._check_trunk()
 
     def _check_trunk(self) -> None:
         """Raises OptionError for a frozen trunk or norm without weights, and for options of another kind of trunk."""
-        if self.trunk not in efficientnet_lite.TRUNKS and (self.output_stride or self.frozen_norm):
+        of_lite = self.output_stride or self.frozen_norm or self.frozen_stride
+        if self.trunk not in efficientnet_lite.TRUNKS and of_lite:
             raise OptionError(
-                f"output_stride={self.output_stride} and model.frozen_norm={self.frozen_norm} are for EfficientNet-Lite"
-                f" trunks, not {self.trunk}; residual trunks have model.resnet.stage_strides."
+                f"output_stride={self.output_stride}, model.frozen_norm={self.frozen_norm} and"
+                f" model.frozen_stride={self.frozen_stride} are for EfficientNet-Lite trunks, not {self.trunk};"
+                " residual trunks have model.resnet.stage_strides."
+            )
+        if self.frozen_stride and not self.frozen_norm:
+            raise OptionError(
+                f"frozen_stride={self.frozen_stride} keeps layers as they were trained, and model.frozen_norm=False"
+                " would change their batch norm: set model.frozen_norm=True, or frozen_stride to 0."
             )
         if self.trunk in efficientnet_lite.TRUNKS and self.frozen_norm and not self.pretrained:
             raise OptionError(
@@ -231,10 +240,12 @@ class OptimizerOptions:
     def __post_init__(self):
         self.create(0.0)  # which checks the values
 
-    def create(self, learning_rate: schedules.Schedule | float) -> optax.GradientTransformation:
+    def create(
+        self, learning_rate: schedules.Schedule | float, *, frozen_modules: tuple[str, ...] = ()
+    ) -> optax.GradientTransformation:
         """The optimizer with this learning rate."""
         values = dataclasses.asdict(self)
-        return optimizers.create_optimizer(values.pop("name"), learning_rate, **values)
+        return optimizers.create_optimizer(values.pop("name"), learning_rate, frozen_modules=frozen_modules, **values)
 
 
 @dataclasses.dataclass(frozen=True)
