@@ -80,8 +80,7 @@ def test_each_image_is_resized_by_itself(alignment):
 
 def test_canvases_are_those_that_need_the_least_additional_area():
     sizes = [(250, 320)] * 5 + [(256, 340), (340, 256), (352, 250), (100, 100), (512, 512)]
-    found = canvases.choose(np.array(sizes))
-    # Of the six padded shapes, the landscape ones are joined, then the portrait and ... the pair that adds least.
+    found = canvases.choose(np.array(sizes), max_added_area=0)
     assert len(found) == 4 and canvases.choose(np.array(sizes[:7])) is None
     best = min(
         _area(np.array(shapes), np.array(sizes))
@@ -91,6 +90,21 @@ def test_canvases_are_those_that_need_the_least_additional_area():
     of_images = canvases.assign(np.array([*sizes, (900, 10)]), found)
     assert (of_images >= np.array([*sizes, (900, 10)])).all()
     assert of_images[-1].tolist() == [928, 32]  # no canvas has room: its padded size
+
+
+def test_there_are_fewer_canvases_where_that_costs_little():
+    sizes = np.array([(256, width) for width in range(320, 512, 32)] + [(320, 256)] * 2)
+    assert canvases.choose(sizes, max_added_area=0.0).shape == (4, 2)
+    found = canvases.choose(sizes, max_added_area=0.25)
+    # Landscapes need 256 * (320 + ... + 480) pixels; all on canvases of 480, 80 more each on average: a fifth.
+    assert found.tolist() == [[320, 256], [256, 480]]
+
+
+def test_thousands_of_shapes_are_joined_within_a_second():
+    sizes = np.random.default_rng(0).integers(100, 4000, (3000, 2))
+    found = canvases.choose(sizes)
+    assert len(found) <= 4 and (canvases.assign(sizes, found) >= sizes).all()
+    assert {tuple(shape) for shape in canvases.assign(sizes, found)} <= {tuple(shape) for shape in found}
 
 
 def _area(shapes, sizes):
