@@ -90,8 +90,8 @@ def test_a_method_takes_from_the_run_what_methods_share(batch, method, num_maps,
         after = step(before, batch)[0]
         for _ in range(3):  # the share of a state, max(1 - decay, 9 / (9 + step)), is 1 - decay only then
             before, after = after, step(after, batch)[0]
-        kernels = [x["localizer_head"]["modality_maps"]["bias"] for x in (before.average["params"], after.params)]
-        expected = 0.25 * kernels[0] + 0.75 * kernels[1]
+        biases = [x["localizer_head"]["modality_maps"]["bias"] for x in (before.average["params"], after.params)]
+        expected = 0.25 * biases[0] + 0.75 * biases[1]
         np.testing.assert_allclose(
             after.average["params"]["localizer_head"]["modality_maps"]["bias"], expected, rtol=1e-4
         )
