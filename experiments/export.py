@@ -33,7 +33,7 @@ flags.mark_flags_as_required(["workdir", "format", "size", "output"])
 def main() -> None:
     program.start()
     from minmax_jax.base import disk
-    from minmax_jax.export import model_files, stablehlo
+    from minmax_jax.export import model_files, stablehlo, zoo
 
     with naming("--"), disk.explained(local_path("output", _OUTPUT.value).parent):
         written = model_files.write(
@@ -50,7 +50,7 @@ def main() -> None:
     print(f"{written['file']}: {written['bytes']} bytes, SHA-256 {written['sha256']}")
     print(f"Maximum differences from the model on random images: {differences}")
     if _FORMAT.value == "onnx" and "zoo" not in written:
-        print("rdf.yaml stays that of the first file of the folder; in another folder this file gets one as well.")
+        print(zoo.explain_absence(local_path("output", _OUTPUT.value).parent))
     if "guaranteed_until" in written:
         print(f"The file is {stablehlo.explain(written)}.")
 

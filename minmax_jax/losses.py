@@ -5,6 +5,7 @@ TMI 2022); `background_ratio`: BAS (Wu et al., CVPR 2022); `area_loss`: SAT (Wu 
 """
 
 import dataclasses
+import math
 
 import jax
 from jax import lax
@@ -195,11 +196,18 @@ class LossOptions:
     def __post_init__(self):
         options.check_choice("background", self.background, (*BACKGROUND_LOSSES, RATIO))
         options.check_choice("background_gradient", self.background_gradient, BACKGROUND_GRADIENTS)
-        for name in ("background_weight", "whole_weight", "random_weight", "area_weight", "size_weight"):
-            options.check_range(name, getattr(self, name), 0)
-        options.check_range("area_target", self.area_target, 0, 1)
-        for name in ("barrier_t", "barrier_factor", "barrier_limit"):
-            options.check_range(name, getattr(self, name), 1e-6)
+        options.check_ranges(
+            self,
+            background_weight=(0, math.inf),
+            whole_weight=(0, math.inf),
+            random_weight=(0, math.inf),
+            area_weight=(0, math.inf),
+            area_target=(0, 1),
+            size_weight=(0, math.inf),
+            barrier_t=(1e-6, math.inf),
+            barrier_factor=(1e-6, math.inf),
+            barrier_limit=(1e-6, math.inf),
+        )
         options.check_numbers("size_bounds", self.size_bounds, 0, 1, count=2)
         minimum, maximum = self.size_bounds
         if minimum >= maximum:

@@ -126,6 +126,8 @@ class Method(NamedTuple):
         scores: the meaning of each of `Prediction.scores`, in the order of tables. A score that is not here is written
             for each image, and no more.
         title: the method in a model card, with its source.
+        cite: text and URL of the publication that the description of an exported model cites. The BioImage model zoo
+            asks for one: without it, ONNX files get no `rdf.yaml`.
         classify: (variables, [B, H, W, 4]: images in [-1, 1], then masks) -> [B, C] probabilities given what the masks
             show, of methods that have such a classifier. The swap test of `evaluation.diagnosis` needs it.
         stages: (variables, images [B, H, W, 3] uint8 or in [-1, 1]) -> `Stages`, of methods that have a trunk. The
@@ -156,6 +158,7 @@ class Method(NamedTuple):
     log_terms: tuple[str, ...] = ()
     scores: Mapping[str, Score] = NO_SCORES
     title: str = ""
+    cite: tuple[str, str] | None = None
     classify: Callable[[Variables, jax.Array], jax.Array] | None = None
     stages: Callable[[Variables, jax.Array], Stages] | None = None
     record_erasing: Callable[[Variables, jax.Array, jax.Array], list[RecordedPass]] | None = None

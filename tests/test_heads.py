@@ -2,11 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from minmax_jax.configs import synthetic
 import numpy as np
 import pytest
 
 from minmax_jax.base.errors import OptionError
 from minmax_jax.models import heads, pooling
+from minmax_jax.runs.building import creation
+from minmax_jax.runs.building import options as options_lib
 
 FEATURES = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
 HEADS = [heads.WildcatHead, heads.MeanHead, heads.MaxHead, heads.LogSumExpHead, heads.AttentionHead]
@@ -59,6 +62,29 @@ def test_all_heads_have_one_interface(head, dtype):
     scores, class_maps = head(3, dtype=dtype).apply(variables, FEATURES, keys)
     assert (scores.shape, class_maps.shape) == ((2, 3), (2, 3, 4, 3))
     assert scores.dtype == class_maps.dtype == jnp.float32
+
+
+def _options(dropout=0.0):
+    config = synthetic.get_config()
+    config.model.dropout = dropout
+    return options_lib.read(config).model
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_method_can_choose_each_head(head):
+    model = creation.create_model(_options(), head, num_classes=3)
+    for created in (model.localizer_head, model.classifier_head):
+        assert type(created) is head and created.num_classes == 3
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_dropout_of_a_configuration_reaches_the_head_or_is_refused(head):
+    if head in (heads.WildcatHead, heads.MeanHead):
+        assert creation.create_model(_options(0.25), head, num_classes=3).localizer_head.dropout == 0.25
+        return
+    message = f"^config.model.dropout=0.25 is not for {head.__name__}; set it to 0.$"
+    with pytest.raises(OptionError, match=message):
+        creation.create_model(_options(0.25), head, num_classes=3)
 
 
 MAPS = jnp.asarray([[3.0, 1.0], [9.0, 5.0], [7.0, 2.0]]).reshape(1, 3, 2, 1)

@@ -72,6 +72,31 @@ def test_cam_pools_by_the_mean_of_its_map(batch):
     np.testing.assert_allclose(logits, maps.mean((1, 2)), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("method", "num_maps"), [("cam", 3), ("wildcat", 3 * 2)])
+@pytest.mark.parametrize("is_set", [True, False])
+def test_a_method_takes_from_the_run_what_methods_share(batch, method, num_maps, is_set):
+    config = programs.config(method=method, model__modalities=2, evaluation__flips=is_set)
+    config.train.average_decay, config.model.shared_statistics = 0.25 * is_set, is_set
+    found = creation.create_method(options_lib.read(config), num_classes=3, steps_per_epoch=1)
+    before = found.init(jax.random.key(0), (32, 32))
+    assert stats_lib.is_shared(before.batch_stats) == is_set and (before.average is not None) == is_set
+    for name in ("localizer_head", "classifier_head"):
+        assert before.params[name]["modality_maps"]["kernel"].shape[-1] == num_maps
+    variables = before.variables | {"step": before.step}
+    scores = jax.eval_shape(found.predict, variables, batch["images"]).scores
+    assert ("view_disagreement" in scores) == is_set
+    if is_set:
+        step = jax.jit(functools.partial(found.train_step, axis_name=None))
+        after = step(before, batch)[0]
+        for _ in range(3):  # the share of a state, max(1 - decay, 9 / (9 + step)), is 1 - decay only then
+            before, after = after, step(after, batch)[0]
+        biases = [x["localizer_head"]["modality_maps"]["bias"] for x in (before.average["params"], after.params)]
+        expected = 0.25 * biases[0] + 0.75 * biases[1]
+        np.testing.assert_allclose(
+            after.average["params"]["localizer_head"]["modality_maps"]["bias"], expected, rtol=1e-4
+        )
+
+
 def test_accumulation_is_refused():
     config = synthetic.get_config()
     config.method, config.train.accumulation = "wildcat", 2

@@ -9,6 +9,7 @@ import pytest
 
 from minmax_jax.base.errors import ConfigError
 from minmax_jax.models.mask_head import MaskHead
+from minmax_jax.runs.building import methods
 from minmax_jax.runs.building import options as options_lib
 from tests import networks
 
@@ -79,5 +80,17 @@ def test_class_maps_get_no_gradient_through_the_mask(batch):
 def test_where_nothing_would_train_it_it_is_refused(method, gradient):
     config = synthetic.get_config()
     config.model.mask_head, config.method, config.mask.gradient = True, method, gradient
-    with pytest.raises(ConfigError, match=f"mask_head=True learns through .* not '{gradient}' of '{method}'"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"config.model.mask_head=True .* mask.gradient='{gradient}' of method='{method}' .*='flow'"
+        r" with one of \('minmax',\), or set it to False",
+    ):
         options_lib.read(config)
+
+
+def test_another_method_can_train_it(monkeypatch):
+    config = synthetic.get_config()
+    config.model.mask_head, config.method, config.mask.gradient = True, "wildcat", "flow"
+    entry = methods.METHODS["wildcat"]._replace(trains_through_masks=True)
+    monkeypatch.setitem(methods.METHODS, "wildcat", entry)
+    assert options_lib.read(config).model.mask_head

@@ -11,11 +11,12 @@ import numpy as np
 import optax
 from PIL import Image
 import pytest
+import yaml
 
 import minmax_jax as mm
 from minmax_jax import losses, masks
 from minmax_jax.base.errors import ConfigError
-from minmax_jax.export import model_files
+from minmax_jax.export import model_files, zoo
 from minmax_jax.method import Method, Prediction, Score
 from minmax_jax.ops import intensity
 from minmax_jax.prediction import folder as prediction_folder
@@ -175,7 +176,37 @@ def _check_predictions(folder, config, results):
         assert set(written["differences"]) == {"probabilities", "masks", "peak", "map_entropy"}
         card = (folder / format / "MODEL_CARD.md").read_text()
         assert "Trained by means of maps (2026)" in card and "| `peak` [B] | Maximum value. |" in card
+        described = {path.name for path in file.parent.iterdir()} - {file.name, "MODEL_CARD.md"}
+        assert "zoo" not in written and not described  # it names no publication, which the zoo's format needs
         assert "| peak of the maps |" in card and "| corner, classification error |" in card
+
+
+@pytest.mark.parametrize(
+    ("method", "cite"),
+    [
+        ("minmax", ("Weakly Supervised Localization using Min-Max Entropy", "https://arxiv.org/abs/1907.12934")),
+        (
+            "wildcat",
+            ("WILDCAT: Weakly Supervised Learning", "https://openaccess.thecvf.com/content_cvpr_2017/html/Durand"),
+        ),
+        ("cam", ("Learning Deep Features for Discriminative", "https://arxiv.org/abs/1512.04150")),
+    ],
+)
+def test_a_description_for_the_zoo_cites_the_publication_of_its_method(tmp_path, method, cite):
+    pytest.importorskip("onnxruntime")
+    saved_models.write(tmp_path / "run", method=method)
+    (tmp_path / "out").mkdir()
+    written = model_files.write(tmp_path / "run", tmp_path / "out/model.onnx", format="onnx", size=(32, 32))
+    described = yaml.safe_load((tmp_path / "out" / written["zoo"]).read_text())
+    (found,) = described["cite"]
+    assert found.keys() == {"text", "url"}
+    assert found["text"].startswith(cite[0]) and found["url"].startswith(cite[1])
+
+
+def test_what_has_no_description_for_the_zoo_says_why(tmp_path):
+    assert "format needs a publication to cite, and the method names none" in zoo.explain_absence(tmp_path)
+    (tmp_path / "rdf.yaml").touch()
+    assert "rdf.yaml stays that of the first file of the folder" in zoo.explain_absence(tmp_path)
 
 
 def test_a_model_of_a_method_that_is_not_there_is_refused_by_its_name(tmp_path):

@@ -355,6 +355,21 @@ def test_a_folder_of_others_is_left_as_it_is(tmp_path, images, state):
     assert {path.relative_to(tmp_path / "out").as_posix(): path.read_text() for path in there} == files
 
 
+@pytest.mark.parametrize("name", ["options.json.4321.new", lock.NAME])
+def test_what_a_call_leaves_that_is_killed_at_once_is_no_obstacle(tmp_path, images, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("")
+    assert _predict(tmp_path)["num_images"] > 0
+
+
+@pytest.mark.parametrize("name", ["options.json.new.txt", "my_options.json.1.new", "notes.new"])
+def test_another_file_is_an_obstacle(tmp_path, images, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("")
+    with pytest.raises(OptionError, match="is not empty, and holds no predictions. Choose another folder"):
+        _predict(tmp_path)
+
+
 def test_what_was_written_is_no_input(tmp_path, monkeypatch):
     _touch(tmp_path, "a.jpg", "out/masks/a.png", "out/overlays/a.png")
     monkeypatch.chdir(tmp_path)

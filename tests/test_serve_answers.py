@@ -1,9 +1,11 @@
 """Answers of the page: their numbers and pictures, which files are read, and limits."""
 
+import functools
 import io
 import json
 import zlib
 
+import jax
 import numpy as np
 from PIL import Image
 import pytest
@@ -11,8 +13,10 @@ import pytest
 from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import preprocessing
 from minmax_jax.evaluation.image_predictions import NotFiniteError
+from minmax_jax.minmax import inference
 from minmax_jax.runs import predictor as predictor_lib
 from minmax_jax.serve import answers
+from minmax_jax.training.views import Views
 from tests import saved_models, served
 
 
@@ -92,6 +96,26 @@ def test_a_loaded_run_with_a_second_stage_tells_the_first_stage_s_masks(tmp_path
     np.testing.assert_array_equal(of_first.masks, of_itself)
     np.testing.assert_allclose(refined.probabilities, of_first.probabilities, atol=1e-5)
     assert np.abs(refined.masks - first_masks).max() > 0.01
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_the_first_stage_computes_its_masks_once(tmp_path, monkeypatch, refine):
+    """XLA does not notice that two loops over mirror images are equal."""
+    calls, predict = [], inference.predict
+
+    def counting(*arguments, **options):
+        calls.append(options["views"])
+        return predict(*arguments, **options)
+
+    monkeypatch.setattr(inference, "predict", counting)
+    saved_models.write(tmp_path, refine__enabled=True, evaluation__flips=True)
+    predictor = predictor_lib.load(tmp_path, refine=refine)
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    found, first_masks = predictor.predict_with_first_masks(images)
+    assert calls == [Views(flip_horizontal=True, flip_vertical=True)]
+    expected = predictor.predict(images)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected)
+    assert (np.abs(found.masks - first_masks).max() > 0.01) == refine
 
 
 def test_a_method_without_a_classifier_of_masked_images_shows_none():

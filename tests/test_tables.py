@@ -62,3 +62,11 @@ def test_the_list_of_skipped_images_is_such_a_table(tmp_path):
     # One that is older than the mark.
     (tmp_path / problems.LIST).write_text("split,image,reason\ntrain,a.png,broken\n", encoding="utf-8")
     assert problems.read(tmp_path) == [problems.Problem("train", "a.png", "broken")]
+
+
+def test_a_table_that_fails_leaves_the_one_that_is_there(tmp_path):
+    tables.write(tmp_path / "a.csv", ["x"], [["old"]])
+    with pytest.raises(ZeroDivisionError):
+        tables.write(tmp_path / "a.csv", ["x"], ([1 // number] for number in (1, 0)))
+    assert tables.read(tmp_path / "a.csv") == [["x"], ["old"]]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

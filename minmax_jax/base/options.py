@@ -28,9 +28,16 @@ def check_range(name: str, value: float, minimum: float, maximum: float = math.i
         minimum: the minimum allowed number.
         maximum: the maximum allowed number.
     """
-    if not minimum <= value <= maximum:
-        upper = f"from {minimum} to {maximum}" if maximum < math.inf else f"at least {minimum}"
-        raise OptionError(f"{name}={value!r} must be {upper}.")
+    if problem := _out_of_range(name, value, minimum, maximum):
+        raise OptionError(problem)
+
+
+def _out_of_range(name: str, value: float, minimum: float, maximum: float, *, or_zero: bool = False) -> str:
+    """The message of a number that is out of its range; "" of another one."""
+    if minimum <= value <= maximum or (or_zero and value == 0):
+        return ""
+    upper = f"from {minimum} to {maximum}" if maximum < math.inf else f"at least {minimum}"
+    return f"{name}={value!r} must be {upper}{', or 0' if or_zero else ''}."
 
 
 def check_numbers(
@@ -60,21 +67,19 @@ def check_numbers(
         raise OptionError(f"{name}={values!r} must be {what}{'whole ' if whole else ''}numbers {upper}.")
 
 
-def check_ranges(options: Any, *, or_zero: bool = False, **limits: tuple[float, float]) -> None:
+def check_ranges(options: Any, *, or_zero: Collection[str] = (), **limits: tuple[float, float]) -> None:
     """Raises one OptionError for all attributes that are out of their range.
 
     Args:
         options: has the attributes.
-        or_zero: whether 0 is allowed as well, for "no value".
+        or_zero: names of the attributes that may be 0 as well, for "no value".
         **limits: minimum and maximum of each attribute by its name, both allowed; NaN is refused.
     """
-    problems = []
-    for name, (minimum, maximum) in limits.items():
-        value = getattr(options, name)
-        if not minimum <= value <= maximum and not (or_zero and value == 0):
-            upper = f"from {minimum} to {maximum}" if maximum < math.inf else f"at least {minimum}"
-            problems.append(f"{name}={value!r} must be {upper}{', or 0' if or_zero else ''}.")
-    if problems:
+    checked = (
+        _out_of_range(name, getattr(options, name), *limits_of_one, or_zero=name in or_zero)
+        for name, limits_of_one in limits.items()
+    )
+    if problems := [problem for problem in checked if problem]:
         raise OptionError(*problems)
 
 

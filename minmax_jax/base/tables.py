@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from minmax_jax.base import disk
+
 ENCODING = "utf-8-sig"
 _MONTH = (
     r"(jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?"
@@ -45,11 +47,12 @@ def write(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[Any
         rows: cells: texts, numbers, which are written without exponent, and None for no value. What is not UTF-8 in a
             text is escaped as in `\\udce9`.
     """
-    replacement = path.with_name(f"{path.name}.new")
-    with replacement.open("w", newline="", encoding=ENCODING, errors="backslashreplace") as file:
+    with (
+        disk.replacing(path) as replacement,
+        replacement.open("w", newline="", encoding=ENCODING, errors="backslashreplace") as file,
+    ):
         table = csv.writer(file)
         table.writerows([cell(value) for value in row] for row in (header, *rows))
-    replacement.replace(path)
 
 
 def read(path: pathlib.Path) -> list[list[str]]:

@@ -30,6 +30,13 @@ from minmax_jax.training.views import ONE, Views
 # Titles in the model card of an exported file.
 WILDCAT = "WILDCAT (Durand et al., CVPR 2017), a localizer alone,"
 CAM = "class activation maps (Zhou et al., CVPR 2016), a localizer alone,"
+# Their publications: text and URL.
+WILDCAT_CITE = (
+    "WILDCAT: Weakly Supervised Learning of Deep ConvNets for Image Classification, Pointwise Localization and"
+    " Segmentation (2017)",
+    "https://openaccess.thecvf.com/content_cvpr_2017/html/Durand_WILDCAT_Weakly_Supervised_CVPR_2017_paper.html",
+)
+CAM_CITE = ("Learning Deep Features for Discriminative Localization (2016)", "https://arxiv.org/abs/1512.04150")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +52,15 @@ class LocalizerOptions:
 
 def create_wildcat(options: LocalizerOptions, setup: Setup) -> Method:
     """WILDCAT, of a run."""
-    return _create(options, setup, setup.create_model(), WILDCAT)
+    return _create(options, setup, setup.create_model(), WILDCAT, WILDCAT_CITE)
 
 
 def create_cam(options: LocalizerOptions, setup: Setup) -> Method:
     """Class activation maps with global average pooling, of a run."""
-    return _create(options, setup, setup.create_model(heads.MeanHead), CAM)
+    return _create(options, setup, setup.create_model(heads.MeanHead), CAM, CAM_CITE)
 
 
-def _create(options: LocalizerOptions, setup: Setup, model: MinMaxNet, title: str) -> Method:
+def _create(options: LocalizerOptions, setup: Setup, model: MinMaxNet, title: str, cite: tuple[str, str]) -> Method:
     objective = Objective(
         mask=options.mask, steps_per_epoch=setup.steps_per_epoch, background_classes=setup.background_classes
     )
@@ -62,6 +69,7 @@ def _create(options: LocalizerOptions, setup: Setup, model: MinMaxNet, title: st
         setup.tx,
         objective,
         title=title,
+        cite=cite,
         average_decay=setup.average_decay,
         shared_statistics=setup.shared_statistics,
         views=setup.views,
@@ -74,6 +82,7 @@ def create_method(
     objective: Objective,
     *,
     title: str = WILDCAT,
+    cite: tuple[str, str] = WILDCAT_CITE,
     average_decay: float = 0.0,
     shared_statistics: bool = False,
     views: Views = ONE,
@@ -85,6 +94,7 @@ def create_method(
         tx: the optimizer.
         objective: its masks and its classes without a region are those of inference.
         title: of the method, which the localizer's head decides.
+        cite: text and URL of its publication.
         average_decay: as in `state.update_average`.
         shared_statistics: as in `state.create_train_state`.
         views: test-time augmentation.
@@ -106,6 +116,7 @@ def create_method(
         train_step=functools.partial(train_step, model=model, tx=tx, average_decay=average_decay),
         predict=functools.partial(predict, model=model, objective=objective, views=views),
         title=title,
+        cite=cite,
         stages=functools.partial(inference.trunk_stages, model=model),
         reads_canvases=model.reads_canvases,
     )

@@ -41,13 +41,11 @@ class Preprocessing:
 
     def __post_init__(self):
         options.check_choice("stain_normalization", self.stain_normalization, STAIN_NORMALIZATIONS)
-        options.check_range("scale", self.scale, 1e-3, 8)
-        options.check_range("min_side", self.min_side, 0, 8192)
-        if self.max_side:
-            if not MIN_SIDE <= self.max_side <= 65536:
-                raise OptionError(f"max_side={self.max_side} must be from {MIN_SIDE} to 65536, or 0.")
-            if self.max_side < self.min_side:
-                raise OptionError(f"max_side={self.max_side} must be at least min_side={self.min_side}.")
+        options.check_ranges(
+            self, scale=(1e-3, 8), min_side=(0, 8192), max_side=(MIN_SIDE, 65536), or_zero=("max_side",)
+        )
+        if self.max_side and self.max_side < self.min_side:
+            raise OptionError(f"max_side={self.max_side} must be at least min_side={self.min_side}.")
 
     def sizes(self, sizes: np.ndarray) -> np.ndarray:
         """[N, 2] heights and widths after resizing, of images with [N, 2] heights and widths."""

@@ -122,6 +122,21 @@ def mean_of_known(values: Sequence[float | None], *, factor: float = 1.0) -> Cal
     return ratio(factor * np.where(known, numbers, 0), known)
 
 
+def once(values: Callable[[np.ndarray], np.ndarray], num_images: int) -> float:
+    """The number of a split whose images count once each.
+
+    Args:
+        values: of a `Metric`.
+        num_images: N.
+
+    Example:
+        >>> from minmax_jax.evaluation import evaluators
+        >>> evaluators.once(evaluators.ratio([1.0, 2.0, 6.0]), 3)
+        3.0
+    """
+    return float(values(np.ones((1, num_images)))[0])
+
+
 def evaluate(
     predict_fn: PredictFn,
     split: dataset.Split,

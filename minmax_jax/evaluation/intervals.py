@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from minmax_jax.data import dataset
+from minmax_jax.evaluation import evaluators
 from minmax_jax.evaluation.evaluators import Metric
 
 NUM_RESAMPLES = 1000
@@ -58,8 +59,7 @@ def patients_of(split: dataset.Split) -> list[str]:
 
 def values(metrics: Mapping[str, Metric], num_images: int) -> dict[str, float | None]:
     """The value of each metric, each of N images counted once; None where nothing can be counted."""
-    once = np.ones((1, num_images))
-    found = {name: float(metric.values(once)[0]) for name, metric in metrics.items()}
+    found = {name: evaluators.once(metric.values, num_images) for name, metric in metrics.items()}
     return {name: None if np.isnan(value) else value for name, value in found.items()}
 
 

@@ -49,7 +49,7 @@ def write(
     Returns:
         What was written, as JSON values: "file", "bytes", "sha256", "differences" by output; of StableHLO
         "guaranteed_until" and what `stablehlo.describe` says; of the first ONNX file of a folder "zoo", the name of its
-        description for the model zoo.
+        description for the model zoo, if the method names a publication.
 
     Raises:
         OptionError: for what cannot be exported, or written there.
@@ -69,7 +69,8 @@ def write(
         first, *others = _SIZES if size is None else [size]
         shapes = jax.eval_shape(network, np.zeros((1, *first, 3), np.float32))
         outputs = [name for name in networks.output_names(model.scores) if name in shapes]
-        is_described = format == "onnx" and not zoo.is_of(output.parent, model.card)
+        cite = model.method.cite if format == "onnx" else None
+        is_described = cite is not None and not zoo.is_of(output.parent, model.card)
         if is_described:
             _check_absent(output.parent, zoo.file_names(outputs))
         given = [verification.choose_images(model, sides) for sides in (first, *others)]
@@ -86,6 +87,7 @@ def write(
             weights=(output.name, written["sha256"]),
             card=model.card,
             scores=model.scores,
+            cite=cite,
             images=given[0][:2],
             outputs={name: expected[0][name][:2] for name in outputs},
             is_size_free=size is None,

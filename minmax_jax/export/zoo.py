@@ -20,12 +20,6 @@ _DESCRIPTIONS = {
     "probabilities": "Probability of each class.",
     "masks": "Soft mask of the foreground: the region that identifies the class.",
 }
-_CITE = [
-    {
-        "text": "Weakly Supervised Localization using Min-Max Entropy: an Interpretable Framework (2019)",
-        "url": "https://arxiv.org/abs/1907.12934",
-    }
-]
 
 
 def file_names(outputs: Sequence[str]) -> list[str]:
@@ -39,6 +33,13 @@ def is_of(folder: pathlib.Path, card: Mapping[str, Any]) -> bool:
     return path.exists() and card["state_digest"] in path.read_text(encoding="utf-8", errors="replace")
 
 
+def explain_absence(folder: pathlib.Path) -> str:
+    """A sentence about an ONNX file that `write` was not called for."""
+    if (folder / NAME).exists():
+        return f"{NAME} stays that of the first file of the folder; in another folder this file gets one as well."
+    return f"There is no {NAME}: its format needs a publication to cite, and the method names none."
+
+
 def write(
     folder: pathlib.Path,
     *,
@@ -46,6 +47,7 @@ def write(
     weights: tuple[str, str],
     card: Mapping[str, Any],
     scores: Mapping[str, Score],
+    cite: tuple[str, str],
     images: np.ndarray,
     outputs: Mapping[str, np.ndarray],
     is_size_free: bool,
@@ -60,6 +62,7 @@ def write(
         weights: name and SHA-256 of the ONNX file.
         card: content of `model_card.json`.
         scores: of the method.
+        cite: text and URL of the method's publication, without which no description is valid.
         images: [B, H, W, 3] uint8, preprocessed.
         outputs: the model's results for them, by name.
         is_size_free: whether the file takes images of any height and width.
@@ -76,7 +79,7 @@ def write(
         "description": "Class of an image, and a soft mask of the region that identifies it; learned from labels.",
         "timestamp": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "documentation": documentation,
-        "cite": _CITE,
+        "cite": [dict(zip(("text", "url"), cite, strict=True))],
         "tags": ["weakly-supervised", "segmentation", "classification", "2d", "rgb"],
         **({"license": licence} if licence else {}),
         "inputs": [_describe_input(folder, images, card, is_size_free)],

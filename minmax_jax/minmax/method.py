@@ -19,6 +19,10 @@ from minmax_jax.training.state import create_train_state
 from minmax_jax.training.views import ONE, Views
 
 TITLE = "min-max entropy ([arXiv 1907.12934](https://arxiv.org/abs/1907.12934))"
+CITE = (
+    "Weakly Supervised Localization using Min-Max Entropy: an Interpretable Framework (2019)",
+    "https://arxiv.org/abs/1907.12934",
+)
 LOG_TERMS = ("localizer_loss", "foreground_loss", "background_loss", "size_loss")
 # Limits as shares of log C: the foreground should identify the class, the background should not.
 SCORES = {
@@ -105,6 +109,7 @@ def create_method(
         log_terms=(*LOG_TERMS, *(f"{name}_loss" for name in objective.further_terms)),
         scores=SCORES,
         title=TITLE,
+        cite=CITE,
         classify=functools.partial(classify, model=model),
         stages=functools.partial(inference.trunk_stages, model=model),
         reads_canvases=model.reads_canvases,

@@ -221,8 +221,7 @@ def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _check_folder(output: pathlib.Path, state: dict[str, Any]) -> None:
     """Raises OptionError for a folder with anything of others: nothing there is overwritten."""
-    own = {f"{_STATE}.new", lock.NAME}  # of a call that was killed before it had written anything else
-    if not output.exists() or (output.is_dir() and {path.name for path in output.iterdir()} <= own):
+    if not output.exists() or (output.is_dir() and all(map(_is_of_start, output.iterdir()))):
         return
     try:
         found = json.loads((output / _STATE).read_text(encoding="utf-8"))
@@ -237,6 +236,11 @@ def _check_folder(output: pathlib.Path, state: dict[str, Any]) -> None:
         )
 
 
+def _is_of_start(path: pathlib.Path) -> bool:
+    """Whether a call that was killed before it had written anything else leaves this file."""
+    return path.name == lock.NAME or path.match(f"{_STATE}.*.new")
+
+
 def _describe_file(path: pathlib.Path) -> dict[str, Any] | None:
     """Identity of a file: path, size and time of modification; None if it cannot be read."""
     try:
@@ -247,6 +251,5 @@ def _describe_file(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _write(path: pathlib.Path, text: str) -> None:
-    replacement = path.with_name(f"{path.name}.new")
-    replacement.write_text(text, encoding="utf-8")
-    replacement.replace(path)
+    with disk.replacing(path) as replacement:
+        replacement.write_text(text, encoding="utf-8")

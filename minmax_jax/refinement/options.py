@@ -1,6 +1,7 @@
 """Options of the second stage; the group `refine` of a configuration."""
 
 import dataclasses
+import math
 
 from minmax_jax.base import options
 from minmax_jax.refinement import calibration, priors
@@ -32,9 +33,7 @@ class RefineOptions:
     cache_gib: float = 4.0
 
     def __post_init__(self):
-        options.check_range("num_steps", self.num_steps, 1)
+        options.check_ranges(self, num_steps=(1, math.inf), edge_weight=(0, math.inf), cache_gib=(1e-9, math.inf))
         options.check_sizes("scales", self.scales)
-        options.check_range("cache_gib", self.cache_gib, 1e-9)
-        options.check_range("edge_weight", self.edge_weight, 0)
         options.check_choice("prior", self.prior, ("", *priors.PRIORS))
         options.check_choice("calibration", self.calibration, tuple(calibration.CALIBRATIONS))

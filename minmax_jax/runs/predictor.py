@@ -177,11 +177,16 @@ def load(
     card = inference_options.choose(card, flips=flips, scales=scales, refine=refine)
     if dtype is not None:
         card["model"] = card["model"] | {"dtype": dtype}
-    method = _create_method(card)
-    predict, first_stage = _refine(method, card), method.predict
+    options = _read_options(card)
+    method = _create_method(card, options)
+    predict = _refine(method, card, options)
 
     def predict_with_first_masks(variables, images):
-        return predict(variables, images), first_stage(variables, images).masks  # equal parts are compiled once
+        first = method.predict(variables, images)
+        if not card["refine"]["enabled"]:
+            return first, first.masks
+        # Given to the second stage: XLA would not notice that it computes the first stage again.
+        return predict(variables, images, first_stage=lambda *_: first), first.masks
 
     variables = jax.device_put(variables | {"step": np.int32(card["step"])})
     refine = card["refine"]
@@ -195,32 +200,34 @@ def load(
     )
 
 
-def _create_method(card: dict[str, Any]) -> Method:
-    if card["method"] not in methods.METHODS:
-        raise model_card.ModelCardError(
-            f"The model is of method {card['method']!r}, and this version has {', '.join(methods.METHODS)}. Install"
-            f" the version that wrote it ({card.get('versions', {}).get('minmax_jax')}), or add the method to"
-            " minmax_jax.runs.building.methods.METHODS."
-        )
+def _create_method(card: dict[str, Any], options: RunOptions) -> Method:
     return creation.create_method(
-        _read_options(card),
+        options,
         num_classes=len(card["class_names"]),
         steps_per_epoch=1,
         background_classes=model_card.background_labels(card),
     )
 
 
-def _refine(method: Method, card: dict[str, Any]) -> Callable[..., Prediction]:
+def _refine(method: Method, card: dict[str, Any], options: RunOptions) -> Callable[..., Prediction]:
     """(variables, images) -> Prediction of the whole model, whose first stage is the method's."""
     if not card["refine"]["enabled"]:
         return method.predict
-    return creation.create_refined_predict(
-        _read_options(card), method, background_classes=model_card.background_labels(card)
-    )
+    return creation.create_refined_predict(options, method, background_classes=model_card.background_labels(card))
 
 
 def _read_options(card: dict[str, Any]) -> RunOptions:
-    """Options with which a method predicts as the card says; what only training reads has its default."""
+    """Options with which a method predicts as the card says; what only training reads has its default.
+
+    Raises:
+        ModelCardError: for a method that this version does not have.
+    """
+    if card["method"] not in methods.METHODS:
+        raise model_card.ModelCardError(
+            f"The model is of method {card['method']!r}, and this version has {', '.join(methods.METHODS)}. Install"
+            f" the version that wrote it ({card.get('versions', {}).get('minmax_jax')}), or add the method to"
+            " minmax_jax.runs.building.methods.METHODS."
+        )
     config = common.get_config()
     config.data.dataset = "synthetic"  # any; no data is read
     config.method = card["method"]

@@ -78,7 +78,7 @@ def _metrics(columns: Mapping[str, str], rows: Sequence[Row]) -> dict[str, Metri
 
 def _summarize(columns: Mapping[str, str], rows: Sequence[Row]) -> dict[str, Any]:
     """Errors in percent. The classes of an image are in its row already."""
-    return {name: float(metric.values(np.ones((1, len(rows))))[0]) for name, metric in _metrics(columns, rows).items()}
+    return {name: evaluators.once(metric.values, len(rows)) for name, metric in _metrics(columns, rows).items()}
 
 
 def evaluator(scores: Mapping[str, Score] = NO_SCORES) -> Evaluator:

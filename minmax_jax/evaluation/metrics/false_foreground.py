@@ -60,4 +60,4 @@ def _summarize(rows: Sequence[Row]) -> dict[str, Any]:
     if not found:
         return {}
     count = sum(row[NAME] is not None for row in rows)
-    return {"num_images_without_region": count, NAME: float(found[NAME].values(np.ones((1, len(rows))))[0])}
+    return {"num_images_without_region": count, NAME: evaluators.once(found[NAME].values, len(rows))}

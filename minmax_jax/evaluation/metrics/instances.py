@@ -84,7 +84,7 @@ def _score(prediction: ImagePrediction, truth: Truth, threshold: float, min_area
         "num_found_objects": _count_found(true, overlaps),
         "object_sums": sums,
     }
-    single = {name: float(values(np.ones((1, 1)))[0]) for name, values in _functions([row]).items()}
+    single = {name: evaluators.once(values, 1) for name, values in _functions([row]).items()}
     return {name: None if np.isnan(value) else value for name, value in single.items()} | row
 
 

@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any
 
-from minmax_jax.base import tables
+from minmax_jax.base import disk, tables
 from minmax_jax.method import Score
 from minmax_jax.prediction.inputs import Input, name_files
 from minmax_jax.prediction.options import Options
@@ -60,7 +60,5 @@ def write_coco(
                 regions = (path.parent / image_outputs.files(item.stem, options)["coco"]).read_text(encoding="utf-8")
                 yield rows[item.stem] | {"file_name": name}, json.loads(regions)
 
-    replacement = path.with_name(f"{path.name}.new")
-    with replacement.open("w", encoding="utf-8") as file:
+    with disk.replacing(path) as replacement, replacement.open("w", encoding="utf-8") as file:
         coco.write(file, images(), class_names, folder=folder)
-    replacement.replace(path)

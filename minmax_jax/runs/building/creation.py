@@ -11,6 +11,7 @@ import numpy as np
 
 from minmax_jax import interop
 from minmax_jax.base import errors
+from minmax_jax.base.errors import OptionError
 from minmax_jax.base.paths import local_path
 from minmax_jax.distributed import devices
 from minmax_jax.method import Method, Prediction, RefineFn
@@ -54,31 +55,50 @@ def create_method(
 
 
 def create_model(
-    model: ModelOptions, head: Callable[..., nn.Module] | None = None, *, num_classes: int, alignment: str = "corners"
+    model: ModelOptions, head: type[nn.Module] | None = None, *, num_classes: int, alignment: str = "corners"
 ) -> minmax_net.MinMaxNet:
     """Localizer and classifier, without parameters.
 
     Args:
         model: options of the networks.
-        head: class of the heads, with the attributes num_classes, dropout and dtype; None: WILDCAT as the options say.
+        head: class of the heads, with the attributes num_classes and dtype, and dropout if it has one; None: WILDCAT as
+            the options say.
         num_classes: C.
         alignment: where the features lie, as in `masks.MaskOptions`.
+
+    Raises:
+        OptionError: for dropout with a head that has none, and for options that do not fit each other.
     """
     dtype = jnp.dtype(model.dtype)
-    if head is None:
-        head = functools.partial(
-            heads.WildcatHead, modalities=model.modalities, k_max=model.k_max, k_min=model.k_min, alpha=model.alpha
-        )
     create_trunk = functools.partial(_create_trunk, model, dtype)
     with errors.naming("config.model."):
+        head = _choose_head(model, head)
         return minmax_net.create_model(
             create_trunk(),
             num_classes=num_classes,
             mask_head=mask_head.MaskHead(alignment=alignment) if model.mask_head else None,
             classifier_trunk=create_trunk() if model.separate_trunks else None,
             classifier_scale=model.classifier_scale,
-            head=functools.partial(head, dropout=model.dropout, dtype=dtype),
+            head=functools.partial(head, dtype=dtype),
         )
+
+
+def _choose_head(model: ModelOptions, head: type[nn.Module] | None) -> Callable[..., nn.Module]:
+    """The class of the heads with what the options say of it."""
+    if head is None:
+        return functools.partial(
+            heads.WildcatHead,
+            modalities=model.modalities,
+            k_max=model.k_max,
+            k_min=model.k_min,
+            alpha=model.alpha,
+            dropout=model.dropout,
+        )
+    if "dropout" in head.__dataclass_fields__:
+        return functools.partial(head, dropout=model.dropout)
+    if model.dropout:
+        raise OptionError(f"dropout={model.dropout} is not for {head.__name__}; set it to 0.")
+    return head
 
 
 def _create_trunk(model: ModelOptions, dtype: jnp.dtype) -> nn.Module:

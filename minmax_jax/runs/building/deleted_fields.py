@@ -8,6 +8,13 @@ from typing import Any
 from minmax_jax.base.errors import ConfigError
 
 _ANY = object()  # no result of a run depends on the field
+# Fields whose code is deleted as well; that of the others keeps the value as a default or a constant.
+_OF_DELETED_CODE: dict[str, Any] = {
+    "refine.num_erasures": 0,
+    "refine.edge_source": "colors",
+    "refine.feature_bandwidth": _ANY,
+    "evaluation.crf.enabled": False,
+}
 # By name: the value that every run has now. Sequences are lists, as in config.json.
 FIELDS: dict[str, Any] = {
     "compilation_cache": _ANY,
@@ -43,11 +50,7 @@ FIELDS: dict[str, Any] = {
     "refine.background_share": 0.5,
     "refine.edge_bandwidth": 0.02,
     "refine.edge_reach": 4,
-    # Of code that is gone as well; tests/test_configs.py counts these four.
-    "refine.num_erasures": 0,
-    "refine.edge_source": "colors",
-    "refine.feature_bandwidth": _ANY,
-    "evaluation.crf.enabled": False,
+    **_OF_DELETED_CODE,
 }
 _ADVICE = {
     "evaluation.crf.enabled": "minmax-jax evaluate --crf refines masks of a finished run.",

@@ -69,9 +69,9 @@ class DataOptions:
             num_test=(0, math.inf),
             num_workers=(0, 256),
             cache_gib=(0, math.inf),
-        )
-        options.check_ranges(
-            self, or_zero=True, crop_size=(preprocessing.MIN_SIDE, 8192), microns_per_pixel=(1e-3, 1e3)
+            crop_size=(preprocessing.MIN_SIDE, 8192),
+            microns_per_pixel=(1e-3, 1e3),
+            or_zero=("crop_size", "microns_per_pixel"),
         )
         self._check_sources()
 

@@ -17,16 +17,18 @@ class Entry(NamedTuple):
             the group "mask" among them; others have defaults.
         create: (options, setup) -> Method.
         accumulates: whether its training step can cut a batch into micro-batches.
+        trains_through_masks: whether gradients of its loss flow through the masks with mask.gradient="flow".
     """
 
     options: type
     create: Callable[[Any, Setup], Method]
     accumulates: bool = False
+    trains_through_masks: bool = False
 
 
 # By the name of `config.method`.
 METHODS: dict[str, Entry] = {
-    "minmax": Entry(minmax.Objective, minmax.create, accumulates=True),
+    "minmax": Entry(minmax.Objective, minmax.create, accumulates=True, trains_through_masks=True),
     "wildcat": Entry(localizer_alone.LocalizerOptions, localizer_alone.create_wildcat),
     "cam": Entry(localizer_alone.LocalizerOptions, localizer_alone.create_cam),
 }

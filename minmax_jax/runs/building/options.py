@@ -59,10 +59,12 @@ class RunOptions:
                 "evaluation.flips=True uses the flips of training, and there are none: set data.flip_horizontal or"
                 " data.flip_vertical, or set it to False."
             )
-        if self.model.mask_head and (self.method, self.mask.gradient) != ("minmax", "flow"):
+        trains_masks = methods.METHODS[self.method].trains_through_masks and self.mask.gradient == "flow"
+        if self.model.mask_head and not trains_masks:
             raise OptionError(
-                f"model.mask_head=True learns through mask.gradient='flow' of method='minmax', not"
-                f" {self.mask.gradient!r} of {self.method!r}."
+                f"model.mask_head=True learns from the gradient through the masks: mask.gradient={self.mask.gradient!r}"
+                f" of method={self.method!r} gives it none. Set mask.gradient='flow' with one of"
+                f" {_methods_through_masks()}, or set it to False."
             )
         _check_alignment(self)
 
@@ -119,6 +121,10 @@ def read(config: ml_collections.ConfigDict, *, num_devices: int = 1, num_local_d
             return RunOptions(**groups)
     except OptionError as error:
         raise ConfigError(str(error)) from error
+
+
+def _methods_through_masks() -> tuple[str, ...]:
+    return tuple(name for name, entry in methods.METHODS.items() if entry.trains_through_masks)
 
 
 def _create(kind: type, node: ml_collections.ConfigDict, prefix: str) -> Any:
