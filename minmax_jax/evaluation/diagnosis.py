@@ -12,7 +12,7 @@ import numpy as np
 
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import baselines
-from minmax_jax.evaluation.image_predictions import PredictFn
+from minmax_jax.evaluation.image_predictions import PredictFn, predict_batches
 from minmax_jax.method import RefineFn
 from minmax_jax.ops.resize import resize_mask
 
@@ -21,11 +21,17 @@ KINDS = ("own", "other", "moved", "random")
 # two standard errors of that.
 MIN_LOSS = 0.05
 _MAX_IMAGES = 256
+ClassifyFn = Callable[[np.ndarray, np.ndarray], Any]
+
+
+def choose(num_images: int) -> np.ndarray:
+    """Indices of the images that are read, at most 256, evenly spaced."""
+    return np.linspace(0, num_images - 1, min(_MAX_IMAGES, num_images)).round().astype(int)
 
 
 def score(
     predict_fn: PredictFn,
-    classify_fn: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    classify_fn: ClassifyFn,
     split: dataset.Split,
     *,
     batch_size: int,
@@ -46,48 +52,90 @@ def score(
         A row per image: for each kind the "probability" of the class predicted through the own mask, the "entropy" in
         nats, and whether the class is the true one. No row of a split of one image, which has no other's mask.
     """
-    from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
+    split = dataset.subset(split, choose(len(split)))
+    swap = SwapTest(classify_fn, batch_size=batch_size, refine_fn=refine_fn, seed=seed)
+    for batch, prediction in predict_batches(predict_fn, split, batch_size=batch_size):
+        for row, index in enumerate(batch.indices):
+            swap.add(batch.images[row], prediction.masks[row], label=split.labels[index])
+    return swap.finish()
 
-    count = min(_MAX_IMAGES, len(split))
-    split = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
-    if count < 2:
-        return []
-    rng, rows, before = np.random.default_rng(seed), [], None
-    for batch in pipeline.evaluation_batches(split, batch_size=batch_size):
-        own, used = _predict_masks(predict_fn, batch, refine_fn), len(batch.indices)
-        if before is None:  # nothing was predicted before the first batch
-            before = own[used - 1] if used > 1 else _another_mask(predict_fn, split, batch, refine_fn)
-        first = resize_mask(before[..., 0], own.shape[1:3])[..., None]
-        before = own[used - 1]
-        masks = {
+
+class SwapTest:
+    """As `score`, of images whose masks are predicted elsewhere: images come one by one, those of one shape in a row.
+
+    The images of one batch at most are kept.
+    """
+
+    def __init__(
+        self, classify_fn: ClassifyFn, *, batch_size: int, refine_fn: RefineFn | None = None, seed: int = 0
+    ) -> None:
+        """Starts without an image; the arguments are those of `score`."""
+        self._classify_fn, self._batch_size, self._refine_fn = classify_fn, batch_size, refine_fn
+        self._rng, self._before, self._rows = np.random.default_rng(seed), None, []
+        # Batches of (image, own mask, label): the one that is being filled, and before it a first one of one image,
+        # whose other mask is then of the batch that follows.
+        self._batches: list[list[tuple[np.ndarray, np.ndarray, int]]] = [[]]
+        self._computing = None  # the batch that the classifier reads while the host prepares the next
+
+    def add(self, image: np.ndarray, mask: np.ndarray, *, label: int) -> None:
+        """Adds an image.
+
+        Args:
+            image: [H, W, 3] uint8, padded.
+            mask: [H, W, 1] of it, not yet post-processed.
+            label: its class.
+        """
+        if self._batches[-1] and self._batches[-1][0][0].shape != image.shape:
+            self._end_batch()
+        own = mask if self._refine_fn is None else self._refine_fn(mask[..., 0], image)[..., None]
+        self._batches[-1].append((image, own, int(label)))
+        if len(self._batches[-1]) == self._batch_size:
+            self._end_batch()
+
+    def finish(self) -> list[dict[str, Any]]:
+        """The rows of all images, in the order in which they came; none of one image alone."""
+        if self._batches[-1]:
+            self._end_batch()
+        self._collect()
+        return self._rows
+
+    def _end_batch(self) -> None:
+        if self._before is None:
+            if len(self._batches) == 1 and len(self._batches[0]) == 1:
+                self._batches.append([])
+                return
+            self._before = self._batches[-1][-1][1]
+        for batch in self._batches:
+            self._read(batch)
+        self._batches = [[]]
+
+    def _read(self, batch: list[tuple[np.ndarray, np.ndarray, int]]) -> None:
+        """Lets the classifier read a batch, completed by copies of its first image, through masks of each kind."""
+        images, masks, labels = zip(*batch, *batch[:1] * (self._batch_size - len(batch)))
+        images, own = np.stack(images), np.stack(masks)
+        first = resize_mask(self._before[..., 0], own.shape[1:3])[..., None]
+        self._before = own[len(batch) - 1]
+        of_kinds = {
             "own": own,
             "other": np.concatenate([first[None], own[:-1]]).astype(own.dtype),
             "moved": np.roll(own, (own.shape[1] // 2, own.shape[2] // 2), axis=(1, 2)),
-            "random": np.stack([_shuffle(mask, rng) for mask in own]),
+            "random": np.stack([_shuffle(mask, self._rng) for mask in own]),
         }
-        found = {kind: np.asarray(classify_fn(batch.images, masks[kind]))[:used] for kind in KINDS}
-        predicted, labels = found["own"].argmax(-1), split.labels[batch.indices]
-        rows += [
-            {kind: _describe(found[kind][row], predicted[row], labels[row]) for kind in KINDS} for row in range(used)
+        self._collect()
+        found = {kind: self._classify_fn(images, of_kinds[kind]) for kind in KINDS}
+        self._computing = found, labels[: len(batch)]
+
+    def _collect(self) -> None:
+        """Waits for the classifier, and keeps the rows of its batch."""
+        if self._computing is None:
+            return
+        (found, labels), self._computing = self._computing, None
+        found = {kind: np.asarray(probabilities) for kind, probabilities in found.items()}
+        predicted = found["own"].argmax(-1)
+        self._rows += [
+            {kind: _describe(found[kind][row], predicted[row], label) for kind in KINDS}
+            for row, label in enumerate(labels)
         ]
-    return rows
-
-
-def _predict_masks(predict_fn: PredictFn, batch, refine_fn: RefineFn | None) -> np.ndarray:
-    """[B, H, W, 1] final masks of a batch."""
-    masks = np.asarray(predict_fn(batch.images).masks)
-    if refine_fn is None:
-        return masks
-    return np.stack([refine_fn(mask[..., 0], image) for mask, image in zip(masks, batch.images)])[..., None]
-
-
-def _another_mask(predict_fn: PredictFn, split: dataset.Split, batch, refine_fn: RefineFn | None) -> np.ndarray:
-    """The mask [H, W, 1] of the split's last image, or of its first where the batch consists of the last."""
-    from minmax_jax.data import pipeline  # as in `score`
-
-    index = len(split) - 1 if batch.indices[0] < len(split) - 1 else 0
-    (other,) = pipeline.evaluation_batches(dataset.subset(split, [index]), batch_size=len(batch.images))
-    return _predict_masks(predict_fn, other, refine_fn)[0]
 
 
 def _shuffle(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:

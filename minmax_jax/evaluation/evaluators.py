@@ -199,22 +199,45 @@ def score(
     rows = {}
     for prediction in predictions:
         index = prediction.index
-        truth = _read_truth(split, index)
-        rows[index] = {"name": split.names[index], "label": truth.label}
-        if prediction.probabilities is not None:
-            classes = {"predicted": prediction.predicted, "probabilities": prediction.probabilities.tolist()}
-            rows[index] |= classes | prediction.scores
-        rows[index] |= _score(evaluators, prediction, truth)
-        if baselines:
-            size = prediction.mask.shape if truth.mask is None else truth.mask.shape
-            rows[index]["baselines"] = {
-                name: _score(evaluators, dataclasses.replace(prediction, mask=make(size)), truth)
-                for name, make in baselines.items()
-            }
+        rows[index] = score_image(
+            prediction, read_truth(split, index), evaluators, name=split.names[index], baselines=baselines
+        )
     return [rows[index] for index in sorted(rows)]
 
 
-def _read_truth(split: dataset.Split, index: int) -> Truth:
+def score_image(
+    prediction: ImagePrediction,
+    truth: Truth,
+    evaluators: Sequence[Evaluator],
+    *,
+    name: str,
+    baselines: Mapping[str, Callable[[tuple[int, int]], np.ndarray]] = types.MappingProxyType({}),
+) -> Row:
+    """The row of one image, as of `evaluate`.
+
+    Args:
+        prediction: for the image.
+        truth: its annotation.
+        evaluators: the metrics.
+        name: of the image.
+        baselines: as in `evaluate`.
+    """
+    row = {"name": name, "label": truth.label}
+    if prediction.probabilities is not None:
+        classes = {"predicted": prediction.predicted, "probabilities": prediction.probabilities.tolist()}
+        row |= classes | prediction.scores
+    row |= _score(evaluators, prediction, truth)
+    if baselines:
+        size = prediction.mask.shape if truth.mask is None else truth.mask.shape
+        row["baselines"] = {
+            baseline: _score(evaluators, dataclasses.replace(prediction, mask=make(size)), truth)
+            for baseline, make in baselines.items()
+        }
+    return row
+
+
+def read_truth(split: dataset.Split, index: int) -> Truth:
+    """The annotation of an image of a split."""
     if not split.has_region[index]:  # a mask could only be empty
         return Truth(
             label=int(split.labels[index]),
