@@ -10,6 +10,7 @@ import numpy as np
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, padding
 from minmax_jax.method import Prediction, RefineFn, Score
+from minmax_jax.ops.resize import resize_mask
 
 if TYPE_CHECKING:
     from minmax_jax.data import pipeline
@@ -44,6 +45,15 @@ class ImagePrediction:
     probabilities: np.ndarray | None
     mask: np.ndarray
     scores: dict[str, float]
+    _resized: dict[tuple[int, int], np.ndarray] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def mask_at(self, size: tuple[int, int]) -> np.ndarray:
+        """The mask at another size, as of `resize.resize_mask`: computed once for all metrics, which only read it."""
+        if size not in self._resized:
+            self._resized[size] = resize_mask(self.mask, size)
+        return self._resized[size]
 
     @property
     def predicted(self) -> int:
