@@ -17,7 +17,7 @@ from minmax_jax.evaluation.evaluators import Evaluator, Row
 from minmax_jax.evaluation.image_predictions import PredictFn
 from minmax_jax.evaluation.metrics import pixel_curve, thresholds
 from minmax_jax.method import Prediction
-from minmax_jax.runs import second_stage, test_pass
+from minmax_jax.runs import scoring, second_stage
 from minmax_jax.runs.building import data_splits
 from minmax_jax.runs.building.options import RunOptions
 from minmax_jax.runs.building.run import Run
@@ -124,7 +124,7 @@ def evaluate_model(
             masks, for a run with a second stage.
     """
     logger.info("Evaluating the model of step %d on the %s split.", state.step, split)
-    rows, first_rows, swap_rows = test_pass.score(run, run.splits[split], state, with_first_stage=with_first_stage)
+    rows, first_rows, swap_rows = scoring.score(run, run.splits[split], state, with_first_stage=with_first_stage)
     summary = evaluation.summarize(rows, run.test_evaluators)
     swaps = _diagnose(run.splits[split], rows, swap_rows)
     content = results.collect(
