@@ -3,7 +3,7 @@
     python -m benchmarks.recipe --config=configs/custom.py:NAME --config.data.dir=DIR --workdir=RUN [--json=FILE]
 
 Runs `experiments.train` in this process and prints the seconds of each part: building the run, waiting for batches,
-steps, validations, checkpoints, the first stage's test, its features and masks for the second stage, the decoder's
+steps, validations, checkpoints, the first stage's features and masks for the second stage, the decoder's
 training, the test with all metrics, pictures and report. Tracing and compiling are taken out of each part and stand in
 a line of their own, with the number of programs. docs/performance.md has the figures.
 """
@@ -49,7 +49,6 @@ _PARTS = {
         (checkpoints.Checkpoints, name) for name in ("save", "wait", "restore", "restore_newest", "set_aside_after")
     ],
     "validations": [(training, "_validate")],
-    "first stage's test": [(final_test, "evaluate_split")],
     "first stage's masks and features": [(cache, "collect")],
     "decoder's training": [(decoder_training, "train")],
     "test": [(final_test, "evaluate_model")],

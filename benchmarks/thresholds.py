@@ -74,7 +74,7 @@ def _measure_one_by_one(pairs: list[tuple[ImagePrediction, Truth]]) -> dict[str,
     hits, found, total = np.zeros(_NUM_THRESHOLDS), np.zeros(_NUM_THRESHOLDS), 0
     largest, best = np.zeros((2, len(pairs), _NUM_THRESHOLDS))
     for image, (prediction, truth) in enumerate(pairs):
-        levels, true_boxes = boxes.quantize(prediction.mask), boxes.true_boxes(truth)
+        levels, true_boxes = boxes.quantize(prediction.mask_at((boxes.SIDE, boxes.SIDE))), boxes.true_boxes(truth)
         total += np.count_nonzero(truth.mask)
         for k in range(_NUM_THRESHOLDS):
             predicted = prediction.mask >= k / _NUM_THRESHOLDS

@@ -210,11 +210,12 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.batch_size = 4  # images of one shape that are evaluated together, over all devices of a host
     evaluation.threshold = 0.5  # threshold on the soft mask: pixels with at least this value are foreground; published
     # Test-time augmentation by mirror images: masks, probabilities and entropies are means over the image and its
-    # mirror images as in training (data.flip_horizontal, data.flip_vertical), at two or four times the cost; published:
-    # False.
+    # mirror images as in training (data.flip_horizontal, data.flip_vertical), at two or four times the cost. For tests
+    # and predictions: a validation during training sees each image once. Published: False.
     evaluation.flips = False
     # Test-time augmentation by sizes: masks, probabilities and entropies are means over these sizes, such as (1.0,
-    # 1.5), each a share of the image's size; sides are rounded to multiples of 32.
+    # 1.5), each a share of the image's size; sides are rounded to multiples of 32. As evaluation.flips, not for
+    # validations during training.
     evaluation.scales = (1.0,)
     # Rule for the model that is tested, by validation labels alone; the latest among equals; published:
     # "classification_error". Others: "balanced_error" (mean over classes), "last"; and "localization", by validation

@@ -19,6 +19,8 @@ State = Any
 Variables = dict[str, Any]
 # Features of a trunk: {output stride: [B, h, w, K]}.
 Stages = Mapping[int, jax.Array]
+# (variables, images [B, H, W, 3] uint8) -> masks [B, H, W, 1].
+PredictMasks = Callable[[Variables, jax.Array], jax.Array]
 # Post-processing of one mask: ([H, W] mask, [H, W, 3] image) -> [H, W] mask.
 RefineFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -86,6 +88,15 @@ class Score:
     def describe(self) -> dict[str, str]:
         """What `results.json` says of it."""
         return {name: getattr(self, name) for name in ("title", "description", "kind", "unit")}
+
+
+def masks_alone(predict: Callable[[Variables, jax.Array], Prediction]) -> PredictMasks:
+    """The masks of `Method.predict`: compiled, it computes nothing else, such as the passes of a classifier.
+
+    Args:
+        predict: not yet compiled, as the compiler leaves out only what it sees.
+    """
+    return lambda variables, images: predict(variables, images).masks
 
 
 NO_SCORES: Mapping[str, Score] = types.MappingProxyType({})

@@ -18,13 +18,12 @@ import minmax_jax as mm
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import load, synthetic
 from minmax_jax.data.importing import checks, records, summary
-from minmax_jax.evaluation import diagnosis
 from minmax_jax.export import model_files, verification
 from minmax_jax.prediction import folder as folder_lib
 from minmax_jax.prediction import inputs
 from minmax_jax.refinement import calibration
 from minmax_jax.report import page as page_lib
-from minmax_jax.runs import faithfulness_test, final_test, finished_runs, heat_maps, training
+from minmax_jax.runs import faithfulness_test, final_test, finished_runs, heat_maps, scoring, training
 from minmax_jax.runs.building import data_splits
 from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.folder import results
@@ -167,23 +166,30 @@ def test_an_empty_mask_of_randomized_weights_is_no_correlation_of_0(finished, mo
     assert "decoder -1.00 (2 empty masks left out), all - (3 empty masks left out)." in text
 
 
-def test_the_swap_test_counts_what_it_leaves_out(finished, monkeypatch):
+def test_the_swap_test_counts_what_it_leaves_out(finished):
     """Of 12 images 2 are of the class without a region; of the others, two are predicted to be."""
     folder, _ = finished
     model = finished_runs.open_model(folder, finished_runs.read_config(folder), "test")
-    split, seen, score = model.run.splits["test"], [], diagnosis.score
-
-    def remembered(predict, classify, images, **options):
-        seen.extend(images.labels.tolist())
-        return score(predict, classify, images, **options)
-
-    monkeypatch.setattr(final_test.diagnosis, "score", remembered)
+    split, seen = model.run.splits["test"], []
     assert split.labels.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
-    predicted = [4, 0, 0, 4, 4, 0, 0, 0, 0, 0, 0, 0]
-    rows = [{"predicted": label} for label in predicted]
-    found = final_test._diagnose(model.run, split, model.state, rows)
-    assert seen == [1, 2, 0, 1, 2, 3, 0, 1] and (found["num_images"], found["num_left_out"]) == (8, 4)
-    assert final_test._diagnose(model.run, split, model.state, [{"predicted": 4}] * 12) is None
+    predicted = np.array([4, 0, 0, 4, 4, 0, 0, 0, 0, 0, 0, 0])
+
+    def predict(variables, images):
+        batch = [next(i for i in range(12) if np.array_equal(split.read_image(i), image)) for image in images]
+        found = model.run.predict(variables, images)
+        return found.replace(probabilities=np.eye(5)[predicted[batch]])
+
+    def classify(variables, read):
+        seen.append(len(read))
+        return np.full((len(read), 5), 0.2)
+
+    run = dataclasses.replace(model.run, predict=predict, classify=classify)
+    rows, _, swaps = scoring.score(run, split, model.state, with_first_stage=False)
+    assert [row["predicted"] for row in rows] == predicted.tolist() and seen == [4] * 8
+    assert [row["own"]["correct"] for row in swaps] == [label == 0 for label in (1, 2, 0, 1, 2, 3, 0, 1)]
+    found = final_test._diagnose(split, rows, swaps)
+    assert (found["num_images"], found["num_left_out"]) == (8, 4)
+    assert final_test._diagnose(split, rows, []) is None
 
 
 def test_a_class_that_is_renamed_in_one_place_of_the_card_is_named(tmp_path):

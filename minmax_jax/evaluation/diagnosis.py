@@ -6,27 +6,36 @@ evidence for it: the classifier recognises the image by what every mask lets thr
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minmax_jax.data import dataset, padding
 from minmax_jax.evaluation import baselines
-from minmax_jax.evaluation.image_predictions import PredictFn
+from minmax_jax.evaluation.image_predictions import PredictFn, predict_batches
 from minmax_jax.method import RefineFn
 from minmax_jax.ops import canvas
 from minmax_jax.ops.resize import resize_mask
+
+if TYPE_CHECKING:
+    from minmax_jax.data import pipeline
 
 KINDS = ("own", "other", "moved", "random")
 # A mask carries evidence if the class loses at least this much probability through each of the others, and more than
 # two standard errors of that.
 MIN_LOSS = 0.05
 _MAX_IMAGES = 256
+ClassifyFn = Callable[[canvas.Images, np.ndarray], Any]
+
+
+def choose(num_images: int) -> np.ndarray:
+    """Indices of the images that are read, at most 256, evenly spaced."""
+    return np.linspace(0, num_images - 1, min(_MAX_IMAGES, num_images)).round().astype(int)
 
 
 def score(
     predict_fn: PredictFn,
-    classify_fn: Callable[[canvas.Images, np.ndarray], np.ndarray],
+    classify_fn: ClassifyFn,
     split: dataset.Split,
     *,
     batch_size: int,
@@ -49,58 +58,102 @@ def score(
         A row per image: for each kind the "probability" of the class predicted through the own mask, the "entropy" in
         nats, and whether the class is the true one. No row of a split of one image, which has no other's mask.
     """
-    from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
+    split = dataset.subset(split, choose(len(split)))
+    swap = SwapTest(classify_fn, batch_size=batch_size, refine_fn=refine_fn, seed=seed)
+    for batch, prediction in predict_batches(predict_fn, split, batch_size=batch_size, shapes=shapes):
+        for row, index in enumerate(batch.indices):
+            swap.add(batch, row, prediction.masks[row], label=split.labels[index])
+    return swap.finish()
 
-    count = min(_MAX_IMAGES, len(split))
-    split = dataset.subset(split, np.linspace(0, len(split) - 1, count).round().astype(int))
-    if count < 2:
-        return []
-    rng, rows, before = np.random.default_rng(seed), [], None
-    for batch in pipeline.evaluation_batches(split, batch_size=batch_size, shapes=shapes):
-        own, used = _predict_masks(predict_fn, batch, refine_fn), len(batch.indices)
-        if before is None:  # nothing was predicted before the first batch
-            before = own[used - 1] if used > 1 else _another_mask(predict_fn, split, batch, refine_fn, shapes)
-        masks = {
+
+class SwapTest:
+    """As `score`, of images whose masks are predicted elsewhere: images come one by one, those of one shape in a row.
+
+    The images of one batch at most are kept.
+    """
+
+    def __init__(
+        self, classify_fn: ClassifyFn, *, batch_size: int, refine_fn: RefineFn | None = None, seed: int = 0
+    ) -> None:
+        """Starts without an image; the arguments are those of `score`."""
+        self._classify_fn, self._batch_size, self._refine_fn = classify_fn, batch_size, refine_fn
+        self._rng, self._before, self._rows = np.random.default_rng(seed), None, []
+        # Batches of (image, size, own mask, label): the one that is filled, and before it a first one of one image,
+        # whose other mask is then of the batch that follows.
+        self._batches: list[list[tuple[np.ndarray, tuple[int, int], np.ndarray, int]]] = [[]]
+        self._is_on_canvas = False
+        self._computing = None  # the batch that the classifier reads while the host prepares the next
+
+    def add(self, batch: "pipeline.EvaluationBatch", row: int, mask: np.ndarray, *, label: int) -> None:
+        """Adds an image.
+
+        Args:
+            batch: that holds it.
+            row: its number in the batch.
+            mask: [H, W, 1] of it, not yet post-processed.
+            label: its class.
+        """
+        image, (height, width) = batch.images[row], batch.shapes[row]
+        self._is_on_canvas = batch.sizes is not None
+        if self._batches[-1] and self._batches[-1][0][0].shape != image.shape:
+            self._end_batch()
+        own = mask[:height, :width, 0]
+        if self._refine_fn is not None:
+            own = self._refine_fn(own, image[:height, :width])
+        self._batches[-1].append((image, (height, width), own, int(label)))
+        if len(self._batches[-1]) == self._batch_size:
+            self._end_batch()
+
+    def finish(self) -> list[dict[str, Any]]:
+        """The rows of all images, in the order in which they came; none of one image alone."""
+        if self._batches[-1]:
+            self._end_batch()
+        self._collect()
+        return self._rows
+
+    def _end_batch(self) -> None:
+        if self._before is None:
+            if len(self._batches) == 1 and len(self._batches[0]) == 1:
+                self._batches.append([])
+                return
+            self._before = self._batches[-1][-1][2]
+        for batch in self._batches:
+            self._read(batch)
+        self._batches = [[]]
+
+    def _read(self, batch: list[tuple[np.ndarray, tuple[int, int], np.ndarray, int]]) -> None:
+        """Lets the classifier read a batch, completed by copies of its first image, through masks of each kind."""
+        images, sizes, own, labels = zip(*batch, *batch[:1] * (self._batch_size - len(batch)))
+        of_kinds = {
             "own": own,
-            "other": [resize_mask(other, mask.shape) for other, mask in zip([before, *own], own)],
+            "other": [resize_mask(other, mask.shape) for other, mask in zip([self._before, *own], own)],
             "moved": [np.roll(mask, (mask.shape[0] // 2, mask.shape[1] // 2), axis=(0, 1)) for mask in own],
-            "random": [_shuffle(mask, rng) for mask in own],
+            "random": [_shuffle(mask, self._rng) for mask in own],
         }
-        before = own[used - 1]
-        found = {kind: np.asarray(classify_fn(batch.inputs, _stack(masks[kind], batch)))[:used] for kind in KINDS}
-        predicted, labels = found["own"].argmax(-1), split.labels[batch.indices]
-        rows += [
-            {kind: _describe(found[kind][row], predicted[row], labels[row]) for kind in KINDS} for row in range(used)
+        self._before = own[len(batch) - 1]
+        inputs = canvas.join(np.stack(images), np.array(sizes, np.int32) if self._is_on_canvas else None)
+        self._collect()
+        found = {
+            kind: self._classify_fn(inputs, _stack(of_kinds[kind], images[0].shape[:2], own[0].dtype)) for kind in KINDS
+        }
+        self._computing = found, labels[: len(batch)]
+
+    def _collect(self) -> None:
+        """Waits for the classifier, and keeps the rows of its batch."""
+        if self._computing is None:
+            return
+        (found, labels), self._computing = self._computing, None
+        found = {kind: np.asarray(probabilities) for kind, probabilities in found.items()}
+        predicted = found["own"].argmax(-1)
+        self._rows += [
+            {kind: _describe(found[kind][row], predicted[row], label) for kind in KINDS}
+            for row, label in enumerate(labels)
         ]
-    return rows
 
 
-def _predict_masks(predict_fn: PredictFn, batch, refine_fn: RefineFn | None) -> list[np.ndarray]:
-    """The final masks [H, W] of the B padded images of a batch."""
-    masks = np.asarray(predict_fn(batch.inputs).masks)[..., 0]
-    cut = [
-        (mask[:height, :width], image[:height, :width])
-        for mask, image, (height, width) in zip(masks, batch.images, batch.shapes)
-    ]
-    return [mask if refine_fn is None else refine_fn(mask, image) for mask, image in cut]
-
-
-def _stack(masks: list[np.ndarray], batch) -> np.ndarray:
+def _stack(masks: Sequence[np.ndarray], shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     """[B, H, W, 1] masks for the images of a batch."""
-    shape, dtype = batch.images.shape[1:3], masks[0].dtype
     return np.stack([padding.place(mask.astype(dtype), shape) for mask in masks])[..., None]
-
-
-def _another_mask(
-    predict_fn: PredictFn, split: dataset.Split, batch, refine_fn: RefineFn | None, shapes: np.ndarray | None
-) -> np.ndarray:
-    """The mask [H, W] of the split's last image, or of its first where the batch consists of the last."""
-    from minmax_jax.data import pipeline  # as in `score`
-
-    index = len(split) - 1 if batch.indices[0] < len(split) - 1 else 0
-    other_split = dataset.subset(split, [index])
-    (other,) = pipeline.evaluation_batches(other_split, batch_size=len(batch.images), shapes=shapes)
-    return _predict_masks(predict_fn, other, refine_fn)[0]
 
 
 def _shuffle(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:

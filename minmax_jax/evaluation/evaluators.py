@@ -7,49 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minmax_jax.base.errors import OptionError
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import image_predictions
 from minmax_jax.evaluation.image_predictions import ImagePrediction, PredictFn
+from minmax_jax.evaluation.truth import Truth, read_truth
 from minmax_jax.method import RefineFn
-from minmax_jax.ops.resize import resize_mask
 
 Row = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Truth:
-    """The annotation of one image.
-
-    Attributes:
-        label: its class.
-        mask: [H', W'] bool foreground at the annotation's own resolution, or None where there is none.
-        boxes: [K, 4] bounding boxes (top, left, bottom, right) as shares of height and width; K = 0: unknown.
-        ignored: [H', W'] bool, pixels that no metric may count, or None.
-        instances: [H', W'] int32, the number of each pixel's object from 1, 0 outside of the mask, or None
-            without instance annotations.
-        has_region: whether the class has one; where it has none, nothing else is known of the foreground.
-
-    Example:
-        >>> import numpy as np
-        >>> from minmax_jax import evaluation
-        >>> truth = evaluation.Truth(label=2, mask=np.ones((4, 4), bool), boxes=np.float32([[0.25, 0.25, 0.75, 0.75]]))
-        >>> truth.mask.shape, truth.instances
-        ((4, 4), None)
-    """
-
-    label: int
-    mask: np.ndarray | None
-    boxes: np.ndarray
-    ignored: np.ndarray | None = None
-    instances: np.ndarray | None = None
-    has_region: bool = True
-
-    def __post_init__(self):
-        for name in ("mask", "ignored"):
-            values = getattr(self, name)
-            if values is not None and values.dtype != bool:  # of whole numbers, ~ is no complement
-                raise OptionError(f"{name} has numbers of type {values.dtype}; give bool, such as mask > 0.")
 
 
 class Metric(NamedTuple):
@@ -94,8 +58,21 @@ class Evaluator(NamedTuple):
 
 def counted_pixels(prediction: ImagePrediction, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
     """(mask, true): the soft mask at the true mask's size and the true mask, without ignored pixels."""
-    mask, true = resize_mask(prediction.mask, truth.mask.shape), truth.mask
+    mask, true = prediction.mask_at(truth.mask.shape), truth.mask
     return (mask, true) if truth.ignored is None else (mask[~truth.ignored], true[~truth.ignored])
+
+
+def shared(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
+    """A function of weights that is called once for the metrics that ask for the same weights in turn."""
+    last = None, None
+
+    def of_last(weights):
+        nonlocal last
+        if last[0] is not weights:
+            last = weights, function(weights)
+        return last[1]
+
+    return of_last
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float] | None = None) -> Callable[..., np.ndarray]:
@@ -218,37 +195,41 @@ def score(
     rows = {}
     for prediction in predictions:
         index = prediction.index
-        truth = _read_truth(split, index)
-        rows[index] = {"name": split.names[index], "label": truth.label}
-        if prediction.probabilities is not None:
-            classes = {"predicted": prediction.predicted, "probabilities": prediction.probabilities.tolist()}
-            rows[index] |= classes | prediction.scores
-        rows[index] |= _score(evaluators, prediction, truth)
-        if baselines:
-            size = prediction.mask.shape if truth.mask is None else truth.mask.shape
-            rows[index]["baselines"] = {
-                name: _score(evaluators, dataclasses.replace(prediction, mask=make(size)), truth)
-                for name, make in baselines.items()
-            }
+        rows[index] = score_image(
+            prediction, read_truth(split, index), evaluators, name=split.names[index], baselines=baselines
+        )
     return [rows[index] for index in sorted(rows)]
 
 
-def _read_truth(split: dataset.Split, index: int) -> Truth:
-    if not split.has_region[index]:  # a mask could only be empty
-        return Truth(
-            label=int(split.labels[index]),
-            mask=None,
-            boxes=np.zeros((0, 4), np.float32),
-            ignored=split.read_ignored(index),
-            has_region=False,
-        )
-    return Truth(
-        label=int(split.labels[index]),
-        mask=split.read_mask(index),
-        boxes=split.read_boxes(index),
-        ignored=split.read_ignored(index),
-        instances=split.read_instances(index),
-    )
+def score_image(
+    prediction: ImagePrediction,
+    truth: Truth,
+    evaluators: Sequence[Evaluator],
+    *,
+    name: str,
+    baselines: Mapping[str, Callable[[tuple[int, int]], np.ndarray]] = types.MappingProxyType({}),
+) -> Row:
+    """The row of one image, as of `evaluate`.
+
+    Args:
+        prediction: for the image.
+        truth: its annotation.
+        evaluators: the metrics.
+        name: of the image.
+        baselines: as in `evaluate`.
+    """
+    row = {"name": name, "label": truth.label}
+    if prediction.probabilities is not None:
+        classes = {"predicted": prediction.predicted, "probabilities": prediction.probabilities.tolist()}
+        row |= classes | prediction.scores
+    row |= _score(evaluators, prediction, truth)
+    if baselines:
+        size = prediction.mask.shape if truth.mask is None else truth.mask.shape
+        row["baselines"] = {
+            baseline: _score(evaluators, dataclasses.replace(prediction, mask=make(size)), truth)
+            for baseline, make in baselines.items()
+        }
+    return row
 
 
 def _score(evaluators: Sequence[Evaluator], prediction: ImagePrediction, truth: Truth) -> Row:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -10,6 +11,10 @@ from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, padding
 from minmax_jax.method import Prediction, RefineFn, Score
 from minmax_jax.ops import canvas
+from minmax_jax.ops.resize import resize_mask
+
+if TYPE_CHECKING:
+    from minmax_jax.data import pipeline
 
 
 class NotFiniteError(UserError, ArithmeticError):
@@ -41,6 +46,15 @@ class ImagePrediction:
     probabilities: np.ndarray | None
     mask: np.ndarray
     scores: dict[str, float]
+    _resized: dict[tuple[int, int], np.ndarray] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def mask_at(self, size: tuple[int, int]) -> np.ndarray:
+        """The mask at another size, as of `resize.resize_mask`: computed once for all metrics, which only read it."""
+        if size not in self._resized:
+            self._resized[size] = resize_mask(self.mask, size)
+        return self._resized[size]
 
     @property
     def predicted(self) -> int:
@@ -99,34 +113,74 @@ def predict_split(
         >>> [(prediction.index, prediction.predicted, prediction.mask.shape) for prediction in found]
         [(0, 1, (64, 64)), (1, 1, (64, 64)), (2, 1, (64, 64))]
     """
+    for batch, prediction in predict_batches(predict_fn, split, batch_size=batch_size, shapes=shapes):
+        yield from images_of(batch, prediction, split, refine_fn=refine_fn)
+
+
+def predict_batches(
+    predict_fn: Callable[[canvas.Images], Any],
+    split: dataset.Split,
+    *,
+    batch_size: int,
+    shapes: np.ndarray | None = None,
+) -> Iterator[tuple["pipeline.EvaluationBatch", Any]]:
+    """Batches of images with one padded shape or canvas, each with what is predicted for it, in NumPy arrays.
+
+    Args:
+        predict_fn: [B, H, W, 3] uint8 images, or a `Canvas`, to a Prediction, or to several in a tuple; compiled once
+            per shape.
+        split: the images.
+        batch_size: B.
+        shapes: as in `predict_split`.
+    """
     from minmax_jax.data import pipeline  # Here, because grain slows down the import of the library.
 
     batches = pipeline.evaluation_batches(split, batch_size=batch_size, shapes=shapes)
-    for batch, prediction in _predict_ahead(predict_fn, batches):
-        prediction = jax.tree.map(np.asarray, prediction)
-        for row, index in enumerate(batch.indices):
-            _check_finite(prediction, row, split.names[index])
-            size = tuple(split.sizes[index])
-            mask = padding.crop_back(prediction.masks[row, :, :, 0], size)
-            if refine_fn is not None:
-                mask = refine_fn(mask, padding.crop_back(batch.images[row], size))
-            yield ImagePrediction(
-                index=int(index),
-                probabilities=prediction.probabilities[row],
-                mask=mask,
-                scores={name: values[row].item() for name, values in prediction.scores.items()},
-            )
+    for batch, predicted in _predict_ahead(predict_fn, batches):
+        yield batch, jax.tree.map(np.asarray, predicted)
+
+
+def images_of(
+    batch: "pipeline.EvaluationBatch",
+    prediction: Prediction,
+    split: dataset.Split,
+    *,
+    refine_fn: RefineFn | None = None,
+) -> Iterator[ImagePrediction]:
+    """The predictions of single images, of a batch.
+
+    Args:
+        batch: as of `predict_batches`.
+        prediction: for it, in NumPy arrays; its probabilities may be None.
+        split: the images.
+        refine_fn: as in `predict_split`.
+
+    Raises:
+        NotFiniteError: if probabilities, a mask or a score is not finite.
+    """
+    for row, index in enumerate(batch.indices):
+        _check_finite(prediction, row, split.names[index])
+        size = tuple(split.sizes[index])
+        mask = padding.crop_back(prediction.masks[row, :, :, 0], size)
+        if refine_fn is not None:
+            mask = refine_fn(mask, padding.crop_back(batch.images[row], size))
+        yield ImagePrediction(
+            index=int(index),
+            probabilities=None if prediction.probabilities is None else prediction.probabilities[row],
+            mask=mask,
+            scores={name: values[row].item() for name, values in prediction.scores.items()},
+        )
 
 
 def _check_finite(prediction: Prediction, row: int, name: str) -> None:
     numbers = {"probabilities": prediction.probabilities, "mask": prediction.masks, **prediction.scores}
-    broken = [what for what, values in numbers.items() if not np.isfinite(values[row]).all()]
+    broken = [what for what, values in numbers.items() if values is not None and not np.isfinite(values[row]).all()]
     if broken:
         raise NotFiniteError(f"the model's {', '.join(broken)} for image {name!r} are not finite.")
 
 
-def _predict_ahead(predict_fn: PredictFn, batches: Iterator) -> Iterator:
-    """Yields (batch, Prediction) once the next batch was dispatched: JAX computes while the host compares masks."""
+def _predict_ahead(predict_fn: Callable[[np.ndarray], Any], batches: Iterator) -> Iterator:
+    """Yields (batch, what is predicted) once the next was dispatched: JAX computes while the host compares masks."""
     earlier = None
     for batch in batches:
         later = batch, predict_fn(batch.inputs)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -51,6 +52,25 @@ def renumber(numbers: np.ndarray, *, min_area: int = 1) -> Objects:
     is_kept = areas >= min_area
     is_kept[0] = False
     return Objects(np.where(is_kept, np.cumsum(is_kept, dtype=np.int32), 0)[numbers], areas[is_kept])
+
+
+class Outline(NamedTuple):
+    """The outline of a mask.
+
+    Attributes:
+        pixels: [H, W] bool, the pixels of the mask with a neighbour, of four, outside of it; what is beyond the image
+            is outside.
+        distances: [H, W] of each pixel to the nearest of these, in pixels.
+    """
+
+    pixels: np.ndarray
+    distances: np.ndarray
+
+
+def outline(mask: np.ndarray) -> Outline:
+    """The outline of a mask [H, W] bool that has a foreground."""
+    pixels = mask & ~ndimage.binary_erosion(mask)
+    return Outline(pixels, ndimage.distance_transform_edt(~pixels))
 
 
 def connected(mask: np.ndarray, *, min_area: int = 1) -> Objects:

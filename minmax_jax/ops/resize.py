@@ -43,6 +43,13 @@ def _patch_positions(size_in: int, size_out: int) -> np.ndarray:
 ALIGNMENTS = {"corners": _corner_positions, "features": _feature_positions, "patches": _patch_positions}
 
 
+def _neighbours(size_in: int, size_out: int, alignment: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two inputs that each output reads, [size_out] each, and the share of the second."""
+    positions = ALIGNMENTS[alignment](size_in, size_out)
+    below = np.minimum(positions.astype(int), size_in - 1)
+    return below, np.minimum(below + 1, size_in - 1), positions - below
+
+
 def interpolation_matrix(size_in: int, size_out: int, *, alignment: str = "corners") -> np.ndarray:
     """The weights of linear interpolation.
 
@@ -54,10 +61,7 @@ def interpolation_matrix(size_in: int, size_out: int, *, alignment: str = "corne
     Returns:
         [size_out, size_in] float64; each row sums to 1.
     """
-    positions = ALIGNMENTS[alignment](size_in, size_out)
-    below = np.minimum(positions.astype(int), size_in - 1)
-    above = np.minimum(below + 1, size_in - 1)
-    share = positions - below
+    below, above, share = _neighbours(size_in, size_out, alignment)
     matrix = np.zeros((size_out, size_in))
     rows = np.arange(size_out)
     matrix[rows, below] = 1 - share
@@ -211,7 +215,10 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         >>> resize.resize_mask(np.array([[0.0, 1.0]]), (1, 4)).tolist()
         [[0.0, 0.25, 0.75, 1.0]]
     """
-    if mask.shape == tuple(size):  # the common case; the two products would cost more than all metrics
-        return mask.astype(float)
-    rows, columns = (interpolation_matrix(*sides, alignment="patches") for sides in zip(mask.shape, size))
-    return rows @ mask @ columns.T
+    mask = mask.astype(float)
+    for axis, size_out in enumerate(size):
+        if mask.shape[axis] != size_out:  # read what is not 0: products of matrices would cost more than all metrics
+            below, above, share = _neighbours(mask.shape[axis], size_out, "patches")
+            share = share if axis else share[:, None]
+            mask = mask.take(below, axis) * (1 - share) + mask.take(above, axis) * share
+    return mask

@@ -12,11 +12,12 @@ from minmax_jax import evaluation
 from minmax_jax.base import strict_json
 from minmax_jax.data import dataset
 from minmax_jax.distributed import hosts
-from minmax_jax.evaluation import baselines, class_table, curves, diagnosis, metric_table
+from minmax_jax.evaluation import class_table, curves, diagnosis, metric_table
 from minmax_jax.evaluation.evaluators import Evaluator, Row
+from minmax_jax.evaluation.image_predictions import PredictFn
 from minmax_jax.evaluation.metrics import pixel_curve, thresholds
-from minmax_jax.ops import canvas
-from minmax_jax.runs import second_stage
+from minmax_jax.method import Prediction
+from minmax_jax.runs import scoring, second_stage
 from minmax_jax.runs.building import data_splits
 from minmax_jax.runs.building.options import RunOptions
 from minmax_jax.runs.building.run import Run
@@ -32,23 +33,25 @@ PREDICTIONS = "predictions.jsonl"  # rows of the test split
 def evaluate_split(run: Run, split: dataset.Split, state: state_lib.TrainState) -> tuple[list[Row], dict[str, Any]]:
     """The rows and the summary of a split, whose images the hosts share, by the metrics of validations.
 
+    The first stage sees each image once: mirror images and sizes are for tests.
+
     Args:
         run: the run.
         split: images and annotations.
         state: of the model.
     """
-    rows = _evaluate(run, split, state, run.evaluators)
+    variables = state_lib.inference_variables(state)
+    rows = _evaluate(run, split, lambda images: run.predict_once(variables, images), run.evaluators)
     return rows, evaluation.summarize(rows, run.evaluators)
 
 
 def _evaluate(
-    run: Run, split: dataset.Split, state: state_lib.TrainState, evaluators: Sequence[Evaluator], **options
+    run: Run, split: dataset.Split, predict_fn: PredictFn, metrics_of: Sequence[Evaluator], **options
 ) -> list[Row]:
-    variables = state_lib.inference_variables(state)
     rows = evaluation.evaluate(
-        lambda images: run.predict(variables, images),
+        predict_fn,
         dataset.subset(split, hosts.share_of_host(len(split))),
-        evaluators,
+        metrics_of,
         batch_size=run.options.evaluation.batch_size,
         shapes=run.shapes,
         **options,
@@ -74,10 +77,8 @@ def test_selected(
     """
     stage, further = None, {}
     if run.options.refine.enabled:
-        logger.info("Evaluating the first stage of step %d on the test split.", state.step)
-        _, summary = evaluate_split(run, run.splits["test"], state)
         stage = second_stage.restore(folder, run.options.refine, state) or second_stage.train(run, state)
-        further = {"test_unrefined": strict_json.finite(summary), "edge_weight_used": stage.edge_weight}
+        further = {"edge_weight_used": stage.edge_weight}
         run = second_stage.refine(run, stage)
     if hosts.is_main_host():
         # The model is saved before the test, so that a run that is stopped there does not train its decoder twice. On a
@@ -85,7 +86,7 @@ def test_selected(
         workdir_lib.write_json(folder / "config.json", run.config.to_dict())
         _save_model(run, folder, state, stage)
         (folder / "results.json").unlink(missing_ok=True)
-    rows, content = evaluate_model(run, state, "test", wall_seconds=wall_seconds)
+    rows, content = evaluate_model(run, state, "test", wall_seconds=wall_seconds, with_first_stage=stage is not None)
     content |= further
     if hosts.is_main_host():
         results.write_rows(folder / PREDICTIONS, rows)
@@ -111,7 +112,7 @@ def read_results(folder: pathlib.Path, options: RunOptions, step: int) -> dict[s
 
 
 def evaluate_model(
-    run: Run, state: state_lib.TrainState, split: str, *, wall_seconds: float
+    run: Run, state: state_lib.TrainState, split: str, *, wall_seconds: float, with_first_stage: bool = False
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows of a split, and the content of `results.json` with that split in place of the test split.
 
@@ -120,13 +121,13 @@ def evaluate_model(
         state: of the model.
         split: name of the split.
         wall_seconds: duration of the training.
+        with_first_stage: whether the content also has "test_unrefined", the metrics of validations of the first stage's
+            masks, for a run with a second stage.
     """
     logger.info("Evaluating the model of step %d on the %s split.", state.step, split)
-    rows = _evaluate(
-        run, run.splits[split], state, run.test_evaluators, refine_fn=run.refine_fn, baselines=baselines.BASELINES
-    )
+    rows, first_rows, swap_rows = scoring.score(run, run.splits[split], state, with_first_stage=with_first_stage)
     summary = evaluation.summarize(rows, run.test_evaluators)
-    swaps = _diagnose(run, run.splits[split], state, rows)
+    swaps = _diagnose(run.splits[split], rows, swap_rows)
     content = results.collect(
         split,
         summary,
@@ -142,6 +143,8 @@ def evaluate_model(
         rows, run.splits[split], run.test_evaluators, validated_threshold=threshold
     )
     content |= class_table.describe(rows, run.splits[split], run.splits["train"].labels)
+    if with_first_stage:
+        content["test_unrefined"] = strict_json.finite(evaluation.summarize(first_rows, run.evaluators))
     return rows, content | ({"diagnosis": swaps} if swaps else {})
 
 
@@ -150,46 +153,28 @@ def _choose_threshold(run: Run, state: state_lib.TrainState) -> float | None:
     split = run.splits["validation"]
     if not dataset.any_mask(split):
         return None
-    return thresholds.best_threshold(_evaluate(run, split, state, [pixel_curve.EVALUATOR], refine_fn=run.refine_fn))
+    variables = state_lib.inference_variables(state)
+
+    def predict(images):
+        return Prediction(probabilities=None, masks=run.predict_masks(variables, images), scores={})
+
+    return thresholds.best_threshold(_evaluate(run, split, predict, [pixel_curve.EVALUATOR], refine_fn=run.refine_fn))
 
 
-def _diagnose(
-    run: Run, split: dataset.Split, state: state_lib.TrainState, rows: Sequence[Row]
-) -> dict[str, Any] | None:
-    """The swap test, where the method has a classifier that reads regions, of the images that have and show one."""
-    if run.classify is None:
+def _diagnose(split: dataset.Split, rows: Sequence[Row], swap_rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the swap test says of the images that have and show a region; None without rows of it."""
+    if not swap_rows:  # no classifier, or only one image: there is no other's mask
         return None
     background, left_out = split.background_labels, {}
     if background:
         predicted = np.array([row["predicted"] for row in rows])
-        kept = np.flatnonzero(split.has_region & ~np.isin(predicted, background))
-        left_out = {"num_left_out": len(split) - len(kept)}
+        num_left_out = np.count_nonzero(~split.has_region | np.isin(predicted, background))
+        left_out = {"num_left_out": int(num_left_out)}
         logger.info(
             "The swap test leaves out %d images that are, or are predicted to be, of a class without a region.",
-            left_out["num_left_out"],
+            num_left_out,
         )
-        if not len(kept):
-            return None
-        split = dataset.subset(split, kept)
-    variables = state_lib.inference_variables(state)
-
-    def classify(images, masks):
-        pixels, sizes = canvas.split(images)
-        scaled = pixels.astype(np.float32) / 127.5 - 1
-        return run.classify(variables, canvas.join(np.concatenate([scaled, masks.astype(np.float32)], axis=-1), sizes))
-
-    rows = diagnosis.score(
-        lambda images: run.predict(variables, images),
-        classify,
-        dataset.subset(split, hosts.share_of_host(len(split))),
-        batch_size=run.options.evaluation.batch_size,
-        refine_fn=run.refine_fn,
-        shapes=run.shapes,
-    )
-    rows = hosts.gather_from_hosts(rows)
-    if not rows:  # of one image, there is no other's mask
-        return None
-    summary = diagnosis.summarize(rows) | left_out
+    summary = diagnosis.summarize(swap_rows) | left_out
     if not summary["has_evidence"]:
         logger.warning("The masks carry no evidence: %s", results.describe_diagnosis(summary))
     return summary

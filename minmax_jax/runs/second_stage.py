@@ -9,6 +9,7 @@ import numpy as np
 
 from minmax_jax.base.errors import OptionError, naming
 from minmax_jax.distributed import engines
+from minmax_jax.method import masks_alone
 from minmax_jax.ops import canvas
 from minmax_jax.refinement import cache, calibration, decoder_training, priors
 from minmax_jax.refinement.options import RefineOptions
@@ -71,17 +72,16 @@ def _create_masks_fn(run: Run, variables: dict[str, Any]) -> cache.MasksFn:
     if prior := run.options.refine.prior:
         compute = priors.PRIORS[prior]
         return lambda images: np.stack([compute(image) for image in canvas.split(images)[0]])[..., None]
-    predict = engines.ENGINES[run.options.train.engine].parallelize_predict(_create_seed_method(run).predict)
-    return lambda images: predict(variables, images).masks
+    masks = masks_alone(_create_seed_method(run).predict)
+    masks = engines.ENGINES[run.options.train.engine].parallelize_predict(masks)
+    return lambda images: masks(variables, images)
 
 
 def _create_seed_method(run: Run) -> Any:
     """The method with the test-time augmentation of the seeds: all mirror images of training, and `refine.scales`."""
-    flips = any(run.options.training_flips.values())
-    evaluation = dataclasses.replace(run.options.evaluation, flips=flips, scales=run.options.refine.scales)
-    split = run.splits["train"]
+    split, flips = run.splits["train"], any(run.options.training_flips.values())
     return creation.create_method(
-        dataclasses.replace(run.options, evaluation=evaluation),
+        run.options.with_views(flips=flips, scales=run.options.refine.scales),
         num_classes=len(split.class_names),
         steps_per_epoch=run.steps_per_epoch,
         background_classes=split.background_labels,
@@ -90,14 +90,25 @@ def _create_seed_method(run: Run) -> Any:
 
 def refine(run: Run, stage: SecondStage) -> Run:
     """The run with the masks of a decoder, calibrated, in place of the first stage's."""
-    predict = creation.create_refined_predict(
+    refined = creation.create_refined_predict(
         run.options, run.method, background_classes=run.splits["train"].background_labels
     )
-    predict = engines.ENGINES[run.options.train.engine].parallelize_predict(predict)
+
+    def predict_both(variables, images):
+        first = run.method.predict(variables, images)
+        return refined(variables, images, first_stage=lambda *_: first), first
+
+    def parallelize(function):
+        on_devices = engines.ENGINES[run.options.train.engine].parallelize_predict(function)
+        return lambda variables, images: on_devices({"decoder": stage.decoder} | variables, images)
+
+    predict_stages = parallelize(predict_both)
     calibrate = calibration.CALIBRATIONS[run.options.refine.calibration]
     return dataclasses.replace(
         run,
-        predict=lambda variables, images: predict({"decoder": stage.decoder} | variables, images),
+        predict=lambda variables, images: predict_stages(variables, images)[0],  # the program of the test
+        predict_masks=parallelize(masks_alone(refined)),
+        predict_stages=predict_stages,
         refine_fn=lambda mask, image: calibrate(mask),
     )
 

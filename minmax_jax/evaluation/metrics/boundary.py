@@ -6,35 +6,14 @@ Sources: Huttenlocher et al. (PAMI 1993) for the Hausdorff distance; Nikolov et 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from minmax_jax.base import options
-from minmax_jax.evaluation import evaluators
+from minmax_jax.evaluation import evaluators, objects
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
-from minmax_jax.ops.resize import resize_mask
 
 TOLERANCE = 2.0  # pixels
 _COLUMNS = ("hd95", "surface_dice")
-
-
-def outline(mask: np.ndarray) -> np.ndarray:
-    """[H, W] bool, the pixels of a mask with a neighbour, of four, outside of it; what is beyond the image counts."""
-    return mask & ~ndimage.binary_erosion(mask)
-
-
-def outline_distances(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances in pixels of each outline's pixels to the nearest of the other's.
-
-    Args:
-        predicted: [H, W] bool with a foreground.
-        true: the same.
-    """
-    of_predicted, of_true = outline(predicted), outline(true)
-    return (
-        ndimage.distance_transform_edt(~of_true)[of_predicted],
-        ndimage.distance_transform_edt(~of_predicted)[of_true],
-    )
 
 
 def evaluator(*, threshold: float = 0.5) -> Evaluator:
@@ -66,12 +45,13 @@ def evaluator(*, threshold: float = 0.5) -> Evaluator:
 def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
     if truth.mask is None:
         return dict.fromkeys(_COLUMNS)
-    predicted = resize_mask(prediction.mask, truth.mask.shape) >= threshold
+    predicted = prediction.mask_at(truth.mask.shape) >= threshold
     if truth.ignored is not None:  # what is predicted there must not matter
         predicted = np.where(truth.ignored, truth.mask, predicted)
     if not (predicted.any() and truth.mask.any()):
         return {"hd95": None, "surface_dice": 0.0 if predicted.any() or truth.mask.any() else None}
-    distances = np.concatenate(outline_distances(predicted, truth.mask))
+    of_predicted, of_true = objects.outline(predicted), truth.outline
+    distances = np.concatenate([of_true.distances[of_predicted.pixels], of_predicted.distances[of_true.pixels]])
     return {"hd95": float(np.percentile(distances, 95)), "surface_dice": float(np.mean(distances <= TOLERANCE))}
 
 

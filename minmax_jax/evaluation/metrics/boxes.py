@@ -64,9 +64,8 @@ def true_boxes(truth: Truth) -> np.ndarray:
     return np.minimum((np.asarray(boxes) * SIDE + 1e-6).astype(np.int64), SIDE - 1)
 
 
-def quantize(mask: np.ndarray) -> np.ndarray:
-    """[224, 224] uint8 levels of a soft mask; a constant one has the maximum level."""
-    resized = resize_mask(mask, (SIDE, SIDE))
+def quantize(resized: np.ndarray) -> np.ndarray:
+    """[224, 224] uint8 levels of a soft mask of that size; a constant one has the maximum level."""
     minimum, span = resized.min(), np.ptp(resized)
     return (
         np.floor(255 * ((resized - minimum) / span)).astype(np.uint8)
@@ -79,12 +78,12 @@ def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
     boxes = true_boxes(truth)
     if not len(boxes):
         return dict.fromkeys(_COLUMNS)
-    mask = _without_ignored(prediction.mask, truth)
-    of_thresholds = components.box_overlaps(quantize(mask), boxes)
+    resized = _resize(prediction, truth)
+    of_thresholds = components.box_overlaps(quantize(resized), boxes)
     # Thresholds k / 256 of the maximum level, rounded down: only the constant map's maximum level is above them all.
     levels = np.floor(np.arange(256) / 256 * 255).astype(int)
     largest, best = (curve[levels] for curve in of_thresholds)
-    fixed = (resize_mask(mask, (SIDE, SIDE)) >= threshold).astype(np.uint8)
+    fixed = (resized >= threshold).astype(np.uint8)
     return {
         "box_iou": float(components.box_overlaps(fixed, boxes)[0][0]),
         "largest_box_ious": largest,
@@ -92,12 +91,12 @@ def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> Row:
     }
 
 
-def _without_ignored(mask: np.ndarray, truth: Truth) -> np.ndarray:
-    """The soft mask with the minimum of its values, of no region, at ignored pixels."""
+def _resize(prediction: ImagePrediction, truth: Truth) -> np.ndarray:
+    """[224, 224] soft mask with the minimum of its values, of no region, at ignored pixels."""
     if truth.ignored is None or not truth.ignored.any():
-        return mask
-    resized = resize_mask(mask, truth.ignored.shape)
-    return np.where(truth.ignored, resized.min(), resized)
+        return prediction.mask_at((SIDE, SIDE))
+    mask = prediction.mask_at(truth.ignored.shape)
+    return resize_mask(np.where(truth.ignored, mask.min(), mask), (SIDE, SIDE))
 
 
 def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
@@ -107,7 +106,7 @@ def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
     nothing = np.zeros(256)
 
     def hits(column, min_iou):
-        return np.stack([nothing if row[column] is None else row[column] >= min_iou for row in rows])
+        return np.stack([nothing if row[column] is None else row[column] >= min_iou for row in rows]).astype(float)
 
     def maximum(*of_levels):
         """Mean over levels of IoU of the share of the images, at the threshold where it is highest."""

@@ -13,7 +13,6 @@ from minmax_jax.base import options
 from minmax_jax.evaluation import evaluators
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
-from minmax_jax.ops.resize import resize_mask
 
 NAME = "false_foreground_share"
 
@@ -44,7 +43,7 @@ def _score(prediction: ImagePrediction, truth: Truth, threshold: float) -> float
         return None
     if truth.ignored is None:
         return float(np.mean(prediction.mask >= threshold))
-    counted = resize_mask(prediction.mask, truth.ignored.shape)[~truth.ignored]
+    counted = prediction.mask_at(truth.ignored.shape)[~truth.ignored]
     return float(np.mean(counted >= threshold)) if counted.size else None
 
 

@@ -22,7 +22,6 @@ from minmax_jax.base import options
 from minmax_jax.evaluation import evaluators, objects
 from minmax_jax.evaluation.evaluators import Evaluator, Metric, Row, Truth
 from minmax_jax.evaluation.image_predictions import ImagePrediction
-from minmax_jax.ops.resize import resize_mask
 
 MIN_AREA = 16  # pixels of the true mask, as in predictions of files: less is rarely an object
 _MIN_SHARE = 0.5  # of a true object, that its partner covers
@@ -72,10 +71,10 @@ def evaluator(*, threshold: float = 0.5, min_area: int = MIN_AREA) -> Evaluator:
 def _score(prediction: ImagePrediction, truth: Truth, threshold: float, min_area: int) -> Row:
     if truth.instances is None:
         return dict.fromkeys(_COLUMNS)
-    predicted = resize_mask(prediction.mask, truth.instances.shape) >= threshold
+    predicted = prediction.mask_at(truth.instances.shape) >= threshold
     if truth.ignored is not None:  # what is predicted there must not matter
         predicted &= ~truth.ignored
-    found, true = objects.connected(predicted, min_area=min_area), objects.renumber(truth.instances)
+    found, true = objects.connected(predicted, min_area=min_area), truth.objects
     overlaps = objects.overlaps(true, found)
     sums = np.stack([_sum_over(true, found, overlaps), _sum_over(found, true, overlaps.T)])
     row = {

@@ -97,8 +97,10 @@ def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
     empty = np.zeros((2, NUM_BINS))
     histograms = np.stack([empty if row[_COLUMN] is None else row[_COLUMN] for row in rows]).astype(float)
 
+    pool = evaluators.shared(lambda weights: (weights @ histograms[:, 0], weights @ histograms[:, 1]))
+
     def of_pooled(function):
-        return lambda weights: function(weights @ histograms[:, 0], weights @ histograms[:, 1])
+        return lambda weights: function(*pool(weights))
 
     return {
         "pxap": Metric(of_pooled(average_precision), "%", "all"),

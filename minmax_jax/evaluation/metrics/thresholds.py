@@ -68,16 +68,17 @@ def _curves(rows: Sequence[Row], *, all_rows: bool = False) -> np.ndarray:
 
 def _metrics(rows: Sequence[Row]) -> dict[str, Metric]:
     curves = _curves(rows, all_rows=True)
-    known, values = ~np.isnan(curves), np.nan_to_num(curves)
+    known, values = (~np.isnan(curves)).astype(float), np.nan_to_num(curves)
 
-    def best(which, weights):
+    @evaluators.shared
+    def best(weights):
         with np.errstate(invalid="ignore"):
             means = [(weights @ values[i]) / (weights @ known[i]) for i in range(2)]
         chosen = np.argmax(np.nan_to_num(means[0]) + np.nan_to_num(means[1]), axis=1)
-        return means[which][np.arange(len(weights)), chosen]
+        return [mean[np.arange(len(weights)), chosen] for mean in means]
 
     return {
-        f"{name}_best": Metric(lambda weights, which=which: best(which, weights), "%", "oracle")
+        f"{name}_best": Metric(lambda weights, which=which: best(weights)[which], "%", "oracle")
         for which, name in enumerate(_NAMES)
     }
 

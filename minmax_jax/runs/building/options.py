@@ -85,6 +85,16 @@ class RunOptions:
         flips = {f"flip_{axis}": self.evaluation.flips and used for axis, used in self.training_flips.items()}
         return Views(**flips, scales=self.evaluation.scales)
 
+    def with_views(self, *, flips: bool, scales: tuple[float, ...]) -> "RunOptions":
+        """These options with another test-time augmentation.
+
+        Args:
+            flips: whether predictions are means over the mirror images of training.
+            scales: sizes that they are means over.
+        """
+        evaluation = dataclasses.replace(self.evaluation, flips=flips, scales=scales)
+        return dataclasses.replace(self, evaluation=evaluation)
+
 
 def read(config: ml_collections.ConfigDict, *, num_devices: int = 1, num_local_devices: int = 1) -> RunOptions:
     """Reads and checks a configuration that has all fields.

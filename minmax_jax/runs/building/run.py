@@ -12,7 +12,7 @@ from minmax_jax.base import errors
 from minmax_jax.data import canvases, dataset, padding
 from minmax_jax.distributed import devices, engines
 from minmax_jax.evaluation import Evaluator, selection
-from minmax_jax.method import Method, Prediction, RefineFn
+from minmax_jax.method import Method, Prediction, PredictMasks, RefineFn, masks_alone
 from minmax_jax.models import classifier
 from minmax_jax.runs.building import creation, data_splits, metric_sets
 from minmax_jax.runs.building import options as options_lib
@@ -33,7 +33,11 @@ class Run:
         steps_per_epoch: whole batches in the training split, at least 1.
         method: the method that is trained.
         train_step: (state, this host's batch) -> (state, metrics), on all devices; donates the state.
-        predict: (variables, images) -> Prediction, on the devices of this host.
+        predict: (variables, images) -> Prediction, on the devices of this host, by all test-time views.
+        predict_masks: the masks of `predict`, without the passes that only its other numbers need.
+        predict_stages: of a run with a second stage, (variables, images) -> (`predict`, Prediction of the first stage),
+            as one program that computes the first stage once; None without.
+        predict_once: as `predict` of the first stage, by the image alone, without other views: for validations.
         classify: as `Method.classify`, on the devices of this host.
         evaluators: metrics of each validation.
         test_evaluators: metrics of tests, those of validations among them.
@@ -50,6 +54,9 @@ class Run:
     method: Method
     train_step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
     predict: Callable[[dict[str, Any], jax.Array], Prediction]
+    predict_masks: PredictMasks
+    predict_stages: Callable[[dict[str, Any], jax.Array], tuple[Prediction, Prediction]] | None
+    predict_once: Callable[[dict[str, Any], jax.Array], Prediction]
     classify: Callable[[dict[str, Any], jax.Array], jax.Array] | None
     evaluators: Sequence[Evaluator]
     test_evaluators: Sequence[Evaluator]
@@ -69,13 +76,17 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
     steps_per_epoch = max(1, len(splits["train"]) // options.batch_size)
     _check_classifier(options, splits)
     background_classes = splits["train"].background_labels
-    method = creation.create_method(
-        options,
-        num_classes=len(splits["train"].class_names),
-        steps_per_epoch=steps_per_epoch,
-        background_classes=background_classes,
+    method, without_views = (
+        creation.create_method(
+            chosen,
+            num_classes=len(splits["train"].class_names),
+            steps_per_epoch=steps_per_epoch,
+            background_classes=background_classes,
+        )
+        for chosen in (options, options.with_views(flips=False, scales=(1.0,)))
     )
     engine = engines.ENGINES[options.train.engine]
+    predict = engine.parallelize_predict(method.predict)
     state = method.init(jax.random.key(options.seed), data_splits.crop_size(options.data, splits["train"]))
     return Run(
         config=config,
@@ -85,7 +96,11 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         steps_per_epoch=steps_per_epoch,
         method=method,
         train_step=engine.parallelize_train_step(method.train_step),
-        predict=engine.parallelize_predict(method.predict),
+        predict=predict,
+        predict_masks=engine.parallelize_predict(masks_alone(method.predict)),
+        predict_stages=None,
+        # One function where views are the same, so that its programs are compiled once.
+        predict_once=predict if options.views == views.ONE else engine.parallelize_predict(without_views.predict),
         classify=engine.parallelize_predict(method.classify) if method.classify else None,
         evaluators=metric_sets.create_evaluators(
             options.evaluation, scores=method.scores, background_classes=background_classes
