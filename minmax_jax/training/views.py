@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import math
 
 import jax
 from jax import lax
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 
 from minmax_jax import masks
 from minmax_jax.method import DISAGREEMENT, Prediction
-from minmax_jax.ops import intensity, resize
+from minmax_jax.ops import free_sizes, intensity, resize
 
 _GRID = 32  # largest output stride of a trunk
+_MAX_PIXELS = 1 << 21  # of all mirror images of a batch that are predicted together; more would take much memory
 
 # Images [B, h, w, 3] in [-1, 1], of any size, to ([B, h, w, 1] masks, scores [B, ...] by name).
 PredictView = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
@@ -123,7 +125,18 @@ def _flipped_views(predict_view: PredictView, images: jax.Array, views: Views):
     if len(flips) == 1:
         foreground, scores = predict_view(images)
         return [foreground], scores
-    # A loop compiles the networks once and holds the activations of one view only.
-    foregrounds, scores = lax.map(predict_view, jnp.stack([jnp.flip(images, axes) for axes in flips]))
+    flipped = [jnp.flip(images, axes) for axes in flips]
+    if _fit_in_one_batch(images.shape, len(flips)):
+        # XLA then sees that two callers ask for the same features of a view, which it does not between two loops.
+        foregrounds, scores = jax.tree.map(
+            lambda array: array.reshape(len(flips), -1, *array.shape[1:]), predict_view(jnp.concatenate(flipped))
+        )
+    else:  # A loop compiles the networks once and holds the activations of one view only.
+        foregrounds, scores = lax.map(predict_view, jnp.stack(flipped))
     unflipped = [jnp.flip(masks_of_flip, axes) for masks_of_flip, axes in zip(foregrounds, flips)]
     return unflipped, jax.tree.map(lambda array: jnp.mean(array, axis=0), scores)
+
+
+def _fit_in_one_batch(shape: tuple[free_sizes.Size, ...], num_flips: int) -> bool:
+    """Whether the mirror images of [B, H, W, 3] images are predicted together."""
+    return not any(map(free_sizes.is_free, shape)) and num_flips * math.prod(shape[:3]) <= _MAX_PIXELS
