@@ -14,6 +14,7 @@ from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.refinement import refined_inference
 from minmax_jax.runs.building import creation
 from minmax_jax.training import batch_stats as stats_lib
+from minmax_jax.training import views as views_lib
 from minmax_jax.training.views import Views
 from tests import networks
 
@@ -111,7 +112,12 @@ def test_refined_masks_are_means_over_mirror_images():
     """Classes and scores remain those of the first stage, but for the disagreement of the views."""
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), np.uint8)
     decoder, probabilities = decoder_lib.Decoder(width=4), np.array([[0.2, 0.8], [0.7, 0.3]])
-    params = _start(decoder, {}, jnp.float32(images))
+
+    def stages(variables, images):  # they differ from left to right and from top to bottom: mirror images disagree
+        del variables
+        return {4: images[:, ::4, ::4] * jnp.arange(6)[:, None] + jnp.arange(4)[:, None, None] / 4}
+
+    params = _start(decoder, stages({}, jnp.float32(images)), jnp.float32(images))
 
     def predict(images, **flips):
         def first_stage(variables, images):
@@ -119,7 +125,7 @@ def test_refined_masks_are_means_over_mirror_images():
             scores = {"entropy": jnp.ones(2), "view_disagreement": jnp.full(2, 0.3)}
             return Prediction(probabilities, jnp.zeros((2, 16, 24, 1)), scores)
 
-        options = dict(first_stage=first_stage, stages=lambda variables, images: {2: images}, decoder=decoder)
+        options = dict(first_stage=first_stage, stages=stages, decoder=decoder)
         return jax.jit(functools.partial(refined_inference.predict, **options, views=Views(**flips)))(
             {"decoder": params}, images
         )
@@ -128,7 +134,8 @@ def test_refined_masks_are_means_over_mirror_images():
     np.testing.assert_allclose(plain.probabilities, probabilities, rtol=1e-6)
     np.testing.assert_array_equal(plain.scores["entropy"], [1, 1])
     np.testing.assert_allclose(plain.scores["view_disagreement"], 0.3)  # of one view, there is no other
-    logits = decoder.apply({"params": params}, {}, images.astype(np.float32) / 127.5 - 1)
+    scaled = images.astype(np.float32) / 127.5 - 1
+    logits = decoder.apply({"params": params}, stages({}, scaled), scaled)
     np.testing.assert_allclose(
         plain.masks[:, 1, 1, 0],
         (1 / (1 + np.exp(-logits)))[:, [0, 0, 1, 1], [0, 1, 0, 1], 0] @ [9 / 16, 3 / 16, 3 / 16, 1 / 16],
@@ -138,6 +145,7 @@ def test_refined_masks_are_means_over_mirror_images():
     flipped, mean = predict(images, flip_horizontal=True), (plain.masks + mirrored) / 2
     np.testing.assert_allclose(flipped.masks, mean, atol=1e-6)
     differences = np.abs(plain.masks - mirrored).mean(axis=(1, 2, 3)) / 2
+    assert differences.min() > 1e-4
     spread = np.subtract(*np.quantile(mean, (0.95, 0.05), axis=(1, 2, 3)))
     np.testing.assert_allclose(flipped.scores["view_disagreement"], differences / spread, rtol=1e-3)
     np.testing.assert_allclose(flipped.scores["mask_spread"], spread, rtol=1e-4)
@@ -149,3 +157,29 @@ def test_refined_masks_are_means_over_mirror_images():
 def test_features_lie_where_the_trunk_puts_them(trunk, alignment):
     decoder = creation.create_decoder(trunk)
     assert decoder.alignment == alignment and decoder.width == 32
+
+
+@pytest.mark.parametrize("max_pixels", [0, 1 << 20])
+def test_trunk_is_computed_once_for_both_stages(monkeypatch, max_pixels):
+    """The products of matrices of the compiled program are counted; in a loop over the views each stage has its own."""
+    monkeypatch.setattr(views_lib, "_MAX_PIXELS", max_pixels)
+    kernel, images = _random(3, 5), _random(2, 16, 24, 3)
+
+    def stages(variables, images):
+        del variables
+        return {4: jnp.tanh(images[:, ::4, ::4] @ kernel)}
+
+    def first_stage(variables, images):
+        def predict_view(images):
+            features = stages(variables, images)[4]
+            return jnp.zeros((*images.shape[:3], 1)), {"probabilities": features.mean((1, 2))}
+
+        return views_lib.predict(predict_view, images, views=views)
+
+    views, decoder = Views(flip_horizontal=True), decoder_lib.Decoder(width=7)
+    variables = {"decoder": _start(decoder, stages({}, images), images)}
+    predict = functools.partial(
+        refined_inference.predict, first_stage=first_stage, stages=stages, decoder=decoder, views=views
+    )
+    program = jax.jit(predict).lower(variables, images).compile().as_text()
+    assert program.count(" tanh(") == (2 if max_pixels == 0 else 1)

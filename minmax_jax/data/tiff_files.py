@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import contextvars
 import dataclasses
 import logging
 import math
@@ -95,14 +96,24 @@ def describe(file: pathlib.Path | BinaryIO) -> Tiff | None:
 
 @contextlib.contextmanager
 def without_log() -> Iterator[None]:
-    """Keeps what tifffile logs of damaged files from the user: errors name them once."""
-    logger = logging.getLogger("tifffile")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    """Keeps what tifffile logs of damaged files, in this thread, from the user: errors name them once."""
+    before = _is_silent.set(True)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        _is_silent.reset(before)
+
+
+# The level of the logger would be that of all threads: the last of two to end would leave that of the other.
+_is_silent = contextvars.ContextVar("is_silent", default=False)
+
+
+def _is_said(record: logging.LogRecord) -> bool:
+    del record
+    return not _is_silent.get()
+
+
+logging.getLogger("tifffile").addFilter(_is_said)
 
 
 def _describe(tiff: Any) -> Tiff:

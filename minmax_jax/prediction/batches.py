@@ -1,17 +1,20 @@
 """Image files in batches of one shape, and back to predictions of single images; large ones in tiles, one by one."""
 
 from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 import errno
 import pathlib
 import shutil
+from typing import NamedTuple
 
 import numpy as np
 
-from minmax_jax.base import disk
+from minmax_jax.base import disk, threads
 from minmax_jax.base.errors import UserError, naming
 from minmax_jax.data import padding
 from minmax_jax.evaluation.image_predictions import ImagePrediction
+from minmax_jax.method import Prediction
 from minmax_jax.prediction import sources
 from minmax_jax.prediction.inputs import Input
 from minmax_jax.prediction.large import large_images, resampling
@@ -22,12 +25,15 @@ from minmax_jax.runs.predictor import Predictor
 # A process that has no memory or opened too many files cannot read intact ones.
 _NOT_OF_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _MAX_WAITING = 8  # batches' worth of images that wait for others of their shape
+NUM_THREADS = 2  # that read images beside the networks, and as many that write: decoders free Python's lock
 
 
 def predict(
     predictor: Predictor, inputs: Sequence[Input], options: Options, *, scratch: pathlib.Path
 ) -> Iterator[Predicted | Skipped]:
     """Predicts each file, in batches of one padded shape, which compiles once; the order is that of the batches.
+
+    The next files are read in threads, and the networks have begun with the next batch when the answers of one come.
 
     Args:
         predictor: the model.
@@ -40,28 +46,54 @@ def predict(
         UserError: if the disk lacks space for it.
     """
     batch_size = min(options.batch_size, len(inputs))
+
+    def read(item: Input) -> _Read | Skipped:
+        return _read(item, predictor, options)
+
+    found = threads.map_in_order(read, inputs, num_threads=NUM_THREADS, num_ahead=max(NUM_THREADS, batch_size))
     waiting: dict[tuple[int, int], list] = {}
-    for index, item in enumerate(inputs):
-        try:
-            source = sources.open_source(item, predictor, options)
-            with naming(f"{item.path}: "):
-                prepared = None if source.tiling else source.preprocessing(source.pixels)
-        except (UserError, OSError) as error:
-            if not _is_of_file(error):
-                raise
-            yield Skipped(item, str(error))
-            continue
-        if source.tiling:
-            yield from _predict_large(predictor, index, source, options, scratch)
-            continue
-        group = waiting.setdefault(tuple(padding.padded_sizes(prepared.shape[:2]).tolist()), [])
-        group.append((index, source, prepared))
-        is_full = sum(map(len, waiting.values())) >= _MAX_WAITING * batch_size
-        if len(group) == batch_size or is_full:
-            shape = max(waiting, key=lambda shape: len(waiting[shape]))
-            yield from _predict_batch(predictor, waiting.pop(shape), batch_size)
+    running: Iterator[Predicted] = iter(())  # of the batch that the networks see while its predecessor is written
+    with contextlib.closing(found):
+        for index, item in enumerate(found):
+            if isinstance(item, Skipped):
+                yield item
+                continue
+            if item.source.tiling:
+                yield from running
+                running = iter(())
+                yield from _predict_large(predictor, index, item.source, options, scratch)
+                continue
+            group = waiting.setdefault(tuple(padding.padded_sizes(item.prepared.shape[:2]).tolist()), [])
+            group.append((index, *item))
+            is_full = sum(map(len, waiting.values())) >= _MAX_WAITING * batch_size
+            if len(group) == batch_size or is_full:
+                shape = max(waiting, key=lambda shape: len(waiting[shape]))
+                started = _predict_batch(predictor, waiting.pop(shape), batch_size)
+                yield from running
+                running = started
     for group in waiting.values():
-        yield from _predict_batch(predictor, group, batch_size)
+        started = _predict_batch(predictor, group, batch_size)
+        yield from running
+        running = started
+    yield from running
+
+
+class _Read(NamedTuple):
+    """An image file that is opened, and what the networks see of it; None of one that is cut into tiles."""
+
+    source: sources.Source
+    prepared: np.ndarray | None
+
+
+def _read(item: Input, predictor: Predictor, options: Options) -> _Read | Skipped:
+    try:
+        source = sources.open_source(item, predictor, options)
+        with naming(f"{item.path}: "):
+            return _Read(source, None if source.tiling else source.preprocessing(source.pixels))
+    except (UserError, OSError) as error:
+        if not _is_of_file(error):
+            raise
+        return Skipped(item, str(error))
 
 
 class _UnreadableError(Exception):
@@ -89,9 +121,15 @@ def _marking_errors(source: sources.Source) -> sources.Source:
 
 
 def _predict_batch(predictor: Predictor, group: list, batch_size: int) -> Iterator[Predicted]:
+    """Starts the networks, and returns what waits for them."""
     padded = [padding.pad(prepared) for *_, prepared in group]
     # Repeated images fill the batch: another number of images would compile the networks again.
-    answer = predictor.predict(np.stack(padded + [padded[-1]] * (batch_size - len(padded))))
+    return _finish_batch(
+        predictor, group, predictor.predict(np.stack(padded + [padded[-1]] * (batch_size - len(padded))))
+    )
+
+
+def _finish_batch(predictor: Predictor, group: list, answer: Prediction) -> Iterator[Predicted]:
     probabilities, masks = np.asarray(answer.probabilities), np.asarray(answer.masks)[..., 0]
     scores = {name: np.asarray(values) for name, values in answer.scores.items()}
     for row, (index, source, prepared) in enumerate(group):

@@ -9,15 +9,16 @@ import pathlib
 import shutil
 from typing import Any
 
-from minmax_jax.base import disk, lock, progress, strict_json
+from minmax_jax.base import disk, lock, progress, strict_json, threads
 from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import image_endings, lossy_reading, pixel_size
 from minmax_jax.evaluation import trust
 from minmax_jax.prediction import batches
 from minmax_jax.prediction.inputs import Input
+from minmax_jax.prediction.large.disk_arrays import DiskArray
 from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.outputs import image_outputs, tables_of_images
-from minmax_jax.prediction.predicted_images import Skipped
+from minmax_jax.prediction.predicted_images import Predicted, Skipped
 from minmax_jax.runs.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -141,42 +142,60 @@ def _predict_rest(
     of_model: Sequence[str],
     update: Callable[[int], None],
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Writes the files of each image, and its row, at once; returns the rows, and the files that were skipped."""
+    """Writes the files of each image in threads, then its row; returns the rows, and the files that were skipped."""
     rows, skipped, kinds, scratch = [], [], set(), output / _SCRATCH
     files = {item.stem: _describe_file(item.path) for item in rest}  # before they are read
+
+    def write(answer: Predicted | Skipped) -> dict[str, Any] | Skipped:
+        if isinstance(answer, Skipped):
+            return answer
+        with disk.explained(output, needed_bytes=image_outputs.max_bytes(answer, options)):
+            row = image_outputs.write(
+                output,
+                answer,
+                options,
+                class_names=predictor.class_names,
+                scores=predictor.scores,
+                background_classes=predictor.background_classes,
+                of_model=of_model,
+                scratch=scratch,
+            )
+        return row | {"file": files[answer.source.input.stem]}
+
     with (
         (output / ROWS).open("a", encoding="utf-8") as file,
         # Closed at once after an error: it then deletes its files.
         contextlib.closing(batches.predict(predictor, rest, options, scratch=scratch)) as answers,
+        contextlib.closing(
+            threads.map_in_order(
+                write,
+                answers,
+                num_threads=batches.NUM_THREADS,
+                num_ahead=max(batches.NUM_THREADS, options.batch_size),
+                is_alone=_is_on_disk,
+            )
+        ) as written,
     ):
-        for answer in answers:
+        for row in written:
             update(1)
-            if isinstance(answer, Skipped):
-                skipped.append({"path": str(answer.input.path), "reason": answer.reason})
-                kind = answer.reason.replace(str(answer.input.path), "")
+            if isinstance(row, Skipped):
+                skipped.append({"path": str(row.input.path), "reason": row.reason})
+                kind = row.reason.replace(str(row.input.path), "")
                 if kind not in kinds:  # a line each would hide what else is said
-                    logger.warning("Skipped: %s", answer.reason)
+                    logger.warning("Skipped: %s", row.reason)
                 kinds.add(kind)
                 continue
-            names = predictor.class_names
-            with disk.explained(output, needed_bytes=image_outputs.max_bytes(answer, options)):
-                row = image_outputs.write(
-                    output,
-                    answer,
-                    options,
-                    class_names=names,
-                    scores=predictor.scores,
-                    background_classes=predictor.background_classes,
-                    of_model=of_model,
-                    scratch=scratch,
-                )
-            row["file"] = files[answer.source.input.stem]
             file.write(strict_json.dumps(row) + "\n")
             file.flush()
             rows.append(row)
     if more := len(skipped) - len(kinds):
         logger.warning("%d more images were skipped for the same reasons: %s lists all.", more, output / MANIFEST)
     return rows, skipped
+
+
+def _is_on_disk(answer: Predicted | Skipped) -> bool:
+    """Whether an answer has files that are deleted when the next one is asked for."""
+    return isinstance(answer, Predicted) and isinstance(answer.mask, DiskArray)
 
 
 def _describe_magnifications(rows: Sequence[dict[str, Any]], of_training: float | None) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
+import math
 
 import jax
 from jax import lax
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 
 from minmax_jax import masks
 from minmax_jax.method import DISAGREEMENT, Prediction
-from minmax_jax.ops import canvas
+from minmax_jax.ops import canvas, free_sizes
 
 _GRID = 32  # largest output stride of a trunk
+_MAX_PIXELS = 1 << 21  # of all mirror images of a batch that are predicted together; more would take much memory
 
 # Images [B, h, w, 3] in [-1, 1], of any size, or a `Canvas`, to ([B, h, w, 1] masks, scores [B, ...] by name).
 PredictView = Callable[[canvas.Images], tuple[jax.Array, dict[str, jax.Array]]]
@@ -128,8 +130,20 @@ def _flipped_views(predict_view: PredictView, pixels: jax.Array, sizes: jax.Arra
     if len(flips) == 1:
         foreground, scores = predict_view(canvas.join(pixels, sizes))
         return [foreground], scores
-    # A loop compiles the networks once and holds the activations of one view only.
-    flipped = jnp.stack([canvas.flip(pixels, axes, sizes) for axes in flips])
-    foregrounds, scores = lax.map(lambda view: predict_view(canvas.join(view, sizes)), flipped)
+    flipped = [canvas.flip(pixels, axes, sizes) for axes in flips]
+    if _fit_in_one_batch(pixels.shape, len(flips)):
+        # XLA then sees that two callers ask for the same features of a view, which it does not between two loops.
+        all_sizes = None if sizes is None else jnp.tile(sizes, (len(flips), 1))
+        foregrounds, scores = jax.tree.map(
+            lambda array: array.reshape(len(flips), -1, *array.shape[1:]),
+            predict_view(canvas.join(jnp.concatenate(flipped), all_sizes)),
+        )
+    else:  # A loop compiles the networks once and holds the activations of one view only.
+        foregrounds, scores = lax.map(lambda view: predict_view(canvas.join(view, sizes)), jnp.stack(flipped))
     unflipped = [canvas.flip(masks_of_flip, axes, sizes) for masks_of_flip, axes in zip(foregrounds, flips)]
     return unflipped, jax.tree.map(lambda array: jnp.mean(array, axis=0), scores)
+
+
+def _fit_in_one_batch(shape: tuple[free_sizes.Size, ...], num_flips: int) -> bool:
+    """Whether the mirror images of [B, H, W, 3] images are predicted together."""
+    return not any(map(free_sizes.is_free, shape)) and num_flips * math.prod(shape[:3]) <= _MAX_PIXELS
