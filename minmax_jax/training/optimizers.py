@@ -7,6 +7,7 @@ import optax
 
 from minmax_jax.base import options
 from minmax_jax.models import trunks
+from minmax_jax.training import adam as adam_lib
 from minmax_jax.training.schedules import Schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -51,7 +52,7 @@ def create_optimizer(
     options.check_range("weight_decay", weight_decay, 0)
     options.check_range("clip_norm", clip_norm, 0)
     options.check_range("trunk_factor", trunk_factor, 0)
-    decay, adam = _weight_decay(weight_decay), optax.scale_by_adam(b1=0.9, b2=0.999)
+    decay, adam = _weight_decay(weight_decay), adam_lib.scale_by_adam((0.9, 0.999))
     rules = {"sgd": (decay, optax.trace(_MOMENTUM, nesterov=True)), "adam": (decay, adam), "adamw": (adam, decay)}
     clip = (optax.clip_by_global_norm(clip_norm),) if clip_norm else ()
     trunk = (optax.masked(optax.scale(trunk_factor), _is_of_trunk),) if trunk_factor != 1 else ()
