@@ -162,6 +162,24 @@ def _try_depthwise(rng: np.random.Generator) -> str:
     return "depthwise"
 
 
+def _try_adam(rng: np.random.Generator) -> str:
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from minmax_jax.ops.cpu import tree_calls
+    from minmax_jax.training import adam
+
+    shapes = [tuple(rng.integers(0, 40, rng.integers(0, 4))) for _ in range(rng.integers(1, 6))]
+    gradients, means, squares = ([jnp.asarray(_array(rng, (*shape, 1))) for shape in shapes] for _ in range(3))
+    state = optax.ScaleByAdamState(jnp.int32(4), means, [square**2 for square in squares])
+    found = adam.scale_by_adam((0.9, 0.999)).update(gradients, state)
+    expected = optax.scale_by_adam(0.9, 0.999).update(gradients, state)
+    jax.tree.map(_compare, found, expected)
+    _compare(tree_calls.sum_of_squares(gradients), optax.tree.norm(gradients) ** 2)
+    return "adam"
+
+
 def _compare(found, expected) -> None:
     found, expected = np.asarray(found), np.asarray(expected)
     scale = 1 + np.abs(expected).max(initial=0)
@@ -179,7 +197,7 @@ def _run(count: int, seed: int) -> None:
     for number in range(count):
         state = rng.bit_generator.state["state"]["state"]
         try:
-            counts[(_try_conv, _try_depthwise, _try_max_pool)[number % 3](rng)] += 1
+            counts[(_try_conv, _try_depthwise, _try_max_pool, _try_adam)[number % 4](rng)] += 1
         except Exception as error:
             raise AssertionError(f"seed {seed}, call {number}, state {state}") from error
     print(dict(counts))

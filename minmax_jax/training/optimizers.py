@@ -7,6 +7,7 @@ import optax
 
 from minmax_jax.base import options
 from minmax_jax.models import trunks
+from minmax_jax.training import adam as adam_lib
 from minmax_jax.training.schedules import Schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -54,7 +55,7 @@ def create_optimizer(
     options.check_range("clip_norm", clip_norm, 0)
     options.check_range("trunk_factor", trunk_factor, 0)
     decay = _weight_decay(weight_decay, {trunks.FROZEN, *frozen_modules})
-    adam = optax.scale_by_adam(b1=0.9, b2=0.999)
+    adam = adam_lib.scale_by_adam((0.9, 0.999))
     rules = {"sgd": (decay, optax.trace(_MOMENTUM, nesterov=True)), "adam": (decay, adam), "adamw": (adam, decay)}
     clip = (optax.clip_by_global_norm(clip_norm),) if clip_norm else ()
     trunk = (optax.masked(optax.scale(trunk_factor), _is_of_trunk),) if trunk_factor != 1 else ()

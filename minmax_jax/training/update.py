@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from minmax_jax.ops import device_means, intensity
+from minmax_jax.training import adam
 from minmax_jax.training import batch_stats as stats_lib
 from minmax_jax.training.state import TrainState, update_average
 
@@ -66,4 +67,4 @@ def finish_step(
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     after = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
-    return update_average(after, average_decay), metrics | {"gradient_norm": optax.tree.norm(gradients)}
+    return update_average(after, average_decay), metrics | {"gradient_norm": adam.global_norm(gradients)}

@@ -25,10 +25,11 @@ _FOLDER = pathlib.Path(__file__).parent
 _SOURCES = tuple(sorted(_FOLDER.glob("*.c")))
 _CONVOLUTIONS = ("conv", "conv_kernel_gradient", "winograd", "winograd_kernel_gradient")
 _DEPTHWISE = ("depthwise", "depthwise_input_gradient", "depthwise_kernel_gradient")
-_OPERATIONS = (*_CONVOLUTIONS, *_DEPTHWISE, "max_pool", "max_pool_gradient")
+_OPERATIONS = (*_CONVOLUTIONS, *_DEPTHWISE, "max_pool", "max_pool_gradient", "adam", "sum_of_squares")
 _HOST_FUNCTIONS = ("box_overlaps",)  # of NumPy arrays; XLA does not call them
 # -ffp-contract=fast fuses a product and a sum into one instruction; the default of gcc, not of every compiler.
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-std=gnu11")
+# -fno-math-errno: a root is one instruction of a vector.
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
 _DIGEST_BYTES = 32
 
 
