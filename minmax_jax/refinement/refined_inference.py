@@ -45,7 +45,8 @@ def predict(
     def predict_view(images):
         chosen = decoder_lib.select_stages(stages(variables, images))
         logits = decoder.apply({"params": variables["decoder"]}, chosen, images)
-        return canvas.clear(decoder_lib.enlarge(jax.nn.sigmoid(logits), sizes), sizes), {}
+        _, of_view = canvas.split(images)
+        return canvas.clear(decoder_lib.enlarge(jax.nn.sigmoid(logits), of_view), of_view), {}
 
     masks, of_views = views_lib.mean_over_views(predict_view, canvas.normalize(images), views)
     spread = _spread(masks, sizes)
