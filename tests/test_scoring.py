@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minmax_jax import evaluation
-from minmax_jax.data import dataset
+from minmax_jax.data import dataset, pipeline
 from minmax_jax.evaluation import baselines, diagnosis, evaluators, image_predictions
 from minmax_jax.evaluation.metrics import boxes
 from minmax_jax.method import masks_alone
@@ -192,7 +192,8 @@ def test_the_first_image_of_a_batch_of_its_own_reads_the_mask_of_one_that_follow
 
     swap = diagnosis.SwapTest(classify, batch_size=batch_size)
     for number, width in enumerate((32, 64, 64)):
-        swap.add(np.full((32, width, 3), number, np.uint8), np.full((32, width, 1), number / 4), label=0)
+        batch = pipeline.EvaluationBatch(np.full((1, 32, width, 3), number, np.uint8), indices=np.array([number]))
+        swap.add(batch, 0, np.full((32, width, 1), number / 4), label=0)
     assert len(swap.finish()) == 3
     others = seen[1 :: len(diagnosis.KINDS)]
     assert others == ([(0, 0.25), (1, 0), (2, 0.25)] if batch_size == 1 else [(0, 0.5), (1, 0)])
