@@ -91,10 +91,11 @@ class Score:
 
 
 def masks_alone(predict: Callable[[Variables, jax.Array], Prediction]) -> PredictMasks:
-    """The masks of `Method.predict`: compiled, it computes nothing else, such as the passes of a classifier.
+    """The masks of a `Method.predict`.
 
     Args:
-        predict: not yet compiled, as the compiler leaves out only what it sees.
+        predict: where it is not compiled yet, its compilation leaves out what masks do not need, such as the passes of
+            a classifier.
     """
     return lambda variables, images: predict(variables, images).masks
 

@@ -34,7 +34,8 @@ class Run:
         method: the method that is trained.
         train_step: (state, this host's batch) -> (state, metrics), on all devices; donates the state.
         predict: (variables, images) -> Prediction, on the devices of this host, by all test-time views.
-        predict_masks: the masks of `predict`, without the passes that only its other numbers need.
+        predict_masks: the masks of `predict`; those of a second stage by a program of their own, without the passes of
+            the first that only other numbers need.
         predict_stages: of a run with a second stage, (variables, images) -> (`predict`, Prediction of the first stage),
             as one program that computes the first stage once; None without.
         predict_once: as `predict` of the first stage, by the image alone, without other views: for validations.
@@ -97,7 +98,7 @@ def build_run(config: ml_collections.ConfigDict) -> Run:
         method=method,
         train_step=engine.parallelize_train_step(method.train_step),
         predict=predict,
-        predict_masks=engine.parallelize_predict(masks_alone(method.predict)),
+        predict_masks=masks_alone(predict),  # the program that is there already: to compile another takes longer
         predict_stages=None,
         # One function where views are the same, so that its programs are compiled once.
         predict_once=predict if options.views == views.ONE else engine.parallelize_predict(without_views.predict),
