@@ -62,7 +62,7 @@ def _create_onnx(path: str) -> Callable[[np.ndarray], np.ndarray]:
     name = session.get_inputs()[0].name
 
     def predict(images: np.ndarray) -> np.ndarray:
-        (masks,) = session.run(["masks"], {name: images})
+        (masks,) = session.run(["masks"], {name: images.astype(np.float32) / 127.5 - 1})
         return masks[..., 0]
 
     return predict

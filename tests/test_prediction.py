@@ -22,7 +22,7 @@ from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.evaluation import ImagePrediction, trust
 from minmax_jax.minmax import method as minmax
 from minmax_jax.prediction import batches, folder, inputs, options
-from minmax_jax.prediction.outputs import image_outputs
+from minmax_jax.prediction.outputs import image_outputs, overlays
 from tests import programs
 from tests.predictors import BrightPixels, stopped_after
 
@@ -490,3 +490,14 @@ def test_from_the_command_line(tiny_run, tmp_path, images):
     assert done.returncode == 1 and "give at least one PATH" in done.stderr
     done = programs.run("predict", *flags, "none.jpg")
     assert done.returncode == 1 and "'none.jpg' is not a file" in done.stderr
+
+
+def test_an_overlay_is_a_quarter_yellow_in_the_foreground_and_the_image_elsewhere():
+    """All bytes of all channels, away from the outline, which is at most two pixels wide."""
+    image = np.stack([np.tile(np.arange(256, dtype=np.uint8), (40, 1))] * 3, axis=-1)
+    mask = np.zeros((40, 256), np.float32)
+    mask[:20] = 0.5
+    drawn = np.asarray(overlays.draw(image, mask, threshold=0.5, width=1))
+    np.testing.assert_array_equal(drawn[24:], image[24:])
+    expected = [[int(0.75 * value + 0.25 * color) for color in (255, 212, 0)] for value in range(4, 252)]
+    np.testing.assert_array_equal(drawn[8, 4:252], expected)

@@ -17,6 +17,7 @@ from minmax_jax.prediction.outputs import ome_tiff, overlays, png, region_files,
 from minmax_jax.prediction.predicted_images import Predicted
 
 _WIDTH = 2  # of outlines on a reduced copy of an image, whose objects are small
+_OVERLAY_LEVEL = 3  # of the PNG: photographs of 256 pixels are 2 % larger than at 6, and written in half of the time
 
 
 def files(stem: str, options: Options) -> dict[str, str]:
@@ -70,7 +71,7 @@ def write(
     share = _write_mask(paths["mask"], answer, options.threshold)
     width = _WIDTH if isinstance(answer.mask, DiskArray) else None
     overlay = overlays.draw(answer.image, prediction.mask, threshold=options.threshold, width=width)
-    overlay.save(paths["overlay"])
+    overlay.save(paths["overlay"], compress_level=_OVERLAY_LEVEL)
     if options.soft_masks:
         _write_soft_mask(paths["soft_mask"], answer, scratch)
     if options.geojson:
