@@ -89,8 +89,11 @@ def _create_trunk(model: ModelOptions, dtype: jnp.dtype) -> nn.Module:
         dtype=dtype,
     )
     if model.trunk in efficientnet_lite.TRUNKS:
+        drawn = (
+            {"kernel_init": nn.initializers.zeros} if model.pretrained else {}
+        )  # `load_pretrained` replaces them all
         return efficientnet_lite.TRUNKS[model.trunk](
-            output_stride=model.output_stride or 32, frozen_norm=model.frozen_norm, **shared
+            output_stride=model.output_stride or 32, frozen_norm=model.frozen_norm, **shared, **drawn
         )
     if model.trunk in vit.TRUNKS:
         return vit.TRUNKS[model.trunk](dtype=dtype)
