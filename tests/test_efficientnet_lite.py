@@ -189,6 +189,21 @@ def test_a_pretrained_trunk_is_read_for_all_streams(tmp_path):
         interop.load_trunk(tensors, state.variables, family=interop.efficientnet_lite)
 
 
+def test_kernels_that_pretrained_weights_replace_are_not_drawn():
+    """Zeros until then; the heads are drawn as without pretrained weights."""
+    config, images = custom.get_config("pets"), jnp.zeros((1, 32, 32, 3))
+
+    def init(part):  # a part alone compiles in a fraction of the time
+        model = creation.create_model(options_lib.read(config).model, num_classes=2)
+        return jax.jit(lambda rng: model.init(rng, images, images[..., :1])["params"][part])(jax.random.key(0))
+
+    kernels = [leaf for leaf in jax.tree.leaves([init("trunk"), init("classifier_trunk")]) if leaf.ndim == 4]
+    assert len(kernels) == 96 and not any(np.any(kernel) for kernel in kernels)
+    replaced = init("localizer_head")
+    config.model.pretrained, config.model.frozen_norm = "", False
+    jax.tree.map(np.testing.assert_array_equal, replaced, init("localizer_head"))
+
+
 def test_without_the_package_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     config = custom.get_config("pets")

@@ -11,7 +11,7 @@ import types
 from typing import Any
 
 import flax
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from minmax_jax.interop import resnet
@@ -217,6 +217,8 @@ def _check(tensors: dict[str, np.ndarray], needed: dict[str, tuple[int, ...]]) -
 def _filled(tensors: dict[str, np.ndarray], variables: Variables, names: dict[tuple[str, ...], str]) -> Variables:
     leaves = dict(_leaves(variables))
     for path, name in names.items():
-        # A copy: on a CPU, jnp.asarray may share memory with a state dict that is still in use.
-        leaves[path] = jnp.array(_to_variable(tensors[name], name), leaves[path].dtype)
+        # A copy: on a CPU, an array may share memory with a state dict that is still in use. Not by jnp.array, which
+        # compiles a program for each shape.
+        values = np.asarray(_to_variable(tensors[name], name), leaves[path].dtype)
+        leaves[path] = jax.device_put(values, may_alias=False)
     return variables | flax.traverse_util.unflatten_dict(leaves)  # without batch norm, the statistics have no leaves

@@ -22,6 +22,7 @@ ModuleDef = Callable[..., nn.Module]
 NUM_CLASSES = 1000
 OUTPUT_STRIDES = (8, 16, 32)
 FROZEN_STRIDES = (0, 4, 8, 16)
+_KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Stage(NamedTuple):
@@ -87,6 +88,8 @@ class EfficientNetLite(nn.Module):
         remat: rematerialise blocks in the backward pass.
         norm_axis: mapped axis over which batch statistics are taken together.
         dtype: of the computation; parameters and statistics are float32 in any case.
+        kernel_init: of all convolutions; zeros where pretrained weights replace them, since a program that draws them
+            takes seconds to compile.
     """
 
     stages: tuple[Stage, ...] = LITE0
@@ -97,6 +100,7 @@ class EfficientNetLite(nn.Module):
     remat: bool = False
     norm_axis: str | None = None
     dtype: jnp.dtype = jnp.float32
+    kernel_init: nn.initializers.Initializer = _KERNEL_INIT
     reads_canvases: ClassVar[bool] = True
 
     @nn.compact
@@ -115,7 +119,7 @@ class EfficientNetLite(nn.Module):
             axis_name=None if uses_running else self.norm_axis,
             dtype=self.dtype,
         )
-        layer = functools.partial(_layer, norm=norm, dtype=self.dtype)
+        layer = functools.partial(_layer, norm=norm, dtype=self.dtype, kernel_init=self.kernel_init)
         block = nn.remat(Block) if self.remat else Block
         pixels, sizes = canvas.split(images)
 
@@ -193,6 +197,7 @@ def _layer(
     window: int = 1,
     stride: int = 1,
     dilation: int = 1,
+    kernel_init: nn.initializers.Initializer = _KERNEL_INIT,
 ) -> jax.Array:
     """Convolution without bias and batch norm; depthwise if it is called so."""
     is_depthwise = name == "depthwise"
@@ -210,7 +215,7 @@ def _layer(
         feature_group_count=channels if is_depthwise else 1,
         use_bias=False,
         dtype=dtype,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        kernel_init=kernel_init,
         conv_general_dilated=depthwise_form if is_depthwise else conv.conv_general_dilated,
         name=f"{name}_conv",
     )(x)

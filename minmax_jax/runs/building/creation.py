@@ -109,11 +109,14 @@ def _create_trunk(model: ModelOptions, dtype: jnp.dtype) -> nn.Module:
         dtype=dtype,
     )
     if model.trunk in efficientnet_lite.TRUNKS:
+        # `load_pretrained` replaces all kernels.
+        drawn = {"kernel_init": nn.initializers.zeros} if model.pretrained else {}
         return efficientnet_lite.TRUNKS[model.trunk](
             output_stride=model.output_stride or 32,
             frozen_norm=model.frozen_norm,
             frozen_stride=model.frozen_stride,
             **shared,
+            **drawn,
         )
     if model.trunk in vit.TRUNKS:
         return vit.TRUNKS[model.trunk](dtype=dtype)
