@@ -148,17 +148,12 @@ def train_step(
     images, labels, sample_keys = update.start_step(state, batch, axis_name)
 
     def loss_fn(params):
-        (logits, _), updated = model.apply(
-            {"params": params, "batch_stats": stats_lib.read(state.batch_stats, stats_lib.WHOLE)},
-            images,
-            train=True,
-            sample_keys=sample_keys,
-            method="localize",
-            mutable="batch_stats",
-            rngs={"dropout": sample_keys[0]},
+        statistics = stats_lib.read(state.batch_stats, stats_lib.WHOLE)
+        (logits, _), updated = update.apply_in_training(
+            model, params, statistics, images, sample_keys=sample_keys, method="localize"
         )
         error = 100.0 * jnp.mean(jnp.argmax(logits, axis=-1) != labels, dtype=jnp.float32)
-        return jnp.mean(losses.cross_entropy(logits, labels)), (error, updated.get("batch_stats", {}))
+        return jnp.mean(losses.cross_entropy(logits, labels)), (error, updated)
 
     (loss, (error, updated)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     return update.finish_step(

@@ -1,5 +1,6 @@
 """Inference: predicted class and foreground mask of unlabelled images."""
 
+from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -152,26 +153,19 @@ def _predict_view(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Masks and scores of one view of images in [-1, 1]."""
 
-    def apply(stream, method, *inputs):
-        return model.apply(stats_lib.collections(variables, stream), *inputs, method=method)
+    def classify(stream, seen):
+        return model.apply(stats_lib.collections(variables, stream), images, seen, method="classify")
 
-    pixels, sizes = canvas.split(images)
-
-    def create_masks(logits):
-        return objective.inference_masks(
-            logits, class_maps, pixels.shape[1:3], num_steps=variables["step"], sizes=sizes
-        )
-
-    logits, class_maps = apply(stats_lib.WHOLE, "localize", images)
+    logits, create_masks = _localize(variables, images, model=model, objective=objective)
     foreground = create_masks(logits)
     if not objective.background_classes:
-        foreground_logits = apply(stats_lib.FOREGROUND, "classify", images, foreground)
+        foreground_logits = classify(stats_lib.FOREGROUND, foreground)
     else:
         is_whole = masks.is_background(jnp.argmax(logits, axis=-1), objective.background_classes)[:, None]
         seen = jnp.where(is_whole[..., None, None], 1, foreground)
-        foreground_logits = apply(stats_lib.FOREGROUND, "classify", images, seen)
+        foreground_logits = classify(stats_lib.FOREGROUND, seen)
         foreground = create_masks(jnp.where(is_whole, foreground_logits, logits))
-    background_logits = apply(stats_lib.BACKGROUND, "classify", images, 1 - foreground)
+    background_logits = classify(stats_lib.BACKGROUND, 1 - foreground)
     return foreground, {
         "probabilities": jax.nn.softmax(foreground_logits),
         "localizer_probabilities": jax.nn.softmax(logits),
@@ -191,11 +185,24 @@ def localizer_masks(
         model: the networks.
         objective: of the training.
     """
+    logits, create_masks = _localize(variables, images, model=model, objective=objective)
+    return logits, create_masks(logits)
+
+
+def _localize(
+    variables: dict[str, Any], images: canvas.Images, *, model: minmax_net.MinMaxNet, objective: Objective
+) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    """The localizer's [B, C] logits, and the function from the logits that weigh its maps to [B, H, W, 1] masks."""
     network = stats_lib.collections(variables, stats_lib.WHOLE)
     logits, class_maps = model.apply(network, images, method="localize")
     pixels, sizes = canvas.split(images)
-    size = pixels.shape[1:3]
-    return logits, objective.inference_masks(logits, class_maps, size, num_steps=variables["step"], sizes=sizes)
+
+    def create_masks(logits):
+        return objective.inference_masks(
+            logits, class_maps, pixels.shape[1:3], num_steps=variables["step"], sizes=sizes
+        )
+
+    return logits, create_masks
 
 
 def trunk_stages(variables: dict[str, Any], images: canvas.Images, *, model: minmax_net.MinMaxNet) -> trunks.Stages:

@@ -15,7 +15,7 @@ from minmax_jax.minmax import erasing, random_masks
 from minmax_jax.minmax import objective as objective_lib
 from minmax_jax.models import minmax_net
 from minmax_jax.training import batch_stats as stats_lib
-from minmax_jax.training import microbatches
+from minmax_jax.training import microbatches, update
 
 # Random stream of each forward pass: the classifier's two, then one per erasure of the localizer.
 _FOREGROUND_DRAW, _BACKGROUND_DRAW, _FIRST_LOCALIZER_DRAW = range(3)
@@ -175,13 +175,4 @@ def _train_pass(
 def _apply(model: minmax_net.MinMaxNet, params: Any, batch_stats: Any, sample_keys: jax.Array, draw, *arrays, method):
     """(result, updated statistics) of a method in training mode."""
     keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, draw)
-    outputs, updated = model.apply(
-        {"params": params, "batch_stats": batch_stats},
-        *arrays,
-        train=True,
-        sample_keys=keys,
-        method=method,
-        mutable="batch_stats",
-        rngs={"dropout": keys[0]},  # For trunks with dropout of their own.
-    )
-    return outputs, updated.get("batch_stats", {})
+    return update.apply_in_training(model, params, batch_stats, *arrays, sample_keys=keys, method=method)

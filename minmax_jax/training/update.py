@@ -1,7 +1,8 @@
-"""The first and the last lines of a training step, the same for every method."""
+"""What training steps of all methods share: their first and last lines, and a forward pass in training mode."""
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -36,6 +37,34 @@ def start_step(
     indices = device * len(labels) + jnp.arange(len(labels))
     rng = jax.random.fold_in(state.rng, state.step)
     return images, labels, jax.vmap(jax.random.fold_in, (None, 0))(rng, indices)
+
+
+def apply_in_training(
+    model: nn.Module, params: Any, batch_stats: Any, *arrays: jax.Array, sample_keys: jax.Array, method: str
+) -> tuple[Any, Any]:
+    """A forward pass with batch statistics and dropout.
+
+    Args:
+        model: networks, such as a `MinMaxNet`.
+        params: their parameters.
+        batch_stats: running statistics of one stream before the pass.
+        *arrays: of the method, [B, ...] each.
+        sample_keys: [B] random keys of the images.
+        method: name of the method, such as "localize".
+
+    Returns:
+        What the method returns, and the running statistics after the pass; {} of networks without any.
+    """
+    outputs, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        *arrays,
+        train=True,
+        sample_keys=sample_keys,
+        method=method,
+        mutable="batch_stats",
+        rngs={"dropout": sample_keys[0]},  # for trunks with dropout of their own
+    )
+    return outputs, updated.get("batch_stats", {})
 
 
 def finish_step(
