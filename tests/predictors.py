@@ -9,6 +9,7 @@ import pytest
 from minmax_jax.data import padding, preprocessing
 from minmax_jax.method import Prediction
 from minmax_jax.minmax import method as minmax
+from minmax_jax.ops import canvas
 from minmax_jax.prediction.outputs import image_outputs
 
 
@@ -23,6 +24,7 @@ class BrightPixels:
     background_classes = ()
     scores = minmax.SCORES
     calibrate_fn = None
+    reads_canvases = True
 
     def __init__(self, *, crop_size=(64, 64), microns_per_pixel=0.0, **prepare):
         self.card = {"crop_size": list(crop_size), "microns_per_pixel": microns_per_pixel}
@@ -30,8 +32,10 @@ class BrightPixels:
         self.shapes = []
 
     def predict(self, images):
+        images, sizes = canvas.split(images)
         self.shapes.append(images.shape)
-        red = (images[:, images.shape[1] // 2, images.shape[2] // 2, 0] > 200).astype(int)
+        middles = np.tile(images.shape[1:3], (len(images), 1)) // 2 if sizes is None else sizes // 2
+        red = (images[np.arange(len(images)), middles[:, 0], middles[:, 1], 0] > 200).astype(int)
         probabilities = np.eye(2)[red] * 0.8 + 0.1
         entropy = np.full(len(images), 0.1)
         scores = {"foreground_entropy": entropy, "background_entropy": entropy + 0.5, "localizer_class": red}

@@ -453,6 +453,25 @@ def test_an_unreadable_file_does_not_end_the_batches(tmp_path, images):
     assert sorted(kinds) == ["Predicted"] * 5 + ["Skipped"]
 
 
+def test_photographs_of_all_sizes_share_four_shapes(tmp_path):
+    sizes = [(40 + 30 * (number % 3), 64 + 32 * number) for number in range(9)]
+    for number, size in enumerate(sizes):
+        _write_image(tmp_path / f"in/{number}.png", size)
+    predictor = BrightPixels()
+    chosen = options.Options(batch_size=2)
+    found = inputs.find([str(tmp_path / "in")])
+    answers = list(batches.predict(predictor, found, chosen, scratch=tmp_path / "scratch"))
+    assert len({shape[1:3] for shape in predictor.shapes}) <= 4
+    predictor.reads_canvases = False
+    alone = list(batches.predict(predictor, found, chosen, scratch=tmp_path / "scratch"))
+    assert len({shape[1:3] for shape in predictor.shapes}) > 8
+    masks = [{answer.source.input.stem: answer.mask for answer in both} for both in (answers, alone)]
+    assert len(masks[0]) == 9 and {mask.shape for mask in masks[0].values()} == set(sizes)
+    for stem, mask in masks[0].items():
+        np.testing.assert_array_equal(mask, masks[1][stem])
+    assert {a.prediction.predicted for a in answers} == {a.prediction.predicted for a in alone}
+
+
 @pytest.mark.slow
 def test_from_the_command_line(tiny_run, tmp_path, images):
     flags = (f"--workdir={tiny_run[0]}", f"--output={tmp_path}/out")

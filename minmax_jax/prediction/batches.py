@@ -12,9 +12,10 @@ import numpy as np
 
 from minmax_jax.base import disk, threads
 from minmax_jax.base.errors import UserError, naming
-from minmax_jax.data import padding
+from minmax_jax.data import canvases, padding
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 from minmax_jax.method import Prediction
+from minmax_jax.ops import canvas
 from minmax_jax.prediction import sources
 from minmax_jax.prediction.inputs import Input
 from minmax_jax.prediction.large import large_images, resampling
@@ -25,15 +26,17 @@ from minmax_jax.runs.predictor import Predictor
 # A process that has no memory or opened too many files cannot read intact ones.
 _NOT_OF_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _MAX_WAITING = 8  # batches' worth of images that wait for others of their shape
+_MAX_OPENED = 1000  # files whose sizes choose the canvases
 NUM_THREADS = 2  # that read images beside the networks, and as many that write: decoders free Python's lock
 
 
 def predict(
     predictor: Predictor, inputs: Sequence[Input], options: Options, *, scratch: pathlib.Path
 ) -> Iterator[Predicted | Skipped]:
-    """Predicts each file, in batches of one padded shape, which compiles once; the order is that of the batches.
+    """Predicts each file, in batches of one padded shape or canvas, which compiles once, in the order of the batches.
 
-    The next files are read in threads, and the networks have begun with the next batch when the answers of one come.
+    Canvases are chosen by the sizes of at most 1000 of the files, evenly spaced, which are opened once before. The next
+    files are read in threads, and the networks have begun with the next batch when the answers of one come.
 
     Args:
         predictor: the model.
@@ -46,6 +49,7 @@ def predict(
         UserError: if the disk lacks space for it.
     """
     batch_size = min(options.batch_size, len(inputs))
+    shapes = _choose_shapes(predictor, inputs, options) if predictor.reads_canvases else None
 
     def read(item: Input) -> _Read | Skipped:
         return _read(item, predictor, options)
@@ -63,16 +67,17 @@ def predict(
                 running = iter(())
                 yield from _predict_large(predictor, index, item.source, options, scratch)
                 continue
-            group = waiting.setdefault(tuple(padding.padded_sizes(item.prepared.shape[:2]).tolist()), [])
+            (shape,) = canvases.assign(np.array([item.prepared.shape[:2]]), shapes).tolist()
+            group = waiting.setdefault(tuple(shape), [])
             group.append((index, *item))
             is_full = sum(map(len, waiting.values())) >= _MAX_WAITING * batch_size
             if len(group) == batch_size or is_full:
-                shape = max(waiting, key=lambda shape: len(waiting[shape]))
-                started = _predict_batch(predictor, waiting.pop(shape), batch_size)
+                fullest = max(waiting, key=lambda shape: len(waiting[shape]))
+                started = _predict_batch(predictor, waiting.pop(fullest), batch_size, fullest, shapes is not None)
                 yield from running
                 running = started
-    for group in waiting.values():
-        started = _predict_batch(predictor, group, batch_size)
+    for shape, group in waiting.items():
+        started = _predict_batch(predictor, group, batch_size, shape, shapes is not None)
         yield from running
         running = started
     yield from running
@@ -94,6 +99,23 @@ def _read(item: Input, predictor: Predictor, options: Options) -> _Read | Skippe
         if not _is_of_file(error):
             raise
         return Skipped(item, str(error))
+
+
+def _choose_shapes(predictor: Predictor, inputs: Sequence[Input], options: Options) -> np.ndarray | None:
+    """The canvases [K, 2] for the images that are not cut into tiles; None where padding makes few shapes."""
+    chosen = np.linspace(0, len(inputs) - 1, min(len(inputs), _MAX_OPENED)).round().astype(int)
+
+    def find_size(item: Input) -> list[int] | None:
+        try:
+            source = sources.open_source(item, predictor, options)
+            return None if source.tiling else source.preprocessing.sizes(np.array([source.image.size]))[0].tolist()
+        except (UserError, OSError):  # is dealt with when the image is read
+            return None
+
+    found = threads.map_in_order(find_size, [inputs[index] for index in chosen], num_threads=NUM_THREADS, num_ahead=8)
+    with contextlib.closing(found):
+        sizes = [size for size in found if size is not None]
+    return canvases.choose(np.array(sizes)) if sizes else None
 
 
 class _UnreadableError(Exception):
@@ -120,13 +142,16 @@ def _marking_errors(source: sources.Source) -> sources.Source:
     return dataclasses.replace(source, image=dataclasses.replace(source.image, read=read_marked))
 
 
-def _predict_batch(predictor: Predictor, group: list, batch_size: int) -> Iterator[Predicted]:
+def _predict_batch(
+    predictor: Predictor, group: list, batch_size: int, shape: tuple[int, int], is_canvas: bool
+) -> Iterator[Predicted]:
     """Starts the networks, and returns what waits for them."""
     padded = [padding.pad(prepared) for *_, prepared in group]
     # Repeated images fill the batch: another number of images would compile the networks again.
-    return _finish_batch(
-        predictor, group, predictor.predict(np.stack(padded + [padded[-1]] * (batch_size - len(padded))))
-    )
+    padded += [padded[-1]] * (batch_size - len(padded))
+    images = np.stack([padding.place(image, shape) for image in padded])
+    sizes = np.array([image.shape[:2] for image in padded], np.int32)
+    return _finish_batch(predictor, group, predictor.predict(canvas.join(images, sizes if is_canvas else None)))
 
 
 def _finish_batch(predictor: Predictor, group: list, answer: Prediction) -> Iterator[Predicted]:

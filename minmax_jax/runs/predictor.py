@@ -16,6 +16,7 @@ from minmax_jax.base.paths import local_path
 from minmax_jax.configs import common
 from minmax_jax.data import image_reading, padding, preprocessing, readings
 from minmax_jax.method import Method, Prediction, Score
+from minmax_jax.ops import canvas
 from minmax_jax.ops.resize import resize_mask
 from minmax_jax.refinement import calibration
 from minmax_jax.runs import inference_options
@@ -34,7 +35,7 @@ class Predictor:
     Attributes:
         card: content of `model_card.json`, with the choices that `load` was given.
         preprocessing: of each image.
-        predict: [B, h, w, 3] preprocessed images to a Prediction.
+        predict: [B, h, w, 3] preprocessed images, or a `Canvas` of them, to a Prediction.
         predict_with_first_masks: as `predict`, and the [B, h, w, 1] masks of the first stage, through which its
             classifier saw the images; without a second stage they are those of the Prediction.
         method: whose model this is.
@@ -52,7 +53,7 @@ class Predictor:
 
     card: dict[str, Any]
     preprocessing: preprocessing.Preprocessing
-    predict: Callable[[np.ndarray], Prediction]
+    predict: Callable[[canvas.Images], Prediction]
     predict_with_first_masks: Callable[[np.ndarray], tuple[Prediction, jax.Array]]
     method: Method
     calibrate_fn: Callable[..., np.ndarray] | None = None
@@ -66,6 +67,11 @@ class Predictor:
     def has_classifier(self) -> bool:
         """Whether a classifier sees the images through the masks."""
         return self.method.classify is not None
+
+    @property
+    def reads_canvases(self) -> bool:
+        """Whether `predict` also takes an `ops.canvas.Canvas`, so that images of several sizes share a program."""
+        return self.method.reads_canvases
 
     @property
     def class_names(self) -> tuple[str, ...]:
