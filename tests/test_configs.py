@@ -340,7 +340,7 @@ def test_sigma_changes_by_its_growth_and_stops_at_its_limit():
         (
             {
                 **{"model.trunk": "resnet18", "model.resnet.stage_strides": (1, 3, 1, 1), "model.output_stride": 0},
-                "model.frozen_norm": False,
+                **{"model.frozen_norm": False, "model.frozen_stride": 0},
             },
             r"needs an output stride that divides 32, not 12: change model.resnet.stage_strides=\[1, 3, 1, 1\]",
         ),

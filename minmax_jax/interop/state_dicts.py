@@ -218,7 +218,6 @@ def _filled(tensors: dict[str, np.ndarray], variables: Variables, names: dict[tu
     leaves = dict(_leaves(variables))
     for path, name in names.items():
         # A copy: on a CPU, an array may share memory with a state dict that is still in use. Not by jnp.array, which
-        # compiles a program for each shape.
-        values = np.asarray(_to_variable(tensors[name], name), leaves[path].dtype)
-        leaves[path] = jax.device_put(values, may_alias=False)
+        # compiles a program for each shape, and not by may_alias=False, which aliases all the same (JAX 0.10.2).
+        leaves[path] = jax.device_put(np.array(_to_variable(tensors[name], name), leaves[path].dtype))
     return variables | flax.traverse_util.unflatten_dict(leaves)  # without batch norm, the statistics have no leaves

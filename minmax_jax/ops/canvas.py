@@ -77,7 +77,13 @@ def clear(maps: jax.Array, sizes: jax.Array | None) -> jax.Array:
 
 
 def fill(maps: jax.Array, sizes: jax.Array | None, value: float) -> jax.Array:
-    """As `clear`, with another value than 0."""
+    """Maps with one value beyond the images.
+
+    Args:
+        maps: [B, h, w, K].
+        sizes: [B, 2] of the images in the maps; None changes nothing.
+        value: what is put there.
+    """
     return maps if sizes is None else jnp.where(inside(sizes, maps.shape[1:3]), maps, value)
 
 
@@ -111,7 +117,13 @@ def extend(maps: jax.Array, sizes: jax.Array | None) -> jax.Array:
 
 
 def flip(maps: jax.Array, axes: tuple[int, ...], sizes: jax.Array | None) -> jax.Array:
-    """[B, h, w, K] maps whose images, of sizes [B, 2], are mirrored in their place along axes 1, 2 or both."""
+    """Maps whose images are mirrored in their place.
+
+    Args:
+        maps: [B, h, w, K].
+        axes: 1 exchanges top and bottom, 2 left and right.
+        sizes: [B, 2] of the images in the maps; None: all of each map.
+    """
     if sizes is None:
         return jnp.flip(maps, axes)
     for axis in axes:
