@@ -58,8 +58,7 @@ def _use_cpu(config: ml_collections.ConfigDict) -> None:
     variants.use_imagenet(config)
     config.data.scale = 0.5
     config.data.max_side = 0
-    config.model.frozen_stride = 0  # as measured, like the two below
-    config.model.separate_trunks = False
+    config.model.separate_trunks = False  # as measured
     config.model.classifier_scale = 0.5
     config.data.padding = 0.0
     config.train.epochs = 20

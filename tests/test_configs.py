@@ -570,3 +570,11 @@ def test_variants_change_what_they_say():
     plain, hard = (fields.flatten(synthetic.get_config(variant)) for variant in ("", "hard"))
     changed = {name.removeprefix("data.synthetic.") for name in plain if plain[name] != hard[name]}
     assert changed == {"texture_contrast", "part_share", "body_contrast"}
+
+
+def test_the_fast_variant_keeps_the_first_layers_and_trains_less():
+    plain, fast = (fields.flatten(custom.get_config(name)) for name in ("pets", "pets,fast"))
+    assert {name: fast[name] for name in plain if fast[name] != plain[name]} == {
+        "model.frozen_stride": 8,
+        "train.epochs": 4,
+    }
