@@ -130,7 +130,7 @@ def resize_bilinear(images: jax.Array, size: tuple[int, int], *, alignment: str 
 def resize_each(
     images: jax.Array, size: tuple[int, int], sizes: jax.Array, new_sizes: jax.Array, *, alignment: str = "corners"
 ) -> jax.Array:
-    """`resize_bilinear` of images that fill the upper left corner of their arrays, each from and to a size of its own.
+    """`resize_bilinear` of images that fill the upper left corner of their arrays, each with its own sizes.
 
     Args:
         images: [B, h, w, K].

@@ -27,7 +27,7 @@ from minmax_jax.runs.predictor import Predictor
 _NOT_OF_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _MAX_WAITING = 8  # batches' worth of images that wait for others of their shape
 _MAX_OPENED = 1000  # files whose sizes choose the canvases
-NUM_THREADS = 2  # that read images beside the networks, and as many that write: decoders free Python's lock
+NUM_THREADS = 2  # that read images while the networks compute, and as many that write: decoders free Python's lock
 
 
 def predict(
