@@ -472,6 +472,17 @@ def test_photographs_of_all_sizes_share_four_shapes(tmp_path):
     assert {a.prediction.predicted for a in answers} == {a.prediction.predicted for a in alone}
 
 
+def test_what_is_resumed_is_computed_by_the_same_programs(tmp_path):
+    for number in range(9):
+        _write_image(tmp_path / f"in/{number}.png", (40 + 30 * (number % 3), 64 + 32 * number))
+    found = inputs.find([str(tmp_path / "in")])
+    whole, resumed = BrightPixels(), BrightPixels()
+    arguments = {"options": options.Options(batch_size=2), "scratch": tmp_path / "scratch"}
+    list(batches.predict(whole, found, **arguments))
+    list(batches.predict(resumed, found[-1:], all_inputs=found, **arguments))
+    assert len(resumed.shapes) == 1 and resumed.shapes[0] in whole.shapes and resumed.shapes[0][0] == 2
+
+
 @pytest.mark.slow
 def test_from_the_command_line(tiny_run, tmp_path, images):
     flags = (f"--workdir={tiny_run[0]}", f"--output={tmp_path}/out")

@@ -1,4 +1,4 @@
-"""Test-time augmentation of the second stage: of the masks that its seeds are drawn from, and of its own masks."""
+"""Test-time augmentation of the second stage: of the first-stage masks that seeds are drawn from, and of refined masks."""
 
 import types
 

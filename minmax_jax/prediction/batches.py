@@ -31,7 +31,12 @@ NUM_THREADS = 2  # that read images while the networks compute, and as many that
 
 
 def predict(
-    predictor: Predictor, inputs: Sequence[Input], options: Options, *, scratch: pathlib.Path
+    predictor: Predictor,
+    inputs: Sequence[Input],
+    options: Options,
+    *,
+    scratch: pathlib.Path,
+    all_inputs: Sequence[Input] | None = None,
 ) -> Iterator[Predicted | Skipped]:
     """Predicts each file, in batches of one padded shape or canvas, which compiles once, in the order of the batches.
 
@@ -43,13 +48,16 @@ def predict(
         inputs: the files.
         options: of the prediction.
         scratch: folder for the masks of large images; each is deleted when the next answer is asked for.
+        all_inputs: the files of the whole prediction, which decide on canvases and the size of batches, so that what is
+            resumed is computed by the same programs; None: `inputs`.
 
     Raises:
         OSError: if what does not fit in memory cannot be written.
         UserError: if the disk lacks space for it.
     """
-    batch_size = min(options.batch_size, len(inputs))
-    shapes = _choose_shapes(predictor, inputs, options) if predictor.reads_canvases else None
+    all_inputs = inputs if all_inputs is None else all_inputs
+    batch_size = min(options.batch_size, len(all_inputs))
+    shapes = _choose_shapes(predictor, all_inputs, options) if inputs and predictor.reads_canvases else None
 
     def read(item: Input) -> _Read | Skipped:
         return _read(item, predictor, options)

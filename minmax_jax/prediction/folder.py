@@ -99,7 +99,9 @@ def _predict(
         _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in done.values()))
     with progress.meter("Prediction", total=len(inputs), unit="image", initial=len(inputs) - len(rest)) as update:
         of_model = trust.find_model_flags(results)
-        rows, skipped = _predict_rest(predictor, rest, output, options, of_model=of_model, update=update)
+        rows, skipped = _predict_rest(
+            predictor, rest, output, options, all_inputs=inputs, of_model=of_model, update=update
+        )
     done |= {row["stem"]: row for row in rows}
     written = [done[item.stem] for item in inputs if item.stem in done]
     for line in lossy_reading.summarize([row.get("not_read", {}) for row in written], remedies=_REMEDIES):
@@ -139,6 +141,7 @@ def _predict_rest(
     output: pathlib.Path,
     options: Options,
     *,
+    all_inputs: Sequence[Input],
     of_model: Sequence[str],
     update: Callable[[int], None],
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
@@ -165,7 +168,9 @@ def _predict_rest(
     with (
         (output / ROWS).open("a", encoding="utf-8") as file,
         # Closed at once after an error: it then deletes its files.
-        contextlib.closing(batches.predict(predictor, rest, options, scratch=scratch)) as answers,
+        contextlib.closing(
+            batches.predict(predictor, rest, options, scratch=scratch, all_inputs=all_inputs)
+        ) as answers,
         contextlib.closing(
             threads.map_in_order(
                 write,
