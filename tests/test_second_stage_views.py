@@ -1,4 +1,4 @@
-"""Test-time augmentation of the second stage: of the first-stage masks that seeds are drawn from, and of refined masks."""
+"""Test-time augmentation of the second stage: of the first-stage masks that seeds are drawn from, and of refined ones."""
 
 import types
 
