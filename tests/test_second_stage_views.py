@@ -1,4 +1,4 @@
-"""Test-time augmentation of the second stage: of the first-stage masks that seeds are drawn from, and of refined ones."""
+"""Test-time augmentation of the second stage: of the masks from which seeds are drawn, and of refined masks."""
 
 import types
 
