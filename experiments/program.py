@@ -23,8 +23,13 @@ from minmax_jax.base.errors import OptionError, UserError, naming
 from . import config_files, process
 
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "Address and port of process 0 of a job on several hosts.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Number of processes of the job; with --coordinator.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Number of this process, from 0; with --coordinator.")
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes",
+    0,
+    "Number of processes: of a job, with --coordinator; of predict and prepare_data, all started on this machine, or"
+    " with --process_id one of them.",
+)
+_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Number of this process, from 0; with --num_processes.")
 _MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the other hosts of a TPU pod, SLURM or Open MPI job.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
 
@@ -241,12 +246,13 @@ def _without_deleted(argv: list[str]) -> list[str]:
     return kept
 
 
-def start(*, keeps_compiled: bool = True) -> None:
+def start(*, keeps_compiled: bool = True, joins_hosts: bool = True) -> None:
     """Joins other hosts, if there are any, and opens the compilation cache.
 
     Args:
         keeps_compiled: whether programs are kept for later runs: in the folder that JAX_COMPILATION_CACHE_DIR names, or
             else in ~/.cache/minmax_jax, unless JAX_ENABLE_COMPILATION_CACHE is false. JAX itself reads both.
+        joins_hosts: whether the flags of a job connect this process to others; not of programs that share files.
     """
     import jax
 
@@ -254,7 +260,7 @@ def start(*, keeps_compiled: bool = True) -> None:
 
     gc.set_threshold(50_000)  # Tracing creates many objects and no garbage: collection took a sixth of its time.
     job = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if any(job) or _MULTIHOST.value:
+    if joins_hosts and (any(job) or _MULTIHOST.value):
         if not _TRACEBACK.value:
             faulthandler.disable()  # the stacks of all threads do not explain that another process died
         with naming("--"):
