@@ -15,7 +15,7 @@ from absl import flags
 from minmax_jax.base.errors import OptionError, naming
 from minmax_jax.base.paths import local_path
 
-from . import program
+from . import processes, program
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; model_card.json and model.safetensors are read.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the predictions: created, or resumed.")
@@ -67,12 +67,17 @@ _EDITED = ("class_names", "background_classes", "preprocessing", "reading", "mic
 def main(paths: list[str]) -> None:
     if not paths:
         raise OptionError("give at least one PATH (--help explains).")
-    program.start()
     from minmax_jax.base import disk
     from minmax_jax.prediction import folder, inputs
     from minmax_jax.runs import inference_options, predictor
     from minmax_jax.runs.folder import model_card, results
 
+    with naming("--"):
+        share = processes.find_share()
+        listed = list(sys.stdin) if inputs.STDIN in paths else []
+        if share is None:
+            sys.exit(processes.run_all("predict", sys.argv, flags.FLAGS.num_processes, stdin="".join(listed)))
+    program.start(joins_hosts=False)
     workdir, output = local_path("--workdir", _WORKDIR.value), local_path("--output", _OUTPUT.value)
     with naming("--"), disk.explained(output):
         model = predictor.load(
@@ -92,7 +97,7 @@ def main(paths: list[str]) -> None:
             microns_per_pixel=_MICRONS.value,
             rescale=_RESCALE.value,
         )
-        found = inputs.find(paths, sys.stdin, output=output)
+        found = inputs.find(paths, listed, output=output)
         manifest = folder.predict(
             model,
             found,
@@ -104,7 +109,10 @@ def main(paths: list[str]) -> None:
             results=results.read(workdir),
             left_out=found.left_out,
             workdir=str(workdir.absolute()),
+            share=share,
         )
+    if manifest is None:
+        return
     flagged = f", {manifest['num_flagged']} with a flag" if manifest["num_flagged"] else ""
     print(f"{manifest['num_images']} images predicted{flagged}, {len(manifest['skipped'])} skipped: {_OUTPUT.value}")
     if manifest["skipped"]:

@@ -25,7 +25,7 @@ _MAX_SHOWN = 4000  # characters of what a process that failed wrote
 def find_share() -> shares.Share | None:
     """The share of this process by the flags of `program`; None if it is to start all --num_processes itself.
 
-    Under a launcher, the process then sees the GPU of its number on its host alone. Called before JAX is imported.
+    Under a launcher, the process sees the GPU of its number on its host alone, if JAX has not looked for devices yet.
 
     Raises:
         OptionError: for flags that do not fit each other.
@@ -133,7 +133,7 @@ def _see_one_gpu(local_index: int) -> dict[str, str]:
 
 
 def _follow_parent(share: shares.Share) -> None:
-    """If `run_all` started this process: it ends when its parent does, however that ends; the first one alone reports."""
+    """If `run_all` started this process: it ends when its parent does, even by a kill; the first one alone reports."""
     pipe = os.environ.pop(_PIPE, "")
     if not pipe:
         return

@@ -23,6 +23,7 @@ NAME = ".lock"
 # The holder touches its file this often; a process of another host watches it for three such intervals.
 _SECONDS_BETWEEN_SIGNS = 5.0
 _SIGNS_MISSED = 3
+_SECONDS_BETWEEN_TRIES = 0.2
 
 
 class LockedError(UserError, RuntimeError):
@@ -34,25 +35,34 @@ class _InUse(Exception):
 
 
 @contextlib.contextmanager
-def hold(folder: pathlib.Path, *, flag: str = "--workdir", work: str = "trains") -> Iterator[None]:
+def hold(
+    folder: pathlib.Path, *, flag: str = "--workdir", work: str = "trains", max_wait: float = 0.0
+) -> Iterator[None]:
     """Holds the lock of a folder.
 
     Args:
         folder: must exist.
         flag: by which the user named the folder.
         work: what a process does that holds the lock, as in "trains".
+        max_wait: seconds to wait for another process that holds it.
 
     Raises:
         LockedError: naming process, host and start of the work that holds it.
     """
     file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            _acquire(file, folder)
-        except _InUse as error:
-            raise LockedError(
-                f"{flag}={str(folder)!r} is in use: {error} {work} in it. Wait for it, end it, or give another {flag}."
-            ) from None
+        end = time.monotonic() + max_wait
+        while True:
+            try:
+                _acquire(file, folder)
+                break
+            except _InUse as error:
+                if time.monotonic() >= end:
+                    raise LockedError(
+                        f"{flag}={str(folder)!r} is in use: {error} {work} in it. Wait for it, end it, or give another"
+                        f" {flag}."
+                    ) from None
+            time.sleep(_SECONDS_BETWEEN_TRIES)
         ended = threading.Event()
         threading.Thread(target=_show_signs, args=(file, ended), daemon=True).start()
         try:
@@ -63,6 +73,12 @@ def hold(folder: pathlib.Path, *, flag: str = "--workdir", work: str = "trains")
                 os.ftruncate(file, 0)
     finally:
         os.close(file)
+
+
+def check(folder: pathlib.Path, *, flag: str = "--workdir", work: str = "trains") -> None:
+    """Raises LockedError, as `hold` does, if another process holds the lock of a folder."""
+    with hold(folder, flag=flag, work=work):
+        pass
 
 
 def _acquire(file: int, folder: pathlib.Path) -> None:

@@ -1,6 +1,6 @@
 """The output folder of a prediction: files of each image, tables of all, and last the manifest that says complete."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import json
@@ -9,26 +9,24 @@ import pathlib
 import shutil
 from typing import Any
 
-from minmax_jax.base import disk, lock, progress, strict_json, threads
+from minmax_jax.base import disk, lock, progress, shares, strict_json, threads
 from minmax_jax.base.errors import OptionError, UserError
-from minmax_jax.data import image_endings, lossy_reading, pixel_size
 from minmax_jax.evaluation import trust
-from minmax_jax.prediction import batches
+from minmax_jax.prediction import batches, completion, share_folders
+from minmax_jax.prediction import rows as rows_lib
 from minmax_jax.prediction.inputs import Input
 from minmax_jax.prediction.large.disk_arrays import DiskArray
 from minmax_jax.prediction.options import Options
-from minmax_jax.prediction.outputs import image_outputs, tables_of_images
+from minmax_jax.prediction.outputs import image_outputs
 from minmax_jax.prediction.predicted_images import Predicted, Skipped
+from minmax_jax.prediction.rows import Row
 from minmax_jax.runs.predictor import Predictor
 
 logger = logging.getLogger(__name__)
-ROWS, TABLE, COCO, MANIFEST = "predictions.jsonl", "predictions.csv", "coco.json", "manifest.json"
 _STATE = "options.json"  # what the files of an unfinished prediction were made with
 _SCRATCH = "unfinished"  # folder for what does not fit in memory
-_REMEDIES = {
-    "dark": "A model of data that were prepared with --intensity=percentiles reads them.",
-    "channels": "A model of data that were prepared with --channels=0,1,2, or others, reads those.",
-}
+# Seconds that a process waits for others that begin, or that write tables of all images.
+_MAX_WAIT = 600
 
 
 def predict(
@@ -41,98 +39,111 @@ def predict(
     results: Mapping[str, Any],
     left_out: Mapping[str, int] | None = None,
     workdir: str = "",
-) -> dict[str, Any]:
+    share: shares.Share = shares.ALL,
+) -> dict[str, Any] | None:
     """Predicts files into a folder; after a kill, the same call resumes.
 
-    Files that changed, and those of which an output is missing, are predicted again.
+    Files that changed, and those of which an output is missing, are predicted again. Processes that share the files
+    write the same as one process: the last of them that ends joins rows, tables and manifest.
 
     Args:
         predictor: the model.
-        inputs: the files.
+        inputs: the files, of all processes.
         output: the folder, created if there is none.
         options: what is written.
         model: identifies the model and what is done at test time, as JSON values: another one needs another folder.
         results: content of the run's `results.json`, {} without.
         left_out: numbers of files by ending that folders hold and that are no images, for log and manifest.
         workdir: where the model is, for the manifest: a prediction resumes with a copy of the run.
+        share: of the files that this process predicts.
 
     Returns:
-        The content of the manifest; "skipped" lists the files that could not be predicted.
+        The content of the manifest, whose "skipped" lists the files that could not be predicted; None if other
+        processes have not finished their shares.
 
     Raises:
         OptionError: if the folder holds anything but predictions of this model with these options.
         UserError: if the folder cannot be written.
-        LockedError: if another process predicts into the folder.
+        LockedError: if another process predicts these files into the folder.
     """
     state = {"model": dict(model), "options": dataclasses.asdict(options)}
     _check_folder(output, state)
     output.mkdir(parents=True, exist_ok=True)
-    with lock.hold(output, flag="--output", work="predicts"):
-        _check_folder(output, state)  # it may have been written since
-        try:
-            with disk.explained(output):
-                further = {"workdir": workdir, "left_out": dict(left_out or {})}
-                return _predict(predictor, inputs, output, options, state, results=results, further=further)
-        except OSError as error:
-            if error.filename is None:  # of a write; errors of opening name their file
-                raise UserError(f"{output} cannot be written ({error}).") from error
-            raise
+    own, mine = share_folders.place(output, share), share.of(inputs)
+    of_model = trust.find_model_flags(results)
+    further = {"workdir": workdir, "left_out": dict(left_out or {})}
 
+    def predict_mine(done: Mapping[str, Row]) -> tuple[list[Row], list[dict[str, str]]]:
+        rest = [item for item in mine if item.stem not in done]
+        with progress.meter("Prediction", total=len(mine), unit="image", initial=len(done)) as update:
+            return _predict_rest(
+                predictor, rest, output, options, own=own, all_inputs=inputs, of_model=of_model, update=update
+            )
 
-def _predict(
-    predictor: Predictor,
-    inputs: Sequence[Input],
-    output: pathlib.Path,
-    options: Options,
-    state: dict[str, Any],
-    *,
-    results: Mapping[str, Any],
-    further: dict[str, Any],
-) -> dict[str, Any]:
-    rows = _open(output, state)
-    done = {row["stem"]: row for row in rows}
-    (output / MANIFEST).unlink(missing_ok=True)
-    rest = [item for item in inputs if not _is_done(done.get(item.stem), item, output, options)]
-    again = {item.stem for item in rest} & done.keys()
-    if again:  # a kill must not leave rows of files that are half written
-        done = {stem: row for stem, row in done.items() if stem not in again}
-        _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in done.values()))
-    with progress.meter("Prediction", total=len(inputs), unit="image", initial=len(inputs) - len(rest)) as update:
-        of_model = trust.find_model_flags(results)
-        rows, skipped = _predict_rest(
-            predictor, rest, output, options, all_inputs=inputs, of_model=of_model, update=update
+    def complete(done: Mapping[str, Row], skipped: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        return completion.complete(
+            predictor, inputs, output, options, state, done=done, skipped=skipped, further=further
         )
-    done |= {row["stem"]: row for row in rows}
-    written = [done[item.stem] for item in inputs if item.stem in done]
-    for line in lossy_reading.summarize([row.get("not_read", {}) for row in written], remedies=_REMEDIES):
-        logger.warning("%s", line)
-    if further["left_out"]:
-        logger.warning("%s.", image_endings.describe(further["left_out"]))
-    _describe_magnifications(written, predictor.card.get("microns_per_pixel"))
-    # Rows of other files, of an earlier call, are left out.
-    _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in written))
-    tables_of_images.write_csv(output / TABLE, written, predictor.class_names, scores=predictor.scores)
-    if options.coco:
-        tables_of_images.write_coco(output / COCO, inputs, done, options, predictor.class_names)
-    manifest = (
-        state
-        | further
-        | {
-            "num_images": len(written),
-            "num_flagged": sum(bool(row["flags"]) for row in written),
-            "skipped": skipped,
-            "files": {row["stem"]: row["path"] for row in written},
-        }
-    )
-    _write(output / MANIFEST, strict_json.dumps(manifest, indent=2) + "\n")
-    return manifest
+
+    with _explained(output), contextlib.ExitStack() as alone:
+        if share.count == 1:
+            alone.enter_context(lock.hold(output, flag="--output", work="predicts"))
+            _open(output, state)
+            share_folders.refuse_others(output, share)
+            done = _begin(output, own, mine, options, share)
+            rows, skipped = predict_mine(done)
+            return complete(done | {row["stem"]: row for row in rows}, skipped)
+        with lock.hold(output, flag="--output", work="predicts", max_wait=_MAX_WAIT):
+            _open(output, state)
+            share_folders.refuse_others(output, share)
+            own.mkdir(parents=True, exist_ok=True)
+            alone.enter_context(lock.hold(own, flag="--output", work="predicts the same share"))
+            done = _begin(output, own, mine, options, share)
+        _, skipped = predict_mine(done)
+        share_folders.finish(own, skipped)
+        with lock.hold(output, flag="--output", work="predicts", max_wait=_MAX_WAIT):
+            return share_folders.join(output, own, inputs, options, complete=complete)
 
 
-def _is_done(row: dict[str, Any] | None, item: Input, output: pathlib.Path, options: Options) -> bool:
-    """Whether the file is as it was when this row was written, and all its outputs are there."""
-    if row is None or row.get("file") != _describe_file(item.path):
-        return False
-    return all((output / path).is_file() for path in image_outputs.files(item.stem, options).values())
+@contextlib.contextmanager
+def _explained(output: pathlib.Path) -> Iterator[None]:
+    try:
+        with disk.explained(output):
+            yield
+    except OSError as error:
+        if error.filename is None:  # of a write; errors of opening name their file
+            raise UserError(f"{output} cannot be written ({error}).") from error
+        raise
+
+
+def _open(output: pathlib.Path, state: Mapping[str, Any]) -> None:
+    """Makes the folder that of a prediction which is not complete."""
+    _check_folder(output, state)  # it may have been written since
+    rows_lib.write_text(output / _STATE, strict_json.dumps(state, indent=2) + "\n")
+    for folder in ("masks", "overlays"):
+        (output / folder).mkdir(exist_ok=True)
+
+
+def _begin(
+    output: pathlib.Path, own: pathlib.Path, mine: Sequence[Input], options: Options, share: shares.Share
+) -> dict[str, Row]:
+    """Rows of what is done; drops those of files that are predicted again, and what a kill left of a large image."""
+    shutil.rmtree(own / _SCRATCH, ignore_errors=True)
+    share_folders.begin(output, own)
+    found = share_folders.read_rows(output)
+    done = rows_lib.find_done((row for rows in found.values() for row in rows), mine, output, options)
+    again = {item.stem for item in mine} - done.keys()  # a kill must not leave rows of files that are half written
+    for folder, rows in found.items():
+        kept = [row for row in rows if row["stem"] not in again]
+        if folder != own and len(kept) < len(rows) and not share_folders.is_of(folder, share):
+            rows_lib.write(folder, kept)
+        found[folder] = kept
+    if own == output:
+        rows_lib.write(output, {row["stem"]: row for rows in reversed(found.values()) for row in rows}.values())
+        share_folders.remove(output)
+    else:
+        rows_lib.write(own, done.values())
+    return done
 
 
 def _predict_rest(
@@ -141,13 +152,14 @@ def _predict_rest(
     output: pathlib.Path,
     options: Options,
     *,
+    own: pathlib.Path,
     all_inputs: Sequence[Input],
     of_model: Sequence[str],
     update: Callable[[int], None],
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Writes the files of each image in threads, then its row; returns the rows, and the files that were skipped."""
-    rows, skipped, kinds, scratch = [], [], set(), output / _SCRATCH
-    files = {item.stem: _describe_file(item.path) for item in rest}  # before they are read
+    rows, skipped, kinds, scratch = [], [], set(), own / _SCRATCH
+    files = {item.stem: rows_lib.describe_file(item.path) for item in rest}  # before they are read
 
     def write(answer: Predicted | Skipped) -> dict[str, Any] | Skipped:
         if isinstance(answer, Skipped):
@@ -166,7 +178,7 @@ def _predict_rest(
         return row | {"file": files[answer.source.input.stem]}
 
     with (
-        (output / ROWS).open("a", encoding="utf-8") as file,
+        (own / rows_lib.NAME).open("a", encoding="utf-8") as file,
         # Closed at once after an error: it then deletes its files.
         contextlib.closing(
             batches.predict(predictor, rest, options, scratch=scratch, all_inputs=all_inputs)
@@ -190,57 +202,19 @@ def _predict_rest(
                     logger.warning("Skipped: %s", row.reason)
                 kinds.add(kind)
                 continue
-            file.write(strict_json.dumps(row) + "\n")
+            file.write(rows_lib.to_line(row))
             file.flush()
             rows.append(row)
     if more := len(skipped) - len(kinds):
-        logger.warning("%d more images were skipped for the same reasons: %s lists all.", more, output / MANIFEST)
+        logger.warning(
+            "%d more images were skipped for the same reasons: %s lists all.", more, output / completion.MANIFEST
+        )
     return rows, skipped
 
 
 def _is_on_disk(answer: Predicted | Skipped) -> bool:
     """Whether an answer has files that are deleted when the next one is asked for."""
     return isinstance(answer, Predicted) and isinstance(answer.mask, DiskArray)
-
-
-def _describe_magnifications(rows: Sequence[dict[str, Any]], of_training: float | None) -> None:
-    """Says in a line each, however many images there are, which pixel sizes are used, ignored and unknown."""
-    if rescaled := [row for row in rows if row["rescaling"] != 1]:
-        factors = sorted({f"{row['rescaling']:.3g}" for row in rescaled}, key=float)
-        logger.info(
-            "%d of %d images have another pixel size than the images of the training, %.3g microns; %s has %.3g microns"
-            " a pixel. They are resized by %s.",
-            *(len(rescaled), len(rows), of_training, rescaled[0]["path"], rescaled[0]["microns_per_pixel"]),
-            factors[0] if len(factors) == 1 else f"{factors[0]} to {factors[-1]}",
-        )
-    ignored = [(row["path"], row["ignored_pixel_size"]) for row in rows if row.get("ignored_pixel_size")]
-    described = [(path, found["microns"], found["reason"]) for path, found in ignored]
-    for line in pixel_size.describe_ignored(described, len(rows)):
-        logger.warning("%s", line)
-    unknown = sum(row["microns_per_pixel"] is None for row in rows) - len(ignored)
-    if unknown and of_training:
-        logger.warning(
-            "%d of %d images do not say how many microns a pixel has: %.3g is assumed, as in training. Give it by"
-            " microns_per_pixel if it is another.",
-            *(unknown, len(rows), of_training),
-        )
-
-
-def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that are there; what a kill cut off, a last line or the files of a large image, is dropped."""
-    _write(output / _STATE, strict_json.dumps(state, indent=2) + "\n")
-    for folder in ("masks", "overlays"):
-        (output / folder).mkdir(exist_ok=True)
-    shutil.rmtree(output / _SCRATCH, ignore_errors=True)
-    rows = []
-    if (output / ROWS).exists():
-        for line in (output / ROWS).read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in rows))
-    return rows
 
 
 def _check_folder(output: pathlib.Path, state: dict[str, Any]) -> None:
@@ -263,17 +237,3 @@ def _check_folder(output: pathlib.Path, state: dict[str, Any]) -> None:
 def _is_of_start(path: pathlib.Path) -> bool:
     """Whether a call that was killed before it had written anything else leaves this file."""
     return path.name == lock.NAME or path.match(f"{_STATE}.*.new")
-
-
-def _describe_file(path: pathlib.Path) -> dict[str, Any] | None:
-    """Identity of a file: path, size and time of modification; None if it cannot be read."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return {"path": str(path.resolve()), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    with disk.replacing(path) as replacement:
-        replacement.write_text(text, encoding="utf-8")
