@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import itertools
 
 import numpy as np
 import pytest
@@ -49,10 +50,10 @@ class BrightPixels:
 @contextlib.contextmanager
 def stopped_after(monkeypatch, num_images: int) -> Iterator[list[dict]]:
     """Interrupts the prediction inside when it is to write another image; gives the rows of those that it wrote."""
-    write, written = image_outputs.write, []
+    write, written, numbers = image_outputs.write, [], itertools.count()  # threads write at the same time
 
     def stop(*arguments, **named):
-        if len(written) >= num_images:  # images are written in threads, which may pass it together
+        if next(numbers) >= num_images:
             raise KeyboardInterrupt
         written.append(write(*arguments, **named))
         return written[-1]
