@@ -30,7 +30,11 @@ _NUM_PROCESSES = flags.DEFINE_integer(
     " with --process_id one of them.",
 )
 _PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Number of this process, from 0; with --num_processes.")
-_MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the other hosts of a TPU pod, SLURM or Open MPI job.")
+_MULTIHOST = flags.DEFINE_bool(
+    "multihost",
+    False,
+    "Join the other hosts of a TPU pod, SLURM or Open MPI job; predict and prepare_data: take the share of this task.",
+)
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
 
 # Seconds that a process of a job stays after an error that others may report as well: its end ends them.
