@@ -92,7 +92,7 @@ def _predict(
     rows = _open(output, state)
     done = {row["stem"]: row for row in rows}
     (output / MANIFEST).unlink(missing_ok=True)
-    rest = [item for item in inputs if not _is_done(done.get(item.stem), item, output, options)]
+    rest = _find_rest(done, inputs, output, options)
     again = {item.stem for item in rest} & done.keys()
     if again:  # a kill must not leave rows of files that are half written
         done = {stem: row for stem, row in done.items() if stem not in again}
@@ -126,6 +126,65 @@ def _predict(
     )
     _write(output / MANIFEST, strict_json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def find_rest(
+    inputs: Sequence[Input], output: pathlib.Path, options: Options, *, model: Mapping[str, Any]
+) -> list[Input]:
+    """The files that `predict` with these arguments would predict; nothing is written.
+
+    Args:
+        inputs: the files.
+        output: the folder, which need not exist.
+        options: what is written.
+        model: as of `predict`.
+
+    Raises:
+        OptionError: as of `predict`.
+        LockedError: as of `predict`.
+        UserError: if the folder cannot be written.
+    """
+    _check_folder(output, {"model": dict(model), "options": dataclasses.asdict(options)})
+    lock.check_free(output, flag="--output", work="predicts")
+    try:
+        disk.check_writable(output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error}).") from error
+    return _find_rest({row["stem"]: row for row in _read_rows(output)}, inputs, output, options)
+
+
+def predict_some(
+    predictor: Predictor,
+    chosen: Sequence[Input],
+    output: pathlib.Path,
+    options: Options,
+    *,
+    all_inputs: Sequence[Input],
+    results: Mapping[str, Any],
+    update: Callable[[int], None],
+) -> None:
+    """Predicts some of the files into another folder, by the programs that predict them among all.
+
+    Args:
+        predictor: the model.
+        chosen: these files.
+        output: a new folder.
+        options: what is written.
+        all_inputs: the files of the whole prediction.
+        results: as of `predict`.
+        update: is called with 1 after each file.
+    """
+    output.mkdir()
+    _open(output, {})
+    of_model = trust.find_model_flags(results)
+    _predict_rest(predictor, chosen, output, options, all_inputs=all_inputs, of_model=of_model, update=update)
+
+
+def _find_rest(
+    done: Mapping[str, dict[str, Any]], inputs: Sequence[Input], output: pathlib.Path, options: Options
+) -> list[Input]:
+    """The files without a row of `done` by stem, or with one that is not up to date."""
+    return [item for item in inputs if not _is_done(done.get(item.stem), item, output, options)]
 
 
 def _is_done(row: dict[str, Any] | None, item: Input, output: pathlib.Path, options: Options) -> bool:
@@ -232,6 +291,14 @@ def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
     for folder in ("masks", "overlays"):
         (output / folder).mkdir(exist_ok=True)
     shutil.rmtree(output / _SCRATCH, ignore_errors=True)
+    rows = _read_rows(output)
+    if (output / ROWS).exists():
+        _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def _read_rows(output: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows that are there, up to a line that a kill cut off."""
     rows = []
     if (output / ROWS).exists():
         for line in (output / ROWS).read_text(encoding="utf-8").splitlines():
@@ -239,7 +306,6 @@ def _open(output: pathlib.Path, state: dict[str, Any]) -> list[dict[str, Any]]:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
                 break
-        _write(output / ROWS, "".join(strict_json.dumps(row) + "\n" for row in rows))
     return rows
 
 
