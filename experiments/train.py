@@ -2,8 +2,9 @@
 
     python -m experiments.train --config=configs/synthetic.py --workdir=runs/synthetic [--config.FIELD=VALUE ...]
 
---dry_run says before what that will take: images, shapes, steps, minutes by part, and memory. The same command resumes a run that was stopped. --config takes a file or the name of a shipped configuration; a variant
-follows after a colon, as in --config=oxford:erasing=0.
+The same command resumes a run that was stopped. --dry_run says before what all of it will take: images, shapes, steps,
+minutes by part, and memory. --config takes a file or the name of a shipped configuration; a variant follows after a
+colon, as in --config=oxford:erasing=0.
 """
 
 from absl import flags

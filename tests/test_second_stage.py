@@ -12,7 +12,7 @@ from safetensors import numpy as safetensors_numpy
 import minmax_jax as mm
 from minmax_jax.base.errors import OptionError
 from minmax_jax.refinement import decoder_training
-from minmax_jax.runs import faithfulness_test, final_test, finished_runs, training
+from minmax_jax.runs import dry_run, faithfulness_test, final_test, finished_runs, training
 from minmax_jax.runs.building import data_splits, methods
 from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.drawing import pictures
@@ -314,3 +314,20 @@ def test_other_methods_have_a_second_stage(tmp_path, method):
     results = training.train_and_evaluate(_config(refine__enabled=True, method=method, train__epochs=1), tmp_path)
     assert results["test"]["f1_background"] != results["test_unrefined"]["f1_background"]
     assert mm.load(tmp_path)(np.zeros((1, 32, 32, 3), np.uint8)).masks.shape == (1, 32, 32, 1)
+
+
+def test_a_dry_run_measures_a_second_stage_that_is_to_come(plain, tmp_path):
+    text = dry_run.describe(_config(refine__enabled=True, refine__num_steps=2), plain[0])
+    assert "Second stage: 2 steps." in text and " 0 remain, from the checkpoint of step 4." in text
+    assert "masks and features of 16 images for the second stage" in text and " 2 steps of the second stage (" in text
+    # 64x64 pixels: images 3 bytes, seeds 2, and the features of the one stage that the decoder reads.
+    assert "MiB more for images and features of the second stage" in text
+
+
+@_of_refined
+def test_a_dry_run_knows_a_second_stage_that_is_there(copy):
+    folder, _ = copy
+    (folder / "results.json").unlink()
+    text = dry_run.describe(_config(refine__enabled=True), folder)
+    assert "Second stage: 12 steps, done." in text and "of the second stage (" not in text
+    assert "test of 12 images" in text

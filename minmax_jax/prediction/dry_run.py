@@ -88,7 +88,7 @@ def describe(
 
 def _describe_work(work: Work, shapes: np.ndarray | None, options: Options) -> Iterator[str]:
     done = len(work.inputs) - len(work.rest)
-    yield f"Images: {len(work.inputs)} files, {done} of them predicted already, {len(work.rest)} remain."
+    yield f"Images: {len(work.inputs)}, of which {done} are predicted already; {len(work.rest)} remain."
     opened = f"{len(work.sampled_rest)} of these were opened"
     if unreadable := [found for found in work.sampled_rest if found.reason]:
         yield f"Unreadable: {len(unreadable)} ({opened}), such as: {unreadable[0].reason}"

@@ -86,8 +86,8 @@ def _describe_run(run: Run, rest: Rest, first_step: int) -> list[str]:
     lines = [
         f"Images: {counts}, of {len(splits['train'].class_names)} classes, {estimate.describe_range(sizes)}.",
         f"Shapes: {estimate.describe_shapes(sizes, run.shapes)}; training crops of {crop}.",
-        f"Steps: {rest.total_steps} ({options.train.epochs} epochs of {run.steps_per_epoch}) with {options.batch_size}"
-        f" images each; {rest.total_steps - first_step} remain, from {start}.",
+        f"Steps: {rest.total_steps}, {run.steps_per_epoch} per epoch, with {options.batch_size} images each;"
+        f" {rest.total_steps - first_step} remain, from {start}.",
     ]
     if options.refine.enabled:
         is_there = rest.is_finished or rest.stage is not None

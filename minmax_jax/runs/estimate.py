@@ -162,7 +162,7 @@ def describe_memory(planned: dict[str, int]) -> str:
     if on_device := devices.peak_memory():
         used, available = on_device
         parts.append(f"{_gib(used)} of a device's {_gib(available)}")
-    parts += [f"up to {_gib(count)} more for {what}" for what, count in planned.items() if count]
+    parts += [f"up to {_gib(count)} more for {what}" for what, count in planned.items() if count >= 2**20]
     return ", ".join(parts)
 
 

@@ -78,7 +78,7 @@ def measure_validations(run: Run, state: TrainState, first_step: int, total_step
     split = run.splits["validation"]
     count = count_validations(first_step, total_steps, run.options.train.eval_every * run.steps_per_epoch)
     found, load = _measure_batches(lambda few: final_test.evaluate_split(run, few, state), run, split)
-    part = _part(f"{count} validations of {len(split)} images", found, load, run, repetitions=count)
+    part = _part(f"{count} x validation of {len(split)} images", found, load, run, repetitions=count)
     return part, (found, load.num_shapes)
 
 
