@@ -95,7 +95,7 @@ def test_of_many_files_some_are_opened(tmp_path, fixed, monkeypatch):
     _write_images(tmp_path / "in", (64, 64), (64, 64), (64, 64), (128, 128))
     text = _describe(tmp_path, tile_size=64, tile_overlap=0.0)
     assert "Unreadable: 0 (2 of these were opened; " in text
-    assert "Large images: 2, cut into 8 tiles" in text and "  2 images (2 s an image of 64x64" in text
+    assert "Large images: 2, cut into 8 tiles" in text and "   0:08  2 images (2 s an image" in text  # two batches
 
 
 def test_a_resumed_prediction(tmp_path, fixed):
