@@ -5,7 +5,8 @@
 PATH is a file, a folder, a glob, or - for a list of these on standard input. Written are OUT/masks/STEM.png (0, 255),
 OUT/overlays/STEM.png, OUT/predictions.jsonl and .csv, with --geojson OUT/geojson/STEM.geojson for QuPath, with --coco
 OUT/coco.json, and last OUT/manifest.json. Files that cannot be read are skipped; the exit status is then 3. The same
-command resumes after a kill. Large images and slides are predicted in tiles. docs/predict.md describes files and flags.
+command resumes after a kill. Large images and slides are predicted in tiles. --dry_run says before what all of it will
+take: images, shapes, tiles, minutes and memory. docs/predict.md describes files and flags.
 """
 
 import sys
@@ -56,6 +57,9 @@ _RESCALE = flags.DEFINE_bool("rescale", True, "Resize images of another magnific
 _FLIPS = flags.DEFINE_bool("flips", None, "Average over mirror images; default: as in the run.")
 _SCALES = flags.DEFINE_list("scales", None, "Average over sizes, such as 0.75,1,1.25; default: as in the run.")
 _REFINE = flags.DEFINE_bool("refine", None, "Masks of the second stage; default: if the run has one.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Check everything, measure some images, say what all will take, and write nothing to --output."
+)
 flags.mark_flags_as_required(["workdir", "output"])
 
 SKIPPED = 3  # exit status
@@ -68,14 +72,14 @@ def main(paths: list[str]) -> None:
     if not paths:
         raise OptionError("give at least one PATH (--help explains).")
     from minmax_jax.base import disk
-    from minmax_jax.prediction import folder, inputs
+    from minmax_jax.prediction import dry_run, folder, inputs
     from minmax_jax.runs import inference_options, predictor
     from minmax_jax.runs.folder import model_card, results
 
     with naming("--"):
         share = processes.find_share()
         listed = list(sys.stdin) if inputs.STDIN in paths else []
-        if share is None:
+        if share is None and not _DRY_RUN.value:
             sys.exit(processes.run_all("predict", sys.argv, flags.FLAGS.num_processes, stdin="".join(listed)))
     program.start(joins_hosts=False)
     workdir, output = local_path("--workdir", _WORKDIR.value), local_path("--output", _OUTPUT.value)
@@ -98,14 +102,20 @@ def main(paths: list[str]) -> None:
             rescale=_RESCALE.value,
         )
         found = inputs.find(paths, listed, output=output)
+        identity = (
+            model_card.identify(model.card)
+            | inference_options.describe(model.card)
+            | {name: model.card.get(name) for name in _EDITED}
+        )
+        if _DRY_RUN.value:
+            print(dry_run.describe(model, found, output, options, model=identity, results=results.read(workdir)))
+            return
         manifest = folder.predict(
             model,
             found,
             output,
             options,
-            model=model_card.identify(model.card)
-            | inference_options.describe(model.card)
-            | {name: model.card.get(name) for name in _EDITED},
+            model=identity,
             results=results.read(workdir),
             left_out=found.left_out,
             workdir=str(workdir.absolute()),

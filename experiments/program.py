@@ -356,14 +356,20 @@ def read_scales(values: list[str] | None) -> tuple[float, ...] | None:
         raise OptionError(f"scales={','.join(values)!r} must be numbers, such as 0.75,1,1.25.") from error
 
 
-def print_results(content: dict[str, Any], workdir: str) -> None:
-    """Prints the test results of a run in words, on the main host: `content` is that of its results.json."""
+def print_on_main_host(text: str) -> None:
+    """Prints a text once, of several hosts on the main one."""
     from minmax_jax.distributed import hosts
-    from minmax_jax.runs.folder import results
 
     if hosts.is_main_host():
-        print(results.describe(content))
-        print(f"Results: {workdir}/results.json   Pictures: {workdir}/pictures/")
+        print(text)
+
+
+def print_results(content: dict[str, Any], workdir: str) -> None:
+    """Prints the test results of a run in words, on the main host: `content` is that of its results.json."""
+    from minmax_jax.runs.folder import results
+
+    print_on_main_host(results.describe(content))
+    print_on_main_host(f"Results: {workdir}/results.json   Pictures: {workdir}/pictures/")
 
 
 def _log_to_stderr() -> None:

@@ -152,3 +152,14 @@ def test_one_process_after_another_changes_a_folder(tmp_path):
         inside.set()
     thread.join()
     assert waited == [True]
+
+
+def test_whether_a_folder_can_be_written_is_found_without_writing(tmp_path, monkeypatch):
+    disk.check_writable(tmp_path / "new" / "folder")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(disk.os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(PermissionError, match=rf"Permission denied: '{tmp_path}'"):
+        disk.check_writable(tmp_path / "new" / "folder")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(NotADirectoryError, match=rf"Not a directory: '{tmp_path}/file'"):
+        disk.check_writable(tmp_path / "file" / "run")

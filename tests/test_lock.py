@@ -49,6 +49,20 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path):
     assert (tmp_path / lock.NAME).read_text() == ""
 
 
+def test_looking_at_a_lock_leaves_no_trace(tmp_path):
+    lock.check_free(tmp_path / "none")
+    lock.check_free(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with lock.hold(tmp_path), pytest.raises(lock.LockedError, match=rf"--output='{re.escape(str(tmp_path))}' .* draws"):
+        lock.check_free(tmp_path, flag="--output", work="draws")
+    _pretend(tmp_path)  # of a process of this machine that is gone
+    before = (tmp_path / lock.NAME).read_text()
+    lock.check_free(tmp_path)
+    assert before and (tmp_path / lock.NAME).read_text() == before
+    with lock.hold(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"{}"])
 def test_a_lock_that_was_not_written_completely_keeps_nobody_out(tmp_path, content):
     (tmp_path / lock.NAME).write_bytes(content)

@@ -12,7 +12,7 @@ from safetensors import numpy as safetensors_numpy
 import minmax_jax as mm
 from minmax_jax.base.errors import OptionError
 from minmax_jax.refinement import decoder_training
-from minmax_jax.runs import faithfulness_test, final_test, finished_runs, training
+from minmax_jax.runs import dry_run, estimate, faithfulness_test, final_test, finished_runs, training
 from minmax_jax.runs.building import data_splits, methods
 from minmax_jax.runs.building import options as options_lib
 from minmax_jax.runs.drawing import pictures
@@ -314,3 +314,22 @@ def test_other_methods_have_a_second_stage(tmp_path, method):
     results = training.train_and_evaluate(_config(refine__enabled=True, method=method, train__epochs=1), tmp_path)
     assert results["test"]["f1_background"] != results["test_unrefined"]["f1_background"]
     assert mm.load(tmp_path)(np.zeros((1, 32, 32, 3), np.uint8)).masks.shape == (1, 32, 32, 1)
+
+
+def test_a_dry_run_measures_a_second_stage_that_is_to_come(plain, monkeypatch):
+    monkeypatch.setattr(estimate, "describe_memory", str)
+    text = dry_run.describe(_config(refine__enabled=True, refine__num_steps=2), plain[0])
+    assert "Second stage: 2 steps." in text and " 0 remain, from the checkpoint of step 4." in text
+    assert "masks and features of 16 images for the second stage" in text and " 2 steps of the second stage (" in text
+    # Padded images, two float32 maps at half their size, and four float16 features at a quarter.
+    num_bytes = 3 * 64 * 64 + 2 * 4 * 32 * 32 + 2 * 4 * 16 * 16
+    assert f"'images and features of the second stage': {16 * num_bytes}" in text
+
+
+@_of_refined
+def test_a_dry_run_knows_a_second_stage_that_is_there(copy):
+    folder, _ = copy
+    (folder / "results.json").unlink()
+    text = dry_run.describe(_config(refine__enabled=True), folder)
+    assert "Second stage: 12 steps, done." in text and "of the second stage (" not in text
+    assert "test of 12 images" in text

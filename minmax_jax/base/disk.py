@@ -86,6 +86,19 @@ def explained(folder: pathlib.Path, *, needed_bytes: int = 0) -> Iterator[None]:
         raise full_error(error, folder, needed_bytes=needed_bytes) from error
 
 
+def check_writable(folder: pathlib.Path) -> None:
+    """Checks that a folder can be created, or written to if it exists; nothing is created.
+
+    Raises:
+        OSError: naming the path that is in the way or cannot be written.
+    """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing))
+
+
 def advise(error: OSError) -> str:
     """A sentence for who may not read or write a file, or ""."""
     return " Change its permissions, or choose another folder." if error.errno in _FORBIDDEN else ""

@@ -58,10 +58,7 @@ def hold(
                 break
             except _InUse as error:
                 if time.monotonic() >= end:
-                    raise LockedError(
-                        f"{flag}={str(folder)!r} is in use: {error} {work} in it. Wait for it, end it, or give another"
-                        f" {flag}."
-                    ) from None
+                    raise _locked(folder, flag, work, error) from None
             time.sleep(_SECONDS_BETWEEN_TRIES)
         ended = threading.Event()
         threading.Thread(target=_show_signs, args=(file, ended), daemon=True).start()
@@ -75,25 +72,37 @@ def hold(
         os.close(file)
 
 
-def check(folder: pathlib.Path, *, flag: str = "--workdir", work: str = "trains") -> None:
-    """Raises LockedError, as `hold` does, if another process holds the lock of a folder."""
-    with hold(folder, flag=flag, work=work):
-        pass
+def check_free(folder: pathlib.Path, *, flag: str = "--workdir", work: str = "trains") -> None:
+    """Checks that no process holds the lock of a folder, and leaves no trace in it.
+
+    Args:
+        folder: need not exist.
+        flag: as of `hold`.
+        work: as of `hold`.
+
+    Raises:
+        LockedError: as of `hold`.
+    """
+    try:
+        file = os.open(folder / NAME, os.O_RDWR)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        _find_holder(file, folder)
+    except _InUse as error:
+        raise _locked(folder, flag, work, error) from None
+    finally:
+        os.close(file)
+
+
+def _locked(folder: pathlib.Path, flag: str, work: str, error: _InUse) -> LockedError:
+    return LockedError(
+        f"{flag}={str(folder)!r} is in use: {error} {work} in it. Wait for it, end it, or give another {flag}."
+    )
 
 
 def _acquire(file: int, folder: pathlib.Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        has_file_locks = True
-    except BlockingIOError:
-        raise _InUse(_describe(_read_holder(file))) from None
-    except OSError:  # a file system without file locks
-        has_file_locks = False
-    holder = _read_holder(file)
-    # Of this machine the free file lock proves that the holder is gone.
-    if holder and not (has_file_locks and holder.get("machine") == _machine()) and _gives_signs(folder, holder):
-        raise _InUse(_describe(holder))
-    if holder:
+    if holder := _find_holder(file, folder):
         logger.info("The work of %s in this folder has ended; this process takes over.", _describe(holder))
     content = strict_json.dumps(
         {
@@ -106,6 +115,26 @@ def _acquire(file: int, folder: pathlib.Path) -> None:
     os.ftruncate(file, 0)
     os.pwrite(file, content.encode(), 0)
     os.fsync(file)
+
+
+def _find_holder(file: int, folder: pathlib.Path) -> dict:
+    """Takes the file lock, where there are any; returns the description of a holder that is gone, {} without.
+
+    Raises:
+        _InUse: if the holder works.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        has_file_locks = True
+    except BlockingIOError:
+        raise _InUse(_describe(_read_holder(file))) from None
+    except OSError:  # a file system without file locks
+        has_file_locks = False
+    holder = _read_holder(file)
+    # Of this machine the free file lock proves that the holder is gone.
+    if holder and not (has_file_locks and holder.get("machine") == _machine()) and _gives_signs(folder, holder):
+        raise _InUse(_describe(holder))
+    return holder
 
 
 def _machine() -> str:

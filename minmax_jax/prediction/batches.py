@@ -12,7 +12,7 @@ import numpy as np
 
 from minmax_jax.base import disk, threads
 from minmax_jax.base.errors import UserError, naming
-from minmax_jax.data import canvases, padding
+from minmax_jax.data import canvases, padding, preprocessing
 from minmax_jax.evaluation.image_predictions import ImagePrediction
 from minmax_jax.method import Prediction
 from minmax_jax.ops import canvas
@@ -57,7 +57,8 @@ def predict(
     """
     all_inputs = inputs if all_inputs is None else all_inputs
     batch_size = min(options.batch_size, len(all_inputs))
-    shapes = _choose_shapes(predictor, all_inputs, options) if inputs and predictor.reads_canvases else None
+    reads_sizes = inputs and predictor.reads_canvases
+    shapes = choose_shapes(predictor, sample(predictor, all_inputs, options)) if reads_sizes else None
 
     def read(item: Input) -> _Read | Skipped:
         return _read(item, predictor, options)
@@ -109,21 +110,58 @@ def _read(item: Input, predictor: Predictor, options: Options) -> _Read | Skippe
         return Skipped(item, str(error))
 
 
-def _choose_shapes(predictor: Predictor, inputs: Sequence[Input], options: Options) -> np.ndarray | None:
-    """The canvases [K, 2] for the images that are not cut into tiles; None where padding makes few shapes."""
+class Sampled(NamedTuple):
+    """What is known of an image file once it was opened.
+
+    Attributes:
+        item: the file.
+        size: (height, width) of the image as the networks see it; None of one that is cut into tiles or is not read.
+        tiling: of one that is cut into tiles, or None.
+        reason: why it cannot be read, or "".
+    """
+
+    item: Input
+    size: tuple[int, int] | None = None
+    tiling: sources.Tiling | None = None
+    reason: str = ""
+
+
+def sample(predictor: Predictor, inputs: Sequence[Input], options: Options) -> list[Sampled]:
+    """Opens at most 1000 of the files, evenly spaced.
+
+    Args:
+        predictor: the model.
+        inputs: the files.
+        options: of the prediction.
+    """
     chosen = np.linspace(0, len(inputs) - 1, min(len(inputs), _MAX_OPENED)).round().astype(int)
 
-    def find_size(item: Input) -> list[int] | None:
+    def open_item(item: Input) -> Sampled:
         try:
             source = sources.open_source(item, predictor, options)
-            return None if source.tiling else source.preprocessing.sizes(np.array([source.image.size]))[0].tolist()
-        except (UserError, OSError):  # is dealt with when the image is read
-            return None
+        except (UserError, OSError) as error:  # is dealt with when the image is read
+            return Sampled(item, reason=str(error))
+        if source.tiling:
+            return Sampled(item, tiling=source.tiling)
+        size = source.preprocessing.sizes(np.array([source.image.size]))[0].tolist()
+        if min(size) < preprocessing.MIN_SIDE:
+            return Sampled(item, reason=f"{item.path}: each side needs at least {preprocessing.MIN_SIDE} pixels.")
+        return Sampled(item, size=tuple(size))
 
-    found = threads.map_in_order(find_size, [inputs[index] for index in chosen], num_threads=NUM_THREADS, num_ahead=8)
+    found = threads.map_in_order(open_item, [inputs[index] for index in chosen], num_threads=NUM_THREADS, num_ahead=8)
     with contextlib.closing(found):
-        sizes = [size for size in found if size is not None]
-    return canvases.choose(np.array(sizes)) if sizes else None
+        return list(found)
+
+
+def choose_shapes(predictor: Predictor, sampled: Sequence[Sampled]) -> np.ndarray | None:
+    """The canvases [K, 2] for images that are not cut into tiles; None where padding makes few shapes.
+
+    Args:
+        predictor: the model.
+        sampled: as of `sample`.
+    """
+    sizes = [found.size for found in sampled if found.size is not None]
+    return canvases.choose(np.array(sizes)) if sizes and predictor.reads_canvases else None
 
 
 class _UnreadableError(Exception):

@@ -9,22 +9,18 @@ import pathlib
 import shutil
 from typing import Any
 
-from minmax_jax.base import disk, lock, progress, shares, strict_json, threads
+from minmax_jax.base import disk, lock, progress, shares, strict_json
 from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.evaluation import trust
-from minmax_jax.prediction import batches, completion, share_folders
+from minmax_jax.prediction import completion, file_writing, share_folders
 from minmax_jax.prediction import rows as rows_lib
 from minmax_jax.prediction.inputs import Input
-from minmax_jax.prediction.large.disk_arrays import DiskArray
 from minmax_jax.prediction.options import Options
-from minmax_jax.prediction.outputs import image_outputs
-from minmax_jax.prediction.predicted_images import Predicted, Skipped
 from minmax_jax.prediction.rows import Row
 from minmax_jax.runs.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 _STATE = "options.json"  # what the files of an unfinished prediction were made with
-_SCRATCH = "unfinished"  # folder for what does not fit in memory
 # Seconds that a process waits for others that begin, or that write tables of all images.
 _MAX_WAIT = 600
 
@@ -76,7 +72,7 @@ def predict(
     def predict_mine(done: Mapping[str, Row]) -> tuple[list[Row], list[dict[str, str]]]:
         rest = [item for item in mine if item.stem not in done]
         with progress.meter("Prediction", total=len(mine), unit="image", initial=len(done)) as update:
-            return _predict_rest(
+            return file_writing.predict(
                 predictor, rest, output, options, own=own, all_inputs=inputs, of_model=of_model, update=update
             )
 
@@ -128,7 +124,7 @@ def _begin(
     output: pathlib.Path, own: pathlib.Path, mine: Sequence[Input], options: Options, share: shares.Share
 ) -> dict[str, Row]:
     """Rows of what is done; drops those of files that are predicted again, and what a kill left of a large image."""
-    shutil.rmtree(own / _SCRATCH, ignore_errors=True)
+    shutil.rmtree(own / file_writing.SCRATCH, ignore_errors=True)
     share_folders.begin(output, own)
     found = share_folders.read_rows(output)
     done = rows_lib.find_done((row for rows in found.values() for row in rows), mine, output, options)
@@ -146,75 +142,60 @@ def _begin(
     return done
 
 
-def _predict_rest(
+def find_rest(
+    inputs: Sequence[Input], output: pathlib.Path, options: Options, *, model: Mapping[str, Any]
+) -> list[Input]:
+    """The files that `predict` with these arguments would predict; nothing is written.
+
+    Args:
+        inputs: the files.
+        output: the folder, which need not exist.
+        options: what is written.
+        model: as of `predict`.
+
+    Raises:
+        OptionError: as of `predict`.
+        LockedError: as of `predict`.
+        UserError: if the folder cannot be written.
+    """
+    _check_folder(output, {"model": dict(model), "options": dataclasses.asdict(options)})
+    lock.check_free(output, flag="--output", work="predicts")
+    try:
+        disk.check_writable(output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error}).") from error
+    rows = (row for rows in share_folders.read_rows(output).values() for row in rows)
+    done = rows_lib.find_done(rows, inputs, output, options)
+    return [item for item in inputs if item.stem not in done]
+
+
+def predict_some(
     predictor: Predictor,
-    rest: Sequence[Input],
+    chosen: Sequence[Input],
     output: pathlib.Path,
     options: Options,
     *,
-    own: pathlib.Path,
     all_inputs: Sequence[Input],
-    of_model: Sequence[str],
+    results: Mapping[str, Any],
     update: Callable[[int], None],
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Writes the files of each image in threads, then its row; returns the rows, and the files that were skipped."""
-    rows, skipped, kinds, scratch = [], [], set(), own / _SCRATCH
-    files = {item.stem: rows_lib.describe_file(item.path) for item in rest}  # before they are read
+) -> None:
+    """Predicts some of the files into another folder, by the programs that predict them among all.
 
-    def write(answer: Predicted | Skipped) -> dict[str, Any] | Skipped:
-        if isinstance(answer, Skipped):
-            return answer
-        with disk.explained(output, needed_bytes=image_outputs.max_bytes(answer, options)):
-            row = image_outputs.write(
-                output,
-                answer,
-                options,
-                class_names=predictor.class_names,
-                scores=predictor.scores,
-                background_classes=predictor.background_classes,
-                of_model=of_model,
-                scratch=scratch,
-            )
-        return row | {"file": files[answer.source.input.stem]}
-
-    with (
-        (own / rows_lib.NAME).open("a", encoding="utf-8") as file,
-        # Closed at once after an error: it then deletes its files.
-        contextlib.closing(
-            batches.predict(predictor, rest, options, scratch=scratch, all_inputs=all_inputs)
-        ) as answers,
-        contextlib.closing(
-            threads.map_in_order(
-                write,
-                answers,
-                num_threads=batches.NUM_THREADS,
-                num_ahead=max(batches.NUM_THREADS, options.batch_size),
-                is_alone=_is_on_disk,
-            )
-        ) as written,
-    ):
-        for row in written:
-            update(1)
-            if isinstance(row, Skipped):
-                skipped.append({"path": str(row.input.path), "reason": row.reason})
-                kind = row.reason.replace(str(row.input.path), "")
-                if kind not in kinds:  # a line each would hide what else is said
-                    logger.warning("Skipped: %s", row.reason)
-                kinds.add(kind)
-                continue
-            file.write(rows_lib.to_line(row))
-            file.flush()
-            rows.append(row)
-    if more := len(skipped) - len(kinds):
-        logger.warning(
-            "%d more images were skipped for the same reasons: %s lists all.", more, output / completion.MANIFEST
-        )
-    return rows, skipped
-
-
-def _is_on_disk(answer: Predicted | Skipped) -> bool:
-    """Whether an answer has files that are deleted when the next one is asked for."""
-    return isinstance(answer, Predicted) and isinstance(answer.mask, DiskArray)
+    Args:
+        predictor: the model.
+        chosen: these files.
+        output: a new folder.
+        options: what is written.
+        all_inputs: the files of the whole prediction.
+        results: as of `predict`.
+        update: is called with 1 after each file.
+    """
+    output.mkdir()
+    _open(output, {})
+    of_model = trust.find_model_flags(results)
+    file_writing.predict(
+        predictor, chosen, output, options, own=output, all_inputs=all_inputs, of_model=of_model, update=update
+    )
 
 
 def _check_folder(output: pathlib.Path, state: dict[str, Any]) -> None:

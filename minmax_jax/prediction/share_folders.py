@@ -37,7 +37,7 @@ def refuse_others(output: pathlib.Path, share: shares.Share) -> None:
     """
     for folder in _folders(output):
         if not is_of(folder, share) or share.count == 1:
-            lock.check(folder, flag="--output", work=f"predicts a share ({folder.name.replace('_', ' ')})")
+            lock.check_free(folder, flag="--output", work=f"predicts a share ({folder.name.replace('_', ' ')})")
 
 
 def begin(output: pathlib.Path, own: pathlib.Path) -> None:
@@ -116,7 +116,7 @@ def _is_busy(folder: pathlib.Path) -> bool:
     if (folder / _FINISHED).exists():
         return False
     try:
-        lock.check(folder)
+        lock.check_free(folder)
     except lock.LockedError:
         return True
     return False

@@ -1,5 +1,6 @@
 """The decoder's training: cross entropy on the seeds alone, and the pairwise term."""
 
+from collections.abc import Iterator
 import dataclasses
 import functools
 import logging
@@ -74,23 +75,42 @@ def _train_once(
     groups: list[Group], decoder: decoder_lib.Decoder, options: RefineOptions, seed: int
 ) -> tuple[Any, dict[str, float]]:
     """Parameters, and the terms of the last step; ends early where masks stay constant."""
+    seed_losses = []
+    with progress.meter("Second stage", total=options.num_steps, unit="step") as update:
+        for index, last in enumerate(steps(groups, decoder=decoder, options=options, seed=seed)):
+            seed_losses.append(last[1]["seed_loss"])
+            update(1)
+            is_checked = index >= 2 * _CHECKED_STEPS and index % _CHECKED_STEPS == 0
+            if is_checked and not np.mean(jax.device_get(seed_losses[-_CHECKED_STEPS:])) <= _HOPELESS:
+                break
+    params, terms = jax.device_get(last)
+    return params, {name: float(value) for name, value in terms.items()}
+
+
+def steps(
+    groups: list[Group], *, decoder: decoder_lib.Decoder, options: RefineOptions, seed: int
+) -> Iterator[tuple[Any, dict[str, jax.Array]]]:
+    """One training of a decoder, step by step.
+
+    Args:
+        groups: as of `train`.
+        decoder: as of `train`.
+        options: as of `train`.
+        seed: as of `train`.
+
+    Yields:
+        The parameters after each step, which the next one overwrites, and the terms of its loss.
+    """
     rng = np.random.default_rng(seed)
     sizes = np.array([len(group.images) for group in groups])
     params = _init(decoder, groups[0], seed)
     tx = optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, options.num_steps))
     opt_state = tx.init(params)
     step = jax.jit(functools.partial(_train_step, decoder=decoder, tx=tx, options=options), donate_argnums=(0, 1))
-    terms, seed_losses = {}, []
-    with progress.meter("Second stage", total=options.num_steps, unit="step") as update:
-        for index in range(options.num_steps):
-            group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
-            params, opt_state, terms = step(params, opt_state, _draw_batch(group, rng))
-            seed_losses.append(terms["seed_loss"])
-            update(1)
-            is_checked = index >= 2 * _CHECKED_STEPS and index % _CHECKED_STEPS == 0
-            if is_checked and not np.mean(jax.device_get(seed_losses[-_CHECKED_STEPS:])) <= _HOPELESS:
-                break
-    return jax.device_get(params), {name: float(value) for name, value in terms.items()}
+    for _ in range(options.num_steps):
+        group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
+        params, opt_state, terms = step(params, opt_state, _draw_batch(group, rng))
+        yield params, terms
 
 
 def _init(decoder: decoder_lib.Decoder, group: Group, seed: int) -> Any:

@@ -138,7 +138,7 @@ def evaluate_model(
         state_digest=digests.model_digest(state),
         wall_seconds=wall_seconds,
     )
-    threshold = _choose_threshold(run, state) if split == "test" else None
+    threshold = choose_threshold(run, run.splits["validation"], state) if split == "test" else None
     content["metrics"] = metric_table.describe(
         rows, run.splits[split], run.test_evaluators, validated_threshold=threshold
     )
@@ -148,9 +148,14 @@ def evaluate_model(
     return rows, content | ({"diagnosis": swaps} if swaps else {})
 
 
-def _choose_threshold(run: Run, state: state_lib.TrainState) -> float | None:
-    """The best threshold for the validation images, if any has a true mask."""
-    split = run.splits["validation"]
+def choose_threshold(run: Run, split: dataset.Split, state: state_lib.TrainState) -> float | None:
+    """The best threshold for validation images, if any has a true mask.
+
+    Args:
+        run: the run.
+        split: the images.
+        state: of the model.
+    """
     if not dataset.any_mask(split):
         return None
     variables = state_lib.inference_variables(state)

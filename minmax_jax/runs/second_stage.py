@@ -1,6 +1,8 @@
 """The second stage of a run: its decoder, and the run whose masks the decoder predicts."""
 
+from collections.abc import Callable
 import dataclasses
+import functools
 import logging
 import pathlib
 from typing import Any, NamedTuple
@@ -8,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minmax_jax.base.errors import OptionError, naming
+from minmax_jax.data import dataset
 from minmax_jax.distributed import engines
 from minmax_jax.method import masks_alone
 from minmax_jax.ops import canvas
@@ -45,19 +48,7 @@ def train(run: Run, state: state_lib.TrainState) -> SecondStage:
         OptionError: for a method without a trunk.
     """
     options = run.options
-    if run.method.stages is None:
-        raise OptionError(f"config.refine.enabled=True needs a trunk; config.method={options.method!r} has none.")
-    parallelize = engines.ENGINES[options.train.engine].parallelize_predict
-    stages, variables = parallelize(run.method.stages), state_lib.inference_variables(state)
-    groups = cache.collect(
-        _create_masks_fn(run, variables),
-        lambda images: stages(variables, images),
-        run.splits["train"],
-        options=options.refine,
-        batch_size=options.evaluation.batch_size,
-        seed=options.seed,
-        shapes=run.shapes,
-    )
+    groups = create_collector(run, state)(run.splits["train"])
     num_images = sum(len(group.images) for group in groups)
     logger.info("The second stage trains on %d of %d images.", num_images, len(run.splits["train"]))
     if left_out := int(np.count_nonzero(~run.splits["train"].has_region)):
@@ -65,6 +56,32 @@ def train(run: Run, state: state_lib.TrainState) -> SecondStage:
     decoder = creation.create_decoder(options.model.trunk)
     with naming("config.refine."):
         return SecondStage(*decoder_training.train(groups, decoder=decoder, options=options.refine, seed=options.seed))
+
+
+def create_collector(run: Run, state: state_lib.TrainState) -> Callable[[dataset.Split], list[cache.Group]]:
+    """The function from training images to what the decoder learns from; its programs are compiled once per shape.
+
+    Args:
+        run: the run.
+        state: of the selected model.
+
+    Raises:
+        OptionError: for a method without a trunk.
+    """
+    options = run.options
+    if run.method.stages is None:
+        raise OptionError(f"config.refine.enabled=True needs a trunk; config.method={options.method!r} has none.")
+    parallelize = engines.ENGINES[options.train.engine].parallelize_predict
+    stages, variables = parallelize(run.method.stages), state_lib.inference_variables(state)
+    return functools.partial(
+        cache.collect,
+        _create_masks_fn(run, variables),
+        lambda images: stages(variables, images),
+        options=options.refine,
+        batch_size=options.evaluation.batch_size,
+        seed=options.seed,
+        shapes=run.shapes,
+    )
 
 
 def _create_masks_fn(run: Run, variables: dict[str, Any]) -> cache.MasksFn:

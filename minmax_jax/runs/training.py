@@ -52,14 +52,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
         KeyboardInterrupt: once the save under way is written; the message says how to resume.
     """
     started = time.monotonic()
-    run = build_run(config)
-    data_splits.warn_of_imbalance(run.options.data, run.splits["train"])
-    # Before any host writes: the configuration in the folder is that of the first.
-    _check_hosts(config, run)
-    # A resumed run does not need the pretrained file any more. A save that was not finished has another name.
-    written = (local_path("--workdir", workdir) / "checkpoints").glob("[0-9]*")
-    is_fresh = not any(path.name.isdigit() for path in written)
-    state = creation.load_pretrained(run.options.model, run.state) if is_fresh else run.state
+    run, state = prepare(config, workdir)
     folder = workdir_lib.open_workdir(workdir, config)
     with workdir_lib.hold(folder):
         host_checks.check_shared_folder(folder)
@@ -78,6 +71,26 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
             saved.wait()
             last = max(saved.steps(), default=0)
             raise type(stop)(f"Rerun the same command to resume from step {last}.") from None
+
+
+def prepare(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> tuple[Run, TrainState]:
+    """The run, and the state that it starts from unless the folder holds a checkpoint; nothing is written.
+
+    Args:
+        config: all fields of configs/common.py.
+        workdir: folder of the run.
+
+    Raises:
+        UserError: for a configuration, a dataset or pretrained weights that cannot be used.
+    """
+    run = build_run(config)
+    data_splits.warn_of_imbalance(run.options.data, run.splits["train"])
+    # Before any host writes: the configuration in the folder is that of the first.
+    _check_hosts(config, run)
+    # A resumed run does not need the pretrained file any more. A save that was not finished has another name.
+    written = (local_path("--workdir", workdir) / "checkpoints").glob("[0-9]*")
+    is_fresh = not any(path.name.isdigit() for path in written)
+    return run, creation.load_pretrained(run.options.model, run.state) if is_fresh else run.state
 
 
 def _train(
@@ -108,7 +121,7 @@ def _train(
     logger.info(
         "Steps %d to %d, %d per epoch, from %s, on %d x %s.",
         *(first_step + 1, total_steps, run.steps_per_epoch),
-        *(_describe_start(options.model.pretrained, first_step), jax.device_count(), jax.devices()[0].device_kind),
+        *(describe_start(options.model.pretrained, first_step), jax.device_count(), jax.devices()[0].device_kind),
     )
     timer, window = timing.StepTimer(), []
     for step in range(first_step + 1, total_steps + 1):
@@ -212,7 +225,13 @@ def _select(record: checkpoints.RunRecord, summary: dict, step: int, rule: str) 
         record.selected_step, record.selected_score = step, score
 
 
-def _describe_start(pretrained: str, first_step: int) -> str:
+def describe_start(pretrained: str, first_step: int) -> str:
+    """What a training starts from, in words.
+
+    Args:
+        pretrained: as `config.model.pretrained`.
+        first_step: of the checkpoint that it resumes from; 0 without.
+    """
     if first_step:
         return f"the checkpoint of step {first_step}"
     if pretrained == "imagenet":

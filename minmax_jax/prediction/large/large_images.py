@@ -63,12 +63,11 @@ def predict(
     """
     grid = blending.create_grid(source.tiling.size, source.tiling.side, overlap=overlap)
     _check_space(source, predictor, scratch)
-    read = functools.partial(_read_window, source, _find_stains(predictor, source))
     answers: list[Prediction] = []
     has_region: list[bool] = []  # of each tile's class
 
     def predicted_masks():
-        for answer in _predict_tiles(predictor, read, grid, min(batch_size, len(grid.windows))):
+        for answer in predict_tiles(predictor, source, grid, batch_size=batch_size):
             answers.append(answer.replace(masks=None))
             has_region.append(int(np.argmax(answer.probabilities)) not in predictor.background_classes)
             # Masks of a second stage are not scaled yet.
@@ -136,11 +135,19 @@ def _read_window(source: Source, of_image: stains.Stains | None, window: tuple[i
     return pixels if of_image is None else stains.replace_stains(pixels, of_image)
 
 
-def _predict_tiles(
-    predictor: Predictor, read: Callable[..., np.ndarray], grid: blending.Grid, batch_size: int
+def predict_tiles(
+    predictor: Predictor, source: Source, grid: blending.Grid, *, batch_size: int
 ) -> Iterator[Prediction]:
-    """The prediction of each tile, its mask [h, w]; the next batch is read while the networks compute."""
-    earlier = None
+    """The prediction of each tile, its mask [h, w]; the next batch is read while the networks compute.
+
+    Args:
+        predictor: the model.
+        source: an image with a tiling.
+        grid: its tiles.
+        batch_size: tiles that are predicted together.
+    """
+    read = functools.partial(_read_window, source, _find_stains(predictor, source))
+    earlier, batch_size = None, min(batch_size, len(grid.windows))
     for start in range(0, len(grid.windows), batch_size):
         tiles = [padding.pad(read(window)) for window in grid.windows[start : start + batch_size]]
         # Another number of tiles would compile the networks again.

@@ -54,9 +54,44 @@ def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise WorkdirError(f"--workdir={str(workdir)!r} cannot be written ({error}). Choose another folder.") from error
+        raise _not_writable(workdir, error) from error
+    _check_config(folder, workdir, config)
+    return folder
+
+
+def check(
+    workdir: str | pathlib.Path, config: ml_collections.ConfigDict, splits: Mapping[str, dataset.Split]
+) -> pathlib.Path:
+    """Checks all that `open_workdir`, `hold` and `claim` check, and writes nothing: the folder need not exist.
+
+    Args:
+        workdir: folder of the run.
+        config: of the run.
+        splits: as of `claim`.
+
+    Raises:
+        WorkdirError: if the folder cannot be written, or has another configuration or other data.
+        LockedError: as of `hold`.
+    """
+    folder = local_path("--workdir", workdir).absolute()
+    try:
+        disk.check_writable(folder)
+    except OSError as error:
+        raise _not_writable(workdir, error) from error
+    _check_config(folder, workdir, config)
+    lock.check_free(folder)
+    _check_splits(folder, splits)
+    return folder
+
+
+def _not_writable(workdir: str | pathlib.Path, error: OSError) -> WorkdirError:
+    return WorkdirError(f"--workdir={str(workdir)!r} cannot be written ({error}). Choose another folder.")
+
+
+def _check_config(folder: pathlib.Path, workdir: str | pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Raises WorkdirError, naming the fields, where the folder has another configuration."""
     if not (folder / "config.json").exists():
-        return folder
+        return
     before, now = fields.flatten(read_config(folder)), fields.flatten(config)
     free = {*_FREE, "train.epochs"} if now["train.epochs"] > before.get("train.epochs", 0) else _FREE
     differing = [
@@ -70,7 +105,6 @@ def open_workdir(workdir: str | pathlib.Path, config: ml_collections.ConfigDict)
             + "\n".join(differing)
             + "\nGive the same configuration to resume, or another workdir to start anew."
         )
-    return folder
 
 
 def hold(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
@@ -93,12 +127,7 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, splits: Mappi
     Raises:
         WorkdirError: if a split is not the one that the run was started with.
     """
-    differing = differing_splits(folder, splits)
-    if differing:
-        raise WorkdirError(
-            f"{folder} belongs to a run on other data: {' '.join(differing)} Give the same data to resume, or another"
-            " workdir to start anew."
-        )
+    _check_splits(folder, splits)
     if not hosts.is_main_host():
         return
     path = folder / "config.json"
@@ -109,6 +138,15 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, splits: Mappi
         folder / "data.json",
         {name: {"num_images": len(split), "digest": digests.split_digest(split)} for name, split in splits.items()},
     )
+
+
+def _check_splits(folder: pathlib.Path, splits: Mapping[str, dataset.Split]) -> None:
+    """Raises WorkdirError where the folder belongs to a run on other data."""
+    if differing := differing_splits(folder, splits):
+        raise WorkdirError(
+            f"{folder} belongs to a run on other data: {' '.join(differing)} Give the same data to resume, or another"
+            " workdir to start anew."
+        )
 
 
 def differing_splits(folder: pathlib.Path, splits: Mapping[str, dataset.Split]) -> list[str]:
