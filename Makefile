@@ -41,7 +41,8 @@ benchmark: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,tensorboard]'
+	# Python compiles a module when it is imported: half of the installation was to compile all of them.
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test,tensorboard]'
 	touch $@
 
 clean:
