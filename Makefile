@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 TABLES := runs/benchmarks
 
+# Where this is set, each process would compile again what the installation did not: see below.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-newest benchmark clean
 
 demo: $(INSTALLED)
