@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 TABLES := runs/benchmarks
 
+# Where this is set, each process would compile again what the installation did not: see below.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-newest benchmark clean
 
 demo: $(INSTALLED)
@@ -41,7 +44,8 @@ benchmark: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,tensorboard]'
+	# Python compiles a module when it is imported: half of the installation was to compile all of them.
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test,tensorboard]'
 	touch $@
 
 clean:

@@ -22,6 +22,7 @@ class GreenMask:
     """The green channel is the mask; the class is red where the middle of the image is; both entropies are 0.1."""
 
     class_names = ("plain", "red")
+    reads_canvases = False
     preprocessing = preprocessing.Preprocessing()
 
     def __init__(self, scores=("foreground_entropy", "background_entropy")):

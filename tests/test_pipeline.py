@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -121,6 +122,25 @@ def test_exactly_resumable(num_workers):
     expected = [next(iterator) for _ in range(4)]
     resumed = pipeline.train_batches(split, first_batch=3, **options)
     _assert_equal([next(resumed) for _ in range(4)], expected)
+
+
+class _TellingPlatform:
+    """Images that are white where JAX and the processes that this one starts use no device but CPUs, else black."""
+
+    def __call__(self, index):
+        is_cpu = os.environ.get("JAX_PLATFORMS") == jax.config.jax_platforms == "cpu"
+        return np.full((32, 32, 3), 255 * is_cpu, np.uint8)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_reading_processes_leave_accelerators_alone(num_workers, monkeypatch):
+    """And the process that trains is left as it is."""
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    before = jax.config.jax_platforms
+    split = dataclasses.replace(splits.make_split([(32, 32)] * 8), read_image=_TellingPlatform())
+    batches = _batches(split, num_workers=num_workers, augmentation=transforms.Augmentation((32, 32)))
+    assert {batch["images"].mean() for batch in batches} == {255.0 if num_workers else 0.0}
+    assert "JAX_PLATFORMS" not in os.environ and jax.config.jax_platforms == before != "cpu"
 
 
 _READS_FOR_EVER = """

@@ -274,7 +274,7 @@ def test_the_first_prediction_goes_on_where_its_client_left():
 
 
 def test_compiled_sizes_are_bounded(monkeypatch):
-    monkeypatch.setattr(application, "_MAX_SHAPES", 2)
+    monkeypatch.setattr(application, "_MAX_COMPILED", 2)
     cleared = []
     monkeypatch.setattr(application.jax, "clear_caches", lambda: cleared.append(1))
     with served.serve(served.GreenMask()) as port:

@@ -235,3 +235,15 @@ def test_empty_and_unknown_splits_are_refused():
         synthetic.load("train", 0, config=CONFIG)
     with pytest.raises(ValueError, match="split='valid'"):
         synthetic.load("valid", 1, config=CONFIG)
+
+
+def test_annotations_are_drawn_once_and_are_the_callers_own(monkeypatch):
+    calls, render = [], synthetic.render
+    monkeypatch.setattr(synthetic, "render", lambda index, **options: calls.append(index) or render(index, **options))
+    split = synthetic.load("test", 8, config=synthetic.SyntheticConfig(seed=77))
+    for _ in range(2):
+        mask, numbers = split.read_mask(3), split.read_instances(3)
+        np.testing.assert_array_equal(mask, render(3, split="test", config=synthetic.SyntheticConfig(seed=77))[1])
+        assert numbers.max() >= 1 and numbers.dtype == np.int32
+        mask[:], numbers[:] = False, 0
+    assert calls == [3]

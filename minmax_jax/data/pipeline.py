@@ -9,6 +9,7 @@ import threading
 
 from absl import flags
 import grain
+import jax
 import numpy as np
 
 from minmax_jax.base.errors import OptionError
@@ -136,16 +137,25 @@ def train_batches(
     if num_workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain's workers read an absl flag, also without an absl program.
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers), worker_init_fn=_end_with_parent)
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers), worker_init_fn=_begin_to_read)
     return iter(batches)
 
 
-def _end_with_parent(index: int, count: int) -> None:
+def _begin_to_read(index: int, count: int) -> None:
+    """What a reading process does first, before it opens the data."""
+    del index, count
+    # It computes nothing with JAX, which Grain has imported in it and which would reserve most of an accelerator's
+    # memory at the first array.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")
+    _end_with_parent()
+
+
+def _end_with_parent() -> None:
     """Makes a reading process end when the training does, also where that was killed and could end nothing.
 
     The last of them also ends the process in which Python counts what they share.
     """
-    del index, count
     parent = multiprocessing.parent_process()
 
     def wait() -> None:

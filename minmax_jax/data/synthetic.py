@@ -117,20 +117,33 @@ def load(split: str, num_images: int, *, config: SyntheticConfig) -> dataset.Spl
         raise OptionError(f"split={split!r} must be one of {SPLITS}.")
     if num_images < 1:
         raise OptionError(f"num_images={num_images} must be at least 1: the {split} split would be empty.")
-    read = functools.partial(_render_one, split=split, config=config)
     return dataset.Split(
         names=tuple(f"{split}_{index:06d}" for index in range(num_images)),
         labels=np.arange(num_images, dtype=np.int32) % len(config.class_names),
         class_names=config.class_names,
         sizes=np.full((num_images, 2), config.image_size),
-        read_image=functools.partial(read, 0),
-        read_mask=functools.partial(read, 1),
-        read_instances=functools.partial(read, 2),
+        read_image=functools.partial(_read_image, split=split, config=config),
+        read_mask=functools.partial(_read_mask, split=split, config=config),
+        read_instances=functools.partial(_read_instances, split=split, config=config),
     )
 
 
-def _render_one(which, index, *, split, config):
-    return render(index, split=split, config=config)[which]
+def _read_image(index: int, *, split: str, config: SyntheticConfig) -> np.ndarray:
+    return render(index, split=split, config=config)[0]
+
+
+def _read_mask(index: int, *, split: str, config: SyntheticConfig) -> np.ndarray:
+    return _draw_objects(index, split, config) > 0
+
+
+def _read_instances(index: int, *, split: str, config: SyntheticConfig) -> np.ndarray:
+    return _draw_objects(index, split, config).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=1024)
+def _draw_objects(index: int, split: str, config: SyntheticConfig) -> np.ndarray:
+    """The numbers of `render`, as int16 [H, W]: each validation asks for mask and objects of the same images."""
+    return render(index, split=split, config=config)[2].astype(np.int16)
 
 
 def render(index: int, *, split: str, config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

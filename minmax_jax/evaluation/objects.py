@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import distance
 
 _EIGHT = np.ones((3, 3), int)  # neighbours that are connected
 
@@ -141,4 +140,6 @@ def _farthest(objects: Objects, i: int, others: Objects, j: int) -> float:
     pixels = pixels[others.numbers[tuple(pixels.T)] != j + 1]
     if not len(pixels):
         return 0.0
+    from scipy.spatial import distance  # Here, because it takes a tenth of a second to import.
+
     return distance.directed_hausdorff(pixels, others.outlines[j])[0]  # stops early, which a k-d tree does not

@@ -37,7 +37,7 @@ class Predictor:
         preprocessing: of each image.
         predict: [B, h, w, 3] preprocessed images, or a `Canvas` of them, to a Prediction.
         predict_with_first_masks: as `predict`, and the [B, h, w, 1] masks of the first stage, through which its
-            classifier saw the images; without a second stage they are those of the Prediction.
+            classifier saw the images; without a second stage they are those of the Prediction. It is jitted.
         method: whose model this is.
         calibrate_fn: of `calibration.CALIBRATIONS`, for the masks of a second stage, or None.
 
@@ -54,7 +54,7 @@ class Predictor:
     card: dict[str, Any]
     preprocessing: preprocessing.Preprocessing
     predict: Callable[[canvas.Images], Prediction]
-    predict_with_first_masks: Callable[[np.ndarray], tuple[Prediction, jax.Array]]
+    predict_with_first_masks: functools.partial[tuple[Prediction, jax.Array]]
     method: Method
     calibrate_fn: Callable[..., np.ndarray] | None = None
 
@@ -103,6 +103,8 @@ class Predictor:
     def __call__(self, images: np.ndarray) -> Prediction:
         """Predicts class and mask of images of one size; compiles once per size and number of images.
 
+        For images of many sizes `prediction.folder.predict` compiles at most four programs.
+
         Args:
             images: [B, H, W, 3] uint8, RGB, at the resolution of the images that were prepared for training.
 
@@ -128,6 +130,16 @@ class Predictor:
             masks=np.stack(masks)[..., None],
             scores={name: np.asarray(values) for name, values in prediction.scores.items()},
         )
+
+    def compile(self, shape: tuple[int, int]) -> None:
+        """Compiles `predict_with_first_masks` for a canvas with one image, or reads it from the compilation cache.
+
+        Args:
+            shape: (H, W) of the canvas.
+        """
+        jitted = self.predict_with_first_masks
+        images = canvas.Canvas(jax.ShapeDtypeStruct((1, *shape, 3), np.uint8), jax.ShapeDtypeStruct((1, 2), np.int32))
+        jitted.func.lower(*jitted.args, images).compile()
 
     def finish_mask(self, mask: np.ndarray, prepared_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         """The mask of an image as it was given, [H, W] float32.

@@ -12,6 +12,7 @@ from PIL import Image
 from minmax_jax.base import options as options_lib
 from minmax_jax.base.errors import OptionError, UserError
 from minmax_jax.data import (
+    canvases,
     image_endings,
     image_files,
     image_reading,
@@ -25,6 +26,7 @@ from minmax_jax.data import (
 )
 from minmax_jax.evaluation import image_predictions, trust
 from minmax_jax.evaluation.image_predictions import ImagePrediction, NotFiniteError
+from minmax_jax.ops import canvas
 from minmax_jax.prediction import sources
 from minmax_jax.prediction.options import Options
 from minmax_jax.prediction.outputs import regions
@@ -35,6 +37,7 @@ _MAX_SIDE = 16384  # pixels; what a browser draws
 _MAX_SHOWN_SIDE = 2048  # pixels of the picture that goes back; masks keep the size of the image
 _MAX_SEEN_SIDE = 512
 _MIN_PIXELS = 128 * 128  # to compute with
+_MAX_SHRINKING = 0.75  # of the sides of an image that is shrunk anyway, so that a canvas has room for it
 _LARGE = "the image is much larger than those of the training: predict cuts it into tiles, which this page does not"
 
 
@@ -74,25 +77,32 @@ class Prepared:
     Attributes:
         image: [H, W, 3] uint8, upright.
         preprocessed: [h, w, 3] uint8.
-        padded: [h', w', 3] uint8; each new size of these compiles the networks.
+        inputs: [1, h', w', 3] uint8, padded, or on a canvas; each new shape of these compiles the networks.
         microns: a pixel of the image, None if the file does not say.
         flags: what the size of the image and of its pixels, and what of the file is not read, say against its mask.
     """
 
     image: np.ndarray
     preprocessed: np.ndarray
-    padded: np.ndarray
+    inputs: canvas.Images
     microns: float | None
     flags: tuple[str, ...]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h', w') of the inputs."""
+        return canvas.split(self.inputs)[0].shape[1:3]
 
-def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared:
+
+def prepare(predictor: Predictor, content: bytes, *, limits: Limits, shapes: np.ndarray | None = None) -> Prepared:
     """Reads and preprocesses an image, at the magnification of the training where both are known.
 
     Args:
         predictor: of a run.
         content: of an image file.
         limits: of the image; its size is known before its pixels are decoded.
+        shapes: [K, 2] of the canvases, as of `shapes.choose`. An image that none has room for is computed at its own
+            shape, or, if it is shrunk anyway, at a size that fits; None: each image at its own shape.
 
     Raises:
         TooLargeError: for an image beyond the limits.
@@ -107,7 +117,7 @@ def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared
     try:
         prepare = dataclasses.replace(predictor.preprocessing, scale=predictor.preprocessing.scale * factor)
         (size,) = prepare.sizes(np.array([[height, width]])).tolist()
-        prepare, is_reduced = _reduce(prepare, size, limits.max_pixels)
+        prepare, is_reduced = _reduce(prepare, size, limits.max_pixels, shapes)
         (size,) = prepare.sizes(np.array([[height, width]])).tolist()
         _check_size(tuple(size), " after the preprocessing of the run", limits)
         read = image_reading.read(content, "The file", readings.from_json(predictor.card.get("reading")))
@@ -120,17 +130,29 @@ def prepare(predictor: Predictor, content: bytes, *, limits: Limits) -> Prepared
     flags = (*sources.find_flags(said), *(_LARGE,) * is_large, *lossy_reading.flags(read.lossy))
     if is_reduced:
         flags += (f"{_describe_size(preprocessed, image)}: small objects can be lost (max_pixels={limits.max_pixels})",)
-    return Prepared(image, preprocessed, padding.pad(preprocessed), said.microns, flags)
+    return Prepared(image, preprocessed, _place(padding.pad(preprocessed), shapes), said.microns, flags)
+
+
+def _place(padded: np.ndarray, shapes: np.ndarray | None) -> canvas.Images:
+    """A batch of one padded image, on its canvas where there are any."""
+    if shapes is None:
+        return padded[None]
+    (shape,) = canvases.assign(np.array([padded.shape[:2]]), shapes).tolist()
+    return canvas.Canvas(padding.place(padded, shape)[None], np.array([padded.shape[:2]], np.int32))
 
 
 def _reduce(
-    prepare: preprocessing.Preprocessing, size: Sequence[int], max_pixels: int
+    prepare: preprocessing.Preprocessing, size: Sequence[int], max_pixels: int, shapes: np.ndarray | None
 ) -> tuple[preprocessing.Preprocessing, bool]:
     """Preprocessing to at most so many pixels, and whether that differs; no side gets too small for the networks."""
     if not max_pixels or size[0] * size[1] <= max_pixels:
         return prepare, False
+    factor = (max_pixels / (size[0] * size[1])) ** 0.5
+    if shapes is not None:
+        fitting = np.min(np.sort(shapes) / np.sort(size), axis=1).max()  # landscape and portrait have the same room
+        factor = min(factor, fitting) if fitting >= _MAX_SHRINKING * factor else factor
     # Rounded down, and the larger side is rounded: a pixel less for that.
-    side = max(preprocessing.MIN_SIDE, int(min(size) * (max_pixels / (size[0] * size[1])) ** 0.5) - 1)
+    side = max(preprocessing.MIN_SIDE, int(factor * min(size)) - 1)
     return dataclasses.replace(prepare, min_side=min(prepare.min_side, side), max_side=side), True
 
 
@@ -190,7 +212,7 @@ def predict(predictor: Predictor, prepared: Prepared, *, model_flags: Sequence[s
     Raises:
         NotFiniteError: if the model predicts what is no number.
     """
-    found, first_masks = predictor.predict_with_first_masks(prepared.padded[None])
+    found, first_masks = predictor.predict_with_first_masks(prepared.inputs)
     prediction = ImagePrediction(
         index=0,
         probabilities=np.asarray(found.probabilities)[0],

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -21,12 +22,13 @@ from minmax_jax.base.errors import UserError
 from minmax_jax.evaluation import trust
 from minmax_jax.runs.predictor import Predictor
 from minmax_jax.serve import answer_page, answers, guard, uploads
+from minmax_jax.serve import shapes as shapes_lib
 
 _FILES = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css")} | {
     f"/{name}": (name, "text/javascript") for name in ("page.js", "mask.js")
 }
 _MAX_WAITING = 8  # predictions; each holds a file in memory
-_MAX_SHAPES = 16  # sizes of images whose compiled networks are kept in memory
+_MAX_COMPILED = 16  # shapes whose compiled networks are kept in memory
 logger = logging.getLogger(__name__)
 
 
@@ -44,10 +46,11 @@ class _Service:
         run: facts for the page.
         executor: of one thread, apart from those that the event loop waits for when it ends.
         uploads: that are not complete.
+        shapes: [K, 2] of the canvases, None for a method that reads none.
         turn: held by the request whose image is predicted.
         waiting: number of requests for a prediction whose files are complete.
         activity: "idle", "predicting" or "compiling".
-        shapes: sizes that are compiled.
+        compiled: shapes whose networks are in memory.
     """
 
     predictor: Predictor
@@ -55,10 +58,11 @@ class _Service:
     run: dict[str, Any]
     executor: concurrent.futures.Executor
     uploads: uploads.Uploads
+    shapes: np.ndarray | None
     turn: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
     waiting: int = 0
     activity: str = "idle"
-    shapes: set[tuple[int, ...]] = dataclasses.field(default_factory=set)
+    compiled: set[tuple[int, int]] = dataclasses.field(default_factory=set)
 
 
 def create(
@@ -70,7 +74,7 @@ def create(
     port: int,
     public_url: guard.PublicUrl | None = None,
 ) -> Callable[..., Any]:
-    """The application, an ASGI callable.
+    """The application, an ASGI callable, which at once begins to compile the networks for its canvases.
 
     Args:
         predictor: of the run.
@@ -99,7 +103,10 @@ def create(
         run,
         concurrent.futures.ThreadPoolExecutor(1, "prediction"),
         uploads.Uploads(int(limits.max_megabytes * 1e6)),
+        shapes_lib.choose(predictor, limits.max_pixels),
     )
+    if service.shapes is not None:
+        service.executor.submit(_compile, service, list(map(tuple, service.shapes.tolist())))
     routes = [Route(path, functools.partial(_send_file, *file)) for path, file in _FILES.items()]
     routes += [
         Route("/run", functools.partial(_describe, service)),
@@ -207,16 +214,32 @@ def _answer(service: _Service, content: bytes) -> dict[str, Any]:
     start = time.monotonic()
     service.activity = "predicting"
     try:
-        prepared = answers.prepare(service.predictor, content, limits=service.limits)
-        shape = prepared.padded.shape[:2]
-        is_new = shape not in service.shapes
+        prepared = answers.prepare(service.predictor, content, limits=service.limits, shapes=service.shapes)
+        is_new = prepared.shape not in service.compiled
         if is_new:
             service.activity = "compiling"
-            if len(service.shapes) >= _MAX_SHAPES:
-                service.shapes.clear()
+            if len(service.compiled) >= _MAX_COMPILED:
+                service.compiled.clear()
                 jax.clear_caches()
         answer = answers.predict(service.predictor, prepared, model_flags=service.run["flags"])
-        service.shapes.add(shape)
+        service.compiled.add(prepared.shape)
     finally:
         service.activity = "idle"
     return answer | {"compiled": is_new, "seconds": round(time.monotonic() - start, 2)}
+
+
+def _compile(service: _Service, shapes: list[tuple[int, int]]) -> None:
+    """Compiles the networks for the first of the shapes, in the thread of predictions: images come between two shapes.
+
+    What goes wrong here is told by the answer for an image.
+    """
+    shape, *rest = shapes
+    if shape not in service.compiled:
+        service.activity = "compiling"
+        try:
+            service.predictor.compile(shape)
+            service.compiled.add(shape)
+        finally:
+            service.activity = "idle"
+    if rest:
+        service.executor.submit(_compile, service, rest)
