@@ -10,6 +10,7 @@ from minmax_jax.data import canvases, pipeline
 from minmax_jax.evaluation import diagnosis
 from minmax_jax.evaluation.metrics import dice
 from minmax_jax.method import Prediction
+from minmax_jax.minmax import inference
 from minmax_jax.minmax import method as minmax_method
 from minmax_jax.minmax.objective import Objective
 from minmax_jax.models import decoder as decoder_lib
@@ -17,9 +18,11 @@ from minmax_jax.models import efficientnet_lite, heads, minmax_net, resnet
 from minmax_jax.ops import canvas, resize
 from minmax_jax.refinement import cache, decoder_training, edges, refined_inference
 from minmax_jax.refinement.options import RefineOptions
+from minmax_jax.runs import faithfulness_test, training
+from minmax_jax.runs.building import data_splits
 from minmax_jax.training import optimizers
 from minmax_jax.training.views import Views
-from tests import networks, splits
+from tests import networks, programs, splits
 
 _SIZES = [(96, 64), (64, 160), (128, 128), (32, 32)]
 _SHAPE = (128, 192)
@@ -335,3 +338,25 @@ def test_a_second_stage_learns_the_same_from_canvases():
             np.testing.assert_allclose(one, other, atol=2e-3)  # features are kept in half precision
     trained, weight = decoder_training.train(placed, decoder=decoder, options=options, seed=0)
     assert np.isfinite(jax.tree.leaves(trained)[0]).all() and weight <= 1.0
+
+
+@pytest.mark.slow
+def test_nothing_of_a_run_sees_more_shapes_than_canvases(tmp_path, monkeypatch):
+    """Validation, test, pictures, gallery and faithfulness of a whole training on images of eight padded sizes."""
+    sizes = [(32, 32 * number) for number in range(1, 9)]
+    one = splits.make_split(sizes, num_classes=2)
+    monkeypatch.setattr(
+        data_splits, "create_splits", lambda options: dict.fromkeys(("train", "validation", "test"), one)
+    )
+    traced = []
+    predict = inference.predict
+
+    def tracing(variables, images, **options):
+        traced.append(canvas.split(images)[0].shape[1:3])
+        return predict(variables, images, **options)
+
+    monkeypatch.setattr(inference, "predict", tracing)
+    training.train_and_evaluate(programs.config(erasing__num_erasures=0, train__epochs=1), tmp_path)
+    faithfulness_test.test_workdir(tmp_path, "test", num_images=8, num_steps=1)
+    shapes = canvases.choose(one.sizes)
+    assert len(set(traced)) == len(shapes) <= canvases.MAX_CANVASES

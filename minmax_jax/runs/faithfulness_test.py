@@ -8,8 +8,9 @@ import numpy as np
 
 from minmax_jax.base import options, progress
 from minmax_jax.base.paths import local_path
-from minmax_jax.data import dataset, padding
+from minmax_jax.data import canvases, dataset, padding
 from minmax_jax.evaluation import faithfulness, predict_split, randomization
+from minmax_jax.ops import canvas
 from minmax_jax.ops.resize import resize_mask
 from minmax_jax.runs import finished_runs
 from minmax_jax.runs.building.run import Run
@@ -101,7 +102,11 @@ def _predict_masks(run: Run, variables: dict[str, Any], images: dataset.Split) -
     masks: dict[int, np.ndarray] = {}
     batch_size = run.options.evaluation.batch_size
     for prediction in predict_split(
-        lambda batch: run.predict(variables, batch), images, batch_size=batch_size, refine_fn=run.refine_fn
+        lambda batch: run.predict(variables, batch),
+        images,
+        batch_size=batch_size,
+        refine_fn=run.refine_fn,
+        shapes=run.shapes,
     ):
         masks[prediction.index] = prediction.mask
     return [masks[index] for index in range(len(images))]
@@ -113,11 +118,15 @@ def _round_up(number: int, multiple: int) -> int:
 
 def _probabilities(run: Run, variables: dict[str, Any], images: np.ndarray, batch_size: int) -> np.ndarray:
     """[B, C] of the whole model, which finds a region in the changed images [B, H, W, 3] and reads it."""
-    padded = np.stack([padding.pad(image) for image in images])
+    padded = [padding.pad(image) for image in images]
+    size = padded[0].shape[:2]
+    (shape,) = canvases.assign(np.array([size]), run.shapes).tolist()
+    placed = np.stack([padding.place(image, shape) for image in padded])
     # Repeated images fill the last batch: another number of images would compile the networks again.
-    filled = np.concatenate([padded, np.repeat(padded[-1:], -len(padded) % batch_size, axis=0)])
+    filled = np.concatenate([placed, np.repeat(placed[-1:], -len(placed) % batch_size, axis=0)])
+    sizes = None if run.shapes is None else np.tile(np.array(size, np.int32), (batch_size, 1))
     found = [
-        np.asarray(run.predict(variables, filled[start : start + batch_size]).probabilities)
+        np.asarray(run.predict(variables, canvas.join(filled[start : start + batch_size], sizes)).probabilities)
         for start in range(0, len(filled), batch_size)
     ]
     return np.concatenate(found)[: len(images)]

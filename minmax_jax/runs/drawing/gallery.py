@@ -10,7 +10,6 @@ from minmax_jax.base import strict_json
 from minmax_jax.data import dataset
 from minmax_jax.evaluation import predict_split
 from minmax_jax.evaluation.evaluators import Row
-from minmax_jax.method import Prediction
 from minmax_jax.report import layers
 from minmax_jax.runs.building.run import Run
 from minmax_jax.training import state as state_lib
@@ -70,10 +69,11 @@ def write(run: Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Seq
     indices = sorted(chosen)
     subset, entries = dataset.subset(split, np.array(indices)), {}
     for prediction in predict_split(
-        lambda images: Prediction(probabilities=None, masks=run.predict_masks(variables, images), scores={}),
+        lambda images: run.predict(variables, images),  # the program of the test: to compile another takes longer
         subset,
         batch_size=run.options.evaluation.batch_size,
         refine_fn=run.refine_fn,
+        shapes=run.shapes,
     ):
         index = indices[prediction.index]
         image, true = subset.read_image(prediction.index), subset.read_mask(prediction.index)

@@ -38,6 +38,7 @@ def draw(run: Run, folder: pathlib.Path, state: state_lib.TrainState, rows: Sequ
         subset,
         batch_size=evaluation.batch_size,
         refine_fn=run.refine_fn,
+        shapes=run.shapes,
     ):
         path = pictures / file_names.shorten(subset.names[prediction.index], ending=".png")
         with _warning("A picture", path):
