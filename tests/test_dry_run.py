@@ -29,7 +29,8 @@ def _seconds(text):
 
 @pytest.fixture
 def fixed(monkeypatch):
-    """Work is done once, and takes 2 s, and 10 s more the first time, of which compiling takes 4."""
+    """Work is done once and takes 2 s, the first time 10 s more, of which compiling takes 4; the machine is idle."""
+    monkeypatch.setattr(estimate.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
 
     def measure(work, *, repetitions):
         del repetitions
@@ -226,6 +227,14 @@ def test_minutes_are_rounded():
     for seconds, expected in (0.2, "1 seconds"), (150, "2.5 minutes"), (3600, "60 minutes"):
         text = estimate.describe_parts([parts[0]._replace(seconds=seconds)], kept=0.5, left_out="pictures")
         assert text.startswith(f"Expected: about {expected}, without pictures.") and "Compiling" not in text
+
+
+def test_other_programs_are_mentioned(monkeypatch):
+    monkeypatch.setattr(estimate.os, "cpu_count", lambda: 4)
+    for load, expected in (2.0, []), (2.25, ["load 2.2 on 4 cores"]):
+        monkeypatch.setattr(estimate.os, "getloadavg", lambda load=load: (load, 9.0, 9.0))
+        found = estimate.describe_others()
+        assert len(found) == len(expected) and all(text in line for text, line in zip(expected, found))
 
 
 def test_memory_of_devices(monkeypatch):

@@ -46,6 +46,7 @@ def _describe(root, predictor=None, output="out", **changes):
 @pytest.fixture
 def fixed(monkeypatch):
     """A batch takes 4 s, and 10 s more the first time, of which compiling takes 3; a tile takes 2 s."""
+    monkeypatch.setattr(dry_run.estimate.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     monkeypatch.setattr(dry_run, "_measure_images", lambda *_: Duration(4.0, 10.0, 3.0))
     monkeypatch.setattr(dry_run, "_measure_tiles", lambda *_: Duration(2.0, 5.0, 1.0))
 

@@ -72,6 +72,7 @@ def describe(
     Raises:
         UserError: as of `folder.predict`.
     """
+    others = estimate.describe_others()
     rest = folder.find_rest(inputs, output, options, model=model)
     started = time.perf_counter()
     sampled = batches.sample(predictor, inputs, options)
@@ -83,7 +84,7 @@ def describe(
     lines.append(f"Views: {_describe_views(predictor.card)}.")
     if not rest:
         return "\n".join([*lines, "Expected: nothing but the tables, all images are predicted."])
-    return "\n".join([*lines, *_measure(predictor, work, shapes, options, results)])
+    return "\n".join([*lines, *_measure(predictor, work, shapes, options, results), *others])
 
 
 def _describe_work(work: Work, shapes: np.ndarray | None, options: Options) -> Iterator[str]:

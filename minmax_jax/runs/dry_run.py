@@ -48,7 +48,7 @@ def describe(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     Raises:
         UserError: as `training.train_and_evaluate`.
     """
-    started = time.perf_counter()
+    started, others = time.perf_counter(), estimate.describe_others()
     run, state = training.prepare(config, workdir)
     folder = workdir_lib.check(workdir, config, run.splits)
     rest, first_step = _find_rest(run, state, folder)
@@ -56,7 +56,7 @@ def describe(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     if rest.is_finished:
         return "\n".join([*lines, "Expected: nothing to do, this run is finished."])
     start = Part("start", time.perf_counter() - started, "data, networks and weights: measured")
-    return "\n".join([*lines, *_measure(run, rest, first_step, start)])
+    return "\n".join([*lines, *_measure(run, rest, first_step, start), *others])
 
 
 def _find_rest(run: Run, state: TrainState, folder: pathlib.Path) -> tuple[Rest, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import math
+import os
 import resource
 import sys
 from typing import NamedTuple
@@ -149,6 +150,15 @@ def describe_range(sizes: np.ndarray) -> str:
     ordered = sizes[np.argsort(np.prod(sizes, axis=1), kind="stable")]
     ends = ["x".join(map(str, size)) for size in (ordered[0].tolist(), ordered[-1].tolist())]
     return " to ".join(dict.fromkeys(ends)) + " pixels"
+
+
+def describe_others() -> list[str]:
+    """A line where other programs compute on this machine; called before any own work."""
+    load, num_cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load <= num_cores / 2:
+        return []
+    cores = _count(num_cores, "core", "cores")
+    return [f"Others: programs compute on this machine (load {load:.1f} on {cores}); without them it takes less time."]
 
 
 def describe_memory(planned: dict[str, int]) -> str:
