@@ -5,10 +5,12 @@ import json
 import threading
 import types
 
+import jax
 import numpy as np
 import pytest
 
 from minmax_jax.data import padding, preprocessing
+from minmax_jax.ops import canvas
 from minmax_jax.runs import predictor as predictor_lib
 from minmax_jax.serve import answers, shapes
 from tests import saved_models, served
@@ -99,6 +101,20 @@ def test_ten_sizes_share_four_programs_and_an_extreme_one_has_its_own(model):
         np.testing.assert_allclose(answer.masks[:, :height, :width], alone.masks, rtol=0, atol=1e-5)
         np.testing.assert_allclose(first_masks[:, :height, :width], alone_first, rtol=0, atol=1e-5)
         assert not np.asarray(answer.masks)[:, height:].any() and np.ptp(alone.masks) > 0.01
+
+
+def test_a_canvas_that_was_compiled_ahead_is_not_compiled_again(model):
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+    model.compile((64, 64))
+    assert len(compiled) == 1
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    model.predict_with_first_masks(canvas.Canvas(image, np.array([[64, 64]], np.int32)))
+    assert len(compiled) == 1
+    model.predict_with_first_masks(image)
+    assert len(compiled) == 2
 
 
 class _OnCanvases(served.GreenMask):
