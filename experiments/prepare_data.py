@@ -12,7 +12,6 @@ is part of a prepared `cub`. docs/data.md describes layouts and formats.
 import dataclasses
 import functools
 import importlib
-import json
 import logging
 import os
 import pathlib
@@ -20,7 +19,7 @@ import sys
 
 from absl import flags
 
-from minmax_jax.base import shares
+from minmax_jax.base import shares, strict_json
 from minmax_jax.base.errors import OptionError, naming
 from minmax_jax.base.paths import local_path
 
@@ -156,15 +155,17 @@ def _num_threads(share: shares.Share) -> int:
 def _describe_job() -> str:
     """The flags that determine what the records of an image are."""
     holders = [value for value in globals().values() if isinstance(value, flags.FlagHolder)]
-    return json.dumps({holder.name: holder.value for holder in holders if holder.name not in _CHANGE_NO_RECORD})
+    return strict_json.dumps({holder.name: holder.value for holder in holders if holder.name not in _CHANGE_NO_RECORD})
 
 
 def _check_background(name: str) -> None:
     """Raises OptionError where data that were prepared before have other classes without a region than the flag."""
     from minmax_jax.data import load
 
+    if not flags.FLAGS["background_classes"].present:
+        return
     declared = load.read_splits(_DATA_DIR.value, name)["train"].background_classes
-    if flags.FLAGS["background_classes"].present and set(_BACKGROUND.value) != set(declared):
+    if set(_BACKGROUND.value) != set(declared):
         raise OptionError(
             f"background_classes={','.join(_BACKGROUND.value)}: {name!r} was prepared before with"
             f" {','.join(declared) or 'none'}. Delete its folder in {_DATA_DIR.value} to prepare it anew, or set"

@@ -40,15 +40,24 @@ def create_serializer(class_names: tuple[str, ...]) -> Callable[[Mapping[str, An
     Args:
         class_names: of all classes, in the order of their labels.
     """
-    from tensorflow_datasets.core import example_serializer
+    from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-    kept = features(class_names)
-    serializer = example_serializer.ExampleSerializer(kept.get_serialized_info())
+    names, labels = list(features(class_names)), {name: label for label, name in enumerate(class_names)}
+
+    def to_feature(value: str | bytes | int | np.ndarray) -> tf_feature_pb2.Feature:
+        if isinstance(value, str | bytes):
+            content = value.encode() if isinstance(value, str) else value
+            return tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[content]))
+        values = np.ravel(value).tolist()
+        if np.asarray(value).dtype.kind == "f":
+            return tf_feature_pb2.Feature(float_list=tf_feature_pb2.FloatList(value=values))
+        return tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=values))
 
     def serialize(record: Mapping[str, Any]) -> bytes:
-        example = serializer.get_tf_example(kept.encode_example({key: record[key] for key in kept}))
+        values = {**record, "label": labels[record["label"]]}
+        content = tf_feature_pb2.Features(feature={name: to_feature(values[name]) for name in names})
         # Otherwise their order is that of a hash, which each process begins with another seed.
-        return example.SerializeToString(deterministic=True)
+        return tf_example_pb2.Example(features=content).SerializeToString(deterministic=True)
 
     return serialize
 
