@@ -122,7 +122,7 @@ def main() -> None:
                     share=share,
                     num_threads=_num_threads(share),
                 )
-            if prepared is None:
+            if prepared is None or (prepared.masks is None and share.index):  # others join, or it was there before
                 return
             masks = prepared.masks
             _check_background(name)
@@ -142,7 +142,7 @@ def _find_share() -> shares.Share:
                 " it when the files are there, and give their folder by source."
             )
     if share is None:
-        sys.exit(processes.run_all("prepare_data", sys.argv, flags.FLAGS.num_processes))
+        sys.exit(processes.run_all("prepare_data", sys.argv, flags.FLAGS.num_processes, takes_gpus=False))
     return share
 
 

@@ -268,7 +268,10 @@ def test_one_of_two_processes_can_be_killed(tmp_path):
     first = subprocess.run([*command, "--process_id=0"], cwd=programs.ROOT, capture_output=True, text=True)
     assert first.returncode == 0 and not first.stdout and "the process that ends last joins all" in first.stderr
     assert number < len(list(made.glob("*.json"))) < 29
-    done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True)  # starts both
+    # Starts both; preparing takes no GPU.
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    environment["CUDA_VISIBLE_DEVICES"] = "0"
+    done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0 and done.stdout.count("Train with --config=oxford ") == 1, done.stderr
     assert _files(tmp_path / "out") == expected and expected
 
