@@ -16,9 +16,19 @@ import tensorflow_datasets as tfds
 
 from minmax_jax.base import lock, shares
 from minmax_jax.base.errors import UserError
-from minmax_jax.data import load
-from minmax_jax.data.importing import chunks, csv_files, glas, mask_rules, raw_dataset, record_files, records, summary
-from tests import flowers_layout, glas_layout, own_layout, programs
+from minmax_jax.data import dataset, load
+from minmax_jax.data.importing import (
+    chunks,
+    csv_files,
+    glas,
+    mask_rules,
+    problems,
+    raw_dataset,
+    record_files,
+    records,
+    summary,
+)
+from tests import encoded, flowers_layout, glas_layout, own_layout, programs
 
 _JOB = "flags"
 
@@ -193,25 +203,62 @@ def test_processes_that_do_not_fit_together_are_refused(root, tmp_path):
     _prepare(root, tmp_path, shares.Share(0, 2), read=read)
 
 
+@pytest.mark.parametrize("per_chunk", [2, 3])  # it is the last of its chunk, or not
+def test_records_of_an_image_whose_later_tile_is_damaged_are_left_out(tmp_path, per_chunk):
+    root = own_layout.write(tmp_path / "source")
+    whole = _prepare(root, tmp_path / "whole", read=own_layout.read_tiles)
+
+    def read_records(item, raw):
+        for number, record in enumerate(own_layout.read_tiles(root).read_records(item, raw)):
+            if item.name == "train/cat/1.png" and number == 2:
+                raise dataset.DataError("damaged at this tile")
+            yield record
+
+    def read(root):
+        return dataclasses.replace(own_layout.read_tiles(root), read_records=read_records, images_per_chunk=per_chunk)
+
+    assert _prepare(root, tmp_path / "out", shares.Share(0, 2), read=read) is None
+    folder = _prepare(root, tmp_path / "out", shares.Share(1, 2), read=read).folder
+    assert [problem.reason for problem in problems.read(folder)] == ["damaged at this tile"]
+    kept, every = (load.read_splits(place, "pets")["train"] for place in (tmp_path / "out", tmp_path / "whole"))
+    assert whole and len(every) == 6 * 4 and len(kept) == 5 * 4
+    for index, name in enumerate(kept.names):
+        np.testing.assert_array_equal(kept.read_image(index), every.read_image(every.names.index(name)))
+
+
 def test_the_summary_is_that_of_the_records(tmp_path):
-    """GlaS numbers its objects; in the last one, a mask is empty, one is missing, one has pixels that are ignored."""
+    """GlaS numbers its objects; of pets, a mask is empty, one is missing, one has pixels that are ignored.
+
+    Of the last one, images that come first, but not by their names, have masks that do not count.
+    """
     official = glas_layout.write(tmp_path / "glas")
     root = own_layout.write(tmp_path / "own")
     objects = np.zeros(own_layout.SIZE, np.uint8)
     for number in (1, 2):
-        own_layout.put(f"masks/train/cat/{number}.png", own_layout.encoded.encode(objects))(root)
+        own_layout.put(f"masks/train/cat/{number}.png", encoded.encode(objects))(root)
         objects[:, :20], objects[:, 30:] = 3, 255
     own_layout.edit("lists/train.csv", "masks/train/cat/0.png,cat", "masks/train/cat/0.png,cat,2,3,9,9")(root)
     own_layout.edit("lists/train.csv", "masks/train/dog/0.png,dog", ",dog")(root)
     rule = mask_rules.parse(">0", ignore="255", instances=True)
+    normal = own_layout.write(tmp_path / "normal")
+    for split, count in own_layout.SPLITS.items():
+        lines = (normal / "lists" / f"{split}.csv").read_text().splitlines(keepends=True)
+        (normal / "lists" / f"{split}.csv").write_text("".join(reversed(lines)))
+        for index in range(count):
+            own_layout.put(f"masks/{split}/dog/{index}.png", encoded.encode(np.zeros(own_layout.SIZE, np.uint8)))(
+                normal
+            )
     for name, read in (
         ("glas", lambda scratch: glas.read_raw(str(official))),
         ("tiles", lambda scratch: own_layout.read_tiles(root)),
         ("pets", lambda scratch: csv_files.read_raw(str(root), str(root / "lists"), mask_rule=rule)),
+        ("normal", lambda _: dataclasses.replace(own_layout.read_lists(normal), background_classes=("dog",))),
     ):
         prepared = records.prepare(name, read, tmp_path / "out")
         text = summary.describe(str(tmp_path / "out"), name, prepared.masks)
         assert text == summary.describe(str(tmp_path / "out"), name)
+    assert "Classes without a region: dog." in text and "without any foreground" not in text
+    text = summary.describe(str(tmp_path / "out"), "pets")
     assert "Annotated instances: train 4, validation 2, test 4." in text
     assert "Masks without any foreground: train 1." in text
 
