@@ -226,6 +226,17 @@ def test_records_of_an_image_whose_later_tile_is_damaged_are_left_out(tmp_path, 
         np.testing.assert_array_equal(kept.read_image(index), every.read_image(every.names.index(name)))
 
 
+def test_who_is_not_last_does_not_join(root, alone, tmp_path):
+    """Another process looks at its share again, which is made already: chunks are not to be removed under its hands."""
+    for index in (0, 1):
+        assert _prepare(root, tmp_path, shares.Share(index, 3)) is None
+    other = tmp_path / "pets" / "incomplete.chunks" / "1_of_3"
+    with lock.hold(other):
+        assert _prepare(root, tmp_path, shares.Share(2, 3)) is None
+    assert _prepare(root, tmp_path, shares.Share(1, 3)) is not None
+    assert _files(tmp_path) == alone
+
+
 def test_the_summary_is_that_of_the_records(tmp_path):
     """GlaS numbers its objects; of pets, a mask is empty, one is missing, one has pixels that are ignored.
 
@@ -313,7 +324,7 @@ def test_one_of_two_processes_can_be_killed(tmp_path):
     number = len(list(made.glob("*.json")))
     assert 2 <= number < 14  # of 29 chunks
     first = subprocess.run([*command, "--process_id=0"], cwd=programs.ROOT, capture_output=True, text=True)
-    assert first.returncode == 0 and not first.stdout and "the process that ends last joins all" in first.stderr
+    assert first.returncode == 0 and not first.stdout and "chunks of others are not" in first.stderr
     assert number < len(list(made.glob("*.json"))) < 29
     # Starts both; preparing takes no GPU.
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
@@ -345,7 +356,7 @@ def test_the_program_prepares_a_share(root, alone, tmp_path):
         *(f"--data_dir={tmp_path}", "--skip_bad", "--num_processes=2"),
     )
     first = programs.run("prepare-data", *flags, "--process_id=1", ignore_warnings=True)
-    assert first.returncode == 0 and not first.stdout and "the process that ends last joins all" in first.stderr
+    assert first.returncode == 0 and not first.stdout and "chunks of others are not" in first.stderr
     last = programs.run("prepare-data", *flags, "--process_id=0", ignore_warnings=True)
     assert last.returncode == 0 and "Left out: 2 images (train 2)" in last.stdout
     assert _files(tmp_path).keys() == alone.keys()

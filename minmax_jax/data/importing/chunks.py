@@ -91,10 +91,6 @@ class Folder:
         unfinished.write_text(strict_json.dumps(content))
         unfinished.replace(self._facts(chunk))
 
-    def has_files(self, chunk: Chunk) -> bool:
-        """Whether there are files of a chunk, perhaps of other images or flags."""
-        return self._facts(chunk).exists()
-
     def is_made(self, chunk: Chunk) -> bool:
         """Whether the files of a chunk are there and are those that `make` would write."""
         try:
@@ -168,7 +164,7 @@ def make_all(folder: Folder, chunks: list[Chunk], serialize, *, num_threads: int
     stopped = threading.Event()
 
     def make(chunk: Chunk) -> int:
-        if not stopped.is_set() and not (folder.has_files(chunk) and folder.is_made(chunk)):
+        if not stopped.is_set() and not folder.is_made(chunk):
             folder.make(chunk, serialize, stopped.is_set)
         return len(chunk.items)
 

@@ -11,10 +11,10 @@ import shutil
 
 import numpy as np
 
-from minmax_jax.base import disk, lock, progress, shares
+from minmax_jax.base import disk, progress, shares
 from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset, load
-from minmax_jax.data.importing import chunks, joining, raw_dataset, record_files, summary
+from minmax_jax.data.importing import chunks, joining, raw_dataset, record_files, sharing, summary
 
 logger = logging.getLogger(__name__)
 SCRATCH = "incomplete.unpacked"
@@ -81,8 +81,8 @@ def prepare(
         try:
             raw = read_raw(parent / SCRATCH)
             found = chunks.Folder(parent / _CHUNKS, raw, job)
-            others = _read_share(found, share, num_threads)
-            masks = _join(name, found, others, folder, skip_bad=skip_bad)
+            others = _read_share(found, share, folder, num_threads=num_threads)
+            return _join(name, found, others, folder, share, skip_bad=skip_bad)
         # RuntimeError: what array_record raises where the disk is full.
         except (OSError, RuntimeError) as error:
             if not disk.is_full(error):
@@ -94,49 +94,53 @@ def prepare(
         finally:
             if folder.exists() or not is_kept:
                 _remove_leftovers(parent)
-        return None if masks is None else Prepared(folder, masks)
 
 
-def _read_share(found: chunks.Folder, share: shares.Share, num_threads: int) -> list[chunks.Chunk]:
-    """Makes the chunks of this process; returns those of others."""
-    found.path.mkdir(exist_ok=True)
+def _read_share(
+    found: chunks.Folder, share: shares.Share, folder: pathlib.Path, *, num_threads: int
+) -> list[chunks.Chunk]:
+    """Makes the chunks of this process, unless the dataset is prepared; returns those of others."""
     all_chunks = chunks.divide(found.raw)
     mine = share.of(all_chunks)
-    own = found.path / f"{share.index}_of_{share.count}"
-    with contextlib.ExitStack() as stack:
-        with lock.hold(found.path, flag="--data_dir", work="prepares", max_wait=_MAX_WAIT):
-            for folder in found.path.glob("*_of_*"):
-                if not folder.name.endswith(f"_of_{share.count}"):
-                    lock.check(folder, flag="--data_dir", work=f"prepares a share ({folder.name.replace('_', ' ')})")
-                    shutil.rmtree(folder)
-            own.mkdir(exist_ok=True)
-            stack.enter_context(lock.hold(own, flag="--data_dir", work="prepares the same share"))
-        chunks.make_all(found, mine, record_files.create_serializer(found.raw.class_names), num_threads=num_threads)
+    with sharing.own_share(found.path, share):
+        if not folder.exists():
+            serialize = record_files.create_serializer(found.raw.class_names)
+            chunks.make_all(found, mine, serialize, num_threads=num_threads)
     made = {chunk.number for chunk in mine}
     return [chunk for chunk in all_chunks if chunk.number not in made]
 
 
 def _join(
-    name: str, found: chunks.Folder, others: Sequence[chunks.Chunk], folder: pathlib.Path, *, skip_bad: bool
-) -> Mapping[str, Sequence[summary.MaskFacts]] | None:
-    """Checks and writes the dataset, if the chunks of other processes are made; None if they are not, or if one did."""
-    written, waiting = folder.parent / _WRITTEN, "This share is read; the process that ends last joins all."
-    if not all(map(found.has_files, others)):
-        logger.info("%s", waiting)
-        return None
+    name: str,
+    found: chunks.Folder,
+    others: Sequence[chunks.Chunk],
+    folder: pathlib.Path,
+    share: shares.Share,
+    *,
+    skip_bad: bool,
+) -> Prepared | None:
+    """Checks and writes the dataset, unless another process has done so, or will."""
+    written = folder.parent / _WRITTEN
     try:
-        with lock.hold(found.path, flag="--data_dir", work="prepares", max_wait=_MAX_WAIT):
+        with sharing.alone(found.path):
             if folder.exists():
                 return None
-            if not all(map(found.is_made, others)):
-                logger.info("%s", waiting)
+            if not sharing.is_last(found.path, share):
+                logger.info("This share is read; other processes are at work, the last one joins all.")
+                return None
+            if missing := sum(not found.is_made(chunk) for chunk in others):
+                logger.info(
+                    "This share is read; %d chunks of others are not. Start or rerun the other processes, or the"
+                    " command without num_processes: what is read stays.",
+                    missing,
+                )
                 return None
             shutil.rmtree(written, ignore_errors=True)
             masks = joining.join(name, found, written, skip_bad=skip_bad)
             written.rename(folder)
-            return masks
+            return Prepared(folder, masks)
     except FileNotFoundError:
-        if folder.exists():  # another process has joined them, and removed their folder
+        if folder.exists():  # another process has joined all, and removed the chunks
             return None
         raise
     except dataset.DataError:
