@@ -120,7 +120,7 @@ def main() -> None:
                     skip_bad=_SKIP_BAD.value,
                     job=_describe_job(),
                     share=share,
-                    num_threads=_num_threads(share),
+                    num_threads=_num_threads(),
                 )
             if prepared is None or (prepared.masks is None and share.index):  # others join, or it was there before
                 return
@@ -146,10 +146,10 @@ def _find_share() -> shares.Share:
     return share
 
 
-def _num_threads(share: shares.Share) -> int:
-    """Threads that read images: the cores of this process; of several processes on a machine a core each."""
+def _num_threads() -> int:
+    """Threads that read images: as many as this process has cores, up to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MAX_THREADS, cores) if share.count == 1 or flags.FLAGS.multihost else 1
+    return min(_MAX_THREADS, cores)
 
 
 def _describe_job() -> str:
