@@ -232,6 +232,8 @@ def relative_boxes(
     Raises:
         DataError: for a box that holds no pixel.
     """
+    if drawing is None and not item.boxes:
+        return np.zeros((0, 4))
     width, height = size if drawing is None or tag < 5 else size[::-1]
     boxes = np.array(item.boxes, np.float64).reshape(-1, 4) if drawing is None else drawing.boxes
     boxes = np.clip(boxes / [height, width, height, width], 0, 1)
