@@ -163,6 +163,26 @@ def test_a_run_that_was_stopped_goes_on(root, alone, tmp_path, monkeypatch):
     assert 0 < len(names) < 12 and _files(tmp_path) == alone
 
 
+def test_a_join_that_was_stopped_goes_on(root, alone, tmp_path, monkeypatch):
+    removed, remove = [], chunks.Folder.remove
+
+    def stop(folder, chunk):
+        remove(folder, chunk)
+        removed.append(chunk.number)
+        if len(removed) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks.Folder, "remove", stop)
+        with pytest.raises(KeyboardInterrupt):
+            _prepare(root, tmp_path)
+    assert (tmp_path / "pets" / "incomplete.written").exists() and not (tmp_path / "pets" / load.VERSION).exists()
+    names = []
+    _prepare(root, tmp_path, read=lambda root: _counting(root, names))
+    assert removed == [0, 1, 2] and len(names) == 6  # chunks of two that were joined already
+    assert _files(tmp_path) == alone
+
+
 def test_without_a_job_nothing_is_kept(root, tmp_path, monkeypatch):
     def stop(class_names):
         raise KeyboardInterrupt
