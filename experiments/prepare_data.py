@@ -10,18 +10,25 @@ is part of a prepared `cub`. docs/data.md describes layouts and formats.
 """
 
 import dataclasses
+import functools
 import importlib
+import logging
+import os
 import pathlib
+import sys
 
 from absl import flags
 
+from minmax_jax.base import shares, strict_json
 from minmax_jax.base.errors import OptionError, naming
 from minmax_jax.base.paths import local_path
 
-from . import program
+from . import processes, program
 
 _OWN = ("image_folder", "csv")
 _DOWNLOADABLE = ("cub", "oxford_flowers")
+_CHANGE_NO_RECORD = ("data_dir", "download", "check", "skip_bad")
+_MAX_THREADS = 8
 _DATASET = flags.DEFINE_enum("dataset", None, ["glas", *_DOWNLOADABLE, *_OWN], "The dataset.")
 _SOURCE = flags.DEFINE_multi_string(
     "source", [], "The dataset as downloaded: a folder or an archive. Can be given several times."
@@ -94,29 +101,71 @@ def main() -> None:
     from minmax_jax.data.importing import raw_dataset, records, summary
     from minmax_jax.runs.building import groups
 
-    name, config = _DATASET.value, _DATASET.value.removesuffix("_flowers")
+    name, config, masks = _DATASET.value, _DATASET.value.removesuffix("_flowers"), None
     with naming("--"):
         if _DATASET.value in _OWN:
             name, config = _NAME.value, f"custom:{_NAME.value}"
             raw_dataset.check_name(name, taken=groups.DATASETS)
+        share = _find_share()
         if _CHECK.value:
             records.check(_DATA_DIR.value, name)
         else:
             _check_target(local_path("data_dir", _DATA_DIR.value) / name)
             _check_reading(name)
             with disk.explained(local_path("data_dir", _DATA_DIR.value) / name):
-                records.prepare(name, _read_raw, _DATA_DIR.value, skip_bad=_SKIP_BAD.value)
+                prepared = records.prepare(
+                    name,
+                    functools.partial(_read_raw, is_first=share.index == 0),
+                    _DATA_DIR.value,
+                    skip_bad=_SKIP_BAD.value,
+                    job=_describe_job(),
+                    share=share,
+                    num_threads=_num_threads(),
+                )
+            if prepared is None or (prepared.masks is None and share.index):  # others join, or it was there before
+                return
+            masks = prepared.masks
             _check_background(name)
-        print(summary.describe(_DATA_DIR.value, name))
+        print(summary.describe(_DATA_DIR.value, name, masks))
     print(f"Train with --config={config} --config.data.dir={_DATA_DIR.value}")
+
+
+def _find_share() -> shares.Share:
+    """The share of the images that this process reads; ends this process if it is to start all others."""
+    share = processes.find_share()
+    if share is None or share.count > 1:
+        if _CHECK.value:
+            raise OptionError("check reads with one process. Leave out num_processes, process_id and multihost.")
+        if _DOWNLOAD.value:
+            raise OptionError(
+                "download is for one process. Run the command without num_processes, process_id and multihost; or stop"
+                " it when the files are there, and give their folder by source."
+            )
+    if share is None:
+        sys.exit(processes.run_all("prepare_data", sys.argv, flags.FLAGS.num_processes, takes_gpus=False))
+    return share
+
+
+def _num_threads() -> int:
+    """Threads that read images: as many as this process has cores, up to 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MAX_THREADS, cores)
+
+
+def _describe_job() -> str:
+    """The flags that determine what the records of an image are."""
+    holders = [value for value in globals().values() if isinstance(value, flags.FlagHolder)]
+    return strict_json.dumps({holder.name: holder.value for holder in holders if holder.name not in _CHANGE_NO_RECORD})
 
 
 def _check_background(name: str) -> None:
     """Raises OptionError where data that were prepared before have other classes without a region than the flag."""
     from minmax_jax.data import load
 
+    if not flags.FLAGS["background_classes"].present:
+        return
     declared = load.read_splits(_DATA_DIR.value, name)["train"].background_classes
-    if flags.FLAGS["background_classes"].present and set(_BACKGROUND.value) != set(declared):
+    if set(_BACKGROUND.value) != set(declared):
         raise OptionError(
             f"background_classes={','.join(_BACKGROUND.value)}: {name!r} was prepared before with"
             f" {','.join(declared) or 'none'}. Delete its folder in {_DATA_DIR.value} to prepare it anew, or set"
@@ -147,9 +196,20 @@ def _check_reading(name: str) -> None:
         )
 
 
-def _read_raw(scratch: pathlib.Path):
-    """The RawDataset that the flags name; archives are unpacked to a folder."""
+def _read_raw(scratch: pathlib.Path, *, is_first: bool):
+    """The RawDataset that the flags name; archives are unpacked to a folder. Of several processes one warns."""
     _check_flags()
+    logger, level = logging.getLogger("minmax_jax"), logging.getLogger("minmax_jax").level
+    if is_first:
+        return _read_source(scratch)
+    logger.setLevel(logging.ERROR)
+    try:
+        return _read_source(scratch)
+    finally:
+        logger.setLevel(level)
+
+
+def _read_source(scratch: pathlib.Path):
     sources = _SOURCE.value
     if _DOWNLOAD.value:
         sources = _download()

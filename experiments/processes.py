@@ -51,7 +51,7 @@ def find_share() -> shares.Share | None:
     return shares.ALL if count.value == 1 else None
 
 
-def run_all(program: str, argv: Sequence[str], count: int, *, stdin: str = "") -> int:
+def run_all(program: str, argv: Sequence[str], count: int, *, stdin: str = "", takes_gpus: bool = True) -> int:
     """Runs a program in several processes of this machine, which find their shares by `find_share`.
 
     The first process reports its progress. What the others write is shown in the end. They end with this process.
@@ -61,6 +61,7 @@ def run_all(program: str, argv: Sequence[str], count: int, *, stdin: str = "") -
         argv: of this process, with --num_processes.
         count: number of processes, at most one for each GPU that is seen here.
         stdin: what each of them reads there.
+        takes_gpus: whether each one takes a GPU, where there are any; otherwise they see none.
 
     Returns:
         The exit status: the first one that is not 0.
@@ -68,7 +69,7 @@ def run_all(program: str, argv: Sequence[str], count: int, *, stdin: str = "") -
     Raises:
         OptionError: if there are fewer GPUs than processes.
     """
-    if 0 < len(_visible_gpus()) < count:
+    if takes_gpus and 0 < len(_visible_gpus()) < count:
         raise OptionError(
             f"num_processes={count}: there is a GPU for {len(_visible_gpus())} processes here. Start no more than that,"
             " or set JAX_PLATFORMS=cpu."
@@ -85,7 +86,8 @@ def run_all(program: str, argv: Sequence[str], count: int, *, stdin: str = "") -
             for index in range(count):
                 command = [sys.executable, "-m", f"{__package__}.{program}", f"--process_id={index}", *argv[1:]]
                 log = stack.enter_context(tempfile.TemporaryFile("w+", errors="backslashreplace")) if index else None
-                environment = os.environ | _see_one_gpu(index) | {_PIPE: str(reading)}
+                platform = _see_one_gpu(index) if takes_gpus else {"JAX_PLATFORMS": "cpu"}
+                environment = os.environ | platform | {_PIPE: str(reading)}
                 with open(given.name, "rb") as file:  # a file position of each: they read it at the same time
                     child = subprocess.Popen(command, stdin=file, stderr=log, env=environment, pass_fds=[reading])
                 started.append((child, log))

@@ -10,7 +10,15 @@ import zlib
 
 import numpy as np
 
-from minmax_jax.data.importing import csv_files, image_folder, mask_rules, raw_dataset, tiles
+from minmax_jax.data.importing import (
+    checks,
+    csv_files,
+    image_facts,
+    image_folder,
+    mask_rules,
+    raw_dataset,
+    tiles,
+)
 from tests import encoded
 
 SIZE = (40, 48)
@@ -57,6 +65,11 @@ def read_lists(root: pathlib.Path) -> raw_dataset.RawDataset:
 def read_tiles(root: pathlib.Path) -> raw_dataset.RawDataset:
     """Four tiles an image, noise being coloured."""
     return tiles.cut(read_folders(root), tiles.Tiling(32))
+
+
+def check(raw: raw_dataset.RawDataset, **options) -> raw_dataset.RawDataset:
+    """Reads all images and checks them; writes nothing."""
+    return checks.check(raw, lambda split: [image_facts.read(item, raw) for item in raw.splits[split]], **options)
 
 
 def put(path: str | bytes, content: bytes) -> Spoil:

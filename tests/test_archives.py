@@ -213,3 +213,17 @@ def test_files_can_be_read_and_removed_whatever_their_mode(tmp_path):
         tar.addfile(info, io.BytesIO(b"one"))
     archives.unpack(tmp_path / "archive", tmp_path / "out")
     assert (tmp_path / "out/a/b").stat().st_mode & 0o7666 == 0o600
+
+
+def test_an_archive_is_unpacked_once_for_all_processes(tmp_path):
+    archive = _tar(tmp_path / "images.tgz", [("cat/1.jpg", b"one")])
+    scratch = tmp_path / "scratch"
+    (scratch / "images.tgz").mkdir(parents=True)
+    (scratch / "images.tgz" / "half").touch()  # of a process that was killed
+    folder = pathlib.Path(archives.unpacked(str(archive), scratch))
+    assert _files(folder) == {"1.jpg"}
+    (folder / "1.jpg").write_bytes(b"seen")
+    assert archives.unpacked(str(archive), scratch) == str(folder)
+    assert (folder / "1.jpg").read_bytes() == b"seen"
+    _tar(archive, [("cat/2.jpg", b"another")])
+    assert _files(pathlib.Path(archives.unpacked(str(archive), scratch))) == {"2.jpg"}

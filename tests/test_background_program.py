@@ -17,7 +17,7 @@ import pytest
 import minmax_jax as mm
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import load, synthetic
-from minmax_jax.data.importing import checks, records, summary
+from minmax_jax.data.importing import records, summary
 from minmax_jax.export import model_files, verification
 from minmax_jax.prediction import folder as folder_lib
 from minmax_jax.prediction import inputs
@@ -435,10 +435,10 @@ def test_a_foreground_or_a_box_in_an_image_without_a_region_is_refused(tmp_path)
     with pytest.raises(
         UserError, match=r"normal/0.png has a foreground, and background_classes declares that .*'normal'"
     ):
-        checks.check(_declared(tmp_path))
-    kept = checks.check(_declared(tmp_path), skip_bad=True)
+        own_layout.check(_declared(tmp_path))
+    kept = own_layout.check(_declared(tmp_path), skip_bad=True)
     assert [problem.name for problem in kept.bad] == ["test/normal/0.png"]
-    checks.check(own_layout.read_folders(tmp_path))  # not declared
+    own_layout.check(own_layout.read_folders(tmp_path))  # not declared
 
 
 def _prepare(tmp_path, *flags):

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import load
-from minmax_jax.data.importing import checks, cub, glas, problems, records, summary
+from minmax_jax.data.importing import cub, glas, problems, records, summary
 from tests import bad_inputs, cub_layout, encoded, glas_layout, own_layout, programs
 
 # Pillow warns of some files before it refuses them.
@@ -35,7 +35,7 @@ def root(good, tmp_path):
 
 
 def _prepare(read, root, **options):
-    return records.prepare("pets", lambda scratch: read(root), root.parent / "out", **options)
+    return records.prepare("pets", lambda scratch: read(root), root.parent / "out", **options).folder
 
 
 def _left(root):
@@ -196,7 +196,9 @@ def test_official_releases_skip_alike(tmp_path):
     official = glas_layout.write(tmp_path)
     (official / "train_5.bmp").write_bytes(b"")
     (official / "testA_1_anno.bmp").unlink()
-    folder = records.prepare("glas", lambda scratch: glas.read_raw(str(tmp_path)), tmp_path / "out", skip_bad=True)
+    folder = records.prepare(
+        "glas", lambda scratch: glas.read_raw(str(tmp_path)), tmp_path / "out", skip_bad=True
+    ).folder
     assert [fault.name for fault in problems.read(folder)] == ["train_5", "testA_1"]
     parts = load.read_splits(str(tmp_path / "out"), "glas")
     assert {split: len(part) for split, part in parts.items()} == {"train": 84, "test": 79}
@@ -243,7 +245,7 @@ def test_a_damaged_zip_file(tmp_path):
             file.write(path, path.relative_to(official.parent))
     archive.write_bytes(archive.read_bytes().replace(content[60:], content[61:] + b"x", 1))
     with pytest.raises(UserError, match=r"train_7.bmp cannot be read \(Bad CRC-32"):
-        checks.check(glas.read_raw(str(archive)))
+        own_layout.check(glas.read_raw(str(archive)))
 
 
 def _run(root, *flags):

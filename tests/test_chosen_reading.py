@@ -9,7 +9,7 @@ import tifffile
 
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, load, preprocessing, readings, slides
-from minmax_jax.data.importing import checks, image_folder, mask_rules, records, tiles
+from minmax_jax.data.importing import image_folder, mask_rules, records, tiles
 from minmax_jax.prediction import folder, inputs
 from minmax_jax.runs import predictor as predictor_lib
 from minmax_jax.runs.folder import digests
@@ -76,13 +76,13 @@ def test_prepared_data_know_how_they_were_read(root):
 
 def test_a_preparation_counts_what_is_not_read(root, caplog):
     own_layout.put("images/cat/9.png", encoded.encode(own_layout.pixels(0)))(root)
-    checks.check(_read(root, readings.AS_STORED))
+    own_layout.check(_read(root, readings.AS_STORED))
     assert "10 of 11 images use at most 4095 of 65535 values" in caplog.text
     assert "they become dark. Add --intensity=percentiles." in caplog.text
     assert "10 of 11 images have several channels, up to 5" in caplog.text and "--channels=0,1,2" in caplog.text
     caplog.clear()
     with pytest.raises(UserError, match=r"cat/9.png has 3 channels, 0 to 2, and channels=4,0 are read"):
-        checks.check(_read(root, readings.Reading(channels=(4, 0))))
+        own_layout.check(_read(root, readings.Reading(channels=(4, 0))))
 
 
 def test_tiles_are_scaled_by_the_percentiles_of_their_image(root):

@@ -26,7 +26,7 @@ def official(tmp_path_factory):
 
 def _prepare(sources, data_dir):
     read_raw = lambda scratch: cub.read_raw([str(source) for source in sources], scratch)
-    return records.prepare("cub", read_raw, data_dir)
+    return records.prepare("cub", read_raw, data_dir).folder
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ import pytest
 
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import load
-from minmax_jax.data.importing import checks, glas, raw_dataset, records, summary
+from minmax_jax.data.importing import glas, raw_dataset, record_files, records, summary
 from minmax_jax.runs.building import data_splits
 from minmax_jax.runs.building import options as options_lib
-from tests import glas_layout
+from tests import glas_layout, own_layout
 
 
 def _prepare(source, data_dir):
-    return records.prepare("glas", lambda scratch: glas.read_raw(str(source)), data_dir)
+    return records.prepare("glas", lambda scratch: glas.read_raw(str(source)), data_dir).folder
 
 
 @pytest.fixture(scope="session")
@@ -111,8 +111,9 @@ def test_an_earlier_preparation_without_patients_and_glands_can_be_read(official
         del record["patient"], record["instances"]
         yield record
 
-    tfds, all_features, read = pytest.importorskip("tensorflow_datasets"), records.features, raw_dataset.read_record
-    monkeypatch.setattr(records, "features", features)
+    tfds = pytest.importorskip("tensorflow_datasets")
+    all_features, read = record_files.features, raw_dataset.read_record
+    monkeypatch.setattr(record_files, "features", features)
     records.prepare(
         "glas", lambda _: dataclasses.replace(glas.read_raw(str(official)), read_records=read_record), tmp_path
     )
@@ -127,7 +128,7 @@ def test_an_earlier_preparation_without_patients_and_glands_can_be_read(official
 def test_a_zip_file_will_do(official, tmp_path):
     shutil.make_archive(str(tmp_path / "release"), "zip", official.parent)
     found = glas.read_raw(str(tmp_path / "release.zip"))
-    checks.check(found)
+    own_layout.check(found)
     items = {item.name: item for item in found}
     record = raw_dataset.read_record(items["testA_7"], found)
     mask = np.asarray(Image.open(io.BytesIO(record["mask"])))
@@ -210,7 +211,7 @@ def test_all_problems_are_listed_at_once(official, tmp_path):
     _truncate(copy, "train_5.bmp")
     (copy / "testA_1_anno.bmp").unlink()
     with pytest.raises(UserError, match=r"(?s)train_5.bmp cannot.*testA_1_anno.bmp is missing"):
-        checks.check(glas.read_raw(str(copy)))
+        own_layout.check(glas.read_raw(str(copy)))
 
 
 def test_sources_that_are_none(tmp_path):

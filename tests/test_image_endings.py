@@ -1,7 +1,10 @@
 """Which files of a folder are images, for prediction and preparation alike; all others are counted."""
 
+import ast
 import json
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 from PIL import Image, features
@@ -42,6 +45,16 @@ def test_a_format_that_this_build_of_pillow_lacks_has_no_endings(monkeypatch):
         monkeypatch.undo()
         image_endings.formats.cache_clear()
         image_endings.endings.cache_clear()
+
+
+def test_common_formats_are_asked_first():
+    """In another process. Otherwise Pillow asks others before JPEG, of which some, such as IM, must read the file."""
+    program = (
+        "from minmax_jax.data import image_endings; from PIL import Image; image_endings.formats(); print(Image.ID)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    order = ast.literal_eval(done.stdout)
+    assert max(map(order.index, ("BMP", "GIF", "JPEG", "PNG", "PPM"))) < order.index("IM")
 
 
 def test_pictures_of_phones_with_further_frames_are_images(tmp_path):

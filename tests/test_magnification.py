@@ -181,7 +181,7 @@ def test_from_files_to_the_splits_of_a_run(tmp_path, caplog):
             microns = FINE if k else COARSE
             _write_slide(tmp_path / "images", f"{name}/{k}.tif", microns, seed=10 * number + k)
     raw = image_folder.read_raw(str(tmp_path / "images"), mask_rule=mask_rules.above(0))
-    written = records.prepare("slides", lambda _: tiles.cut(raw, tiles.Tiling(64, microns=32)), tmp_path / "out")
+    written = records.prepare("slides", lambda _: tiles.cut(raw, tiles.Tiling(64, microns=32)), tmp_path / "out").folder
     assert json.loads((written / "metadata.json").read_text()) == {"microns_per_pixel": 0.5}
     splits = load.load(str(tmp_path / "out"), "slides")
     assert {part.microns_per_pixel for part in splits.values()} == {0.5}

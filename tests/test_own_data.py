@@ -9,8 +9,8 @@ import pytest
 
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import load
-from minmax_jax.data.importing import checks, csv_files, image_folder, mask_rules, raw_dataset, records, summary
-from tests import encoded, programs
+from minmax_jax.data.importing import csv_files, image_folder, mask_rules, raw_dataset, records, summary
+from tests import encoded, own_layout, programs
 
 RULE = {"mask_rule": mask_rules.above(0)}
 
@@ -113,7 +113,7 @@ def test_the_content_tells_what_a_file_is(tmp_path):
     ]
     _write(tmp_path / "lists", {"train.csv": "\n".join(rows[:2]).encode(), "test.csv": "\n".join(rows[2:]).encode()})
     found = csv_files.read_raw(str(root), str(tmp_path / "lists"), **RULE)
-    assert checks.check(found) is found
+    assert own_layout.check(found) is found
     records.prepare("odd", lambda scratch: found, tmp_path / "out")
     parts = load.read_splits(str(tmp_path / "out"), "odd")
     read = {name: part.read_image(index) for part in parts.values() for index, name in enumerate(part.names)}
@@ -260,7 +260,7 @@ def test_lists_must_be_utf8(tmp_path):
 def test_folders_that_cannot_be_used(tmp_path, files, message):
     root = _write(tmp_path / "images", files)
     with pytest.raises(UserError, match=message):
-        checks.check(image_folder.read_raw(str(root), **RULE))
+        own_layout.check(image_folder.read_raw(str(root), **RULE))
 
 
 def test_folders_that_are_none(tmp_path):

@@ -27,7 +27,7 @@ def official(tmp_path):
 
 def _prepare(sources, data_dir):
     read_raw = lambda scratch: oxford_flowers.read_raw([str(source) for source in sources], scratch)
-    return records.prepare("oxford_flowers", read_raw, data_dir)
+    return records.prepare("oxford_flowers", read_raw, data_dir).folder
 
 
 def test_official_splits_labels_and_masks(official, tmp_path):

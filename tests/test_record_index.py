@@ -15,7 +15,7 @@ from tests import own_layout
 @pytest.fixture
 def prepared(tmp_path):
     root = own_layout.write(tmp_path / "source")
-    return records.prepare("pets", lambda scratch: own_layout.read_folders(root), tmp_path / "out")
+    return records.prepare("pets", lambda scratch: own_layout.read_folders(root), tmp_path / "out").folder
 
 
 @pytest.fixture

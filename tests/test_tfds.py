@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from minmax_jax.data import load
-from minmax_jax.data.importing import csv_files, mask_rules, records
+from minmax_jax.data.importing import csv_files, mask_rules, record_files, records
 from tests import encoded, own_layout, programs
 
 SIZE = own_layout.SIZE
@@ -160,7 +160,7 @@ def test_records_of_an_earlier_version_are_still_read(tmp_path, monkeypatch):
             }
         )
 
-    monkeypatch.setattr(records, "features", features)
+    monkeypatch.setattr(record_files, "features", features)
     root = own_layout.write(tmp_path)
     own_layout.remove("masks/train/cat/0.png")(root)
     records.prepare("own", lambda _: own_layout.read_folders(root), tmp_path / "out")

@@ -10,7 +10,7 @@ import pytest
 
 from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, image_files, load, slide_windows, slides
-from minmax_jax.data.importing import image_folder, mask_rules, raw_dataset, records, slide_masks, tiles
+from minmax_jax.data.importing import image_folder, mask_rules, raw_dataset, record_files, records, slide_masks, tiles
 from tests import encoded, programs, tiled_tiff
 
 STAIN, GLASS = (170, 90, 160), (242, 240, 243)
@@ -358,12 +358,12 @@ def test_the_check_lists_all_images_and_writes_nothing(tmp_path):
 
 
 def test_records_go_on_in_further_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_RECORDS_PER_FILE", 5)
+    monkeypatch.setattr(record_files, "_RECORDS_PER_FILE", 5)
     _write(tmp_path, {f"{name}.tif": tiled_tiff.encode(_pixels(seed)) for seed, name in enumerate("abcd")})
     items = [raw_dataset.Item(name, name, tmp_path / f"{name}.tif") for name in "abcd"]
     splits = {"train": items[:2], "validation": items[2:3], "test": items[3:]}
     found = raw_dataset.RawDataset(tuple("abcd"), splits, mask_rules.above(0), description="")
-    folder = records.prepare("slides", lambda scratch: tiles.cut(found, tiles.Tiling(64)), tmp_path / "out")
+    folder = records.prepare("slides", lambda scratch: tiles.cut(found, tiles.Tiling(64)), tmp_path / "out").folder
     assert len(list(folder.glob("slides-train.array_record-*"))) == 5  # of 24 tiles
     for split, part in load.read_splits(str(tmp_path / "out"), "slides").items():
         assert len(part) == 12 * len(splits[split])

@@ -15,7 +15,6 @@ from minmax_jax.base.errors import UserError
 from minmax_jax.data import dataset, image_files, load
 from minmax_jax.data.importing import (
     archives,
-    checks,
     csv_files,
     image_folder,
     mask_checks,
@@ -129,7 +128,7 @@ def test_many_reasons_are_cut(tmp_path):
     for index in range(50):
         own_layout.put(f"cat/{index}.jpg", b"0 .5 .5 %d" % index)(tmp_path)
     with pytest.raises(dataset.DataError) as error:
-        checks.check(_read(tmp_path))
+        own_layout.check(_read(tmp_path))
     lines = str(error.value).splitlines()
     assert lines[0] == "50 problems:" and "... and 30 more." in lines[21] and len(lines) == 23
     assert len(problems.listing([problems.Problem("train", "a", "b")] * 20).splitlines()) == 21
@@ -245,7 +244,7 @@ def test_one_picture_in_two_classes(tmp_path):
         )
     own_layout.put("test/dog/2.png", encoded.encode(own_layout.pixels(7)))(tmp_path / "pets")
     with pytest.raises(dataset.DataError, match="dog/8.png of the class 'dog' is the same image as .*cat/9.png"):
-        checks.check(_read(tmp_path / "pets"))
+        own_layout.check(_read(tmp_path / "pets"))
 
 
 @pytest.mark.parametrize(
@@ -261,8 +260,8 @@ def test_several_labels_of_an_image(tmp_path, cell):
     raw = _lists(tmp_path, train=rows, test=["cat/1.png,,cat"])
     assert raw.class_names == ("cat", "dog") and len(raw.splits["train"]) == 2
     with pytest.raises(dataset.DataError, match=r"train.csv, line [34]: The class .* lists 2 labels. .* Keep one of"):
-        checks.check(raw)
-    assert [problem.name for problem in checks.check(raw, skip_bad=True).bad] == ["cat/2.png"]
+        own_layout.check(raw)
+    assert [problem.name for problem in own_layout.check(raw, skip_bad=True).bad] == ["cat/2.png"]
 
 
 @pytest.mark.parametrize("cell", ['"[""cat""]"', "['cat']", '"{""cat"": 1}"'])
@@ -272,7 +271,7 @@ def test_a_list_of_one_label(tmp_path, cell):
     with pytest.raises(
         dataset.DataError, match=r"line 3: The class .* is a list of one label. Write the label alone: cat"
     ):
-        checks.check(raw)
+        own_layout.check(raw)
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -315,7 +314,7 @@ def test_an_image_in_rows_of_two_classes(tmp_path):
         r"train.csv, line 3: image 'cat/0.png' is already in .*train.csv, line 1, with the class 'cat'. Keep one row"
     )
     with pytest.raises(dataset.DataError, match=message):
-        checks.check(raw)
+        own_layout.check(raw)
 
 
 @pytest.mark.parametrize("head", ["image,cat,dog", "filename,label", "path,cat,dog,bird", "file_name,class"])

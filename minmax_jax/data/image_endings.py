@@ -21,6 +21,7 @@ _MAX_NAMED = 5
 @functools.cache
 def formats() -> frozenset[str]:
     """The formats that this build of Pillow reads by itself, without another program."""
+    Image.preinit()  # first, so that the common formats are asked first whose content a file is
     Image.init()
     missing = {kind for kind, codec in _CODECS.items() if not features.check(codec)}
     # Pillow opens MPO, the JPEG of some phones, as JPEG.

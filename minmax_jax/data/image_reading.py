@@ -70,7 +70,8 @@ def read(content: bytes, name: str, reading: readings.Reading = readings.AS_STOR
 def _read_picture(content: bytes, name: str, reading: readings.Reading, tiff: tiff_files.Tiff | None) -> ImageFile:
     """As Pillow decodes it."""
     picture = image_files.open_picture(content, name)
-    header = Image.open(io.BytesIO(content))
+    # A picture that was decoded has lost some of what its header says, but of JPEG files.
+    header = picture if picture.format == "JPEG" else Image.open(io.BytesIO(content))
     lossy, is_deep = _find_unread(header, tiff, reading), sixteen_bits.is_cut(header, content)
     tag = image_files.orientation(picture)
     if not reading.is_default:

@@ -35,8 +35,19 @@ def read(folder: pathlib.Path, build_fn) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # missing, cut short or of another format: all are built anew
     index = build_fn(folder)
-    _write(folder, {"format": _FORMAT, "files": files, "checksum": _checksum(index), "index": index})
+    write(folder, index)
     return index
+
+
+def write(folder: pathlib.Path, index: dict[str, Any]) -> None:
+    """Writes the index of a folder of records.
+
+    Args:
+        folder: with the records, complete.
+        index: as JSON values, see `read`.
+    """
+    content = {"format": _FORMAT, "files": _sizes(folder), "checksum": _checksum(index), "index": index}
+    _replace(folder, content)
 
 
 def _checksum(index: dict[str, Any]) -> int:
@@ -48,7 +59,7 @@ def _sizes(folder: pathlib.Path) -> dict[str, int]:
     return {name: (folder / name).stat().st_size for name in sorted(names) if name != FILE}
 
 
-def _write(folder: pathlib.Path, content: dict[str, Any]) -> None:
+def _replace(folder: pathlib.Path, content: dict[str, Any]) -> None:
     """Writes under a name of its own and renames: several processes may do so at once."""
     try:
         descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{FILE}-")

@@ -6,16 +6,20 @@ import functools
 import logging
 import lzma
 import pathlib
+import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
 
+from minmax_jax.base import lock
 from minmax_jax.base.errors import OptionError
 from minmax_jax.base.paths import local_path
 from minmax_jax.data import dataset
 
 logger = logging.getLogger(__name__)
+# Seconds that a process waits for another one that unpacks.
+_MAX_WAIT = 3600
 # RuntimeError: of encrypted files, and of a compression that zipfile does not know. ValueError: of empty names.
 _DAMAGES = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError, ValueError)
 # Numbers of errors that an archive causes, unlike a full disk: errors of decoders have none, a seek beyond the end has
@@ -44,7 +48,7 @@ def find(sources: Sequence[str], part: str, *, archive: str, scratch: pathlib.Pa
     for path in _places(paths, part):
         return path
     for path in _places(paths, archive):
-        unpack(path, scratch / archive)
+        _unpack_once(path, scratch / archive)
         if not (scratch / archive / part).exists():
             raise dataset.DataError(f"{path} holds no {part!r} at its top. Get it again from {homepage}.")
         return scratch / archive / part
@@ -56,6 +60,25 @@ def _places(paths: list[pathlib.Path], name: str) -> Iterator[pathlib.Path]:
     """Paths with a name: one of the given paths, or an entry of one of them."""
     candidates = (path if path.name == name else path / name for path in paths)
     return (path for path in candidates if path.exists())
+
+
+def _unpack_once(archive: pathlib.Path, folder: pathlib.Path) -> None:
+    """As `unpack`; of several processes one does so, and the others wait.
+
+    What it left when it was killed is removed. What it finished is kept, unless the archive has changed.
+    """
+    status = archive.stat()
+    identity = f"{archive.resolve()} {status.st_size} {status.st_mtime_ns}"
+    finished = folder.with_name(f"{folder.name}.unpacked")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with lock.hold(folder.parent, flag="--data_dir", work="unpacks an archive", max_wait=_MAX_WAIT):
+        if finished.exists() and finished.read_text(errors="surrogateescape") == identity:
+            return
+        finished.unlink(missing_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        unpack(archive, folder)
+        finished.write_text(identity, errors="surrogateescape")
 
 
 def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
@@ -133,7 +156,7 @@ def unpacked(source: str, scratch: pathlib.Path) -> str:
     if not path.is_file():
         return source
     folder = scratch / path.name
-    unpack(path, folder)
+    _unpack_once(path, folder)
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
     is_inside = len(entries) == 1 and entries[0].is_dir()
     return str(entries[0] if is_inside else folder)

@@ -1,13 +1,11 @@
-"""Reads a raw dataset once, before anything is written; unusable images are refused or left out."""
+"""Decides which images of a raw dataset are used, once all were read; others are refused or left out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
-import hashlib
 import logging
 
-from minmax_jax.base import progress
-from minmax_jax.data import dataset, load, lossy_reading
-from minmax_jax.data.importing import problems, raw_dataset
+from minmax_jax.data import dataset, lossy_reading
+from minmax_jax.data.importing import image_facts, problems, raw_dataset
 
 logger = logging.getLogger(__name__)
 # Of an image that is in two splits, the first of these keeps it: what tests or validates must not train.
@@ -20,11 +18,17 @@ _REMEDIES = {
 }
 
 
-def check(raw: raw_dataset.RawDataset, *, skip_bad: bool = False) -> raw_dataset.RawDataset:
-    """Reads every file, with progress.
+def check(
+    raw: raw_dataset.RawDataset,
+    read_facts: Callable[[str], Iterable[image_facts.ImageFacts]],
+    *,
+    skip_bad: bool = False,
+) -> raw_dataset.RawDataset:
+    """Decides which images can be used, by what was found when they were read.
 
     Args:
-        raw: the dataset, of which nothing was read yet.
+        raw: the dataset.
+        read_facts: name of a split -> facts of its images, in their order.
         skip_bad: whether images that cannot be used are left out and listed, instead of refused.
 
     Returns:
@@ -36,8 +40,8 @@ def check(raw: raw_dataset.RawDataset, *, skip_bad: bool = False) -> raw_dataset
     """
     sorted_items = _Filter(raw)
     for split in sorted(raw.splits, key=_PRECEDENCE.index):
-        for item in progress.track(raw.splits[split], f"Checking {split}"):
-            sorted_items.put(item, split)
+        for item, facts in zip(raw.splits[split], read_facts(split), strict=True):
+            sorted_items.put(item, split, facts)
     bad = [
         problem
         for split in reversed(_PRECEDENCE)
@@ -72,15 +76,15 @@ class _Filter:
         self.copies: list[str] = []
         self.lossy: list[Mapping[str, int]] = []
 
-    def put(self, item: raw_dataset.Item, split: str) -> None:
-        reason = next(self._reasons(item, split), "")
+    def put(self, item: raw_dataset.Item, split: str, facts: image_facts.ImageFacts) -> None:
+        reason = next(self._reasons(item, split, facts), "")
         if reason:
             self.bad.append(problems.Problem(split, item.name, reason))
         else:
             self.good[split].append(item)
 
-    def _reasons(self, item: raw_dataset.Item, split: str) -> Iterator[str]:
-        """Yields what is wrong with an item; cheap tests come first."""
+    def _reasons(self, item: raw_dataset.Item, split: str, facts: image_facts.ImageFacts) -> Iterator[str]:
+        """Yields what is wrong with an item."""
         path = problems.printable(item.image)
         if not problems.is_utf8(item.name):
             yield f"{path} has a name that is not UTF-8. Rename it."
@@ -89,18 +93,10 @@ class _Filter:
         if item.name in self._names:
             yield f"{path} would be the second image named {item.name!r}. Rename it."
         self._names.add(item.name)
-        try:
-            digest, lossy = hashlib.blake2b(digest_size=16), {}
-            for record in self._found.read_records(item, self._found):
-                digest.update(record["image"])
-                lossy = record["lossy"]
-                if item.class_name in self._found.background_classes:
-                    _refuse_region(item, record)
-        except (dataset.DataError, OSError) as error:
-            yield problems.printable(error)
-            return
-        self.lossy.append(lossy)
-        first_split, first = self._places.setdefault(digest.digest(), (split, item))
+        if facts.reason:
+            yield facts.reason
+        self.lossy.append(facts.lossy)
+        first_split, first = self._places.setdefault(facts.digest, (split, item))
         if first_split == split:
             if first.class_name != item.class_name and not self._found.official:
                 other = f"{problems.printable(first.image)} of the class {first.class_name!r}"
@@ -111,15 +107,6 @@ class _Filter:
         else:
             copy = f"{problems.printable(first.image)} of the {first_split} split"
             yield f"{path} is the same image as {copy}. Delete one."
-
-
-def _refuse_region(item: raw_dataset.Item, record: dict) -> None:
-    """Raises DataError for a foreground, or a box, in an image of a class that was declared to have none."""
-    advice = f"background_classes declares that the class {item.class_name!r} has no region. Correct the class, or"
-    if record["mask"] and load.decode_mask(record["mask"], str(item.mask), is_ignored=False).any():
-        raise dataset.DataError(f"{item.mask} has a foreground, and {advice} remove the mask.")
-    if len(record["boxes"]):
-        raise dataset.DataError(f"{item.image} has a box, and {advice} remove the box.")
 
 
 def _refuse_gaps(

@@ -89,7 +89,7 @@ def read_raw(
 
 def _entries(folder: pathlib.Path, left_out: Collection[pathlib.Path] = ()) -> list[pathlib.Path]:
     try:
-        paths = sorted(folder.iterdir())
+        paths = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
         raise dataset.DataError(
             f"{folder} cannot be read ({error.strerror}). Change its permissions or move it."

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class RawDataset:
         reading: how the values of image files become 8 bits.
         microns_per_pixel: of its records' images; 0 where it is unknown, or where they differ.
         background_classes: names of the classes without a region: no image of theirs may have a foreground or a box.
+        images_per_chunk: that one process reads in a row; one, where it becomes many records.
     """
 
     class_names: tuple[str, ...]
@@ -68,6 +70,7 @@ class RawDataset:
     reading: readings.Reading = readings.AS_STORED
     microns_per_pixel: float = 0.0
     background_classes: tuple[str, ...] = ()
+    images_per_chunk: int = 32
 
     def __iter__(self) -> Iterator[Item]:
         """All items."""
@@ -76,7 +79,9 @@ class RawDataset:
 
 def num_bytes(raw: RawDataset) -> int:
     """Size of its image files, about what its records need; files in archives are not counted."""
-    return sum(item.image.stat().st_size for item in raw if isinstance(item.image, pathlib.Path))
+    return sum(
+        item.image.stat().st_size for item in raw if isinstance(item.image, pathlib.Path) and item.image.exists()
+    )
 
 
 def check_name(name: str, *, taken: Sequence[str]) -> None:
@@ -140,8 +145,9 @@ def read_record(item: Item, raw: RawDataset) -> dict:
         raw: the dataset.
 
     Returns:
-        Its record, see `records.features`: the image in the format that it has, the mask as PNG with one bit a pixel,
-        the numbers of its objects as PNG with 8 or 16 bits; and "lossy", what of the image file is not read.
+        Its record, see `record_files.features`: the image in the format that it has, the mask as PNG with one bit a
+        pixel, the numbers of its objects as PNG with 8 or 16 bits. What is not stored: "lossy", what of the image file
+        is not read; "foreground", the share of the mask's pixels, None without a mask; and "num_objects".
 
     Raises:
         DataError: if a file is missing, is not a complete image, is too small, or if sizes or boxes do not fit.
@@ -155,7 +161,7 @@ def read_record(item: Item, raw: RawDataset) -> dict:
     drawing = item.annotation and item.annotation.read(item.image, image.stored_size, image.orientation)
     return {
         "image": image.encoded,
-        **(_encode_mask(item, image, raw.mask_rule) if item.mask else {"mask": b"", "instances": b""}),
+        **(_encode_mask(item, image, raw.mask_rule) if item.mask else encode_masks(None)),
         **(_encode_drawing(item, drawing, size, raw.mask_rule) if drawing and drawing.has_mask else {}),
         "boxes": relative_boxes(item, image.stored_size, image.orientation, drawing=drawing).astype(np.float32),
         "label": item.class_name,
@@ -166,8 +172,23 @@ def read_record(item: Item, raw: RawDataset) -> dict:
     }
 
 
-def _encode_mask(item: Item, image: image_reading.ImageFile, rule: mask_rules.Rule) -> dict[str, bytes]:
-    """Its foreground as "mask", and where the rule numbers them, its objects as "instances"."""
+def encode_masks(mask: np.ndarray | None, objects: np.ndarray | None = None) -> dict[str, Any]:
+    """What a record says of the foreground, "mask" and "foreground", and of its objects, "instances" and "num_objects".
+
+    Args:
+        mask: [H, W] bool, or uint8 where pixels are ignored; None where it is not known.
+        objects: [H, W] the number of each pixel's object, 0 of none; None where they are not numbered.
+    """
+    num_objects = 0 if objects is None else int(objects.max())
+    return {
+        "mask": b"" if mask is None else image_files.to_png(mask),
+        "instances": b"" if objects is None else image_files.to_png(objects.astype(np.min_scalar_type(num_objects))),
+        "foreground": None if mask is None else float((mask == 1).mean()),
+        "num_objects": num_objects,
+    }
+
+
+def _encode_mask(item: Item, image: image_reading.ImageFile, rule: mask_rules.Rule) -> dict[str, Any]:
     stored = image_files.open_picture(raw_files.read_file(item.mask), str(item.mask))
     mask_rules.refuse_blurred(rule, stored, str(item.mask))
     upright, size = (
@@ -183,23 +204,18 @@ def _encode_mask(item: Item, image: image_reading.ImageFile, rule: mask_rules.Ru
         raise dataset.DataError(
             f"{item.mask} has {foreground.shape} pixels (height, width), its image {item.image} {size}."
         )
-    return {"mask": image_files.to_png(foreground), "instances": _encode_objects(objects)}
-
-
-def _encode_objects(objects: np.ndarray | None) -> bytes:
-    return b"" if objects is None else image_files.to_png(objects.astype(np.min_scalar_type(objects.max())))
+    return encode_masks(foreground, objects)
 
 
 def _encode_drawing(
     item: Item, drawing: regions.Drawing, size: tuple[int, int], rule: mask_rules.Rule
-) -> dict[str, bytes]:
+) -> dict[str, Any]:
     """As `_encode_mask`, of the regions that another program drew."""
     try:
         objects = region_masks.number_objects(drawing, size) if rule.numbers_objects else None
     except dataset.DataError as error:
         raise dataset.DataError(f"{item.annotation.path}: {item.image}: {error}") from error
-    mask = region_masks.draw(drawing, (0, 0, *size), size)
-    return {"mask": image_files.to_png(mask), "instances": _encode_objects(objects)}
+    return encode_masks(region_masks.draw(drawing, (0, 0, *size), size), objects)
 
 
 def relative_boxes(
@@ -216,6 +232,8 @@ def relative_boxes(
     Raises:
         DataError: for a box that holds no pixel.
     """
+    if drawing is None and not item.boxes:
+        return np.zeros((0, 4))
     width, height = size if drawing is None or tag < 5 else size[::-1]
     boxes = np.array(item.boxes, np.float64).reshape(-1, 4) if drawing is None else drawing.boxes
     boxes = np.clip(boxes / [height, width, height, width], 0, 1)

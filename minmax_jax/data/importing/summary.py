@@ -1,9 +1,13 @@
 """The summary table of a prepared dataset."""
 
+from collections.abc import Mapping, Sequence
+import math
+from typing import NamedTuple
+
 import numpy as np
 
 from minmax_jax.base.paths import local_path
-from minmax_jax.data import load
+from minmax_jax.data import dataset, load
 from minmax_jax.data.importing import problems
 
 # Shares of foreground: of one mask, and of all on average. Objects rarely fill their image.
@@ -11,10 +15,29 @@ _FULL, _SUSPICIOUS = 0.99, 0.6
 _ADVICE = "Look at them; of masks as images, --foreground gives the values of the foreground, such as '>127' or '1'."
 
 
-def describe(data_dir: str, name: str) -> str:
+class MaskFacts(NamedTuple):
+    """What the summary counts of an image beyond its class and its size.
+
+    Attributes:
+        foreground: share of its mask's pixels; None without a mask.
+        num_objects: that are numbered in its mask.
+        num_boxes: around its objects.
+    """
+
+    foreground: float | None
+    num_objects: int
+    num_boxes: int
+
+
+def describe(data_dir: str, name: str, masks: Mapping[str, Sequence[MaskFacts]] | None = None) -> str:
     """A table of a prepared dataset: images, masks, boxes, sizes, foreground share and classes of each split.
 
     Lines below it count objects, masks that are empty or full, and images that were left out.
+
+    Args:
+        data_dir: folder with prepared datasets.
+        name: of the dataset.
+        masks: of each split, in the order of its names; by default they are read.
     """
     objects, empty, full, mean = {}, {}, {}, {}
     splits = load.read_splits(data_dir, name)
@@ -25,15 +48,18 @@ def describe(data_dir: str, name: str) -> str:
     for split_name, split in splits.items():
         minimum, maximum = split.sizes.min(axis=0), split.sizes.max(axis=0)
         sizes = f"{minimum[0]}x{minimum[1]} to {maximum[0]}x{maximum[1]}"
-        masks = (split.read_mask(index) for index in np.flatnonzero(split.has_region).tolist())
-        shares = [mask.mean() for mask in masks if mask is not None]
+        facts = masks[split_name] if masks else [_read(split, index) for index in range(len(split))]
+        shares = [
+            found.foreground
+            for found, has_region in zip(facts, split.has_region.tolist(), strict=True)
+            if has_region and found.foreground is not None
+        ]
         empty[split_name] = shares.count(0)
         full[split_name] = sum(share > _FULL for share in shares)
-        mean[split_name] = np.mean(shares) if shares else 0
-        instances = (split.read_instances(index) for index in range(len(split)))
-        objects[split_name] = sum(int(numbers.max()) for numbers in instances if numbers is not None)
-        with_box = sum(len(split.read_boxes(index)) > 0 for index in range(len(split)))
-        foreground = f"{100 * np.mean(shares):.1f}%" if shares else "-"
+        mean[split_name] = math.fsum(shares) / len(shares) if shares else 0
+        objects[split_name] = sum(found.num_objects for found in facts)
+        with_box = sum(found.num_boxes > 0 for found in facts)
+        foreground = f"{100 * mean[split_name]:.1f}%" if shares else "-"
         counts = np.bincount(split.labels, minlength=len(split.class_names))
         lines.append(
             f"{split_name:<10}{len(split):>8}{np.count_nonzero(counts):>9}{len(shares):>11}{with_box:>10}"
@@ -56,6 +82,15 @@ def describe(data_dir: str, name: str) -> str:
     if skipped := problems.read(folder):
         lines.append(f"Left out: {problems.summary(skipped)}; see {folder / problems.LIST}.")
     return "\n".join(lines)
+
+
+def _read(split: dataset.Split, index: int) -> MaskFacts:
+    mask, instances = split.read_mask(index), split.read_instances(index)
+    return MaskFacts(
+        None if mask is None else float(mask.mean()),
+        0 if instances is None else int(instances.max()),
+        len(split.read_boxes(index)),
+    )
 
 
 def _describe_splits(counts: dict[str, int]) -> str:

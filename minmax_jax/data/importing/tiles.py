@@ -80,6 +80,7 @@ def cut(
         splits=splits,
         description=f"{raw.description} Cut: {tiling}.",
         read_records=functools.partial(read_records, tiling=tiling, sizes=sizes),
+        images_per_chunk=1,
     )
 
 
@@ -155,8 +156,7 @@ def read_records(
         num_kept += 1
         yield {
             "image": image_files.to_png(pixels),
-            "mask": image_files.to_png(mask.read(box, size)) if mask else b"",
-            "instances": b"",
+            **raw_dataset.encode_masks(mask.read(box, size) if mask else None),
             "boxes": cut_boxes(boxes, box),
             "label": item.class_name,
             "name": f"{item.name}/{round(box[0])}_{round(box[1])}",
