@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from minmax_jax.method import SPREAD, Prediction
 from minmax_jax.models import decoder as decoder_lib
 from minmax_jax.models import trunks
-from minmax_jax.ops import canvas
+from minmax_jax.ops import canvas, order_statistics
 from minmax_jax.training import views as views_lib
 from minmax_jax.training.views import ONE, Views
 
@@ -57,5 +57,5 @@ def predict(
 
 def _spread(masks: jax.Array, sizes: jax.Array | None) -> jax.Array:
     """[B] distance of the 5th and 95th percentile of [B, H, W, 1] masks; calibration by percentiles makes it 1."""
-    low, high = canvas.quantiles(masks, (0.05, 0.95), sizes)[..., 0, 0, 0]
+    low, high = order_statistics.quantiles(masks, (0.05, 0.95), sizes)[..., 0, 0, 0]
     return jnp.maximum(high - low, jnp.finfo(masks.dtype).tiny)
