@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import threading
+import time
 import types
 
 import jax
@@ -152,6 +153,7 @@ def test_canvases_are_compiled_before_the_first_image_which_waits_for_one_at_mos
             asking.start()
             served.wait_until(lambda: json.loads(served.ask(port, path="/activity")[2])["waiting"] == 1)
             if number == 0:  # while the first canvas is compiled
+                time.sleep(1)  # the request counts as waiting shortly before it is queued behind the canvas
                 predictor.released.release(2)
                 asking.join()
                 served.wait_until(lambda: predictor.asked == [(64, 64), (160, 160), (224, 320)])
