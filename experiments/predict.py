@@ -76,13 +76,14 @@ def main(paths: list[str]) -> None:
     from minmax_jax.runs import inference_options, predictor
     from minmax_jax.runs.folder import model_card, results
 
+    listed = list(sys.stdin) if inputs.STDIN in paths else []
     with naming("--"):
         share = processes.find_share()
-        listed = list(sys.stdin) if inputs.STDIN in paths else []
         if share is None and not _DRY_RUN.value:
             sys.exit(processes.run_all("predict", sys.argv, flags.FLAGS.num_processes, stdin="".join(listed)))
-    program.start(joins_hosts=False)
     workdir, output = local_path("--workdir", _WORKDIR.value), local_path("--output", _OUTPUT.value)
+    found = inputs.find(paths, listed, output=output)
+    program.start(joins_hosts=False)
     with naming("--"), disk.explained(output):
         model = predictor.load(
             workdir, flips=_FLIPS.value, scales=program.read_scales(_SCALES.value), refine=_REFINE.value
@@ -101,7 +102,6 @@ def main(paths: list[str]) -> None:
             microns_per_pixel=_MICRONS.value,
             rescale=_RESCALE.value,
         )
-        found = inputs.find(paths, listed, output=output)
         identity = (
             model_card.identify(model.card)
             | inference_options.describe(model.card)
@@ -109,6 +109,8 @@ def main(paths: list[str]) -> None:
         )
         if _DRY_RUN.value:
             print(dry_run.describe(model, found, output, options, model=identity, results=results.read(workdir)))
+            if share is None or share.count > 1:
+                print("Minutes and memory are those of one process that predicts all files.")
             return
         manifest = folder.predict(
             model,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from typing import IO, NoReturn
 
 from absl import flags
@@ -19,7 +20,9 @@ from minmax_jax.base.errors import OptionError
 
 _PIPE = "MINMAX_JAX_PARENT_PIPE"  # a file descriptor, which closes when the process that started this one ends
 _NVIDIA = pathlib.Path("/proc/driver/nvidia/gpus")
-_MAX_SHOWN = 4000  # characters of what a process that failed wrote
+_MAX_SHOWN = 4000  # characters of what a process wrote
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_FOR_THE_FIRST = 10.0  # to fail as another process did
 
 
 def find_share() -> shares.Share | None:
@@ -87,7 +90,9 @@ def run_all(program: str, argv: Sequence[str], count: int, *, stdin: str = "", t
                 command = [sys.executable, "-m", f"{__package__}.{program}", f"--process_id={index}", *argv[1:]]
                 log = stack.enter_context(tempfile.TemporaryFile("w+", errors="backslashreplace")) if index else None
                 platform = _see_one_gpu(index) if takes_gpus else {"JAX_PLATFORMS": "cpu"}
-                environment = os.environ | platform | {_PIPE: str(reading)}
+                # They import what this process does: a file of the current folder takes the place of no module.
+                modules = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+                environment = os.environ | platform | modules | {_PIPE: str(reading)}
                 with open(given.name, "rb") as file:  # a file position of each: they read it at the same time
                     child = subprocess.Popen(command, stdin=file, stderr=log, env=environment, pass_fds=[reading])
                 started.append((child, log))
@@ -101,17 +106,29 @@ def run_all(program: str, argv: Sequence[str], count: int, *, stdin: str = "", t
 
 
 def _wait(started: Sequence[tuple[subprocess.Popen, IO[str] | None]]) -> int:
-    """Waits for all processes; shows what the others wrote, unless the first one failed: it has said why."""
-    statuses = [child.wait() for child, _ in started]
-    for index, (status, (_, log)) in enumerate(zip(statuses, started)):
-        if log is None:
-            continue
-        log.seek(0)
-        written = log.read()[-_MAX_SHOWN:]
-        if written.strip() and (statuses[0] != 1 or status < 0):
-            print(f"Process {index}:\n{written}", end="", file=sys.stderr)
-        if status < 0:
-            print(f"Process {index} was ended by {signal.Signals(-status).name}.", file=sys.stderr)
+    """Waits for all processes; shows what each of the others wrote when it has ended.
+
+    An error of all is told by the first one, which has some time for it; that of the others is not shown then.
+    """
+    first, waiting, since = started[0][0], dict(enumerate(started)), {}
+    while waiting:
+        for index, (child, log) in list(waiting.items()):
+            status = child.poll()
+            if status is None:
+                continue
+            since.setdefault(index, time.monotonic())
+            is_alone = status != 1 or time.monotonic() - since[index] > _SECONDS_FOR_THE_FIRST
+            if index and not is_alone and first.poll() is None:
+                continue
+            del waiting[index]
+            if log is not None and (first.poll() != 1 or status < 0):
+                log.seek(0)
+                if written := log.read()[-_MAX_SHOWN:].strip():
+                    print(f"Process {index}:\n{written}", file=sys.stderr)
+            if status < 0:
+                print(f"Process {index} was ended by {signal.Signals(-status).name}.", file=sys.stderr)
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    statuses = [child.returncode for child, _ in started]
     return next((status if status > 0 else 1 for status in statuses if status), 0)
 
 

@@ -431,7 +431,8 @@ def test_a_line_for_each_reason_to_skip_files(tmp_path, caplog):
     said = [record.message for record in caplog.records if "kipped" in record.message]
     assert ["0.jpg cannot be read" in said[0], "4.jpg cannot be read" in said[1], len(said)] == [True, True, 3]
     assert (
-        said[2] == f"3 more images were skipped for the same reasons: {tmp_path / 'out' / 'manifest.json'} lists all."
+        said[2]
+        == f"3 more images were skipped for the same reasons: {tmp_path / 'out' / 'manifest.json'} will list all."
     )
 
 

@@ -159,7 +159,73 @@ def test_nothing_is_joined_while_another_process_is_at_work(tmp_path, images, ca
     own.mkdir(parents=True)
     with lock.hold(own):  # it has begun again
         assert _predict(tmp_path, Share(0, 2)) is None
-    assert "1 other processes are at work" in caplog.text
+    assert "others are at work (1_of_2)" in caplog.text
+
+
+def test_a_file_that_took_the_place_of_a_skipped_one_is_predicted(tmp_path, images):
+    for index in range(2):
+        _predict(tmp_path, Share(index, 2))
+    intact = (tmp_path / "in/a.png").read_bytes()
+    (tmp_path / "in/cc.png").write_bytes(intact)  # of the second process
+    (tmp_path / "in/z.png").write_bytes(intact)  # of the first
+    assert _predict(tmp_path, Share(0, 2)) is None
+    assert not (tmp_path / "out/manifest.json").exists()
+    manifest = _predict(tmp_path, Share(1, 2))
+    assert manifest["num_images"] == 11 and not manifest["skipped"]
+    for index in range(2):  # a share that is finished skips no file that came later
+        (tmp_path / "in/z.png").write_bytes(b"no image" if index else intact + b"0")
+        found = _predict(tmp_path, Share(index, 2))
+    assert found is None
+    assert _predict(tmp_path, Share(0, 2))["num_images"] == 10
+
+
+def test_shares_of_other_files_are_not_joined(tmp_path, images, caplog):
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "y.png").write_bytes((tmp_path / "in/a.png").read_bytes())
+    named = [str(tmp_path / "in"), str(more)]
+    arguments = dict(model={"state_digest": "1"}, results={})
+    options = folder.Options(batch_size=2, **_EVERYTHING)
+    assert (
+        folder.predict(BrightPixels(), inputs.find(named), tmp_path / "out", options, share=Share(1, 2), **arguments)
+        is None
+    )
+    assert _predict(tmp_path, Share(0, 2)) is None
+    assert "1_of_2 had other files than this one has now" in caplog.text
+    assert _predict(tmp_path, Share(1, 2))["num_images"] == 9
+
+
+def test_the_same_folder_by_another_path_is_the_same(tmp_path, images, monkeypatch):
+    assert _predict(tmp_path, Share(0, 2)) is None
+    monkeypatch.chdir(tmp_path)
+    options = folder.Options(batch_size=2, **_EVERYTHING)
+    found = folder.predict(
+        BrightPixels(),
+        inputs.find(["in"]),
+        tmp_path / "out",
+        options,
+        model={"state_digest": "1"},
+        results={},
+        share=Share(1, 2),
+    )
+    assert found["num_images"] == 9 and len(found["skipped"]) == 2
+
+
+def test_what_a_killed_join_left_is_removed(tmp_path, expected):
+    (tmp_path / "out").mkdir()
+    assert _predict(tmp_path, Share(0, 2)) is None
+    for name in ("predictions.jsonl", "coco.json"):
+        (tmp_path / f"out/{name}.123.new").write_text("cut o")
+    _predict(tmp_path, Share(1, 2))
+    assert _content(tmp_path / "out") == expected
+
+
+def test_nobody_waits_for_a_process_that_predicts_alone(tmp_path, images):
+    (tmp_path / "out").mkdir()
+    start = time.monotonic()
+    with lock.hold(tmp_path / "out"), pytest.raises(lock.LockedError, match="predicts in it. Wait for it"):
+        _predict(tmp_path, Share(0, 2))
+    assert time.monotonic() - start < 10
 
 
 def test_a_process_waits_for_others_that_begin(tmp_path, images, monkeypatch):
@@ -176,7 +242,7 @@ def test_a_process_waits_for_others_that_begin(tmp_path, images, monkeypatch):
 _HOLD = """
 import pathlib, sys, time
 from minmax_jax.base import lock
-with lock.hold(pathlib.Path(sys.argv[1])):
+with lock.hold(pathlib.Path(sys.argv[1]), max_wait=1):
     print("held", flush=True)
     time.sleep(1)
 """

@@ -147,6 +147,7 @@ sys.exit(int(sys.argv[3 + index]))
 """
 _START = """
 import sys
+sys.path = [path for path in sys.path if path] + [sys.argv[2]]
 from minmax_jax.experiments import processes
 processes.__package__ = "stand_in"
 sys.exit(processes.run_all("worker", ["worker", *sys.argv[2:]], 2, stdin="a\\nb\\n"))
@@ -174,6 +175,24 @@ def test_processes_read_the_same_list_and_report_a_failure_once(command, ends, s
     assert done.stderr.count("written by 1") == (ends[0] != "1")  # an error of all is not repeated
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_death_of_a_process_is_told(command, index, tmp_path):
+    parent = subprocess.Popen([*command, "wait"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    _wait_until(lambda: all((tmp_path / f"{index}.ready").exists() for index in range(2)))
+    for number, line in _children(tmp_path).items():
+        os.kill(int(number), signal.SIGKILL if f"process_id={index}" in line else signal.SIGTERM)
+    _, written = parent.communicate(timeout=60)
+    assert parent.returncode == 1 and f"Process {index} was ended by SIGKILL." in written
+
+
+def test_files_of_the_current_folder_take_the_place_of_no_module(command, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "copy.py").write_text("raise SystemExit('a file of the user')")
+    done = subprocess.run([*command, "0", "0"], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_processes_end_with_the_one_that_started_them(command, number, tmp_path):
     parent = subprocess.Popen([*command, "wait"], cwd=tmp_path, stderr=subprocess.DEVNULL)
@@ -184,12 +203,13 @@ def test_processes_end_with_the_one_that_started_them(command, number, tmp_path)
     _wait_until(lambda: not _children(tmp_path))
 
 
-def _children(folder) -> list[str]:
+def _children(folder) -> dict[str, str]:
+    """Command lines of processes, by their numbers."""
     lines = {}
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it has ended
             lines[path.parent.name] = path.read_bytes().decode(errors="replace")
-    return [number for number, line in lines.items() if "stand_in.worker" in line and str(folder) in line]
+    return {number: line for number, line in lines.items() if "stand_in.worker" in line and str(folder) in line}
 
 
 def _wait_until(is_so) -> None:

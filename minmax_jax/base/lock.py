@@ -31,7 +31,15 @@ class LockedError(UserError, RuntimeError):
 
 
 class _InUse(Exception):
-    """The message describes the process that holds the lock."""
+    """The message describes the process that holds the lock.
+
+    Attributes:
+        holder: what the lock says of it.
+    """
+
+    def __init__(self, holder: dict):
+        super().__init__(_describe(holder))
+        self.holder = holder
 
 
 @contextlib.contextmanager
@@ -44,21 +52,25 @@ def hold(
         folder: must exist.
         flag: by which the user named the folder.
         work: what a process does that holds the lock, as in "trains".
-        max_wait: seconds to wait for another process that holds it.
+        max_wait: seconds to wait for another process that holds it; 0 for who keeps it for all of its work. Nobody
+            waits for such a process.
 
     Raises:
         LockedError: naming process, host and start of the work that holds it.
     """
     file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        end = time.monotonic() + max_wait
+        end, is_told = time.monotonic() + max_wait, False
         while True:
             try:
-                _acquire(file, folder)
+                _acquire(file, folder, is_brief=max_wait > 0)
                 break
             except _InUse as error:
-                if time.monotonic() >= end:
+                if time.monotonic() >= end or not error.holder.get("brief", True):
                     raise _locked(folder, flag, work, error) from None
+                if not is_told:
+                    logger.info("Waiting for %s in %s, at most %.0f s.", error, folder, max_wait)
+                is_told = True
             time.sleep(_SECONDS_BETWEEN_TRIES)
         ended = threading.Event()
         threading.Thread(target=_show_signs, args=(file, ended), daemon=True).start()
@@ -101,7 +113,7 @@ def _locked(folder: pathlib.Path, flag: str, work: str, error: _InUse) -> Locked
     )
 
 
-def _acquire(file: int, folder: pathlib.Path) -> None:
+def _acquire(file: int, folder: pathlib.Path, *, is_brief: bool) -> None:
     if holder := _find_holder(file, folder):
         logger.info("The work of %s in this folder has ended; this process takes over.", _describe(holder))
     content = strict_json.dumps(
@@ -110,6 +122,7 @@ def _acquire(file: int, folder: pathlib.Path) -> None:
             "process": os.getpid(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
             "machine": _machine(),
+            "brief": is_brief,
         }
     )
     os.ftruncate(file, 0)
@@ -127,13 +140,13 @@ def _find_holder(file: int, folder: pathlib.Path) -> dict:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         has_file_locks = True
     except BlockingIOError:
-        raise _InUse(_describe(_read_holder(file))) from None
+        raise _InUse(_read_holder(file)) from None
     except OSError:  # a file system without file locks
         has_file_locks = False
     holder = _read_holder(file)
     # Of this machine the free file lock proves that the holder is gone.
     if holder and not (has_file_locks and holder.get("machine") == _machine()) and _gives_signs(folder, holder):
-        raise _InUse(_describe(holder))
+        raise _InUse(holder)
     return holder
 
 

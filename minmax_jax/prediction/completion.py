@@ -54,6 +54,8 @@ def complete(
     if further["left_out"]:
         logger.warning("%s.", image_endings.describe(further["left_out"]))
     _describe_magnifications(written, predictor.card.get("microns_per_pixel"))
+    for left in output.glob("*.new"):  # by processes that were killed: this one alone writes here now
+        left.unlink()
     rows_lib.write(output, written)
     tables_of_images.write_csv(output / TABLE, written, predictor.class_names, scores=predictor.scores)
     if options.coco:

@@ -95,7 +95,7 @@ def predict(
             rows.append(row)
     if more := len(skipped) - len(kinds):
         logger.warning(
-            "%d more images were skipped for the same reasons: %s lists all.", more, output / completion.MANIFEST
+            "%d more images were skipped for the same reasons: %s will list all.", more, output / completion.MANIFEST
         )
     return rows, skipped
 

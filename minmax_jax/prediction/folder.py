@@ -96,7 +96,7 @@ def predict(
             alone.enter_context(lock.hold(own, flag="--output", work="predicts the same share"))
             done = _begin(output, own, mine, options, share)
         _, skipped = predict_mine(done)
-        share_folders.finish(own, skipped)
+        share_folders.finish(own, inputs, skipped)
         with lock.hold(output, flag="--output", work="predicts", max_wait=_MAX_WAIT):
             return share_folders.join(output, own, inputs, options, complete=complete)
 
@@ -160,6 +160,7 @@ def find_rest(
     """
     _check_folder(output, {"model": dict(model), "options": dataclasses.asdict(options)})
     lock.check_free(output, flag="--output", work="predicts")
+    share_folders.refuse_others(output, shares.ALL)
     try:
         disk.check_writable(output)
     except OSError as error:

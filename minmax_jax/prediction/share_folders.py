@@ -1,6 +1,7 @@
 """Folders of the processes that share a prediction: rows of each, and when the last of them joins all."""
 
 from collections.abc import Callable, Mapping, Sequence
+import hashlib
 import json
 import logging
 import pathlib
@@ -43,8 +44,11 @@ def refuse_others(output: pathlib.Path, share: shares.Share) -> None:
 def begin(output: pathlib.Path, own: pathlib.Path) -> None:
     """Takes back that a prediction is complete, and that this process has finished its share."""
     manifest = output / completion.MANIFEST
-    if own != output and (skipped := _read(manifest).get("skipped")):
-        rows_lib.write_text(output / _SHARES / _EARLIER, strict_json.dumps({"skipped": skipped}))
+    if own != output and manifest.exists():
+        skipped = [
+            entry for entry in _read(manifest)["skipped"] if not _is_newer(pathlib.Path(entry["path"]), manifest)
+        ]
+        rows_lib.write_text(output / _SHARES / _EARLIER, strict_json.dumps({"skipped": _identify(skipped)}))
     (own / _FINISHED).unlink(missing_ok=True)
     manifest.unlink(missing_ok=True)
 
@@ -54,9 +58,10 @@ def read_rows(output: pathlib.Path) -> dict[pathlib.Path, list[Row]]:
     return {folder: rows_lib.read(folder) for folder in (*_folders(output), output)}
 
 
-def finish(own: pathlib.Path, skipped: Sequence[Mapping[str, str]]) -> None:
-    """Records that this process has predicted its share."""
-    rows_lib.write_text(own / _FINISHED, strict_json.dumps({"skipped": list(skipped)}))
+def finish(own: pathlib.Path, inputs: Sequence[Input], skipped: Sequence[Mapping[str, str]]) -> None:
+    """Records that this process has predicted its share of these files."""
+    content = {"inputs": _digest(inputs), "skipped": _identify(skipped)}
+    rows_lib.write_text(own / _FINISHED, strict_json.dumps(content))
 
 
 def join(
@@ -82,15 +87,18 @@ def join(
     if (output / completion.MANIFEST).exists():
         return None
     if busy := [folder.name for folder in _folders(output) if folder != own and _is_busy(folder)]:
-        logger.info(
-            "This share is predicted; %d other processes are at work, the last one joins the shares.", len(busy)
+        logger.info("This share is predicted; others are at work (%s), the last one joins all.", ", ".join(busy))
+        return None
+    if others := _with_other_inputs(own, inputs):
+        logger.warning(
+            "Shares are not joined: %s had other files than this one has now. Start all processes with the same PATH.",
+            ", ".join(others),
         )
         return None
     rows = (row for rows in read_rows(output).values() for row in rows)
     done = rows_lib.find_done(rows, inputs, output, options)
-    reasons = _read_skipped(output)
-    rest = [str(item.path) for item in inputs if item.stem not in done]
-    missing = [path for path in rest if path not in reasons]
+    reasons, rest = _read_skipped(output), [item.path for item in inputs if item.stem not in done]
+    missing = [path for path in rest if _key(path) not in reasons]
     if missing:
         logger.info(
             "This share is predicted; %d of %d images are not, such as %s. Start or rerun the other processes, or the"
@@ -98,7 +106,7 @@ def join(
             *(len(missing), len(inputs), missing[0]),
         )
         return None
-    manifest = complete(done, [{"path": path, "reason": reasons[path]} for path in rest])
+    manifest = complete(done, [{"path": str(path), "reason": reasons[_key(path)]} for path in rest])
     remove(output)
     return manifest
 
@@ -122,10 +130,39 @@ def _is_busy(folder: pathlib.Path) -> bool:
     return False
 
 
+def _with_other_inputs(own: pathlib.Path, inputs: Sequence[Input]) -> list[str]:
+    """Names of the processes, among as many, that have finished a share of other files than these."""
+    digest, count = _digest(inputs), own.name.rpartition("_")[2]
+    return [
+        folder.name
+        for folder in sorted(own.parent.glob(f"*_of_{count}"))
+        if _read(folder / _FINISHED).get("inputs", digest) != digest
+    ]
+
+
+def _digest(inputs: Sequence[Input]) -> str:
+    paths = "\0".join(str(item.path.resolve()) for item in inputs)
+    return hashlib.blake2b(paths.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def _is_newer(path: pathlib.Path, manifest: pathlib.Path) -> bool:
+    """Whether a file was written, or took the place of another, after the manifest."""
+    return path.exists() and path.stat().st_ctime_ns > manifest.stat().st_mtime_ns
+
+
+def _identify(skipped: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Reasons of skipped files by what identifies these: another file in the place of one is not skipped for them."""
+    return [{"file": _key(pathlib.Path(entry["path"])), "reason": entry["reason"]} for entry in skipped]
+
+
+def _key(path: pathlib.Path) -> str:
+    return strict_json.dumps(rows_lib.describe_file(path) or str(path.resolve()))
+
+
 def _read_skipped(output: pathlib.Path) -> dict[str, str]:
-    """Reasons by path."""
+    """Reasons by file."""
     files = [output / _SHARES / _EARLIER, *(folder / _FINISHED for folder in _folders(output))]
-    return {entry["path"]: entry["reason"] for file in files for entry in _read(file).get("skipped", ())}
+    return {entry["file"]: entry["reason"] for file in files for entry in _read(file).get("skipped", ())}
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
