@@ -5,7 +5,7 @@
 Needs the compiler of the chip, `pip install -e '.[tpu]'` or `'.[cuda12]'`, and for ResNet-101 on a TPU patience. One
 device, or with --devices a pmap over several. It tells what the step keeps in a device's memory, in which precision it
 convolves, what the devices exchange, which large arrays it transposes, and of a GPU what moves through the memory; not
-how long it takes: only a chip can. docs/performance.md has the figures.
+how long it takes: only a chip can. docs/notes/cpu_kernels.md has the figures.
 """
 
 import collections

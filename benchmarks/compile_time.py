@@ -4,7 +4,7 @@
 
 Each line is from two processes that share a compilation cache, empty for the first: a step of 8 images of 128x128, all
 erasures carried out, then the program itself on the built-in images, from its start to the end of its first step.
-docs/performance.md has the figures.
+docs/steps.md has the figures.
 """
 
 import functools

@@ -6,7 +6,7 @@
 ResNet-18, 8 images, two classes, on the devices at hand. The first table counts what the compiled step keeps besides
 its arguments and results: with gradient accumulation, and with `model.remat`. The second, on Linux and a CPU, measures
 by how much the resident memory of a fresh process rises in its third step; PyTorch needs the extra `[torch]`.
-docs/scale.md and docs/performance.md have the figures.
+docs/scale.md and docs/steps.md have the figures.
 """
 
 import ctypes

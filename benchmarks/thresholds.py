@@ -4,7 +4,7 @@
 
 Soft random masks of the size of the GlaS test images. The yardstick is plain NumPy and SciPy: for each threshold it
 counts the pixels of each kind, labels the regions and takes their boxes. Both give the same numbers, which is checked.
-One process, one thread; docs/performance.md has the figures.
+One process, one thread; docs/steps.md has the figures.
 """
 
 import pathlib

@@ -7,7 +7,7 @@ The peer is plain PyTorch (`torch`; needs the extra `[torch]`), the same with it
 this library's step with its loop unrolled (`unrolled`), or with residual blocks computed again (`remat`, as by
 `model.remat`). Both sides have the same weights, images and labels, and carry out all erasures. They take turns in one
 process; the ratio is that of neighbouring turns, median and range. Operations are counted by the definition of the
-layers. docs/performance.md has the figures.
+layers. docs/steps.md has the figures.
 """
 
 from collections.abc import Callable

@@ -119,7 +119,7 @@ def get_config() -> ml_collections.ConfigDict:
     model.unbiased_variance = False
     model.cross_replica_norm = False  # whether batch norm takes its statistics over all devices instead of per device
     # Whether the backward pass recomputes the blocks of residual and EfficientNet-Lite trunks (rematerialisation): less
-    # memory, more time. On a CPU it needs an XLA flag as well, see docs/performance.md.
+    # memory, more time. On a CPU it needs an XLA flag as well, see docs/steps.md.
     model.remat = False
     # Number type of the computation, "float32" or "bfloat16"; parameters and losses stay float32.
     model.dtype = "float32"

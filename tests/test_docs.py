@@ -87,7 +87,11 @@ def test_fields_of_configurations_exist(page):
 
 def test_pages_stay_short():
     lengths = {page.name: len(page.read_text().splitlines()) for page in PAGES}
-    assert lengths["performance.md"] <= 120 and lengths["README.md"] <= 190 and lengths["data.md"] <= 230
+    assert (
+        max(lengths["performance.md"], lengths["steps.md"]) <= 120
+        and lengths["README.md"] <= 190
+        and lengths["data.md"] <= 230
+    )
 
 
 _HEADINGS = re.findall(r"^### (.*)$", (programs.ROOT / "docs" / "troubleshooting.md").read_text(), flags=re.MULTILINE)

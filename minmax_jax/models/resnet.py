@@ -73,7 +73,7 @@ class ResNet(nn.Module):
         block: the residual block.
         stem: "deep" (three 3x3 convolutions; published) or "plain" (one 7x7, as torchvision's networks have).
         unbiased_variance: of the running statistics, as in `batch_norm.BatchNorm`.
-        remat: rematerialise blocks in the backward pass: less memory for more time, see docs/performance.md.
+        remat: rematerialise blocks in the backward pass: less memory for more time, see docs/steps.md.
         norm_axis: mapped axis over which batch statistics are taken together (cross-replica batch norm).
         dtype: of the computation; parameters and statistics are float32 in any case.
 

@@ -2,7 +2,7 @@
 
 That takes some seconds and needs a C compiler (`cc`, or the one in the environment variable CC). Without a compiler, or
 with MINMAX_JAX_NATIVE=off, `is_available` is False and XLA computes everything: results are equal up to rounding, and a
-training step takes longer (docs/performance.md).
+training step takes longer (docs/steps.md).
 """
 
 from collections.abc import Callable
