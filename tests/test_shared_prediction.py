@@ -162,6 +162,15 @@ def test_nothing_is_joined_while_another_process_is_at_work(tmp_path, images, ca
     assert "others are at work (1_of_2)" in caplog.text
 
 
+def test_files_that_are_added_move_others_to_another_process_and_no_row_is_lost(tmp_path, images):
+    assert _predict(tmp_path, Share(0, 2), batch_size=1) is None
+    (tmp_path / "in/0.png").write_bytes((tmp_path / "in/a.png").read_bytes())
+    predictor = BrightPixels()
+    for index in range(2):
+        found = _predict(tmp_path, Share(index, 2), predictor=predictor, batch_size=1)
+    assert found["num_images"] == 10 and len(predictor.shapes) == 5  # four of the other process, and the new one
+
+
 def test_a_file_that_took_the_place_of_a_skipped_one_is_predicted(tmp_path, images):
     for index in range(2):
         _predict(tmp_path, Share(index, 2))

@@ -138,7 +138,8 @@ def _begin(
         rows_lib.write(output, {row["stem"]: row for rows in reversed(found.values()) for row in rows}.values())
         share_folders.remove(output)
     else:
-        rows_lib.write(own, done.values())
+        # Also those that are another process's by now, where files were added.
+        rows_lib.write(own, ({row["stem"]: row for row in found.get(own, ())} | done).values())
     return done
 
 
