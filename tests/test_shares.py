@@ -9,7 +9,7 @@ import sys
 import time
 
 from absl import flags
-from minmax_jax.experiments import processes, program
+from minmax_jax.experiments import process, processes, program
 import pytest
 
 from minmax_jax.base import shares
@@ -97,17 +97,17 @@ def test_flags_that_do_not_fit_are_refused(arguments, message, given):
 
 @pytest.fixture
 def given():
-    """Parses flags of `program`; their values are those of before afterwards."""
-    names = ("coordinator", "num_processes", "process_id", "multihost")
+    """Parses flags of `program`; those of other tests are not given."""
+
+    def reset() -> None:
+        process.reset_flags(program.__name__)
 
     def parse(arguments: list[str]) -> None:
+        reset()
         flags.FLAGS(["program", *arguments])
 
-    assert program  # which defines them
-    flags.FLAGS.mark_as_parsed()
     yield parse
-    for name in names:
-        flags.FLAGS[name].unparse()
+    reset()
 
 
 def test_each_process_sees_a_gpu_of_its_own(given, monkeypatch):

@@ -59,7 +59,13 @@ def read_rows(output: pathlib.Path) -> dict[pathlib.Path, list[Row]]:
 
 
 def finish(own: pathlib.Path, inputs: Sequence[Input], skipped: Sequence[Mapping[str, str]]) -> None:
-    """Records that this process has predicted its share of these files."""
+    """Records that this process has predicted its share.
+
+    Args:
+        own: its folder.
+        inputs: the files of all processes.
+        skipped: those of its share that cannot be read, and why.
+    """
     content = {"inputs": _digest(inputs), "skipped": _identify(skipped)}
     rows_lib.write_text(own / _FINISHED, strict_json.dumps(content))
 
