@@ -88,20 +88,7 @@ def main(paths: list[str]) -> None:
         model = predictor.load(
             workdir, flips=_FLIPS.value, scales=program.read_scales(_SCALES.value), refine=_REFINE.value
         )
-        options = folder.Options(
-            threshold=model.card["foreground_threshold"] if _THRESHOLD.value is None else _THRESHOLD.value,
-            geojson=_GEOJSON.value,
-            geojson_type=_GEOJSON_TYPE.value,
-            coco=_COCO.value,
-            soft_masks=_SOFT_MASKS.value,
-            min_area=_MIN_AREA.value,
-            tolerance=_TOLERANCE.value,
-            batch_size=_BATCH_SIZE.value,
-            tile_size=_TILE_SIZE.value,
-            tile_overlap=_TILE_OVERLAP.value,
-            microns_per_pixel=_MICRONS.value,
-            rescale=_RESCALE.value,
-        )
+        options = _read_options(model.card)
         identity = (
             model_card.identify(model.card)
             | inference_options.describe(model.card)
@@ -129,6 +116,26 @@ def main(paths: list[str]) -> None:
     print(f"{manifest['num_images']} images predicted{flagged}, {len(manifest['skipped'])} skipped: {_OUTPUT.value}")
     if manifest["skipped"]:
         sys.exit(SKIPPED)
+
+
+def _read_options(card: dict):
+    """What the flags say is written; the threshold is that of the run unless a flag gives it."""
+    from minmax_jax.prediction.options import Options
+
+    return Options(
+        threshold=card["foreground_threshold"] if _THRESHOLD.value is None else _THRESHOLD.value,
+        geojson=_GEOJSON.value,
+        geojson_type=_GEOJSON_TYPE.value,
+        coco=_COCO.value,
+        soft_masks=_SOFT_MASKS.value,
+        min_area=_MIN_AREA.value,
+        tolerance=_TOLERANCE.value,
+        batch_size=_BATCH_SIZE.value,
+        tile_size=_TILE_SIZE.value,
+        tile_overlap=_TILE_OVERLAP.value,
+        microns_per_pixel=_MICRONS.value,
+        rescale=_RESCALE.value,
+    )
 
 
 def run() -> None:

@@ -108,7 +108,7 @@ def run_all(program: str, argv: Sequence[str], count: int, *, stdin: str = "", t
 def _wait(started: Sequence[tuple[subprocess.Popen, IO[str] | None]]) -> int:
     """Waits for all processes; shows what each of the others wrote when it has ended.
 
-    An error of all is told by the first one, which has some time for it; that of the others is not shown then.
+    Where all fail for one reason, only the first one's message is shown: another waits some seconds for it.
     """
     first, waiting, since = started[0][0], dict(enumerate(started)), {}
     while waiting:

@@ -40,7 +40,7 @@ def test_shares_hold_each_item_once(count):
         (_STEP | {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, (1, 2, 0)),
         (_array(12, 10, 14, 3, 2), (1, 3, 0)),
         (_array(3, 3, 3, 1), (0, 1, 0)),
-        # A batch script of an array has the number of its own process, and no step.
+        # SLURM numbers the one process of a batch script, which is no step.
         (_array(1, 0, 3, 4) | {"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, (1, 4, 0)),
         (_array(1, 0, 3, 4) | _STEP, (11, 32, 1)),
     ],

@@ -231,7 +231,7 @@ def _answer(service: _Service, content: bytes) -> dict[str, Any]:
 def _compile(service: _Service, shapes: list[tuple[int, int]]) -> None:
     """Compiles the networks for the first of the shapes, in the thread of predictions: images come between two shapes.
 
-    What goes wrong here is told by the answer for an image.
+    An error here is raised again by the answer for an image.
     """
     shape, *rest = shapes
     if shape not in service.compiled:
